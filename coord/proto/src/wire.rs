@@ -1,0 +1,509 @@
+//! The native protocol to the byte: `docs/protocol.md` in constants, encoders and parsers.
+//!
+//! Invariants:
+//! - No parser here panics or allocates, whatever the bytes.
+//! - What an encoder here writes, the matching parser accepts, and gives back unchanged.
+//!
+//! Not here: what the ops mean (`engine`), which connection sent them (`conn`).
+
+use alloc::vec::Vec;
+
+use ringway_core::limits::{FRAME_BYTES_MAX, FRAME_OPS_MAX};
+use ringway_core::wire::{Put, Reader};
+use ringway_core::{SessionId, Token};
+
+/// The first byte of a native connection.
+pub const MAGIC: u8 = 0xB1;
+/// The major version that we speak.
+pub const MAJOR: u8 = 1;
+/// The minor version that we speak.
+pub const MINOR: u8 = 0;
+/// Bytes of the preface.
+pub const PREFACE_BYTES: usize = 16;
+/// Bytes of a frame header.
+pub const FRAME_HEADER_BYTES: usize = 16;
+/// Bytes of an op header.
+pub const OP_HEADER_BYTES: usize = 4;
+/// The smallest largest-frame a peer may state.
+pub const FRAME_BYTES_FLOOR: u32 = 4096;
+
+/// Frame kind: ops for the server.
+pub const KIND_REQUEST: u8 = 0;
+/// Frame kind: the replies to one request frame.
+pub const KIND_REPLY: u8 = 1;
+/// Frame kind: notices that nobody asked for.
+pub const KIND_PUSH: u8 = 2;
+/// Frame flag: execute after all earlier frames of the connection were answered.
+pub const FLAG_BARRIER: u8 = 1;
+
+/// Op codes, see `docs/protocol.md` section 3.
+pub mod op {
+    /// Who owns a name.
+    pub const QUERY: u8 = 0x01;
+    /// Claim a name.
+    pub const REGISTER: u8 = 0x02;
+    /// Give a name back.
+    pub const RELEASE: u8 = 0x03;
+    /// Open or resume a session.
+    pub const OPEN: u8 = 0x10;
+    /// Renew a lease.
+    pub const RENEW: u8 = 0x11;
+    /// End a session.
+    pub const CLOSE: u8 = 0x12;
+    /// Add a sending connection to a session.
+    pub const ATTACH: u8 = 0x13;
+    /// One session by id.
+    pub const SESSION: u8 = 0x14;
+    /// One session by node.
+    pub const NODE: u8 = 0x15;
+    /// A page of sessions.
+    pub const SESSIONS: u8 = 0x16;
+    /// End a session on an operator's behalf.
+    pub const KILL: u8 = 0x17;
+    /// A page of names.
+    pub const LIST: u8 = 0x20;
+    /// Echo.
+    pub const PING: u8 = 0x30;
+    /// Which shard has which slots.
+    pub const SHARD_MAP: u8 = 0x31;
+    /// The counters of one shard.
+    pub const SHARD_STATS: u8 = 0x32;
+    /// Version, epoch, state.
+    pub const SERVER: u8 = 0x33;
+    /// User and password.
+    pub const AUTH: u8 = 0x34;
+
+    /// REGISTER: the mode, in the low bits.
+    pub const REGISTER_MODE_MASK: u8 = 0x0F;
+    /// REGISTER: one quorum round per batch.
+    pub const REGISTER_REPLICATED: u8 = 0x10;
+    /// RELEASE: only under this token.
+    pub const RELEASE_TOKEN: u8 = 0x01;
+    /// OPEN: take over an existing session with its secret.
+    pub const OPEN_RESUME: u8 = 0x01;
+    /// OPEN: the session ends with the connection.
+    pub const OPEN_BARE: u8 = 0x02;
+    /// OPEN: do not bind the connection.
+    pub const OPEN_GATEWAY: u8 = 0x04;
+}
+
+/// Reply statuses, see `docs/protocol.md` section 4.
+pub mod status {
+    /// Done.
+    pub const OK: u8 = 0x00;
+    /// Nobody owns the name.
+    pub const FREE: u8 = 0x01;
+    /// The owner of the name, whose class is ephemeral.
+    pub const OWNED_EPHEMERAL: u8 = 0x40;
+    /// The owner of the name, whose class is replicated.
+    pub const OWNED_REPLICATED: u8 = 0x41;
+    /// Yours, ephemeral.
+    pub const GRANTED_EPHEMERAL: u8 = 0x48;
+    /// Yours, replicated.
+    pub const GRANTED_REPLICATED: u8 = 0x49;
+    /// Another's.
+    pub const HELD: u8 = 0x50;
+    /// Bytes as the op says.
+    pub const DATA: u8 = 0x80;
+    /// Milliseconds until grants resume.
+    pub const STARTING: u8 = 0x81;
+    /// The op is not known.
+    pub const UNKNOWN_OP: u8 = 0xC1;
+    /// The body is not what the op takes.
+    pub const MALFORMED: u8 = 0xC2;
+    /// A name is 1 to 255 bytes.
+    pub const BADNAME: u8 = 0xC3;
+    /// No such session, or it has ended.
+    pub const NOSESSION: u8 = 0xC4;
+    /// The session does not hold the name.
+    pub const NOTOWNER: u8 = 0xC5;
+    /// The mode does not fit.
+    pub const MODE: u8 = 0xC6;
+    /// A limit of the server is reached.
+    pub const FULL: u8 = 0xC7;
+    /// Too much is queued for the shard.
+    pub const BUSY: u8 = 0xC8;
+    /// No cluster to replicate to.
+    pub const NOREPLICA: u8 = 0xC9;
+    /// Authenticate first.
+    pub const NOAUTH: u8 = 0xCA;
+    /// The credentials do not cover it.
+    pub const DENIED: u8 = 0xCB;
+    /// The lease is outside the server's bounds.
+    pub const LEASE: u8 = 0xCC;
+    /// The names are not in one slot.
+    pub const CROSSSLOT: u8 = 0xCD;
+    /// Another principal's, or a wrong secret.
+    pub const REFUSED: u8 = 0xCE;
+    /// A reserved bit is set.
+    pub const UNSUPPORTED: u8 = 0xCF;
+
+    /// The word for a status, as the CLI and RESP errors print it.
+    pub const fn name(status: u8) -> &'static str {
+        match status {
+            OK => "OK",
+            FREE => "FREE",
+            OWNED_EPHEMERAL | OWNED_REPLICATED => "OWNED",
+            GRANTED_EPHEMERAL | GRANTED_REPLICATED => "GRANTED",
+            HELD => "HELD",
+            DATA => "DATA",
+            STARTING => "STARTING",
+            UNKNOWN_OP => "UNKNOWN_OP",
+            MALFORMED => "MALFORMED",
+            BADNAME => "BADNAME",
+            NOSESSION => "NOSESSION",
+            NOTOWNER => "NOTOWNER",
+            MODE => "MODE",
+            FULL => "FULL",
+            BUSY => "BUSY",
+            NOREPLICA => "NOREPLICA",
+            NOAUTH => "NOAUTH",
+            DENIED => "DENIED",
+            LEASE => "LEASE",
+            CROSSSLOT => "CROSSSLOT",
+            REFUSED => "REFUSED",
+            UNSUPPORTED => "UNSUPPORTED",
+            _ => "UNKNOWN_STATUS",
+        }
+    }
+}
+
+/// Push codes, see `docs/protocol.md` section 5.
+pub mod push {
+    /// A session ended: session, reason.
+    pub const SESSION_ENDED: u8 = 0x01;
+    /// Another connection resumed the session.
+    pub const SESSION_MOVED: u8 = 0x02;
+    /// The frame stream is broken; the connection is closed.
+    pub const PROTOCOL_ERROR: u8 = 0x03;
+}
+
+/// What each side sends first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preface {
+    /// Major version.
+    pub major: u8,
+    /// Minor version.
+    pub minor: u8,
+    /// Feature bits asked for, or granted.
+    pub features: u32,
+    /// The largest frame that the sender accepts, in bytes.
+    pub frame_bytes_max: u32,
+}
+
+impl Preface {
+    /// The preface of this implementation.
+    pub const OURS: Preface = Preface {
+        major: MAJOR,
+        minor: MINOR,
+        features: 0,
+        frame_bytes_max: FRAME_BYTES_MAX as u32,
+    };
+
+    /// The 16 bytes on the wire.
+    pub fn encode(&self) -> [u8; PREFACE_BYTES] {
+        let mut bytes = [0; PREFACE_BYTES];
+        bytes[0] = MAGIC;
+        bytes[1] = self.major;
+        bytes[2] = self.minor;
+        bytes[4..8].copy_from_slice(&self.features.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.frame_bytes_max.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a preface; `None` if the magic, the reserved bytes or the frame size are wrong.
+    pub fn parse(bytes: &[u8; PREFACE_BYTES]) -> Option<Preface> {
+        let mut reader = Reader::new(bytes);
+        let magic = reader.u8().ok()?;
+        let (major, minor) = (reader.u8().ok()?, reader.u8().ok()?);
+        let zero = reader.u8().ok()?;
+        let (features, frame_bytes_max) = (reader.u32().ok()?, reader.u32().ok()?);
+        let reserved = reader.u32().ok()?;
+        let good = magic == MAGIC && zero == 0 && reserved == 0;
+        (good && frame_bytes_max >= FRAME_BYTES_FLOOR).then_some(Preface {
+            major,
+            minor,
+            features,
+            frame_bytes_max,
+        })
+    }
+}
+
+/// A frame header, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// Bytes of the whole frame, the header included.
+    pub len: usize,
+    /// Ops, replies or notices in it.
+    pub count: u16,
+    /// [`KIND_REQUEST`], [`KIND_REPLY`] or [`KIND_PUSH`].
+    pub kind: u8,
+    /// [`FLAG_BARRIER`] or nothing.
+    pub flags: u8,
+    /// The client's number of the frame.
+    pub sequence: u64,
+}
+
+/// The frame stream cannot be followed any more; the connection has to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The length is below the header's or above the largest frame.
+    Length(u32),
+    /// More than [`FRAME_OPS_MAX`] ops.
+    Count(u16),
+    /// An unknown kind, or unknown flags.
+    Kind(u8, u8),
+}
+
+impl FrameHeader {
+    /// Reads a header if `bytes` holds one: `Ok(None)` asks for more bytes.
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<Option<FrameHeader>, FrameError> {
+        let Some((header, _)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
+        let count = u16::from_le_bytes([header[4], header[5]]);
+        let (kind, flags) = (header[6], header[7]);
+        if (len as usize) < FRAME_HEADER_BYTES || len as usize > FRAME_BYTES_MAX {
+            return Err(FrameError::Length(len));
+        }
+        if usize::from(count) > FRAME_OPS_MAX {
+            return Err(FrameError::Count(count));
+        }
+        if kind > KIND_PUSH || flags & !FLAG_BARRIER != 0 {
+            return Err(FrameError::Kind(kind, flags));
+        }
+        let sequence = u64::from_le_bytes([
+            header[8], header[9], header[10], header[11], header[12], header[13], header[14],
+            header[15],
+        ]);
+        Ok(Some(FrameHeader { len: len as usize, count, kind, flags, sequence }))
+    }
+}
+
+/// Writes one frame into a byte vector: header first, patched when the frame is finished.
+#[derive(Debug)]
+#[must_use = "a frame that is not finished has no length"]
+pub struct FrameWriter {
+    start: usize,
+    count: u16,
+}
+
+impl FrameWriter {
+    /// Starts a frame at the end of `out`.
+    #[inline]
+    pub fn begin(out: &mut Vec<u8>, kind: u8, flags: u8, sequence: u64) -> FrameWriter {
+        let start = out.len();
+        out.put_u32(0);
+        out.put_u16(0);
+        out.put_u8(kind);
+        out.put_u8(flags);
+        out.put_u64(sequence);
+        FrameWriter { start, count: 0 }
+    }
+
+    /// Counts `count` more ops or replies, which the caller appends to the same vector.
+    #[inline]
+    pub fn add(&mut self, count: u16) {
+        self.count += count;
+    }
+
+    /// Bytes of the frame so far.
+    pub fn len(&self, out: &[u8]) -> usize {
+        out.len() - self.start
+    }
+
+    /// Ops or replies so far.
+    pub const fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Writes length and count into the header.
+    ///
+    /// # Panics
+    /// If the frame is larger than the protocol allows: the caller splits before that.
+    #[inline]
+    pub fn finish(self, out: &mut [u8]) {
+        let len = out.len() - self.start;
+        assert!(len <= FRAME_BYTES_MAX && usize::from(self.count) <= FRAME_OPS_MAX);
+        out[self.start..self.start + 4].copy_from_slice(&(len as u32).to_le_bytes());
+        out[self.start + 4..self.start + 6].copy_from_slice(&self.count.to_le_bytes());
+    }
+}
+
+/// Appends one op: header and body.
+///
+/// # Panics
+/// If the body is longer than 65535 bytes.
+#[inline]
+pub fn put_op(out: &mut Vec<u8>, code: u8, flags: u8, body: &[u8]) {
+    assert!(body.len() <= 0xFFFF, "an op body holds 65535 bytes");
+    let len = (body.len() as u16).to_le_bytes();
+    out.extend_from_slice(&[code, flags, len[0], len[1]]);
+    out.extend_from_slice(body);
+}
+
+/// Appends an op whose body is a token and a name.
+pub fn put_release_if(out: &mut Vec<u8>, token: Token, name: &[u8]) {
+    let len = ((name.len() + 8) as u16).to_le_bytes();
+    out.extend_from_slice(&[op::RELEASE, op::RELEASE_TOKEN, len[0], len[1]]);
+    out.put_u64(token.0);
+    out.extend_from_slice(name);
+}
+
+/// One op of a request frame, or one notice of a push frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawOp<'a> {
+    /// The op code.
+    pub code: u8,
+    /// The op's flags.
+    pub flags: u8,
+    /// The op's body.
+    pub body: &'a [u8],
+}
+
+/// Takes the next op off `ops`; `None` when the bytes end before the op does.
+#[inline]
+pub fn next_op<'a>(ops: &mut &'a [u8]) -> Option<RawOp<'a>> {
+    let (header, rest) = ops.split_first_chunk::<OP_HEADER_BYTES>()?;
+    let len = usize::from(u16::from_le_bytes([header[2], header[3]]));
+    let (body, rest) = rest.split_at_checked(len)?;
+    *ops = rest;
+    Some(RawOp { code: header[0], flags: header[1], body })
+}
+
+/// One reply, as the client reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// A status and nothing else: `OK`, `FREE` or an error.
+    Plain(u8),
+    /// A status with an owner.
+    Owner {
+        /// `OWNED_*`, `GRANTED_*` or `HELD`.
+        status: u8,
+        /// The owner's session.
+        session: SessionId,
+        /// The token of its grant.
+        token: Token,
+    },
+    /// A status with bytes.
+    Data(u8, &'a [u8]),
+}
+
+impl Reply<'_> {
+    /// The status byte.
+    pub const fn status(&self) -> u8 {
+        match self {
+            Reply::Plain(status) | Reply::Owner { status, .. } | Reply::Data(status, _) => *status,
+        }
+    }
+}
+
+/// Takes the next reply off `replies`; `None` when the bytes end before the reply does.
+#[inline]
+pub fn next_reply<'a>(replies: &mut &'a [u8]) -> Option<Reply<'a>> {
+    let mut reader = Reader::new(replies);
+    let status = reader.u8().ok()?;
+    let reply = match status >> 6 {
+        0b01 => {
+            let (session, token) = (reader.u64().ok()?, reader.u64().ok()?);
+            Reply::Owner { status, session: SessionId(session), token: Token(token) }
+        }
+        0b10 => {
+            let len = reader.u32().ok()? as usize;
+            Reply::Data(status, reader.bytes(len).ok()?)
+        }
+        _ => Reply::Plain(status),
+    };
+    *replies = reader.rest();
+    Some(reply)
+}
+
+/// Appends a reply with an owner: 17 bytes.
+#[inline]
+pub fn put_owner(out: &mut Vec<u8>, status: u8, session: SessionId, token: Token) {
+    let mut bytes = [0u8; 17];
+    bytes[0] = status;
+    bytes[1..9].copy_from_slice(&session.0.to_le_bytes());
+    bytes[9..17].copy_from_slice(&token.0.to_le_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+/// Appends a reply with bytes.
+pub fn put_data(out: &mut Vec<u8>, status: u8, data: &[u8]) {
+    out.put_u8(status);
+    out.put_u32(data.len() as u32);
+    out.extend_from_slice(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    /// What stands in the documentation as a test vector: a query frame of two names.
+    #[test]
+    fn query_frame_is_as_documented() {
+        let mut out = vec![];
+        let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, 7);
+        put_op(&mut out, op::QUERY, 0, b"a/1");
+        put_op(&mut out, op::QUERY, 0, b"b");
+        frame.add(2);
+        frame.finish(&mut out);
+        let expected: &[u8] = &[
+            28, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0,
+            0, // length, count, kind, flags, sequence
+            1, 0, 3, 0, b'a', b'/', b'1', // QUERY a/1
+            1, 0, 1, 0, b'b', // QUERY b
+        ];
+        assert_eq!(out, expected);
+        let header = FrameHeader::parse(&out).expect("valid").expect("whole");
+        assert_eq!((header.len, header.count, header.sequence), (28, 2, 7));
+    }
+
+    /// A reply is skipped by its top bits alone, even one that this version does not know.
+    #[test]
+    fn replies_parse_one_by_one() {
+        let mut out = vec![];
+        out.push(status::FREE);
+        put_owner(&mut out, status::HELD, SessionId(1), Token(2));
+        put_data(&mut out, 0xBF, b"later");
+        out.push(status::NOTOWNER);
+        let mut rest = out.as_slice();
+        assert_eq!(next_reply(&mut rest), Some(Reply::Plain(status::FREE)));
+        let held = Reply::Owner { status: status::HELD, session: SessionId(1), token: Token(2) };
+        assert_eq!(next_reply(&mut rest), Some(held));
+        assert_eq!(next_reply(&mut rest), Some(Reply::Data(0xBF, b"later")));
+        assert_eq!(next_reply(&mut rest), Some(Reply::Plain(status::NOTOWNER)));
+        assert_eq!(next_reply(&mut rest), None);
+    }
+
+    /// Every way in which a header can be wrong is an error of its own, never a panic.
+    #[test]
+    fn broken_headers_are_named() {
+        let mut good = vec![];
+        FrameWriter::begin(&mut good, KIND_REQUEST, 0, 1).finish(&mut good);
+        assert_eq!(FrameHeader::parse(&good[..15]), Ok(None));
+        let broken = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            FrameHeader::parse(&bytes)
+        };
+        assert_eq!(broken(0, 15), Err(FrameError::Length(15)));
+        assert_eq!(broken(3, 1), Err(FrameError::Length((1 << 24) + 16)));
+        assert_eq!(broken(5, 0x20), Err(FrameError::Count(0x2000)));
+        assert_eq!(broken(6, 3), Err(FrameError::Kind(3, 0)));
+        assert_eq!(broken(7, 2), Err(FrameError::Kind(0, 2)));
+    }
+
+    /// A peer of another major version is told apart from noise.
+    #[test]
+    fn preface_round_trips() {
+        let bytes = Preface::OURS.encode();
+        assert_eq!(Preface::parse(&bytes), Some(Preface::OURS));
+        let mut noise = bytes;
+        noise[3] = 1;
+        assert_eq!(Preface::parse(&noise), None);
+    }
+}

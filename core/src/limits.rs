@@ -1,0 +1,69 @@
+//! Every bound of the service, once. Memory is computed from these; parts that must agree are
+//! checked against each other at compile time.
+
+use crate::time::Span;
+
+/// Bytes in a name, at most; at least one.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a name that a table record holds inline; longer names go to an arena.
+pub const NAME_BYTES_INLINE: usize = 16;
+/// Operations in one native frame, and operations that one connection executes in one turn.
+pub const FRAME_OPS_MAX: usize = 4096;
+/// Bytes of one native frame, header included.
+pub const FRAME_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one RESP bulk string that a command may carry.
+pub const RESP_BULK_BYTES_MAX: usize = 64 * 1024;
+/// Arguments of one RESP command.
+pub const RESP_ARGS_MAX: usize = FRAME_OPS_MAX + 8;
+/// Bytes of one RESP command, all arguments and framing together.
+pub const RESP_COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of an inline RESP command (one typed by hand through telnet).
+pub const RESP_INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the value of a `SET` lock, which is its owner's secret.
+pub const VALUE_BYTES_MAX: usize = 512;
+/// Bytes of a session's advertised address.
+pub const ADDRESS_BYTES_MAX: usize = 255;
+/// Bytes of a session's metadata.
+pub const METADATA_BYTES_MAX: usize = 256;
+
+/// Shards of one process.
+pub const SHARDS_MAX: usize = 128;
+/// Connections of one shard.
+pub const CONNS_PER_SHARD_MAX: usize = 1 << 20;
+/// Sessions whose home is one shard.
+pub const SESSIONS_PER_SHARD_MAX: usize = 1 << 24;
+/// Names of one shard: record ids are 32 bits, the all-ones id means none.
+pub const NAMES_PER_SHARD_MAX: usize = (1 << 32) - 2;
+
+/// Bytes of replies that may wait for one connection's reader before it is no longer read.
+pub const CONN_OUT_HIGH: usize = 1024 * 1024;
+/// Below this many waiting bytes it is read again.
+pub const CONN_OUT_LOW: usize = 256 * 1024;
+/// Bytes received but not yet executed that one connection may hold: one command and a buffer.
+pub const CONN_IN_MAX: usize = 2 * RESP_COMMAND_BYTES_MAX;
+
+/// Bytes of one mailbox between two shards, one way. A power of two.
+pub const MAILBOX_BYTES: usize = 1024 * 1024;
+/// Bytes of one message in a mailbox, at most.
+pub const MAIL_BYTES_MAX: usize = MAILBOX_BYTES / 4;
+
+/// The shortest lease outside profile `lan`.
+pub const LEASE_MIN: Span = Span::from_ms(100);
+/// The shortest lease in profile `lan`.
+pub const LEASE_MIN_LAN: Span = Span::from_ms(10);
+/// The longest lease unless configured otherwise.
+pub const LEASE_MAX_DEFAULT: Span = Span::from_s(30);
+/// The lease of a session that did not ask for one.
+pub const LEASE_DEFAULT: Span = Span::from_s(10);
+/// Lease time advances by at most this much in one turn: a stalled server expires nobody.
+pub const LEASE_STEP_MAX: Span = Span::from_ms(5);
+/// Names of ended sessions released in one turn.
+pub const SWEEP_NAMES_PER_TURN: usize = 2048;
+/// Sessions ended by expiry in one turn.
+pub const EXPIRIES_PER_TURN: usize = 1024;
+
+const _: () = assert!(MAILBOX_BYTES.is_power_of_two());
+const _: () = assert!(FRAME_BYTES_MAX <= MAIL_BYTES_MAX, "a whole frame can be forwarded");
+const _: () = assert!(CONN_OUT_LOW < CONN_OUT_HIGH);
+const _: () = assert!(FRAME_BYTES_MAX < CONN_IN_MAX);
+const _: () = assert!(LEASE_MIN_LAN.0 <= LEASE_MIN.0 && LEASE_MIN.0 <= LEASE_MAX_DEFAULT.0);
