@@ -1,6 +1,8 @@
 //! The habits of the kernel that the ring leans on, one test each. A test that fails here on a
 //! new kernel names the habit that changed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
