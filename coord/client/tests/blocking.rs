@@ -123,7 +123,7 @@ fn large_batches_keep_their_order() {
     let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
     let results = client.query(&names).expect("answered");
     assert_eq!(results.len(), 100_000);
-    for (number, result) in (0..).zip(results) {
+    for (number, result) in (0u64..).zip(results) {
         let found = result.expect("no refusal").map(|owner| (owner.session.0, owner.token.0));
         assert_eq!(found, (!number.is_multiple_of(3)).then_some((number, number + 1)));
     }
