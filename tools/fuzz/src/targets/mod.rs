@@ -1,0 +1,3 @@
+//! The targets, a file per part of the product.
+
+pub mod native;
