@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - Nothing asks: packages are installed only where that needs no password.
-//! - A part that is left out is said loudly, and is an error on a machine without a reader (`CI`).
+//! - What is missing is named. The caller says it loudly, and on a machine without a reader (`CI`)
+//!   it is an error.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::steps::{is_ci, run, target_dir};
+use crate::steps::{run, target_dir};
 
 /// Programs that the scripts call, each with the Debian package that has it.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -39,23 +40,8 @@ pub(crate) struct Ready {
     venv: PathBuf,
 }
 
-/// Installs what is missing, where that is possible without asking. `Ok(None)`: something is
-/// missing, and it was said; on CI that is an error.
-pub(crate) fn setup(root: &Path) -> Result<Option<Ready>, String> {
-    match prepare(root) {
-        Ok(ready) => Ok(Some(ready)),
-        Err(missing) if is_ci() => Err(missing),
-        Err(missing) => {
-            println!(
-                "\n  !!! THE TESTS WITH REAL CLIENTS ARE LEFT OUT: {missing}\n  \
-                 !!! Everything else runs. Install it and run `cargo xtask test` again.\n"
-            );
-            Ok(None)
-        }
-    }
-}
-
-fn prepare(root: &Path) -> Result<Ready, String> {
+/// Installs what is missing, where that is possible without asking; an error says what still is.
+pub(crate) fn setup(root: &Path) -> Result<Ready, String> {
     let missing = missing_packages();
     if !missing.is_empty() {
         let names = missing.join(" ");
@@ -126,7 +112,7 @@ fn install(packages: &[&str]) -> Result<(), String> {
     let prefix: &[&str] = match (is_root(), is_on_path("sudo")) {
         (true, _) => &[],
         (false, true) if may_sudo() => &["sudo", "--non-interactive"],
-        _ => return Err("installing it needs root: apt-get install it yourself".to_owned()),
+        _ => return Err("installing it needs root: `apt-get install` it and try again".to_owned()),
     };
     let apt_get = |args: &[&str]| {
         // RUNLEVEL: the servers are for the tests to start, not for the machine to run.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub(crate) struct Steps {
     done: Vec<(String, Duration, Result<(), String>)>,
+    left_out: Vec<String>,
 }
 
 impl Steps {
@@ -24,11 +25,21 @@ impl Steps {
         self.done.push((title.to_owned(), took, outcome));
     }
 
+    /// Says loudly that a part is not run, now and again at the end.
+    pub(crate) fn leave_out(&mut self, title: &str, why: &str) {
+        let what = format!("!!! {title}: LEFT OUT, {why}");
+        println!("\n{what}");
+        self.left_out.push(what);
+    }
+
     /// Prints all steps with their times; an error if any of them failed.
     pub(crate) fn finish(self) -> Result<(), String> {
         println!("\n=== all steps");
         for (title, took, outcome) in &self.done {
             println!("    {}", line(title, *took, outcome));
+        }
+        for what in &self.left_out {
+            println!("    {what}");
         }
         let failed: Vec<&str> =
             self.done.iter().filter(|step| step.2.is_err()).map(|step| step.0.as_str()).collect();
