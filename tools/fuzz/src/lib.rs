@@ -42,5 +42,9 @@ impl Target {
 }
 
 /// All targets.
-pub const TARGETS: &[Target] =
-    &[targets::native::FRAME, targets::native::PREFACE, targets::native::REPLIES];
+pub const TARGETS: &[Target] = &[
+    targets::native::FRAME,
+    targets::native::PREFACE,
+    targets::native::REPLIES,
+    targets::resp::RESP,
+];
