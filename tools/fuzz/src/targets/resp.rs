@@ -59,8 +59,8 @@ fn command(words: &str) -> Vec<u8> {
 
 fn resp_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let lock = array(&["SET", "{job}/7", "\x01\x02 owner \r\n", "NX", "PX", "30000"]);
-    let unlock = "if redis.call(\"get\",KEYS[1]) == ARGV[1] then return redis.call(\"del\",KEYS[1]) \
-                  else return 0 end";
+    let unlock = "if redis.call('get',KEYS[1]) == ARGV[1] then \
+                  return redis.call('del',KEYS[1]) else return 0 end";
     let unlock = array(&["EVAL", unlock, "1", "{job}/7", "owner"]);
     let commands = ["PING", "HELLO 3 AUTH user word SETNAME me", "GET a", "DEL a b c", "INFO"];
     let pipelined: Vec<u8> = commands.iter().flat_map(|words| command(words)).collect();
