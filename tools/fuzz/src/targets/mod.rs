@@ -1,0 +1,4 @@
+//! The targets, a file per part of the product.
+
+pub mod native;
+pub mod resp;
