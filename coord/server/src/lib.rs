@@ -1,2 +1,6 @@
 //! placeholder
+pub mod admin;
+pub mod config;
+pub mod control;
+pub mod metrics;
 pub mod state;
