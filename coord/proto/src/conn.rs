@@ -68,6 +68,8 @@ pub struct Conn {
     pub paused: bool,
     /// It will be closed when its replies are out; what it still sends is ignored.
     pub closing: bool,
+    /// Its client sends nothing more; it is closed when all that came is answered.
+    pub ended: bool,
     /// It stands in the shard's list of connections with unparsed bytes.
     pub ready: bool,
     /// `CLIENT REPLY` and such: nothing is sent.

@@ -172,6 +172,15 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.check_carry(id, env);
     }
 
+    /// The client will send nothing more, but may still read: it gets its answers, then the end.
+    pub fn ended(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
+        self.begin(now);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.ended = true;
+            self.check_carry(id, env);
+        }
+    }
+
     /// A connection is gone; the driver may reuse its index.
     pub fn closed(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
         self.begin(now);
@@ -358,6 +367,13 @@ impl<R: Region, A: Access> Shard<R, A> {
         } else if conn.paused && held <= CONN_IN_MAX / 4 && !conn.blocked {
             conn.paused = false;
             env.resume(id);
+        }
+        let Some(conn) = self.conn_mut(id).filter(|conn| conn.ended && !conn.closing) else {
+            return;
+        };
+        // What is left in `carry` after this is the beginning of something that never ends.
+        if !(conn.is_waiting() || conn.blocked || conn.ready || conn.stalled.is_some()) {
+            self.close(id, env);
         }
     }
 
