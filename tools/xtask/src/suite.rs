@@ -8,6 +8,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::steps::{Steps, cargo, is_ci, run, target_dir};
 use crate::{clients, tidy};
 
@@ -49,9 +51,10 @@ fn test_steps(root: &Path, steps: &mut Steps) {
         args.extend(is_ci().then_some("--locked"));
         run(&mut cargo(root, &args))
     });
-    if has_rust_files(&root.join("perf/benches")) {
+    // A bench that no longer runs answers no question; here each runs once, unmeasured.
+    if has_benches(root) {
         steps.step("benches, each once", || {
-            run(&mut cargo(root, &["test", "--package", "ringway-perf", "--benches"]))
+            run(&mut cargo(root, &["test", "--workspace", "--bench", "*"]))
         });
     }
     if let Some(switch) = loom_switch(root) {
@@ -104,9 +107,17 @@ fn loom_switch_of(manifest: &str) -> Option<LoomSwitch> {
     targets.keys().any(|cfg| cfg.contains("loom")).then_some(LoomSwitch::Cfg)
 }
 
-fn has_rust_files(folder: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(folder) else { return false };
-    entries.flatten().any(|entry| entry.path().extension().is_some_and(|ending| ending == "rs"))
+fn has_benches(root: &Path) -> bool {
+    tidy::metadata(root).is_ok_and(|metadata| !bench_targets(&metadata).is_empty())
+}
+
+fn bench_targets(metadata: &Value) -> Vec<&str> {
+    let is_bench = |target: &Value| {
+        target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "bench"))
+    };
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    targets.filter(|target| is_bench(target)).filter_map(|target| target["name"].as_str()).collect()
 }
 
 /// Fuzzes one target, guided by coverage, with the stable compiler: libFuzzer as a library, and
@@ -156,6 +167,17 @@ fn host_triple(root: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Benches are found in whatever package they stand.
+    #[test]
+    fn benches_are_found() {
+        let target = |name: &str, kind: &str| serde_json::json!({ "name": name, "kind": [kind] });
+        let metadata = serde_json::json!({ "packages": [
+            { "targets": [target("proto", "lib"), target("resp", "bench")] },
+            { "targets": [target("ringway", "bin")] },
+        ]});
+        assert_eq!(bench_targets(&metadata), ["resp"]);
+    }
 
     /// Loom is found whichever of the two usual ways the crate takes, and not by its name alone.
     #[test]

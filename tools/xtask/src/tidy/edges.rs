@@ -14,7 +14,7 @@ use super::shape::{check_sans_io_root, is_sans_io};
 use super::source::Source;
 
 /// What cargo knows about the packages of the workspace, without resolving anything.
-pub(super) fn metadata(root: &Path) -> Result<Value, String> {
+pub(crate) fn metadata(root: &Path) -> Result<Value, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+pub(crate) use edges::metadata;
 use policy::{EXCUSES, NOT_TEXT, lies_in};
 use ratchet::Ratchet;
 use source::Source;
@@ -63,7 +64,7 @@ impl fmt::Display for Finding {
 pub(crate) fn run(root: &Path, lower: bool) -> Result<(), String> {
     let started = Instant::now();
     let files = tracked_files(root)?;
-    let mut findings = edges::check(&edges::metadata(root)?)?;
+    let mut findings = edges::check(&metadata(root)?)?;
     for (path, text) in &files {
         findings.extend(check_file(path, text));
     }
