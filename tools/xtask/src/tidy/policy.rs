@@ -99,6 +99,10 @@ pub(super) const UNSAFE_PLACES: &[&str] = &[
     "coord/table/src/prefetch.rs",
 ];
 
+/// Sources of the sans-io crates, where nothing is shared: a machine has one owner.
+pub(super) const SANS_IO_SOURCES: &[&str] =
+    &["core/src/", "coord/table/src/", "coord/proto/src/", "tunnel/proto/src/"];
+
 /// A finding that is right as it is, and why. One that excuses nothing is itself a finding.
 pub(super) struct Excuse {
     /// The rule, by its name.

@@ -90,10 +90,13 @@ fn is_test_file(path: &str) -> bool {
     path.contains("/tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
 }
 
-/// Whether an item exists in tests only.
+/// Whether an item exists in tests only: `cfg(test)`, or `cfg(all(test, ..))`.
 fn is_test_only(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
-        syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+        syn::Meta::List(list) if list.path.is_ident("cfg") => {
+            let condition: String = list.tokens.to_string().split_whitespace().collect();
+            condition == "test" || condition.starts_with("all(test,")
+        }
         _ => false,
     })
 }
@@ -251,6 +254,10 @@ mod tests {
             rules(&with_header(&format!("{}{tests}", code.repeat(1_009)))),
             [("file-lines", 10)]
         );
+        let loom = tests.replace("cfg(test)", "cfg(all(test, loom))");
+        assert_eq!(rules(&with_header(&format!("{}{tests}{loom}", code.repeat(999)))), []);
+        let not = tests.replace("cfg(test)", "cfg(not(test))");
+        assert_eq!(rules(&with_header(&format!("{}{not}", code.repeat(999)))).len(), 1);
         let text = with_header(&code.repeat(2_000));
         let source = Source::parse("x/tests/stories.rs", &text).ok().expect("Rust");
         assert_eq!(check(&source), []);
