@@ -47,4 +47,5 @@ pub const TARGETS: &[Target] = &[
     targets::native::PREFACE,
     targets::native::REPLIES,
     targets::resp::RESP,
+    targets::table::TABLE,
 ];

@@ -3,7 +3,7 @@
 //! They read the flat run of words, so they also see what stands inside macro calls.
 
 use super::Finding;
-use super::policy::{SAFETY_WORDS_MIN, UNSAFE_PLACES, lies_in};
+use super::policy::{SAFETY_WORDS_MIN, SANS_IO_SOURCES, UNSAFE_PLACES, lies_in};
 use super::source::Source;
 
 /// All findings of this module in one file.
@@ -30,6 +30,9 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Finding> {
             }
             ("sleep" | "nanosleep" | "usleep", _) if is_call(before, after) => {
                 flag("sleep", "wait for the condition itself, not for time to pass");
+            }
+            ("Arc", _) if SANS_IO_SOURCES.iter().any(|place| lies_in(source.path, place)) => {
+                flag("sans-io", "nothing is shared in a sans-io crate: `&mut self`, one owner");
             }
             ("todo" | "unimplemented", "!") => {
                 flag("todo", "unfinished code does not land: finish it or leave it out");
@@ -186,6 +189,16 @@ mod tests {
         assert_eq!(rules("fn f() { waits.each(thread::sleep); }"), ["sleep"]);
         assert_eq!(rules("fn sleep(ring: &mut Ring) { ring.sleep(); }"), clean);
         assert_eq!(rules("// thread::sleep(x)\nfn f() { say(\"sleep(1)\"); }"), clean);
+    }
+
+    /// A machine has one owner; what its tests use is their affair.
+    #[test]
+    fn sans_io_crates_share_nothing() {
+        let clean: [&str; 0] = [];
+        let text = "struct Lease(alloc::sync::Arc<State>);";
+        assert_eq!(rules_at("coord/proto/src/lease.rs", text), ["sans-io"]);
+        assert_eq!(rules_at("coord/proto/tests/resp.rs", text), clean);
+        assert_eq!(rules_at("coord/server/src/pump.rs", text), clean);
     }
 
     /// Neither `todo!` nor an example that nobody compiles lands.
