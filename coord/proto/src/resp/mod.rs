@@ -15,9 +15,12 @@
 
 pub mod catalog;
 pub mod check;
+pub mod command;
 pub mod encode;
 mod inline;
+mod options;
 pub mod parse;
+pub mod request;
 pub mod scripts;
 pub mod verb;
 

@@ -99,7 +99,6 @@ impl Script {
 
 const DELETE: Script = Script::new(Effect::Delete, 0);
 const EXPIRE: Script = Script::new(Effect::Expire(Unit::Ms), 0);
-const EXPIRE_S: Script = Script::new(Effect::Expire(Unit::S), 0);
 const EXTEND: Script = Script::new(Effect::Extend, 0);
 const ADD: Script = Script::new(Effect::Add, 0);
 const LOCK: Script = Script::new(Effect::Lock, 0);
@@ -511,6 +510,8 @@ const ACTS: [(&str, Effect); 6] = [
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+
+    const EXPIRE_S: Script = Script::new(Effect::Expire(Unit::S), 0);
 
     /// The texts as the libraries of the table above send them, to the byte.
     const SENT: [(&str, Script); 22] = [
