@@ -12,7 +12,7 @@ use ringway_coord_proto::{Env, LeaseRules, Shard, ShardStart, SlotMap};
 use ringway_core::limits::{LEASE_DEFAULT, LEASE_MAX_DEFAULT, LEASE_MIN};
 use ringway_core::region::HeapRegion;
 use ringway_core::rng::Rng;
-use ringway_core::{ConnId, Epoch, Moment, ShardId};
+use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
 use ringway_table::{HashKey, Regions, Table};
 
 const NAMES: u64 = 1_000_000;
@@ -80,6 +80,7 @@ impl Bench {
             keys: [3, 4],
             own_ports: vec![0],
             base_port: 7400,
+            unix_at_zero: Span::ZERO,
             host: b"127.0.0.1".to_vec(),
         };
         let shard = Shard::new(Moment(0), start, table, Open::default());

@@ -60,6 +60,8 @@ pub struct ShardStart {
     pub own_ports: Vec<u16>,
     /// The port that all shards share.
     pub base_port: u16,
+    /// Unix time less the driver's clock, for `TIME`.
+    pub unix_at_zero: Span,
     /// The address that clients reach this server at, for `CLUSTER SLOTS`.
     pub host: Vec<u8>,
 }

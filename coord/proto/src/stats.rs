@@ -23,7 +23,7 @@ pub const fn verb_index(code: u8) -> usize {
         op::REGISTER => 1,
         op::RELEASE => 2,
         op::RENEW => 3,
-        op_code::LOCK_SET..=op_code::LOCK_EXTEND_IF => 4,
+        op_code::LOCK_SET..=op_code::LOCK_SET_OR_EXPIRE => 4,
         op::OPEN..=op::KILL => 5,
         op::LIST => 6,
         _ => 7,

@@ -297,6 +297,7 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),
         base_port: 7400,
+        unix_at_zero: Span::ZERO,
         host: b"127.0.0.1".to_vec(),
     };
     Shard::new(settings.now, start, table, access)
