@@ -92,6 +92,9 @@ pub enum ConfigError {
         /// Why not.
         source: Box<toml::de::Error>,
     },
+    /// A file of no kind, or of several.
+    #[error("scenario {0}: it needs one of [load], [fill], [sessions], or both [a] and [b]")]
+    ScenarioKind(String),
     /// No such built-in scenario.
     #[error("no scenario `{name}`; there are: {known}")]
     NoScenario {

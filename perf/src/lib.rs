@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compare;
 mod config;
 mod driver;
 mod error;
@@ -22,13 +23,16 @@ mod net;
 mod proc;
 mod report;
 mod run;
+mod scenario;
 mod schedule;
+mod sessions;
 pub mod sink;
 mod source;
 mod tally;
 mod wire;
 mod worker;
 
+pub use compare::{Comparison, Pair, ROUNDS_MIN, compare};
 pub use config::{LoadConfig, LoadSpec, Login, Protocol};
 pub use error::{Broken, ConfigError, LoadError};
 pub use latency::Quantiles;
@@ -36,4 +40,6 @@ pub use mix::Mix;
 pub use names::{Alphabet, Distribution, NameMaker, NameSpec};
 pub use report::{FillReport, FillStep, OwnUse, Progress, Report, Second, ServerUse};
 pub use run::{fill, run};
+pub use scenario::{BUILT_IN, Scenario, What};
+pub use sessions::{SessionsConfig, SessionsReport, SessionsSpec, run_sessions};
 pub use tally::Expect;

@@ -39,6 +39,9 @@ const BURST: usize = 256;
 /// The longest sleep, so that a stop is noticed.
 const NAP_NS: u64 = 10_000_000;
 
+/// The longest that polling in vain takes by itself.
+const POLL_NS_MAX: u64 = 20_000;
+
 /// What a thread shows while it runs. Alone on its cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -404,8 +407,10 @@ impl<'a, W: Wire> Worker<'a, W> {
             Err(errno) => return Err(system("epoll")(errno)),
         }
         run.now = self.shared.now();
-        if events.is_empty() && run.in_window() {
-            run.out.idle_ns += run.now - before;
+        let waited = run.now - before;
+        // A poll that takes long was no poll: another thread had the core meanwhile.
+        if events.is_empty() && waited < POLL_NS_MAX && run.in_window() {
+            run.out.idle_ns += waited;
         }
         Ok(())
     }
@@ -497,7 +502,7 @@ impl Run {
         self.phase.until_ns = self.phase.until_ns.min(now);
         if self.out.cpu_ns == 0 {
             self.out.until_ns = self.phase.until_ns;
-            self.out.cpu_ns = thread_cpu_ns() - self.cpu_at_from.unwrap_or_else(thread_cpu_ns);
+            self.out.cpu_ns = self.cpu_at_from.map_or(0, |from| thread_cpu_ns() - from);
         }
     }
 }
