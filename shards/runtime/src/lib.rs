@@ -1,1 +1,2 @@
 //! placeholder
+pub use ringway_ring as ring;
