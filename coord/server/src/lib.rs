@@ -12,3 +12,6 @@ pub mod metrics;
 pub mod node;
 mod pump;
 pub mod state;
+
+/// What the kernel offers, for `ringway doctor`: the binary names no reactor itself.
+pub use ringway_ring as ring;
