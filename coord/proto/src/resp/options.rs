@@ -294,8 +294,12 @@ pub(super) fn list<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Pag
     Ok(Page { slot, after, count, prefix: prefix.unwrap_or(&[]) })
 }
 
-/// `slot:after`; the name may hold colons of its own, and may be empty.
+/// `slot:after`; the name may hold colons of its own, and may be empty. `0` is the start, as it
+/// is for `SCAN`.
 fn name_cursor<'a>(value: &'a [u8]) -> Result<'a, (Slot, &'a [u8])> {
+    if value == b"0" {
+        return Ok((Slot::from_bits(0), &[]));
+    }
     let colon = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
     let (number, after) = value.split_at(colon);
     let after = after.get(1..).unwrap_or(&[]);

@@ -667,6 +667,7 @@ mod tests {
                 "PORT.LIST PREFIX a COUNT 5 CURSOR 7:b:c",
                 "List(Page { slot: Slot(7), after: [98, 58, 99], count: 5, prefix: [97] })",
             ),
+            ("PORT.LIST CURSOR 0", "List(Page { slot: Slot(0), after: [], count: 100,"),
             ("PORT.LIST CURSOR 7", "ERR not a cursor: '7'"),
             ("PORT.LIST CURSOR 16384:", "ERR value is not an integer or out of range: '16384'"),
             ("PORT.LIST COUNT 4097", "ERR value is not an integer or out of range: '4097'"),
