@@ -471,6 +471,11 @@ pub fn understand<'a>(args: ArgList<'a>) -> Result<Request<'a>, Refusal<'a>> {
     match verb {
         Verb::PortQuery => Ok(Request::Query(Names::new(args.from(1))?)),
         Verb::Get => Ok(Request::Get(name_at(args, 1)?)),
+        Verb::PortRegister if options::is_plain_name(args.from(1)) => {
+            let names = Names::new(args.from(1))?;
+            Ok(Request::Register { names, mode: Mode::Exclusive, replicated: false })
+        }
+        Verb::Set => options::lock(args.from(1)),
         _ => understand_rest(verb, spec, args),
     }
 }
