@@ -27,6 +27,17 @@ pub fn run(
             let all = walk(config, "fill", Kind::Register, (0, spec.names.count, 1));
             prefill = Some(before.step(driver, all, spec.names.count)?);
         }
+        if spec.mix.release > 0 {
+            let size = spec.churn / 2;
+            let held = driver.phase(Ask {
+                task: Task::Hold,
+                size,
+                ..walk(config, "hold", Kind::Register, (0, 0, 1))
+            })?;
+            if held.tally.unexpected + held.unanswered > 0 {
+                return judge(config, driver, held, prefill);
+            }
+        }
         let measured = driver.phase(Ask {
             name: "measure",
             task: Task::Mix,

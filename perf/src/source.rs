@@ -20,6 +20,8 @@ use crate::names::{NameMaker, NameSpec, Picker};
 pub(crate) enum Task {
     /// The mix, until the phase ends.
     Mix,
+    /// Every lane registers the half of its names that a mix with releases holds in the long run.
+    Hold,
     /// One kind of op on every `step`-th index from the lane's share of `from..to`, once.
     Walk {
         /// Register or release.
@@ -110,6 +112,7 @@ impl Source {
     pub(crate) fn turn(&self, lane: &Lane) -> Kind {
         match self.task {
             Task::Walk { kind, .. } => kind,
+            Task::Hold => Kind::Register,
             // S2: half of the names are held in the long run.
             Task::Mix if self.recycle && lane.held() >= lane.count / 2 => Kind::Release,
             Task::Mix => Kind::Register,
@@ -127,6 +130,8 @@ impl Source {
                 }
                 self.churn(lane, turn)
             }
+            Task::Hold if lane.held() < lane.count / 2 => self.churn(lane, turn),
+            Task::Hold => None,
             Task::Walk { kind, step, .. } => {
                 if lane.walk_next >= lane.walk_end {
                     return None;
@@ -143,7 +148,7 @@ impl Source {
         match (self.task, kind) {
             (Task::Mix, Kind::Query) => Some(self.picker.pick(&mut self.rng)),
             (Task::Mix, turn) => self.churn(lane, turn).map(|(_, index)| index),
-            (Task::Walk { .. }, turn) => self.next(lane, turn).map(|(_, index)| index),
+            (Task::Hold | Task::Walk { .. }, turn) => self.next(lane, turn).map(|(_, index)| index),
         }
     }
 
@@ -197,6 +202,20 @@ mod tests {
             assert!(held.len() <= 66);
         }
         assert!(registers - releases <= 66 && releases > 1500);
+    }
+
+    /// A mix begins as it goes on: after the hold its first request releases.
+    #[test]
+    fn a_hold_fills_half_of_the_lane() {
+        let mut source = source("register=1,release=1");
+        let mut lane = Lane::new(1000, 400, 1, 4);
+        source.begin(Task::Hold);
+        let mut next = || source.next(&mut lane, Kind::Register);
+        let held: HashSet<_> = std::iter::from_fn(|| next().map(|(_, index)| index)).collect();
+        assert_eq!(held, (1100..1150).collect());
+        source.begin(Task::Mix);
+        assert_eq!(source.turn(&lane), Kind::Release);
+        assert_eq!(source.next(&mut lane, Kind::Release), Some((Kind::Release, 1100)));
     }
 
     /// Without releases every register takes a fresh name, and then there are none left.

@@ -230,7 +230,7 @@ impl<'a, W: Wire> Worker<'a, W> {
         let mut turn = 0;
         while !self.over(run) {
             self.send_due(&mut schedule, &mut turn, run)?;
-            let wake = schedule.next_due().clamp(run.now, run.phase.until_ns);
+            let wake = schedule.next_due().min(run.phase.until_ns);
             self.wait(&mut events, wake, run)?;
             for event in events.drain(..) {
                 self.serve(event, run)?;

@@ -86,7 +86,8 @@ fn a_run_ends_when_fresh_names_are_used_up() {
 fn a_refusal_fails_the_run() {
     let mock = Mock::start(Fault::Refuses);
     let mix = "register=1,release=1".parse().expect("valid");
-    let error = go(LoadSpec { mix, ..spec(&mock, Protocol::Native) }).expect_err("refused");
+    let load = LoadSpec { mix, ..spec(&mock, Protocol::Native) };
+    let error = go(load).expect_err("refused");
     assert!(error.to_string().contains("the first was FULL"), "{error}");
     assert!(error.report().expect("a report").statuses["FULL"] > 0);
 

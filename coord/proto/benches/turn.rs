@@ -12,7 +12,7 @@ use ringway_coord_proto::{Env, LeaseRules, Shard, ShardStart, SlotMap};
 use ringway_core::limits::{LEASE_DEFAULT, LEASE_MAX_DEFAULT, LEASE_MIN};
 use ringway_core::region::HeapRegion;
 use ringway_core::rng::Rng;
-use ringway_core::{ConnId, Epoch, Moment, ShardId};
+use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
 use ringway_table::{HashKey, Regions, Table};
 
 const NAMES: u64 = 1_000_000;
@@ -76,10 +76,12 @@ impl Bench {
             epoch: Epoch(1),
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
+            sessions_max: 1 << 20,
             grants_from: Moment(0),
             keys: [3, 4],
             own_ports: vec![0],
             base_port: 7400,
+            unix_at_zero: Span::ZERO,
             host: b"127.0.0.1".to_vec(),
         };
         let shard = Shard::new(Moment(0), start, table, Open::default());

@@ -86,7 +86,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn run_next(&mut self, batch: &Turn, at: usize, bound: Option<Bound>) -> Outcome {
         self.prefetch_index(batch, at + INDEX_AHEAD);
         self.prefetch_record(batch, at + RECORD_AHEAD);
-        self.run_op(batch, &batch.ops[at], bound)
+        let outcome = self.run_op(batch, &batch.ops[at], bound);
+        if outcome.status >= status::HELD {
+            self.stats.refused.count(outcome.status);
+        }
+        outcome
     }
 
     fn run_direct(&mut self, batch: &Turn, unit: &Unit, conn: ConnId, env: &mut impl Env) {
@@ -124,7 +128,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut posts = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op.code == op_code::LOCK_SET && op.target == me && self.must_park(batch, op) {
+            if op_code::takes_lock(op.code) && op.target == me && self.must_park(batch, op) {
                 self.park(batch, op, unit);
             } else if op.target == me || op.target == ANYWHERE {
                 let outcome = self.run_next(batch, at, unit.bound);
@@ -160,7 +164,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut count = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op.code == op_code::LOCK_SET && self.must_park(batch, op) {
+            if op_code::takes_lock(op.code) && self.must_park(batch, op) {
                 self.park(batch, op, unit);
                 continue;
             }
@@ -235,6 +239,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Outcome::plain(self.sessions.renew(self.clock.now(), session, secret.as_ref()))
             }
             op_code::ANSWERED => Outcome::plain(op.extra as u8),
+            op_code::DB_SIZE => {
+                let names = Token(self.names.table().len() as u64);
+                Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
+            }
             _ => self.run_lock(batch, op),
         }
     }
@@ -264,6 +272,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 None => self.lock_set(op, &name, kept),
             },
+            op_code::LOCK_SET_OR_EXPIRE if held.is_none() => self.lock_set(op, &name, kept),
             op_code::LOCK_GET => {
                 let Some((_, grant, session)) = held else {
                     return Outcome::plain(status::FREE);
@@ -291,6 +300,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                     op_code::LOCK_EXPIRE_IF | op_code::LOCK_EXTEND_IF => {
                         kept.get(8..) == Some(value)
                     }
+                    op_code::LOCK_SET_OR_EXPIRE => kept.get(LOCK_SET_FIXED..) == Some(value),
                     _ => true,
                 };
                 if !matches {
@@ -370,14 +380,20 @@ impl<R: Region, A: Access> Shard<R, A> {
         let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
         let mut name = Vec::new();
         batch.put_name(op, &mut name);
-        self.parked.push(Parked { unit: *unit, index: op.index, name, kept: kept.into() });
+        self.parked.push(Parked {
+            unit: *unit,
+            index: op.index,
+            code: op.code,
+            name,
+            kept: kept.into(),
+        });
         self.acts.push(Act::RaiseLease(Span(ns)));
     }
 
     /// Executes what was kept; what still may not be granted is kept again.
     pub(crate) fn unpark(&mut self, env: &mut impl Env) {
         for parked in core::mem::take(&mut self.parked) {
-            let mut op = self.batch.name_op(op_code::LOCK_SET, 0, &parked.name);
+            let mut op = self.batch.name_op(parked.code, 0, &parked.name);
             op.extra = self.batch.keep(&parked.kept);
             op.index = parked.index;
             op.target = self.id().0;
@@ -395,10 +411,14 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 }
 
+/// Bytes that are kept before the value of an op that may take a lock: lease and principal.
+pub(crate) const LOCK_SET_FIXED: usize = 12;
+
 /// A lock op that waits for the state directory.
 pub(crate) struct Parked {
     unit: Unit,
     index: u16,
+    code: u8,
     name: Vec<u8>,
     kept: Vec<u8>,
 }

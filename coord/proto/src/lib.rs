@@ -33,6 +33,7 @@ pub mod placement;
 mod post;
 pub mod resp;
 pub mod resp_reply;
+mod resp_text;
 mod serve;
 pub mod sessions;
 pub mod shard;

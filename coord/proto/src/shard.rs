@@ -52,6 +52,8 @@ pub struct ShardStart {
     pub rules: LeaseRules,
     /// The longest lease that the state directory already allows for.
     pub lease_allowed: Span,
+    /// Sessions that may have their home here.
+    pub sessions_max: usize,
     /// When grants begin: later than now after an unclean stop.
     pub grants_from: Moment,
     /// The secret of the process's hash maps.
@@ -60,6 +62,8 @@ pub struct ShardStart {
     pub own_ports: Vec<u16>,
     /// The port that all shards share.
     pub base_port: u16,
+    /// Unix time less the driver's clock, for `TIME`.
+    pub unix_at_zero: Span,
     /// The address that clients reach this server at, for `CLUSTER SLOTS`.
     pub host: Vec<u8>,
 }
@@ -105,7 +109,12 @@ impl<R: Region, A: Access> Shard<R, A> {
             (start.id, shards),
             start.epoch,
             start.rules,
-            SessionStart { now, lease_allowed: start.lease_allowed, keys },
+            SessionStart {
+                now,
+                lease_allowed: start.lease_allowed,
+                sessions_max: start.sessions_max,
+                keys,
+            },
         );
         let bare_slot = start.map.run(start.id).0;
         Self {
