@@ -1,3 +1,5 @@
+//! Stories of the control plane, each told of both runtimes.
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;

@@ -1,3 +1,5 @@
+//! Stories of the state directory, above all of machines that die in the middle.
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -11,6 +11,7 @@ mod connect;
 mod credentials;
 mod doctor;
 mod failure;
+mod load;
 mod manual;
 mod output;
 mod port;
@@ -47,6 +48,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Session(args) => session::run(&args.command, &cli.server, cli.json),
         Command::Port(args) => port::run(&args.command, &cli.server, cli.json),
         Command::Shards(args) => shards::run(args, &cli.server, cli.json),
+        Command::Load(args) => load::run(args, &cli.server, cli.json),
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Credentials(args) => credentials::run(&args.command, cli.json),
         Command::Completions(args) => manual::completions(args),

@@ -13,14 +13,18 @@ use crate::args::client::{ServerArgs, ShardsArgs};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::output::{say, short, size, table, time};
+use crate::signals::Stop;
 
 pub(crate) fn run(args: &ShardsArgs, server: &ServerArgs, json: bool) -> Result<ExitCode, Failure> {
+    let stop = Stop::install()?;
     let mut client = connect(server)?;
     let interval = Duration::from_secs_f64(args.watch.unwrap_or(1.0));
     let clear = args.watch.is_some() && std::io::stdout().is_terminal();
     let mut before = Sample::take(&mut client)?;
     loop {
-        std::thread::sleep(interval);
+        if stop.wait_for(interval) {
+            return Ok(ExitCode::SUCCESS);
+        }
         let now = Sample::take(&mut client)?;
         let rates = now.since(&before);
         let text = match (json, args.watch.is_some()) {

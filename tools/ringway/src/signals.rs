@@ -1,5 +1,7 @@
 //! SIGTERM and Ctrl-C: the first asks to stop, the second does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use crate::failure::{Failure, host};
 /// Told once that the program is to stop.
 pub(crate) struct Stop {
     first: Receiver<()>,
+    flag: Arc<AtomicBool>,
 }
 
 impl Stop {
@@ -19,10 +22,13 @@ impl Stop {
         let signals = Signals::new([SIGINT, SIGTERM]);
         let mut signals = signals.map_err(|error| host("cannot listen for signals", error))?;
         let (tell, first) = sync_channel(1);
+        let flag = Arc::new(AtomicBool::new(false));
+        let raised = flag.clone();
         let thread = std::thread::Builder::new().name("ringway-signals".to_owned());
         let spawned = thread.spawn(move || {
             let mut came = signals.forever();
             if came.next().is_some() {
+                raised.store(true, Ordering::Relaxed);
                 let _ = tell.send(());
             }
             if let Some(second) = came.next() {
@@ -32,7 +38,12 @@ impl Stop {
             }
         });
         spawned.map_err(|error| host("cannot start a thread", error))?;
-        Ok(Stop { first })
+        Ok(Stop { first, flag })
+    }
+
+    /// True from the first signal on, for those who look from time to time.
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.flag
     }
 
     /// Waits for the first signal.

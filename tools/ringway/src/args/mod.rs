@@ -2,6 +2,7 @@
 //! man pages say; what a value means is checked where it is used.
 
 pub(crate) mod client;
+pub(crate) mod load;
 pub(crate) mod server;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use client::{PortArgs, ServerArgs, SessionArgs, ShardsArgs};
+use load::LoadArgs;
 use server::{DoctorArgs, ServeArgs, UpArgs};
 
 const EXIT_CODES: &str = "\
@@ -55,8 +57,11 @@ pub(crate) enum Command {
     /// What every shard has and does. Takes a second, to measure rates.
     #[command(after_help = client::SHARDS_HELP)]
     Shards(ShardsArgs),
+    /// Measure a server, or Redis beside it.
+    #[command(after_help = load::LOAD_HELP)]
+    Load(Box<LoadArgs>),
     /// Whether this host is fit to serve, line by line, with what to do about what is not.
-    Doctor(DoctorArgs),
+    Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
     /// Completions for a shell, on standard output.
@@ -176,6 +181,14 @@ mod tests {
             "ringway shards --watch",
             "ringway shards --watch 0.5",
             "ringway doctor --json",
+            "ringway load --prefill --expect owned",
+            "ringway load --mix query=90,register=5,release=5 --connections 64",
+            "ringway load --frame 1 --pipeline 1 --rate 50000 --pid 17 --json",
+            "ringway load fill --names 100M --churn-half --pid 17",
+            "ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000",
+            "ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379",
+            "ringway load scenario resp-p16 --pid 17 --against-pid 18",
+            "ringway load scenario",
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
@@ -199,6 +212,9 @@ mod tests {
             "ringway session close",
             "ringway --user shop port query a",
             "ringway shards --watch never",
+            "ringway load --names many",
+            "ringway load --protocol http",
+            "ringway load --frame 1 fill",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
