@@ -577,7 +577,7 @@ const OVERFLOW_IDS: usize = 6;
 /// How many neighbours share overflow lines. A power of two, at most 256.
 const GROUP: u32 = 8;
 /// Ids per bucket, in 16ths, above which a bucket is split.
-const LOAD_16THS: u64 = 168;
+const LOAD_16THS: u64 = 160;
 /// Buckets at the start: whole groups.
 const BUCKETS_MIN: u32 = 16;
 const BUCKETS_MAX: u32 = 1 << 30;
