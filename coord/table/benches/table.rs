@@ -72,6 +72,7 @@ impl Filled {
     fn remove(&mut self, numbers: [u64; BATCH]) {
         let batch = batch_of(numbers);
         self.table.prefetch(&batch.map(|(_, hash)| hash));
+        batch.iter().for_each(|(_, hash)| self.table.prefetch_change(*hash));
         for (name, hash) in &batch {
             if let Some((id, grant)) = self.table.find(*hash, name) {
                 let log = &mut self.logs[grant.owner.0 as usize];

@@ -234,6 +234,7 @@ impl Filled {
             let mut numbers = places.map(|place| self.present[place]);
             prepare(&numbers, &mut names, &mut hashes);
             self.table.prefetch(&hashes);
+            hashes.iter().for_each(|hash| self.table.prefetch_change(*hash));
             for at in 0..BATCH {
                 let (id, grant) = self.table.find(hashes[at], &names[at]).expect("present");
                 let log = &mut self.logs[grant.owner.0 as usize];

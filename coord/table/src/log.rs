@@ -2,19 +2,21 @@
 //!
 //! A name that goes to somebody else, or to nobody, leaves a stale entry behind: finding it would
 //! cost more than it takes. A record knows its owner, so a stale entry is recognised when it is
-//! met. Whenever a log is longer than twice its live names and some, each change takes `STEPS` entries from its
-//! front and queues again those that are still valid: no operation ever walks more than that.
+//! met. Whenever a log is longer than twice its live names and some, each change takes `STEPS`
+//! entries from its front and queues again those that are still valid: no operation ever walks
+//! more than that.
 //!
 //! What is hard is one record that comes back to the same owner again and again (two owners in
-//! turn at one lock): its entries all look valid. So the queue is compacted in rounds. A special entry
-//! divides what was queued before this round from what was queued in it; a record's *mark* says in
-//! which of two alternating rounds its owner queued it last. An entry met at the front whose record
-//! is marked with this round has a younger entry behind, and is dropped.
+//! turn at one lock): its entries all look valid. So the queue is compacted in rounds. A special
+//! entry divides what was queued before this round from what was queued in it; a record's *mark*
+//! says in which of two alternating rounds its owner queued it last. An entry met at the front
+//! whose record is marked with this round has a younger entry behind, and is dropped.
 //!
 //! An owner of one or two names has no lines: the two ids are in the log itself.
 //!
-//! Invariants: every record of the owner is in its log; at most `3 * live + 2 * SLACK` entries as
-//! long as the log itself is told of what leaves it; 15 entries a line, and one line more.
+//! Invariants: every record of the owner is in its log. At most `3 * live + 2 * SLACK` entries,
+//! where `live` is the most there were since the log was last that short: each later change takes
+//! `STEPS` entries off what is too much. 15 entries a line, and one line more.
 //! Bounds: `push` and `forget` take constant time and at most one line, which the caller reserved.
 //! Tests: below; `tests.rs` with the whole table.
 
@@ -118,12 +120,6 @@ impl OwnerLog {
     /// Whether there is any entry, stale ones included.
     pub(crate) fn holds_entries(&self) -> bool {
         self.has_lines() || self.front != 0 || self.back != 0
-    }
-
-    /// One of the owner's names was swept.
-    #[inline]
-    pub(crate) fn release_one(&mut self) {
-        self.lose();
     }
 
     fn take_front<R: Region>(&mut self, lines: &mut Lines<R>) -> Option<u32> {
@@ -441,7 +437,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens, every name is in its owner's log, no line leaks, and the length keeps its bound.
+        /// Whatever happens, every name is in its owner's log, no line leaks, and the length keeps
+        /// its bound.
         #[test]
         fn logs_are_complete_and_bounded(
             steps in prop::collection::vec((0..100u32, any::<usize>(), any::<bool>()), 1..600),
