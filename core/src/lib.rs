@@ -14,6 +14,7 @@ pub mod region;
 pub mod rng;
 pub mod slot;
 pub mod time;
+pub mod wheel;
 pub mod wire;
 
 pub use ids::{ConnId, Epoch, NodeId, Secret, SessionId, ShardId, Token};

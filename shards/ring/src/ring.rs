@@ -1,0 +1,457 @@
+//! The ring: requests in, completions out, one system call for both.
+//!
+//! One thread makes it and uses it; it cannot be sent away (the kernel insists on that, too).
+//! Requests wait in the queue until [`Ring::submit_and_wait`]; [`Ring::reap`] turns what the
+//! kernel answered into [`Completion`]s.
+//!
+//! The hard part is what a send costs. Its completion tells nothing but "you may reuse the
+//! buffer", yet it ends a wait at once, so that every turn would be followed by an empty one.
+//! So sends go out *quietly*: told not to wait and to stay silent about success. Silence after
+//! the submission then means that every byte was taken, and `reap` says so without the kernel's
+//! help; a send that could not take everything speaks up, and its rest is sent with patience.
+//! `setup.rs` proves this habit at every start and does without it where it does not hold.
+//!
+//! Always:
+//! - R1  `in_flight` counts requests whose last completion has not been reaped.
+//! - R2  A quiet send ends only when its request was consumed and no completion is hidden in the
+//!   kernel's overflow list.
+//! - R3  Buffers outlive requests: a ring is dropped after everything in it was cancelled and
+//!   has ended, and if the kernel does not confirm that, the memory is leaked instead.
+//!
+//! Bounds: the queues have the sizes configured; requests beyond are submitted at once.
+//! Not here: who is connected (`ringway-shards`). Tests: below, against the running kernel.
+
+use std::io;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use io_uring::{EnterFlags, IoUring, cqueue, squeue, types};
+use ringway_core::Span;
+
+use crate::bell::Bell;
+use crate::bufring::{BufRing, Filled};
+use crate::cq::{Completion, Errno, Received, result_of};
+use crate::ops::SendTable;
+use crate::setup::{self, Feature, Features, SetupError};
+use crate::sq::{self, Kind, Tag};
+
+/// Sizes of one ring. Memory: 64 bytes per entry, 16 per completion, and the buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct RingConfig {
+    /// Requests that can be queued before one submission; a power of two.
+    pub entries: u32,
+    /// Completions that can wait; a power of two, at least four times the entries.
+    pub completions: u32,
+    /// Buffers for what arrives; a power of two.
+    pub buffers: u16,
+    /// Bytes of each; a multiple of 64.
+    pub buffer_bytes: u32,
+}
+
+impl Default for RingConfig {
+    /// 1024 requests, 8192 completions, 256 buffers of 16 KiB: about 4.4 MiB.
+    fn default() -> Self {
+        Self { entries: 1024, completions: 8192, buffers: 256, buffer_bytes: 16 * 1024 }
+    }
+}
+
+/// How long to wait for completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// Until there is one, or this much time has passed.
+    AtMost(Span),
+    /// Until there is one.
+    Forever,
+}
+
+/// How a send behaves when the socket does not take everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendMode {
+    /// It ends at once and tells how much was taken.
+    AtOnce,
+    /// It waits for room until everything is taken or the connection fails.
+    Patient,
+}
+
+/// Lets another ring's thread wake this one. Keeps the kernel's ring alive.
+#[derive(Debug)]
+pub struct RingHandle {
+    fd: OwnedFd,
+}
+
+/// An io_uring ring with its buffers. See the module.
+pub struct Ring {
+    uring: IoUring,
+    buffers: BufRing,
+    sends: SendTable,
+    /// Slots of quiet sends that no `reap` has ended yet.
+    quiet: Vec<u32>,
+    /// Completions taken from the kernel and not yet turned into words.
+    raw: Vec<cqueue::Entry>,
+    in_flight: u32,
+    features: Features,
+    /// The kernel ties a ring to the thread that made it.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Ring {
+    /// Makes a ring for the calling thread, with those of `features` that apply.
+    ///
+    /// # Errors
+    /// When the kernel refuses it; the error says what to do.
+    pub fn new(config: &RingConfig, features: Features) -> Result<Ring, SetupError> {
+        let uring = setup::builder(features)
+            .setup_cqsize(config.completions)
+            .build(config.entries)
+            .map_err(|error| SetupError::from_setup(&error))?;
+        let buffers = BufRing::new(config.buffers, config.buffer_bytes)
+            .map_err(|source| SetupError::Failed { what: "mapping receive buffers", source })?;
+        buffers
+            .register(&uring)
+            .map_err(|source| SetupError::Failed { what: "registering receive buffers", source })?;
+        Ok(Ring {
+            uring,
+            buffers,
+            sends: SendTable::default(),
+            quiet: Vec::new(),
+            raw: Vec::new(),
+            in_flight: 0,
+            features,
+            not_send: PhantomData,
+        })
+    }
+
+    /// A handle by which other rings wake this one.
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn handle(&self) -> io::Result<RingHandle> {
+        // SAFETY: the descriptor is this ring's own and open as long as `self.uring` lives, which
+        // the borrow made here does not outlast.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.uring.as_raw_fd()) };
+        Ok(RingHandle { fd: fd.try_clone_to_owned()? })
+    }
+
+    /// What of the kernel this ring uses.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// Accepts connections of a listening socket, one after the other while `more` is true. The
+    /// socket stays open at least until the next submission.
+    pub fn accept(&mut self, listener: &impl AsFd, tag: Tag) {
+        let multishot = self.features.has(Feature::MultishotAccept);
+        self.begin(&sq::accept(listener.as_fd().as_raw_fd(), multishot, tag));
+    }
+
+    /// Ends [`Self::accept`]; its last completion says so.
+    pub fn stop_accepting(&mut self, tag: Tag) {
+        self.push(&sq::cancel(Kind::Accept.with(tag.0)));
+    }
+
+    /// Receives from a socket, again and again while `more` is true. The socket stays open at
+    /// least until the next submission.
+    pub fn receive(&mut self, socket: &impl AsFd, tag: Tag) {
+        let multishot = self.features.has(Feature::MultishotReceive);
+        self.begin(&sq::receive(socket.as_fd().as_raw_fd(), multishot, tag));
+    }
+
+    /// Ends [`Self::receive`]; bytes that were taken already still come before its last
+    /// completion.
+    pub fn stop_receiving(&mut self, tag: Tag) {
+        self.push(&sq::cancel(Kind::Receive.with(tag.0)));
+    }
+
+    /// Sends `range` of `bytes`, which comes back with the completion. Returns a number for
+    /// [`Self::stop_sending`].
+    ///
+    /// # Panics
+    /// If the range is empty or not inside the bytes.
+    pub fn send(
+        &mut self,
+        socket: &impl AsFd,
+        bytes: Vec<u8>,
+        range: Range<usize>,
+        mode: SendMode,
+        tag: Tag,
+    ) -> u32 {
+        let slot = self.sends.begin(bytes, range, tag);
+        let fd = socket.as_fd().as_raw_fd();
+        let to_send = self.sends.to_send(slot);
+        if mode == SendMode::AtOnce && self.features.has(Feature::QuietSend) {
+            let entry = sq::send_quietly(fd, to_send, slot);
+            self.quiet.push(slot);
+            self.begin(&entry);
+        } else {
+            let entry = sq::send(fd, to_send, slot);
+            self.begin(&entry);
+        }
+        slot
+    }
+
+    /// Cancels a patient send; its completion tells how much was taken before.
+    pub fn stop_sending(&mut self, send: u32) {
+        self.push(&sq::cancel(Kind::Send.with(send)));
+    }
+
+    /// Tells whenever `bell` is rung. The bell stays open at least until the next submission.
+    pub fn watch(&mut self, bell: &Bell, tag: Tag) {
+        self.begin(&sq::watch(bell.as_fd().as_raw_fd(), tag));
+    }
+
+    /// Wakes another ring at the next submission; it gets [`Completion::Rung`] with `heard_as`.
+    /// If that fails, this ring gets [`Completion::RingFailed`] with `failed_as`.
+    pub fn ring_peer(&mut self, peer: &RingHandle, heard_as: Tag, failed_as: Tag) {
+        self.push(&sq::ring_peer(peer.fd.as_raw_fd(), heard_as, failed_as));
+    }
+
+    /// Closes a socket at the next submission, without a system call of its own.
+    pub fn close(&mut self, socket: impl Into<OwnedFd>) {
+        self.push(&sq::close(socket.into().into_raw_fd()));
+    }
+
+    /// Submits everything queued, lets the kernel do what it can, and waits as told.
+    ///
+    /// # Errors
+    /// Only for what cannot be helped: the kernel says that the ring is none.
+    pub fn submit_and_wait(&mut self, wait: Wait) -> io::Result<()> {
+        let wait = if self.raw.is_empty() { wait } else { Wait::No };
+        let mut flags = EnterFlags::GETEVENTS;
+        let want = u32::from(wait != Wait::No);
+        if want > 0 && self.features.has(Feature::NoIowait) {
+            flags |= EnterFlags::NO_IOWAIT;
+        }
+        let outcome = if let Wait::AtMost(span) = wait {
+            let time = types::Timespec::new()
+                .sec(span.0 / 1_000_000_000)
+                .nsec((span.0 % 1_000_000_000) as u32);
+            let args = types::SubmitArgs::new().timespec(&time);
+            self.enter(want, flags | EnterFlags::EXT_ARG, Some(&args))
+        } else {
+            self.enter(want, flags, None)
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) if is_passing(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a completion is there, or would be after a [`Wait::No`]. Costs two loads.
+    pub fn has_news(&mut self) -> bool {
+        if !self.raw.is_empty() || !self.uring.completion().is_empty() {
+            return true;
+        }
+        let queue = self.uring.submission();
+        queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Appends everything the kernel has answered, in its order; sends that ended in silence
+    /// come first.
+    ///
+    /// # Errors
+    /// As [`Self::submit_and_wait`].
+    pub fn reap(&mut self, into: &mut Vec<Completion>) -> io::Result<()> {
+        self.pull();
+        while self.uring.submission().cq_overflow() {
+            self.submit_and_wait(Wait::No)?;
+            self.pull();
+        }
+        let raw = std::mem::take(&mut self.raw);
+        if !self.quiet.is_empty() {
+            self.note_shortfalls(&raw);
+            self.end_quiet_sends(into);
+        }
+        for entry in &raw {
+            if let Some(completion) = self.translate(entry) {
+                into.push(completion);
+            }
+        }
+        self.raw = raw;
+        self.raw.clear();
+        Ok(())
+    }
+
+    /// What a filled buffer holds.
+    ///
+    /// # Panics
+    /// If the buffer is of another ring.
+    #[inline]
+    pub fn bytes(&self, filled: &Filled) -> &[u8] {
+        self.buffers.bytes(filled)
+    }
+
+    /// Gives a filled buffer back to the kernel.
+    ///
+    /// # Panics
+    /// If the buffer is of another ring.
+    #[inline]
+    pub fn recycle(&mut self, filled: Filled) {
+        self.buffers.recycle(filled);
+    }
+
+    /// How many buffers are filled and not given back.
+    pub fn buffers_held(&self) -> u32 {
+        self.buffers.held()
+    }
+
+    /// How many requests have not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    fn begin(&mut self, entry: &squeue::Entry) {
+        self.in_flight += 1;
+        self.push(entry);
+    }
+
+    /// Queues an entry; submits what is queued if there is no room.
+    fn push(&mut self, entry: &squeue::Entry) {
+        for _ in 0..SUBMIT_ATTEMPTS_MAX {
+            // SAFETY: whatever memory the entry names is owned by `self.sends` until the request's
+            // last completion, by `self.buffers` until the ring is gone, or there is none; a ring
+            // that is dropped waits for all of them (R3).
+            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            self.pull();
+            match self.enter(0, EnterFlags::empty(), None) {
+                Ok(()) => {}
+                Err(error) if is_passing(&error) => std::thread::yield_now(),
+                Err(error) => panic!("the ring took no requests: {error}"),
+            }
+        }
+        panic!("the kernel took no request in {SUBMIT_ATTEMPTS_MAX} attempts: out of memory?");
+    }
+
+    fn enter(
+        &mut self,
+        want: u32,
+        flags: EnterFlags,
+        args: Option<&types::SubmitArgs<'_, '_>>,
+    ) -> io::Result<()> {
+        let queued = self.uring.submission().len() as u32;
+        // SAFETY: `queued` entries are in the queue, each pushed under the proof in `push`; the
+        // arguments, if any, are borrowed for the call, and EXT_ARG is set exactly with them.
+        let entered = unsafe { self.uring.submitter().enter(queued, want, flags.bits(), args) };
+        entered.map(drop)
+    }
+
+    /// Moves completions out of the kernel's queue, so that it has room.
+    fn pull(&mut self) {
+        self.raw.extend(self.uring.completion());
+    }
+
+    fn note_shortfalls(&mut self, raw: &[cqueue::Entry]) {
+        for entry in raw {
+            if let Some((Kind::Quiet, slot)) = Kind::of(entry.user_data()) {
+                self.sends.note_shortfall(slot, entry.result());
+            }
+        }
+    }
+
+    /// R2: every request was consumed, so what did not speak up has succeeded.
+    fn end_quiet_sends(&mut self, into: &mut Vec<Completion>) {
+        if !self.uring.submission().is_empty() {
+            return;
+        }
+        self.in_flight -= self.quiet.len() as u32;
+        for slot in self.quiet.drain(..) {
+            let done = self.sends.end(slot);
+            let result = match done.shortfall.map(result_of) {
+                None => Ok(done.len),
+                Some(Err(Errno::WOULD_WAIT | Errno::INTERRUPTED)) => Ok(0),
+                Some(result) => result,
+            };
+            into.push(Completion::Sent { tag: done.tag, buffer: done.bytes, result });
+        }
+    }
+
+    fn translate(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
+        let (kind, number) = Kind::of(entry.user_data())?;
+        let result = result_of(entry.result());
+        let more = cqueue::more(entry.flags());
+        if !more && matches!(kind, Kind::Accept | Kind::Receive | Kind::Send | Kind::Watch) {
+            self.in_flight -= 1;
+        }
+        let tag = Tag(number);
+        match kind {
+            Kind::Accept => {
+                let result = result.map(own_accepted);
+                Some(Completion::Accepted { tag, result, more })
+            }
+            Kind::Receive => {
+                let result = self.received(result, entry.flags());
+                Some(Completion::Received { tag, result, more })
+            }
+            Kind::Send => {
+                let done = self.sends.end(number);
+                Some(Completion::Sent { tag: done.tag, buffer: done.bytes, result })
+            }
+            Kind::Watch => Some(Completion::Watched { tag, more }),
+            Kind::Rung => Some(Completion::Rung { tag }),
+            Kind::RingFailed => Some(Completion::RingFailed { tag }),
+            Kind::Quiet | Kind::Ignored => None,
+        }
+    }
+
+    fn received(&mut self, result: Result<u32, Errno>, flags: u32) -> Result<Received, Errno> {
+        let filled = cqueue::buffer_select(flags)
+            .map(|id| self.buffers.take(id, *result.as_ref().unwrap_or(&0)));
+        match (result, filled) {
+            (Ok(len), Some(filled)) if len > 0 => Ok(Received::Bytes(filled)),
+            (Ok(_), None) => Ok(Received::End),
+            (result, Some(unused)) => {
+                self.buffers.recycle(unused);
+                result.map(|_| Received::End)
+            }
+            (Err(errno), None) => Err(errno),
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let mut ended = Vec::new();
+        if self.in_flight > 0 {
+            self.push(&sq::cancel_all());
+        }
+        for _ in 0..DROP_ROUNDS_MAX {
+            if self.in_flight == 0
+                || self.submit_and_wait(Wait::AtMost(Span::from_ms(10))).is_err()
+                || self.reap(&mut ended).is_err()
+            {
+                break;
+            }
+            ended.clear();
+        }
+        if self.in_flight > 0 {
+            self.sends.leak();
+            self.buffers.leak();
+        }
+    }
+}
+
+/// The connection that an accept reported.
+fn own_accepted(fd: u32) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for the accept whose only completion this is, so
+    // nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// Attempts to hand over a queue that the kernel does not take for want of memory.
+const SUBMIT_ATTEMPTS_MAX: u32 = 10_000;
+/// Waits of 10 ms for cancelled requests to end before a dropped ring leaks its buffers.
+const DROP_ROUNDS_MAX: u32 = 100;
+
+/// Not failures: a signal, a timeout, a queue that must be emptied first, memory that is short
+/// for the moment. What was queued stays queued.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINTR | libc::ETIME | libc::EBUSY | libc::EAGAIN | libc::ENOMEM)
+    )
+}

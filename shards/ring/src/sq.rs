@@ -1,0 +1,159 @@
+//! Requests: what a submission entry says, and whose answer it will be.
+//!
+//! Every request carries 64 bits that come back with its completion: its kind in the top byte,
+//! a number in the low half (a tag of the caller's, or a slot of `ops.rs`).
+
+use std::os::fd::RawFd;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+
+/// A number of the caller's that comes back with each completion of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag(pub u32);
+
+/// What a completion is about. The discriminant travels through the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A listening socket accepted somebody.
+    Accept = 1,
+    /// Bytes arrived, or the end of them.
+    Receive = 2,
+    /// A send that reports every end.
+    Send = 3,
+    /// A send that reports only when it could not send everything at once.
+    Quiet = 4,
+    /// A bell was rung.
+    Watch = 5,
+    /// Another ring rang ours.
+    Rung = 6,
+    /// Ringing another ring failed (success is silent).
+    RingFailed = 7,
+    /// Nobody waits for the outcome: a cancel, a close.
+    Ignored = 8,
+}
+
+impl Kind {
+    /// The 64 bits that travel with a request.
+    #[inline]
+    pub(crate) const fn with(self, number: u32) -> u64 {
+        (self as u64) << 56 | number as u64
+    }
+
+    /// What came back. `None` for bits that no request of ours carries.
+    #[inline]
+    pub(crate) const fn of(user_data: u64) -> Option<(Kind, u32)> {
+        let kind = match (user_data >> 56) as u8 {
+            1 => Kind::Accept,
+            2 => Kind::Receive,
+            3 => Kind::Send,
+            4 => Kind::Quiet,
+            5 => Kind::Watch,
+            6 => Kind::Rung,
+            7 => Kind::RingFailed,
+            8 => Kind::Ignored,
+            _ => return None,
+        };
+        Some((kind, user_data as u32))
+    }
+}
+
+/// The only group of provided buffers.
+pub(crate) const BUFFER_GROUP: u16 = 0;
+
+pub(crate) fn accept(fd: RawFd, multishot: bool, tag: Tag) -> Entry {
+    let entry = if multishot {
+        opcode::AcceptMulti::new(types::Fd(fd)).flags(libc::SOCK_CLOEXEC).build()
+    } else {
+        let (address, len) = (std::ptr::null_mut(), std::ptr::null_mut());
+        opcode::Accept::new(types::Fd(fd), address, len).flags(libc::SOCK_CLOEXEC).build()
+    };
+    entry.user_data(Kind::Accept.with(tag.0))
+}
+
+/// Receives into provided buffers. A length of zero means: as much as the buffer holds.
+pub(crate) fn receive(fd: RawFd, multishot: bool, tag: Tag) -> Entry {
+    let entry = if multishot {
+        opcode::RecvMulti::new(types::Fd(fd), BUFFER_GROUP).build()
+    } else {
+        opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(Flags::BUFFER_SELECT)
+    };
+    entry.user_data(Kind::Receive.with(tag.0))
+}
+
+/// Sends all of `bytes` however long it takes. The caller keeps the bytes until the completion.
+pub(crate) fn send(fd: RawFd, bytes: &[u8], slot: u32) -> Entry {
+    opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len_of(bytes))
+        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+        .build()
+        .user_data(Kind::Send.with(slot))
+}
+
+/// Sends what the socket takes at once. MSG_WAITALL makes a short send a failure, MSG_DONTWAIT
+/// forbids to wait: so silence after the submission means that everything was taken.
+pub(crate) fn send_quietly(fd: RawFd, bytes: &[u8], slot: u32) -> Entry {
+    opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len_of(bytes))
+        .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
+        .build()
+        .flags(Flags::SKIP_SUCCESS)
+        .user_data(Kind::Quiet.with(slot))
+}
+
+/// Tells whenever the descriptor has become readable.
+pub(crate) fn watch(fd: RawFd, tag: Tag) -> Entry {
+    opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32)
+        .multi(true)
+        .build()
+        .user_data(Kind::Watch.with(tag.0))
+}
+
+/// Posts a completion with the tag `heard_as` in another ring; silent here unless it fails.
+pub(crate) fn ring_peer(peer: RawFd, heard_as: Tag, failed_as: Tag) -> Entry {
+    opcode::MsgRingData::new(types::Fd(peer), 0, Kind::Rung.with(heard_as.0), None)
+        .build()
+        .flags(Flags::SKIP_SUCCESS)
+        .user_data(Kind::RingFailed.with(failed_as.0))
+}
+
+/// Cancels the one request that carries `user_data`.
+pub(crate) fn cancel(user_data: u64) -> Entry {
+    opcode::AsyncCancel::new(user_data)
+        .build()
+        .flags(Flags::SKIP_SUCCESS)
+        .user_data(Kind::Ignored.with(0))
+}
+
+/// Cancels everything in flight.
+pub(crate) fn cancel_all() -> Entry {
+    opcode::AsyncCancel2::new(types::CancelBuilder::any()).build().user_data(Kind::Ignored.with(0))
+}
+
+/// Closes a descriptor that the caller gave up.
+pub(crate) fn close(fd: RawFd) -> Entry {
+    opcode::Close::new(types::Fd(fd))
+        .build()
+        .flags(Flags::SKIP_SUCCESS)
+        .user_data(Kind::Ignored.with(0))
+}
+
+fn len_of(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a send is bounded far below 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kinds and numbers survive the way through the kernel; foreign bits are recognised.
+    #[test]
+    fn kinds_come_back() {
+        assert_eq!(Kind::of(Kind::Quiet.with(u32::MAX)), Some((Kind::Quiet, u32::MAX)));
+        assert_eq!(Kind::of(Kind::Accept.with(0)), Some((Kind::Accept, 0)));
+        assert_eq!(Kind::of(0), None);
+        assert_eq!(Kind::of(u64::MAX), None);
+    }
+}
