@@ -76,6 +76,7 @@ impl Bench {
             epoch: Epoch(1),
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
+            sessions_max: 1 << 20,
             grants_from: Moment(0),
             keys: [3, 4],
             own_ports: vec![0],

@@ -86,7 +86,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn run_next(&mut self, batch: &Turn, at: usize, bound: Option<Bound>) -> Outcome {
         self.prefetch_index(batch, at + INDEX_AHEAD);
         self.prefetch_record(batch, at + RECORD_AHEAD);
-        self.run_op(batch, &batch.ops[at], bound)
+        let outcome = self.run_op(batch, &batch.ops[at], bound);
+        if outcome.status >= status::HELD {
+            self.stats.refused.count(outcome.status);
+        }
+        outcome
     }
 
     fn run_direct(&mut self, batch: &Turn, unit: &Unit, conn: ConnId, env: &mut impl Env) {

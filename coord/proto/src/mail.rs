@@ -41,6 +41,9 @@ pub const RAISE_LEASE: u8 = 12;
 /// From the control plane: the state directory allows them now.
 pub const LEASE_RAISED: u8 = 13;
 
+/// From the control plane: the ports that the server listens on, base first, then the shards' own.
+pub const PORTS: u8 = 14;
+
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {
@@ -232,6 +235,15 @@ pub fn closed(from: ShardId, reader: &mut Reader<'_>) -> Result<(SessionId, Conn
     let session = SessionId(reader.u64()?);
     let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
     Ok((session, ConnRef { shard: from, conn }))
+}
+
+/// The server's ports.
+pub fn ports_message(base: u16, own: &[u16]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 + 2 * own.len());
+    out.put_u8(PORTS);
+    out.put_u16(base);
+    own.iter().for_each(|port| out.put_u16(*port));
+    out
 }
 
 /// A lease length, to or from the control plane.

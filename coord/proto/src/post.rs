@@ -74,6 +74,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.lease_raised(lease, &mut self.acts);
                 self.unpark(env);
             }
+            mail::PORTS => {
+                self.start.base_port = reader.u16()?;
+                self.start.own_ports.clear();
+                while !reader.is_empty() {
+                    self.start.own_ports.push(reader.u16()?);
+                }
+            }
             _ => return Err(Truncated),
         }
         self.settle(env);

@@ -15,11 +15,13 @@ use crate::resp::request::{Client, Cluster, Hello, Login, Request};
 use crate::resp::scripts::of_digest;
 use crate::resp::{ArgList, Code, Version, Writer};
 use crate::shard::Shard;
-use crate::wire::status;
+use crate::stats::verb_index;
+use crate::wire::{op, status};
 
 impl<R: Region, A: Access> Shard<R, A> {
     /// Answers a command that needs no op. Everything before it has been answered.
     pub(crate) fn answer_at_once(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) {
+        self.stats.verbs[verb_index(op::SERVER)] += 1;
         let version = self.resp_version(id);
         let known = self.conns[id.index as usize].grantee.is_some();
         let free = matches!(

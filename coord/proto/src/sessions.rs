@@ -207,6 +207,8 @@ pub struct Sessions {
     sequences: Box<[u32]>,
     wheel: Wheel<(u32, u64)>,
     awaiting_lease: Vec<u32>,
+    leased: usize,
+    sessions_max: usize,
     counts: Counts,
 }
 
@@ -244,6 +246,8 @@ impl Sessions {
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
+            leased: 0,
+            sessions_max: start.sessions_max,
             counts: Counts::default(),
         }
     }
@@ -540,6 +544,12 @@ impl Sessions {
         (out, bounds, None)
     }
 
+    /// Live sessions whose clients count a lease: after a stop they may believe in it for as long
+    /// as it runs.
+    pub const fn leased(&self) -> usize {
+        self.leased
+    }
+
     /// Live sessions.
     pub fn len(&self) -> usize {
         self.by_id.len()
@@ -611,7 +621,7 @@ impl Sessions {
         }
         let local = match self.free.pop() {
             Some(local) => local,
-            None if self.table.len() < SESSIONS_PER_SHARD_MAX => {
+            None if self.table.len() < self.sessions_max.min(SESSIONS_PER_SHARD_MAX) => {
                 self.table.grow_to(self.table.len() + 1);
                 (self.table.len() - 1) as u32
             }
@@ -627,6 +637,7 @@ impl Sessions {
     /// (Re)starts a lease and makes sure that the wheel looks in time.
     fn start(&mut self, now: Moment, local: u32, lease: Span) {
         let session = &mut self.table[local as usize];
+        self.leased += usize::from(session.lease_ms == 0);
         session.lease_ms = lease.as_ms_ceil() as u32;
         session.deadline = now + lease;
         if session.wheel_at <= now || session.wheel_at > session.deadline {
@@ -688,6 +699,7 @@ impl Sessions {
         session.flags |= FLAG_ENDING;
         session.unswept = if everywhere { self.shards as u16 } else { 1 };
         session.info = None;
+        self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
         self.by_id.remove(&bound.session.0);
         if self.by_node.get(&node) == Some(&local) {
@@ -756,6 +768,8 @@ pub struct SessionStart {
     pub now: Moment,
     /// What the state directory already allows for.
     pub lease_allowed: Span,
+    /// How many there may be.
+    pub sessions_max: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }

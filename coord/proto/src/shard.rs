@@ -52,6 +52,8 @@ pub struct ShardStart {
     pub rules: LeaseRules,
     /// The longest lease that the state directory already allows for.
     pub lease_allowed: Span,
+    /// Sessions that may have their home here.
+    pub sessions_max: usize,
     /// When grants begin: later than now after an unclean stop.
     pub grants_from: Moment,
     /// The secret of the process's hash maps.
@@ -107,7 +109,12 @@ impl<R: Region, A: Access> Shard<R, A> {
             (start.id, shards),
             start.epoch,
             start.rules,
-            SessionStart { now, lease_allowed: start.lease_allowed, keys },
+            SessionStart {
+                now,
+                lease_allowed: start.lease_allowed,
+                sessions_max: start.sessions_max,
+                keys,
+            },
         );
         let bare_slot = start.map.run(start.id).0;
         Self {

@@ -290,10 +290,10 @@ impl ShardMetrics {
         metrics.buckets[bucket_of(latency_ns)].add(ops);
     }
 
-    /// Counts an operation that was answered with this status instead of being done.
+    /// Counts `ops` operations that were answered with this status instead of being done.
     #[inline]
-    pub fn refused_with(&self, status: u8) {
-        self.refused[refusal(status)].add(1);
+    pub fn refused_with(&self, status: u8, ops: u64) {
+        self.refused[refusal(status)].add(ops);
     }
 
     fn refused(&self) -> BTreeMap<String, u64> {
@@ -512,9 +512,9 @@ mod tests {
         one.verb_done(Verb::Query, 10, 1_000);
         two.verb_done(Verb::Query, 5, 2_000_000_000_000);
         two.verb_done(Verb::Kill, 1, 1);
-        one.refused_with(status::HELD);
-        two.refused_with(status::HELD);
-        two.refused_with(status::FULL);
+        one.refused_with(status::HELD, 1);
+        two.refused_with(status::HELD, 1);
+        two.refused_with(status::FULL, 1);
         let mut view = one.snapshot(0, Some(2));
         view.merge(&two.snapshot(1, None));
         assert_eq!((view.requests, view.turn_ns_max), (7, 900));
@@ -535,7 +535,7 @@ mod tests {
                 continue;
             }
             let metrics = ShardMetrics::default();
-            metrics.refused_with(status);
+            metrics.refused_with(status, 1);
             let view = metrics.snapshot(0, None);
             let found: Vec<_> = view.refused.keys().map(String::as_str).collect();
             assert_eq!(found, [name], "{status:#x}");
@@ -566,7 +566,7 @@ mod tests {
         let metrics = ShardMetrics::default();
         metrics.requests.add(12);
         metrics.verb_done(Verb::Query, 12, 700);
-        metrics.refused_with(status::HELD);
+        metrics.refused_with(status::HELD, 1);
         let shards = vec![metrics.snapshot(0, None), ShardMetrics::default().snapshot(1, None)];
         let text = prometheus_text(Health::Ready, shards);
         for line in [

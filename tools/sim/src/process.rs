@@ -293,6 +293,7 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         epoch: settings.epoch,
         rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
         lease_allowed: settings.lease_allowed,
+        sessions_max: 1 << 20,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),
