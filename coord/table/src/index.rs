@@ -612,8 +612,8 @@ impl<R: Region> Index<R> {
         mut each: impl FnMut(u32),
     ) {
         extern crate std;
-        use std::collections::{HashMap, HashSet};
-        let (mut len, mut shared) = (0, HashMap::<u32, Vec<u32>>::new());
+        use std::collections::{BTreeMap, BTreeSet};
+        let (mut len, mut shared) = (0, BTreeMap::<u32, Vec<u32>>::new());
         use std::vec::Vec;
         for bucket in 0..self.buckets {
             let line = self.line(bucket);
@@ -650,7 +650,7 @@ impl<R: Region> Index<R> {
             }
         }
         for (link, buckets) in &shared {
-            let groups: HashSet<u32> = buckets.iter().map(|bucket| bucket / GROUP).collect();
+            let groups: BTreeSet<u32> = buckets.iter().map(|bucket| bucket / GROUP).collect();
             assert_eq!(groups.len(), 1, "I2: shared beyond the group");
             let line = lines.block(*link);
             let theirs = buckets.iter().fold(0, |all, b| all | places_in_overflow(line, *b));

@@ -334,10 +334,10 @@ impl<R: Region> Table<R> {
     /// Verifies every invariant of the whole table, given all logs. Linear in its size.
     pub(crate) fn check(&self, logs: &[(Owner, &OwnerLog)]) {
         extern crate std;
-        use std::collections::HashSet;
+        use std::collections::BTreeSet;
         use std::vec::Vec;
 
-        let mut indexed = HashSet::new();
+        let mut indexed = BTreeSet::new();
         self.index.check(
             &self.lines,
             |id| self.records.hash_of(id),
@@ -347,7 +347,7 @@ impl<R: Region> Table<R> {
             },
         );
         assert_eq!(indexed.len(), self.len(), "T1");
-        let mut free = HashSet::new();
+        let mut free = BTreeSet::new();
         self.records.for_each_free(|id| assert!(free.insert(id) && !self.records.in_use(id)));
         assert_eq!(free.len() + self.len() + 1, self.records.end() as usize);
         let (used, expected) = self.records.arena_blocks();
@@ -363,7 +363,7 @@ impl<R: Region> Table<R> {
                 .filter(|id| self.records.grant(*id).owner == *owner)
                 .collect();
             assert_eq!(held.len(), log.live() as usize, "{owner:?}");
-            let entries: HashSet<u32> = entries.into_iter().collect();
+            let entries: BTreeSet<u32> = entries.into_iter().collect();
             assert!(held.iter().all(|id| entries.contains(id)), "T2: {owner:?}");
         }
         let (_, overflow) = self.index.bytes();

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::vec::Vec;
 
 use ringway_core::region::{HeapRegion, Region, RegionFull};
@@ -189,12 +188,12 @@ fn memory_that_ends_anywhere() {
 }
 
 /// A region whose bound can be raised while it is in use.
-struct Raisable {
+struct Raisable<'a> {
     inner: HeapRegion,
-    words_max: Rc<Cell<usize>>,
+    words_max: &'a Cell<usize>,
 }
 
-impl Region for Raisable {
+impl Region for Raisable<'_> {
     fn words(&self) -> &[u32] {
         self.inner.words()
     }
@@ -212,9 +211,10 @@ impl Region for Raisable {
 /// steps of maintenance at a time bring it to the shape it would have had.
 #[test]
 fn an_index_that_was_starved_recovers() {
-    let bounds = [usize::MAX, 16 * 16, usize::MAX, usize::MAX].map(|max| Rc::new(Cell::new(max)));
-    let [records, index, arena, lines] =
-        bounds.clone().map(|words_max| Raisable { inner: HeapRegion::new(usize::MAX), words_max });
+    let bounds = [usize::MAX, 16 * 16, usize::MAX, usize::MAX].map(Cell::new);
+    let [records, index, arena, lines] = bounds
+        .each_ref()
+        .map(|words_max| Raisable { inner: HeapRegion::new(usize::MAX), words_max });
     let mut table = Table::new(Regions { records, index, arena, lines }, KEY).expect("16 lines");
     let mut log = OwnerLog::default();
     (0..5_000).for_each(|number| insert_number(&mut table, &mut log, number));
