@@ -6,11 +6,11 @@
 //! churns half of them (releases random ones, registers fresh ones), looks up again, and at last
 //! sweeps every owner. Prints bytes a name, all regions included, and million operations a second
 //! of processor time. Beside it stands `hashbrown::HashTable` in 256 sub-tables with the same
-//! batches: the baseline for speed (give it huge pages too, with
-//! `GLIBC_TUNABLES=glibc.malloc.hugetlb=1`).
+//! batches: the baseline for speed. The environment `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` gives
+//! huge pages to both, as the server has them.
 //!
-//! Options: `--owner-names N` names of one owner (1000); `--plain-pages` no huge pages;
-//! `--bytes-only` no look-ups; `--no-baseline`.
+//! Options: `--owner-names N` names of one owner (1000); `--bytes-only` no look-ups;
+//! `--no-baseline`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -24,13 +24,12 @@ const BATCH: usize = 32;
 
 struct Options {
     owner_names: usize,
-    huge: bool,
     speed: bool,
     baseline: bool,
 }
 
 fn main() {
-    let mut options = Options { owner_names: 1000, huge: true, speed: true, baseline: true };
+    let mut options = Options { owner_names: 1000, speed: true, baseline: true };
     let mut counts = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -38,7 +37,6 @@ fn main() {
             "--owner-names" => {
                 options.owner_names = parse(&args.next().expect("how many names an owner has"));
             }
-            "--plain-pages" => options.huge = false,
             "--bytes-only" => (options.speed, options.baseline) = (false, false),
             "--no-baseline" => options.baseline = false,
             count => counts.push(parse(count)),
@@ -58,10 +56,7 @@ fn main() {
 
 /// The processor time of this thread: others on the same core do not count.
 fn cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the kernel writes one `timespec` into a live local.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0);
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
@@ -79,7 +74,7 @@ fn words_of(number: u64) -> [u64; 2] {
 }
 
 struct Filled {
-    table: Table<Mapped>,
+    table: Table<Committed>,
     logs: Vec<OwnerLog>,
     /// The numbers of the names that are in the table.
     present: Vec<u32>,
@@ -88,12 +83,11 @@ struct Filled {
 }
 
 fn run(count: usize, options: &Options) {
-    let huge = options.huge;
     let regions = Regions {
-        records: Mapped::new(count * 28 + (1 << 20), huge),
-        index: Mapped::new(count * 13 / 2 + (1 << 20), huge),
-        arena: Mapped::new(1 << 20, huge),
-        lines: Mapped::new(count * 12 + count / options.owner_names * 128 + (1 << 20), huge),
+        records: Committed::new(count * 28 + (1 << 20)),
+        index: Committed::new(count * 13 / 2 + (1 << 20)),
+        arena: Committed::new(1 << 20),
+        lines: Committed::new(count * 12 + count / options.owner_names * 128 + (1 << 20)),
     };
     let mut filled = Filled {
         table: Table::new(regions, KEY).expect("memory"),
@@ -301,55 +295,36 @@ fn baseline(count: usize) -> f64 {
     best
 }
 
-/// A region of reserved address space, huge pages if the kernel gives them.
-struct Mapped {
-    base: *mut u32,
+/// A region whose memory is there from the start, aligned to cache lines, and never moves; as the
+/// server's are, which commits ahead of need outside its turns.
+struct Committed {
+    memory: Vec<u32>,
+    first: usize,
     words: usize,
-    words_max: usize,
 }
 
-impl Mapped {
-    fn new(bytes: usize, huge: bool) -> Self {
-        let bytes = bytes.next_multiple_of(1 << 21) + (1 << 21);
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice; the result is
-        // checked. It is never unmapped: a tool maps a few and ends.
-        unsafe {
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-            let prot = libc::PROT_READ | libc::PROT_WRITE;
-            let base = libc::mmap(std::ptr::null_mut(), bytes, prot, flags, -1, 0);
-            assert!(base != libc::MAP_FAILED, "mmap of {bytes} bytes failed");
-            let aligned = base.cast::<u8>().add(base.align_offset(1 << 21));
-            if huge {
-                libc::madvise(aligned.cast(), bytes - (1 << 21), libc::MADV_HUGEPAGE);
-            }
-            // Committed ahead of need, as the server does outside its turns.
-            libc::madvise(aligned.cast(), bytes - (1 << 21), libc::MADV_POPULATE_WRITE);
-            Self { base: aligned.cast(), words: 0, words_max: (bytes - (1 << 21)) / 4 }
-        }
+impl Committed {
+    fn new(bytes: usize) -> Self {
+        let mut memory = Vec::with_capacity(bytes / 4 + 16);
+        // Written, not only asked for, so that the pages are there.
+        memory.resize(bytes / 4 + 16, u32::MAX);
+        memory.fill(0);
+        let first = memory.as_ptr().align_offset(64);
+        Self { memory, first, words: 0 }
     }
 }
 
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, from its aligned start; nothing refers to it any more.
-        unsafe { libc::munmap(self.base.cast(), self.words_max * 4) };
-    }
-}
-
-impl Region for Mapped {
+impl Region for Committed {
     fn words(&self) -> &[u32] {
-        // SAFETY: `words <= words_max` words behind `base` are mapped, zeroed by the kernel or
-        // written as words, and borrowed with `self`.
-        unsafe { std::slice::from_raw_parts(self.base, self.words) }
+        &self.memory[self.first..][..self.words]
     }
 
     fn words_mut(&mut self) -> &mut [u32] {
-        // SAFETY: as in `words`; `&mut self` makes the borrow exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base, self.words) }
+        &mut self.memory[self.first..][..self.words]
     }
 
     fn grow_to(&mut self, words: usize) -> Result<(), RegionFull> {
-        if words > self.words_max {
+        if self.first + words > self.memory.len() {
             return Err(RegionFull);
         }
         self.words = self.words.max(words);
