@@ -12,3 +12,6 @@ pub mod metrics;
 pub mod node;
 mod pump;
 pub mod state;
+
+/// What the kernel offers the shards: for `ringway doctor`.
+pub use ringway_ring as ring;
