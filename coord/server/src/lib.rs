@@ -13,5 +13,5 @@ pub mod node;
 mod pump;
 pub mod state;
 
-/// What the kernel offers the shards: for `ringway doctor`.
+/// What the kernel offers, for `ringway doctor`: the binary names no reactor itself.
 pub use ringway_ring as ring;

@@ -256,6 +256,16 @@ impl<'a> Writer<'a> {
         put_owner(self.out, session, token);
     }
 
+    /// The outcome of a registration: whether it is granted, then the owner's session and token.
+    #[inline]
+    pub fn grant(&mut self, granted: bool, session: SessionId, token: Token) {
+        let mut bytes = *b"*3\r\n:0\r\n$16\r\n0123456789abcdef\r\n";
+        bytes[5] += u8::from(granted);
+        bytes[13..29].copy_from_slice(&hex16(session.0));
+        self.out.extend_from_slice(&bytes);
+        put_integer(self.out, token.0 as i64);
+    }
+
     /// A session id as 16 hexadecimal digits.
     #[inline]
     pub fn session(&mut self, session: SessionId) {
@@ -536,6 +546,16 @@ mod tests {
             r"$31\r\n0123456789abcdef:17592186044416\r\n"
         );
         assert_eq!(owner(u64::MAX, u64::MAX), r"$37\r\nffffffffffffffff:18446744073709551615\r\n");
+    }
+
+    /// Granted or held: the same three.
+    #[test]
+    fn grants_are_three() {
+        let grant =
+            |granted| written(Version::Resp3, |w| w.grant(granted, SessionId(255), Token(1 << 44)));
+        let expected = r"*3\r\n:1\r\n$16\r\n00000000000000ff\r\n:17592186044416\r\n";
+        assert_eq!(grant(true), expected);
+        assert_eq!(grant(false), expected.replacen(":1", ":0", 1));
     }
 
     /// The digits computed in parallel are those of the language's own formatting.

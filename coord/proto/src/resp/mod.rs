@@ -25,4 +25,6 @@ pub mod scripts;
 pub mod verb;
 
 pub use encode::{Code, Version, Writer};
-pub use parse::{ArgList, Args, Parsed, Progress, RespError, next_command};
+pub use parse::{ArgList, Args, Parsed, Progress, RespError, next_command, resume};
+pub use request::{Refusal, Request, understand};
+pub use verb::Verb;

@@ -223,6 +223,13 @@ pub(super) fn split_names<'a>(
     Some((rest.first(count), rest.from(count)))
 }
 
+/// Whether the words are one name and nothing else: the usual registration.
+#[inline]
+pub(super) fn is_plain_name(rest: ArgList<'_>) -> bool {
+    // Words that mean something here have 4, 5 or 10 bytes; let `register` look at those.
+    rest.len() == 1 && !matches!(word(rest, 0).len(), 4 | 5 | 10)
+}
+
 pub(super) fn register<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
     let (names, behind) = names_then(spec, rest, REGISTER_OPTIONS)?;
     let (mut mode, mut replicated) = (None, None);
@@ -294,8 +301,12 @@ pub(super) fn list<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Pag
     Ok(Page { slot, after, count, prefix: prefix.unwrap_or(&[]) })
 }
 
-/// `slot:after`; the name may hold colons of its own, and may be empty.
+/// `slot:after`; the name may hold colons of its own, and may be empty. `0` is the start, as it
+/// is for `SCAN`.
 fn name_cursor<'a>(value: &'a [u8]) -> Result<'a, (Slot, &'a [u8])> {
+    if value == b"0" {
+        return Ok((Slot::from_bits(0), &[]));
+    }
     let colon = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
     let (number, after) = value.split_at(colon);
     let after = after.get(1..).unwrap_or(&[]);
@@ -363,6 +374,7 @@ pub(super) fn open<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Ope
 }
 
 /// `SET name value NX PX ms`, the options in any order, `EX s` instead of `PX ms`.
+#[inline]
 pub(super) fn lock<'a>(rest: ArgList<'a>) -> Result<'a, Request<'a>> {
     let (name, value) = (name_at(rest, 0)?, word(rest, 1));
     let (mut only_free, mut expiry) = (None, None);
@@ -586,4 +598,6 @@ pub(super) fn cluster<'a>(spec: &'static Spec, args: ArgList<'a>) -> Result<'a, 
 }
 
 const _: () = assert!(ADDRESS_BYTES_MAX == 255 && METADATA_BYTES_MAX == 256, "an error says so");
+const _: () = assert!("NAMES".len() == 5 && REGISTER_OPTIONS[0].len() == 4);
+const _: () = assert!(REGISTER_OPTIONS[1].len() == 10 && REGISTER_OPTIONS.len() == 2);
 const _: () = assert!(VALUE_BYTES_MAX == 512, "errors say so");

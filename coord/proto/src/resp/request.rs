@@ -471,6 +471,11 @@ pub fn understand<'a>(args: ArgList<'a>) -> Result<Request<'a>, Refusal<'a>> {
     match verb {
         Verb::PortQuery => Ok(Request::Query(Names::new(args.from(1))?)),
         Verb::Get => Ok(Request::Get(name_at(args, 1)?)),
+        Verb::PortRegister if options::is_plain_name(args.from(1)) => {
+            let names = Names::new(args.from(1))?;
+            Ok(Request::Register { names, mode: Mode::Exclusive, replicated: false })
+        }
+        Verb::Set => options::lock(args.from(1)),
         _ => understand_rest(verb, spec, args),
     }
 }
@@ -667,6 +672,7 @@ mod tests {
                 "PORT.LIST PREFIX a COUNT 5 CURSOR 7:b:c",
                 "List(Page { slot: Slot(7), after: [98, 58, 99], count: 5, prefix: [97] })",
             ),
+            ("PORT.LIST CURSOR 0", "List(Page { slot: Slot(0), after: [], count: 100,"),
             ("PORT.LIST CURSOR 7", "ERR not a cursor: '7'"),
             ("PORT.LIST CURSOR 16384:", "ERR value is not an integer or out of range: '16384'"),
             ("PORT.LIST COUNT 4097", "ERR value is not an integer or out of range: '4097'"),

@@ -122,7 +122,9 @@ pub fn of_text(text: &[u8]) -> Option<Script> {
 /// The script that a digest in 40 hexadecimal digits names.
 pub fn of_digest(hex: &[u8]) -> Option<Script> {
     let digest = parse_digest(hex)?;
-    DIGESTS.iter().find(|(known, _)| *known == digest).map(|(_, script)| *script)
+    // One byte tells most of them apart, and spares a call to compare twenty.
+    let is_it = |known: &Digest| known[0] == digest[0] && *known == digest;
+    DIGESTS.iter().find(|(known, _)| is_it(known)).map(|(_, script)| *script)
 }
 
 /// The digest under which a text that is known can be called: its own if a known library sends
