@@ -1,1 +1,24 @@
-//! placeholder
+//! The client library: what a program says to a coordinator, and what it hears.
+//!
+//! Two layers. [`core`](crate::core) speaks the protocol without knowing that sockets exist: ops
+//! in, bytes out; bytes in, replies and notices out. [`blocking`] drives it over one TCP
+//! connection for programs that call and wait. Whatever other faces come later (asynchronous,
+//! reconnecting) drive the same core.
+//!
+//! Words: a *frame* carries up to 4096 *ops*; every op gets one reply; a *notice* comes unasked.
+
+#![forbid(unsafe_code)]
+
+pub mod blocking;
+pub mod core;
+pub mod error;
+pub mod op;
+pub mod reply;
+
+pub use blocking::{Client, Credentials, Options};
+pub use error::{Error, OpError, Refusal, StreamError};
+pub use op::{Attendance, ListQuery, Mode, Op, OpenRequest, Proof, Resume};
+pub use reply::{
+    Durability, EndReason, ListCursor, ListPage, ListedName, Notice, Opened, Owner, Registered,
+    SessionRecord, SessionsPage, ShardMap, ShardRun,
+};

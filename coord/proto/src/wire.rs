@@ -73,6 +73,11 @@ pub mod op {
     /// User and password.
     pub const AUTH: u8 = 0x34;
 
+    /// Whether this version knows the code.
+    pub const fn is_known(code: u8) -> bool {
+        matches!(code, QUERY..=RELEASE | OPEN..=KILL | LIST | PING..=AUTH)
+    }
+
     /// REGISTER: the mode, in the low bits.
     pub const REGISTER_MODE_MASK: u8 = 0x0F;
     /// REGISTER: one quorum round per batch.

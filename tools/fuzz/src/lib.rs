@@ -1,1 +1,51 @@
-//! placeholder
+//! Fuzz targets: one function per parser and per machine that reads bytes of strangers.
+//!
+//! A target takes any bytes whatever and panics if the code under test panics, or if an answer
+//! contradicts what its documentation promises. The same functions serve four drivers: the corpus
+//! replay and the mutation smoke run of the ordinary tests, the long run of this package's binary,
+//! and the coverage-guided run of `cargo xtask fuzz`.
+//!
+//! Invariants:
+//! - A target is a function of its bytes alone, so a file that fails fails everywhere.
+//! - Every target has a corpus folder and every corpus folder a target (`tests/replay.rs`).
+//!
+//! Bounds: a target is linear in its input up to a small factor; the drivers keep inputs below
+//! [`Target::bytes_max`].
+//! Not here: what the bytes mean when they arrive over time from many clients (`tools/sim`).
+
+#![forbid(unsafe_code)]
+
+pub mod corpus;
+pub mod mutate;
+pub mod targets;
+
+/// One entry point for bytes.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Also the name of its folder in `corpus/`.
+    pub name: &'static str,
+    /// Panics if the code under test is wrong.
+    pub run: fn(&[u8]),
+    /// Small meaningful inputs, each with a name: where mutation starts.
+    pub seeds: fn() -> Vec<(&'static str, Vec<u8>)>,
+    /// Words of the format, which blind mutation would not find.
+    pub words: &'static [&'static [u8]],
+    /// Longer inputs are not made: they only cost time.
+    pub bytes_max: usize,
+}
+
+impl Target {
+    /// The target of that name.
+    pub fn named(name: &str) -> Option<&'static Target> {
+        TARGETS.iter().find(|target| target.name == name)
+    }
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    targets::native::FRAME,
+    targets::native::PREFACE,
+    targets::native::REPLIES,
+    targets::resp::RESP,
+    targets::table::TABLE,
+];

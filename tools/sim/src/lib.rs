@@ -1,1 +1,4 @@
-//! placeholder
+//! The coordinator in virtual time: processes, clients and faults, all from one seed.
+
+pub mod native;
+pub mod process;

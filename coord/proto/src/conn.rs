@@ -1,0 +1,116 @@
+//! What a shard keeps of one connection between turns.
+//!
+//! An idle connection owns no buffer: what it sent is executed, what it was told is sent.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use crate::handle::Bound;
+
+/// How a connection speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Speech {
+    /// Its first byte has not come yet.
+    #[default]
+    Unknown,
+    /// Native; the preface was answered.
+    Native,
+    /// RESP, version 2 until `HELLO 3`.
+    Resp2,
+    /// RESP, version 3.
+    Resp3,
+}
+
+/// A frame or command in the middle of which the connection has to wait.
+#[derive(Debug)]
+pub struct Stalled {
+    /// The unit that collects the replies.
+    pub pending: Option<u32>,
+    /// The client's number of the frame.
+    pub sequence: u64,
+    /// Ops of the whole frame.
+    pub count: u16,
+    /// The op to go on with.
+    pub index: u16,
+    /// The ops from there on.
+    pub bytes: Vec<u8>,
+}
+
+/// What a connection waits for before it executes anything more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Waits {
+    /// Nothing.
+    #[default]
+    No,
+    /// The answer to an op of a unit that may change its session.
+    Op(u32, u16),
+    /// Its bare session.
+    Bare,
+    /// The answers to all its earlier units.
+    Barrier,
+}
+
+/// One connection.
+#[derive(Default)]
+pub struct Conn {
+    /// Counts the connections that have had this index.
+    pub generation: u32,
+    /// Whether there is one now.
+    pub open: bool,
+    /// How it speaks.
+    pub speech: Speech,
+    /// What it waits for.
+    pub waits: Waits,
+    /// Its reader is too slow, or a shard it needs is too busy: nothing more is executed.
+    pub blocked: bool,
+    /// It is not read any more.
+    pub paused: bool,
+    /// It will be closed when its replies are out; what it still sends is ignored.
+    pub closing: bool,
+    /// Its client sends nothing more; it is closed when all that came is answered.
+    pub ended: bool,
+    /// It stands in the shard's list of connections with unparsed bytes.
+    pub ready: bool,
+    /// `CLIENT REPLY` and such: nothing is sent.
+    pub mute: bool,
+    /// Its session is bare: both end together.
+    pub bare: bool,
+    /// The opening of a bare session failed with this status.
+    pub refused: u8,
+    /// The index of its identity, once authenticated.
+    pub grantee: Option<u32>,
+    /// Its session.
+    pub bound: Option<Bound>,
+    /// Fewer unparsed bytes than this are not worth looking at.
+    pub need: u32,
+    /// Bytes received and not yet executed.
+    pub carry: Vec<u8>,
+    /// A frame it waits in.
+    pub stalled: Option<Box<Stalled>>,
+    /// Units to be answered, oldest first.
+    pub queue: VecDeque<u32>,
+    /// What a RESP client said of itself.
+    pub client: Option<Box<ClientInfo>>,
+}
+
+/// What a RESP client said of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ClientInfo {
+    /// `CLIENT SETNAME`.
+    pub name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-NAME`.
+    pub lib_name: Vec<u8>,
+    /// `CLIENT SETINFO LIB-VER`.
+    pub lib_version: Vec<u8>,
+}
+
+const _: () = assert!(size_of::<Conn>() <= 152, "a hundred thousand idle connections");
+
+impl Conn {
+    /// Whether it has to wait before it executes anything more.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        self.waits != Waits::No
+    }
+}

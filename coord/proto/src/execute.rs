@@ -1,0 +1,448 @@
+//! The batch, executed: hash everything, keep a window of prefetches ahead, then op by op.
+//!
+//! A look-up costs a cache miss for its index line and one for its record. Two windows hide both:
+//! the index line of the op [`INDEX_AHEAD`] ahead is asked for, then, half a window later, the
+//! record it points to.
+
+use alloc::vec::Vec;
+
+use ringway_core::wire::{Put, Reader};
+use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
+use ringway_table::Name;
+
+use crate::access::Access;
+use crate::env::Env;
+use crate::handle::Bound;
+use crate::mail::{self, Asker};
+use crate::op_code;
+use crate::outcome::{Outcome, put_outcome};
+use crate::parse::ANYWHERE;
+use crate::sessions::{Act, Principal};
+use crate::shard::Shard;
+use crate::stats::verb_index;
+use crate::turn::{Op, Shape, Source, Turn, Unit};
+use crate::wire::{self, FrameWriter, KIND_REPLY, op, put_data, status};
+
+/// How far ahead index lines are asked for.
+const INDEX_AHEAD: usize = 24;
+/// How far ahead records are asked for.
+const RECORD_AHEAD: usize = 12;
+
+impl<R: Region, A: Access> Shard<R, A> {
+    /// Executes the batch and empties it. Nothing happens if it is empty.
+    pub(crate) fn execute(&mut self, env: &mut impl Env) {
+        if self.batch.units.is_empty() {
+            return;
+        }
+        let mut batch = core::mem::take(&mut self.batch);
+        self.scratch.clear();
+        self.hash_all(&mut batch);
+        self.stats.turn_ops_max = self.stats.turn_ops_max.max(batch.ops.len() as u64);
+        for at in 0..INDEX_AHEAD.min(batch.ops.len()) {
+            self.prefetch_index(&batch, at);
+        }
+        for at in 0..RECORD_AHEAD.min(batch.ops.len()) {
+            self.prefetch_record(&batch, at);
+        }
+        for unit in &batch.units {
+            match unit.source {
+                Source::Direct(conn) => self.run_direct(&batch, unit, conn, env),
+                Source::Pending(pending) => self.run_pending(&batch, unit, pending, env),
+                Source::Mail(from, asked) => self.run_mail(&batch, unit, (from, asked), env),
+            }
+        }
+        batch.clear();
+        self.batch = batch;
+        self.settle(env);
+    }
+
+    fn hash_all(&self, batch: &mut Turn) {
+        let table = self.names.table();
+        for at in 0..batch.ops.len() {
+            let op = &batch.ops[at];
+            if op.hashed || op.len == 0 {
+                continue;
+            }
+            let hash = table.hash(&batch.name(op));
+            batch.ops[at].hash = hash;
+        }
+    }
+
+    #[inline]
+    fn prefetch_index(&self, batch: &Turn, at: usize) {
+        if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
+            self.names.table().prefetch_index(op.hash);
+        }
+    }
+
+    #[inline]
+    fn prefetch_record(&self, batch: &Turn, at: usize) {
+        if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
+            self.names.table().prefetch_record(op.hash);
+        }
+    }
+
+    #[inline]
+    fn run_next(&mut self, batch: &Turn, at: usize, bound: Option<Bound>) -> Outcome {
+        self.prefetch_index(batch, at + INDEX_AHEAD);
+        self.prefetch_record(batch, at + RECORD_AHEAD);
+        let outcome = self.run_op(batch, &batch.ops[at], bound);
+        if outcome.status >= status::HELD {
+            self.stats.refused.count(outcome.status);
+        }
+        outcome
+    }
+
+    fn run_direct(&mut self, batch: &Turn, unit: &Unit, conn: ConnId, env: &mut impl Env) {
+        let ops = unit.first as usize..(unit.first + unit.count) as usize;
+        match unit.shape {
+            Shape::Native => {
+                let out = env.out(conn);
+                out.reserve(wire::FRAME_HEADER_BYTES + 17 * ops.len());
+                let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);
+                for at in ops {
+                    let outcome = self.run_next(batch, at, unit.bound);
+                    if outcome.status >> 6 == 0b10 {
+                        put_data(out, outcome.status, outcome.data(&self.scratch));
+                    } else {
+                        put_outcome(out, outcome);
+                    }
+                }
+                frame.add(unit.count as u16);
+                frame.finish(out);
+            }
+            Shape::Resp(shape) => {
+                let version = self.resp_version(conn);
+                let mut writer = shape.begin(env.out(conn), version, unit.count);
+                for at in ops {
+                    let outcome = self.run_next(batch, at, unit.bound);
+                    writer.put(outcome, &self.scratch);
+                }
+                writer.finish();
+            }
+        }
+    }
+
+    fn run_pending(&mut self, batch: &Turn, unit: &Unit, pending: u32, env: &mut impl Env) {
+        let me = self.id().0;
+        let mut posts = 0;
+        for at in unit.first as usize..(unit.first + unit.count) as usize {
+            let op = &batch.ops[at];
+            if op_code::takes_lock(op.code) && op.target == me && self.must_park(batch, op) {
+                self.park(batch, op, unit);
+            } else if op.target == me || op.target == ANYWHERE {
+                let outcome = self.run_next(batch, at, unit.bound);
+                if outcome.status >> 6 == 0b10 {
+                    let bytes = outcome.data(&self.scratch);
+                    self.pendings.answer_data(pending, op.index, outcome.status, bytes);
+                } else {
+                    self.pendings.answer(pending, op.index, outcome);
+                }
+            } else {
+                self.add_request(batch, op, (unit, pending));
+                posts += 1;
+            }
+        }
+        if posts > 0 {
+            self.post_requests(env);
+        }
+        if self.pendings.get(pending).missing == 0 {
+            self.answer_queue(self.pendings.get(pending).conn, env);
+        }
+    }
+
+    fn run_mail(
+        &mut self,
+        batch: &Turn,
+        unit: &Unit,
+        (from, asked): (ShardId, (u32, u32)),
+        env: &mut impl Env,
+    ) {
+        let mut out = core::mem::take(&mut self.mail_out);
+        out.clear();
+        mail::put_reply(&mut out, asked);
+        let mut count = 0;
+        for at in unit.first as usize..(unit.first + unit.count) as usize {
+            let op = &batch.ops[at];
+            if op_code::takes_lock(op.code) && self.must_park(batch, op) {
+                self.park(batch, op, unit);
+                continue;
+            }
+            count += 1;
+            let index = op.index;
+            let outcome = self.run_next(batch, at, unit.bound);
+            if outcome.status >> 6 == 0b10 {
+                let bytes = outcome.data(&self.scratch);
+                mail::put_reply_data(&mut out, index, outcome.status, bytes);
+            } else {
+                mail::put_reply_outcome(&mut out, index, outcome);
+            }
+        }
+        if count > 0 {
+            mail::patch_count(&mut out, 0, count);
+            env.post(from, &out);
+        }
+        self.mail_out = out;
+    }
+
+    /// Appends an op to the request for its shard.
+    fn add_request(&mut self, batch: &Turn, op: &Op, (unit, pending): (&Unit, u32)) {
+        let target = usize::from(op.target);
+        if self.requests[target].is_empty() {
+            let conn = self.pendings.get(pending).conn;
+            let operator = self
+                .conns
+                .get(conn.index as usize)
+                .and_then(|conn| self.grantee(conn))
+                .is_some_and(|grantee| grantee.operator);
+            let principal = self.principal_of(conn);
+            let pending = self.pendings.id(pending);
+            let asker = Asker { pending, bound: unit.bound, principal, operator, conn };
+            mail::put_request(&mut self.requests[target], &asker);
+        }
+        let out = &mut self.requests[target];
+        let at = mail::begin_request_op(out, op);
+        put_request_body(batch, op, out);
+        mail::finish_request_op(out, at);
+        self.in_flight[target] += 1;
+        self.stats.forwarded_out += 1;
+    }
+
+    fn post_requests(&mut self, env: &mut impl Env) {
+        for (target, request) in self.requests.iter_mut().enumerate() {
+            if !request.is_empty() {
+                env.post(ShardId(target as u8), request);
+                request.clear();
+            }
+        }
+    }
+
+    /// One op, here and now.
+    #[inline]
+    fn run_op(&mut self, batch: &Turn, op: &Op, bound: Option<Bound>) -> Outcome {
+        self.stats.verbs[verb_index(op.code)] += 1;
+        match op.code {
+            op::QUERY => self.names.query(op.hash, &batch.name(op)),
+            op::REGISTER => {
+                let Some(bound) = bound else { return Outcome::plain(status::NOSESSION) };
+                let outcome = self.names.register(self.now(), op.hash, &batch.name(op), bound);
+                self.with_wait(outcome)
+            }
+            op::RELEASE => {
+                let Some(bound) = bound else { return Outcome::plain(status::NOTOWNER) };
+                let token = (op.flags & op::RELEASE_TOKEN != 0).then_some(Token(op.extra));
+                self.names.release(op.hash, &batch.name(op), bound, token)
+            }
+            op::RENEW => {
+                let secret = (op.flags != 0).then(|| secret_of(op.words));
+                let session = SessionId(op.extra);
+                Outcome::plain(self.sessions.renew(self.clock.now(), session, secret.as_ref()))
+            }
+            op_code::ANSWERED => Outcome::plain(op.extra as u8),
+            op_code::DB_SIZE => {
+                let names = Token(self.names.table().len() as u64);
+                Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
+            }
+            _ => self.run_lock(batch, op),
+        }
+    }
+
+    /// `STARTING` says how long.
+    #[inline]
+    pub(crate) fn with_wait(&mut self, outcome: Outcome) -> Outcome {
+        if outcome.status != status::STARTING {
+            return outcome;
+        }
+        let wait = self.names.grants_from().since(self.now()).as_ms_ceil();
+        let at = self.scratch.len();
+        self.scratch.extend_from_slice(&(wait.min(u64::from(u32::MAX)) as u32).to_le_bytes());
+        Outcome::bytes(status::STARTING, at, 4)
+    }
+
+    /// Ops of RESP locks: one-name sessions that live where their name does.
+    fn run_lock(&mut self, batch: &Turn, op: &Op) -> Outcome {
+        let name = batch.name(op);
+        let now = self.clock.now();
+        let held = self.names.holder(op.hash, &name);
+        let kept = batch.kept(op.extra);
+        match op.code {
+            op_code::LOCK_SET => match held {
+                Some((_, grant, session)) => {
+                    Outcome::owner(status::HELD, session, self.names.token(&grant))
+                }
+                None => self.lock_set(op, &name, kept),
+            },
+            op_code::LOCK_SET_OR_EXPIRE if held.is_none() => self.lock_set(op, &name, kept),
+            op_code::LOCK_GET => {
+                let Some((_, grant, session)) = held else {
+                    return Outcome::plain(status::FREE);
+                };
+                let Some(value) = self.sessions_value(grant.owner.0, grant.flags) else {
+                    let token = self.names.token(&grant);
+                    return Outcome::owner(status::OWNED_EPHEMERAL, session, token);
+                };
+                let at = self.scratch.len();
+                let value: Vec<u8> = value.into();
+                self.scratch.extend_from_slice(&value);
+                Outcome::bytes(status::DATA, at, value.len())
+            }
+            _ => {
+                let Some((_, grant, session)) = held else {
+                    return Outcome::plain(status::FREE);
+                };
+                let handle = crate::handle::Handle::from_bits(grant.owner.0);
+                let Some(value) = self.sessions_value(grant.owner.0, grant.flags) else {
+                    return Outcome::plain(status::NOTOWNER);
+                };
+                let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
+                let matches = match op.code {
+                    op_code::LOCK_DEL_IF => value == kept,
+                    op_code::LOCK_EXPIRE_IF | op_code::LOCK_EXTEND_IF => {
+                        kept.get(8..) == Some(value)
+                    }
+                    op_code::LOCK_SET_OR_EXPIRE => kept.get(LOCK_SET_FIXED..) == Some(value),
+                    _ => true,
+                };
+                if !matches {
+                    return Outcome::plain(status::NOTOWNER);
+                }
+                let bound = Bound { handle, session };
+                self.lock_act(op, &name, bound, (now, Span(ns)))
+            }
+        }
+    }
+
+    fn lock_act(
+        &mut self,
+        op: &Op,
+        name: &Name<'_>,
+        bound: Bound,
+        (now, span): (ringway_core::Moment, Span),
+    ) -> Outcome {
+        let (left, _) = self.sessions.left(now, bound.handle).unwrap_or_default();
+        let lease = match op.code {
+            op_code::LOCK_DEL | op_code::LOCK_DEL_IF => {
+                let outcome = self.names.release(op.hash, name, bound, None);
+                self.sessions.close_lock(bound.handle, &mut self.acts);
+                return outcome;
+            }
+            op_code::LOCK_LEFT => {
+                return Outcome::owner(
+                    status::OWNED_EPHEMERAL,
+                    bound.session,
+                    Token(left.as_ms_ceil()),
+                );
+            }
+            op_code::LOCK_EXTEND_IF => Span(left.0.saturating_add(span.0)),
+            _ => span,
+        };
+        match self.sessions.set_lease(now, bound.handle, lease) {
+            Ok(()) => Outcome::plain(status::OK),
+            Err(status) => Outcome::plain(status),
+        }
+    }
+
+    fn lock_set(&mut self, op: &Op, name: &Name<'_>, kept: &[u8]) -> Outcome {
+        let now = self.now();
+        if now < self.names.grants_from() {
+            return self.with_wait(Outcome::plain(status::STARTING));
+        }
+        let mut reader = Reader::new(kept);
+        let (lease, principal) = match (reader.u64(), reader.u32()) {
+            (Ok(ns), Ok(principal)) => (Span(ns), Principal(principal)),
+            _ => unreachable!("the parser kept a lease, a principal and a value"),
+        };
+        let value = reader.rest();
+        let slot = crate::names::slot_of(name);
+        let opened = self.sessions.open_lock(self.clock.now(), (slot, lease), principal, value);
+        let bound = match opened {
+            Ok(bound) => bound,
+            Err(status) => return Outcome::plain(status),
+        };
+        self.names.attach(bound);
+        let who = (bound, crate::names::FLAG_LOCK);
+        let outcome = self.names.grant(now, op.hash, name, who);
+        if outcome.status != status::GRANTED_EPHEMERAL {
+            self.sessions.close_lock(bound.handle, &mut self.acts);
+        }
+        outcome
+    }
+
+    /// S4: whether a lock's lease is one that the state directory does not allow for yet.
+    fn must_park(&self, batch: &Turn, op: &Op) -> bool {
+        let ns = batch.kept(op.extra).first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
+        self.sessions.lease_to_raise(Span(ns)).is_some()
+    }
+
+    /// Keeps a lock op until the state directory allows its lease.
+    fn park(&mut self, batch: &Turn, op: &Op, unit: &Unit) {
+        let kept = batch.kept(op.extra);
+        let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
+        let mut name = Vec::new();
+        batch.put_name(op, &mut name);
+        self.parked.push(Parked {
+            unit: *unit,
+            index: op.index,
+            code: op.code,
+            name,
+            kept: kept.into(),
+        });
+        self.acts.push(Act::RaiseLease(Span(ns)));
+    }
+
+    /// Executes what was kept; what still may not be granted is kept again.
+    pub(crate) fn unpark(&mut self, env: &mut impl Env) {
+        for parked in core::mem::take(&mut self.parked) {
+            let mut op = self.batch.name_op(parked.code, 0, &parked.name);
+            op.extra = self.batch.keep(&parked.kept);
+            op.index = parked.index;
+            op.target = self.id().0;
+            let first = self.batch.ops.len() as u32;
+            self.batch.ops.push(op);
+            self.batch.units.push(Unit { first, count: 1, ..parked.unit });
+        }
+        self.execute(env);
+    }
+
+    /// The value of the lock that a record's owner is, if it is one.
+    fn sessions_value(&self, owner: u32, flags: u8) -> Option<&[u8]> {
+        let handle = crate::handle::Handle::from_bits(owner);
+        (flags & crate::names::FLAG_LOCK != 0).then(|| self.sessions.lock_value(handle))?
+    }
+}
+
+/// Bytes that are kept before the value of an op that may take a lock: lease and principal.
+pub(crate) const LOCK_SET_FIXED: usize = 12;
+
+/// A lock op that waits for the state directory.
+pub(crate) struct Parked {
+    unit: Unit,
+    index: u16,
+    code: u8,
+    name: Vec<u8>,
+    kept: Vec<u8>,
+}
+
+/// A secret as it travelled in an op's words.
+fn secret_of(words: [u64; 2]) -> Secret {
+    Secret((u128::from(words[0]) | u128::from(words[1]) << 64).to_le_bytes())
+}
+
+/// The body of a forwarded op: for a name its length, its bytes and what else was kept; for a
+/// renewal the session and the secret.
+fn put_request_body(batch: &Turn, op: &Op, out: &mut Vec<u8>) {
+    if op.code == op::RENEW {
+        out.put_u64(op.extra);
+        if op.flags != 0 {
+            out.extend_from_slice(&secret_of(op.words).0);
+        }
+        return;
+    }
+    out.push(op.len);
+    batch.put_name(op, out);
+    if op.code == op::RELEASE {
+        out.put_u64(op.extra);
+    } else if op.code >= op_code::LOCK_SET {
+        out.extend_from_slice(batch.kept(op.extra));
+    }
+}

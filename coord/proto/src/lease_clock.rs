@@ -1,0 +1,119 @@
+//! The clock that leases run by: it stands still while the shard does.
+//!
+//! A server that was stopped for a second must not expire anybody for that second: the renewals
+//! lie unread in its sockets, or in another shard's. So lease time never counts time by which a
+//! turn came later than planned (beyond a small allowance), and after such a stall it stands
+//! still a little longer, until every shard has read what had arrived.
+//!
+//! Invariants:
+//! - C1  Lease time never runs backwards and never faster than the real clock.
+//! - C2  A turn that comes late by `s` adds at most [`LEASE_STEP_MAX`] of it.
+//!
+//! It errs on the side of the holder: a client counts its lease by its own clock from the moment
+//! it sent the renewal, so a lease that ends later here is never acted on later there.
+
+use ringway_core::limits::LEASE_STEP_MAX;
+use ringway_core::{Moment, Span};
+
+/// A turn that is later than this was a stall, not a busy moment.
+pub const STALL: Span = Span::from_ms(50);
+/// How long lease time stands still after a stall: other shards, stalled with us, read their
+/// sockets and forward what they find.
+pub const STALL_PAUSE: Span = Span::from_ms(20);
+/// It stands still at most once in this time, or an overloaded server would expire nobody ever.
+pub const STALL_PAUSE_EVERY: Span = Span::from_s(1);
+
+/// Lease time of one shard.
+#[derive(Clone, Debug)]
+pub struct LeaseClock {
+    real: Moment,
+    lease: Moment,
+    paused_until: Moment,
+    pause_again_at: Moment,
+    stalls: u64,
+}
+
+impl LeaseClock {
+    /// Lease time starts where real time stands.
+    pub const fn new(now: Moment) -> Self {
+        Self {
+            real: now,
+            lease: now,
+            paused_until: Moment(0),
+            pause_again_at: Moment(0),
+            stalls: 0,
+        }
+    }
+
+    /// Lease time as of the last turn.
+    #[inline]
+    pub const fn now(&self) -> Moment {
+        self.lease
+    }
+
+    /// Stalls seen so far.
+    pub const fn stalls(&self) -> u64 {
+        self.stalls
+    }
+
+    /// A turn begins at `now`; the last one asked to be woken by `planned` at the latest (`None`:
+    /// it had nothing to wait for, or did not mean to sleep at all and `planned` is its own time).
+    pub fn turn(&mut self, now: Moment, planned: Option<Moment>) {
+        let elapsed = now.since(self.real);
+        let late = planned.map_or(Span::ZERO, |planned| now.since(planned.max(self.real)));
+        self.real = self.real.max(now);
+        let counted = Span(elapsed.0 - late.0.min(elapsed.0) + late.0.min(LEASE_STEP_MAX.0));
+        if late > STALL {
+            self.stalls += 1;
+            if now >= self.pause_again_at {
+                self.paused_until = now + STALL_PAUSE;
+                self.pause_again_at = now + STALL_PAUSE_EVERY;
+                // What was planned before the stall counts; the stall itself does not.
+                self.lease = self.lease + Span(elapsed.0 - late.0.min(elapsed.0));
+                return;
+            }
+        }
+        if now >= self.paused_until {
+            self.lease = self.lease + counted;
+        }
+    }
+
+    /// The real moment at which lease time will reach `lease`, if nothing stalls.
+    pub fn real_of(&self, lease: Moment) -> Moment {
+        self.real.max(self.paused_until) + lease.since(self.lease)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Moment {
+        Moment(ms * 1_000_000)
+    }
+
+    /// Sleeping as planned is not a stall, however long it was.
+    #[test]
+    fn a_planned_sleep_counts() {
+        let mut clock = LeaseClock::new(ms(0));
+        clock.turn(ms(900), Some(ms(1_000)));
+        assert_eq!(clock.now(), ms(900));
+        clock.turn(ms(1_002), Some(ms(1_000)));
+        assert_eq!(clock.now(), ms(1_002));
+        assert_eq!(clock.stalls(), 0);
+    }
+
+    /// Stopped for ten seconds: nobody's lease moves by more than the sleep that was planned, and
+    /// the clock stays where it is until others have had time to forward renewals.
+    #[test]
+    fn a_stall_expires_nobody() {
+        let mut clock = LeaseClock::new(ms(0));
+        clock.turn(ms(10_000), Some(ms(100)));
+        assert_eq!((clock.now(), clock.stalls()), (ms(100), 1));
+        clock.turn(ms(10_010), Some(ms(10_010)));
+        assert_eq!(clock.now(), ms(100), "paused");
+        assert_eq!(clock.real_of(ms(150)), ms(10_070));
+        clock.turn(ms(10_021), Some(ms(10_021)));
+        assert_eq!(clock.now(), ms(111));
+    }
+}

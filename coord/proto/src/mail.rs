@@ -1,0 +1,255 @@
+//! What shards tell each other: little messages in bounded mailboxes, in order per pair.
+//!
+//! A mailbox never leaves the process, so there is no version and no distrust here: a message that
+//! does not parse is our bug and asserts.
+
+use alloc::vec::Vec;
+
+use ringway_core::wire::{Put, Reader, Truncated};
+use ringway_core::{ConnId, SessionId, ShardId, Span};
+
+use crate::handle::{Bound, Handle};
+use crate::outcome::{Answer, Outcome, put_outcome};
+use crate::sessions::{ConnRef, Principal};
+use crate::turn::Op;
+use crate::wire::{Reply, next_reply, put_data};
+
+/// Ops for the shard that owns their slots; [`REPLY`] comes back.
+pub const REQUEST: u8 = 1;
+/// Replies to a [`REQUEST`].
+pub const REPLY: u8 = 2;
+/// One reply that also binds the asking connection.
+pub const BIND: u8 = 3;
+/// A session exists; the mirror is to be made, and acknowledged.
+pub const ATTACH: u8 = 4;
+/// An [`ATTACH`] was done.
+pub const ATTACHED: u8 = 5;
+/// A session has ended.
+pub const END: u8 = 6;
+/// All records of an ended session are gone.
+pub const SWEPT: u8 = 7;
+/// A notice for a connection.
+pub const PUSH: u8 = 8;
+/// A bare or receiving connection has closed.
+pub const CLOSED: u8 = 9;
+/// Count the names of these sessions.
+pub const COUNT: u8 = 10;
+/// The counts.
+pub const COUNTED: u8 = 11;
+/// To the control plane: leases this long are about to be granted.
+pub const RAISE_LEASE: u8 = 12;
+/// From the control plane: the state directory allows them now.
+pub const LEASE_RAISED: u8 = 13;
+
+/// From the control plane: the ports that the server listens on, base first, then the shards' own.
+pub const PORTS: u8 = 14;
+
+/// Who asks, as a request carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asker {
+    /// The pending unit that waits for the replies, and its generation.
+    pub pending: (u32, u32),
+    /// The connection's session, if it has one.
+    pub bound: Option<Bound>,
+    /// The connection's identity.
+    pub principal: Principal,
+    /// Whether it may act on other principals' sessions.
+    pub operator: bool,
+    /// The connection.
+    pub conn: ConnId,
+}
+
+/// Starts a request; ops are appended with [`put_request_op`], the count patched by the caller.
+pub fn put_request(out: &mut Vec<u8>, asker: &Asker) {
+    out.put_u8(REQUEST);
+    out.put_u8(u8::from(asker.operator));
+    out.put_u16(0);
+    out.put_u32(asker.pending.0);
+    out.put_u32(asker.pending.1);
+    put_bound(out, asker.bound);
+    out.put_u32(asker.principal.0);
+    out.put_u32(asker.conn.index);
+    out.put_u32(asker.conn.generation);
+    out.put_u8(0);
+}
+
+/// Reads a request's header: who asks, and how many ops follow.
+pub fn request(reader: &mut Reader<'_>) -> Result<(Asker, u16), Truncated> {
+    let operator = reader.u8()? != 0;
+    let count = reader.u16()?;
+    let pending = (reader.u32()?, reader.u32()?);
+    let bound = bound(reader)?;
+    let principal = Principal(reader.u32()?);
+    let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
+    reader.u8()?;
+    Ok((Asker { pending, bound, principal, operator, conn }, count))
+}
+
+/// One op of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestOp<'a> {
+    /// Its place in the unit that waits.
+    pub index: u16,
+    /// Its code, internal ones included.
+    pub code: u8,
+    /// Its flags.
+    pub flags: u8,
+    /// The name's hash, for ops on names; zero otherwise.
+    pub hash: u64,
+    /// Its body.
+    pub body: &'a [u8],
+}
+
+/// Starts one op of a request; its body is appended, then [`finish_request_op`] is called.
+#[inline]
+pub fn begin_request_op(out: &mut Vec<u8>, op: &Op) -> usize {
+    let index = op.index.to_le_bytes();
+    let at = out.len();
+    out.extend_from_slice(&[index[0], index[1], op.code, op.flags, 0, 0]);
+    out.extend_from_slice(&op.hash.to_le_bytes());
+    at
+}
+
+/// Patches the length of an op that [`begin_request_op`] started at `at`, and counts it.
+#[inline]
+pub fn finish_request_op(out: &mut [u8], at: usize) {
+    let len = (out.len() - at - REQUEST_OP_BYTES) as u16;
+    out[at + 4..at + 6].copy_from_slice(&len.to_le_bytes());
+    let count = u16::from_le_bytes([out[2], out[3]]) + 1;
+    patch_count(out, 0, count);
+}
+
+/// Bytes of the header of one op of a request.
+const REQUEST_OP_BYTES: usize = 14;
+
+/// Takes one op off a request.
+#[inline]
+pub fn request_op<'a>(reader: &mut Reader<'a>) -> Result<RequestOp<'a>, Truncated> {
+    let head: [u8; REQUEST_OP_BYTES] = reader.array()?;
+    let len = u16::from_le_bytes([head[4], head[5]]);
+    let body = reader.bytes(usize::from(len))?;
+    let hash = [head[6], head[7], head[8], head[9], head[10], head[11], head[12], head[13]];
+    Ok(RequestOp {
+        index: u16::from_le_bytes([head[0], head[1]]),
+        code: head[2],
+        flags: head[3],
+        hash: u64::from_le_bytes(hash),
+        body,
+    })
+}
+
+/// Starts a reply; single replies are appended, the count patched by the caller.
+pub fn put_reply(out: &mut Vec<u8>, pending: (u32, u32)) {
+    out.put_u8(REPLY);
+    out.put_u8(0);
+    out.put_u16(0);
+    out.put_u32(pending.0);
+    out.put_u32(pending.1);
+}
+
+/// Appends one reply.
+#[inline]
+pub fn put_reply_outcome(out: &mut Vec<u8>, index: u16, outcome: Outcome) {
+    out.put_u16(index);
+    put_outcome(out, outcome);
+}
+
+/// Appends one reply with bytes.
+pub fn put_reply_data(out: &mut Vec<u8>, index: u16, status: u8, bytes: &[u8]) {
+    out.put_u16(index);
+    put_data(out, status, bytes);
+}
+
+/// Takes one reply off a message.
+#[inline]
+pub fn reply<'a>(rest: &mut &'a [u8]) -> Option<(u16, Reply<'a>)> {
+    let (index, after) = rest.split_first_chunk::<2>()?;
+    *rest = after;
+    Some((u16::from_le_bytes(*index), next_reply(rest)?))
+}
+
+/// Patches the count of a request or a reply that starts at `at`.
+pub fn patch_count(out: &mut [u8], at: usize, count: u16) {
+    out[at + 2..at + 4].copy_from_slice(&count.to_le_bytes());
+}
+
+/// A message that is only a kind and a session.
+pub fn session_message(kind: u8, bound: Bound) -> [u8; 13] {
+    let mut bytes = [0; 13];
+    bytes[0] = kind;
+    bytes[1..5].copy_from_slice(&bound.handle.bits().to_le_bytes());
+    bytes[5..].copy_from_slice(&bound.session.0.to_le_bytes());
+    bytes
+}
+
+/// Reads the session of such a message.
+pub fn session(reader: &mut Reader<'_>) -> Result<Bound, Truncated> {
+    let handle = Handle::from_bits(reader.u32()?);
+    Ok(Bound { handle, session: SessionId(reader.u64()?) })
+}
+
+/// Appends a session, or that there is none.
+pub fn put_bound(out: &mut Vec<u8>, bound: Option<Bound>) {
+    out.put_u32(bound.map_or(0, |bound| bound.handle.bits()));
+    out.put_u64(bound.map_or(0, |bound| bound.session.0));
+}
+
+/// Reads a session, or that there is none.
+pub fn bound(reader: &mut Reader<'_>) -> Result<Option<Bound>, Truncated> {
+    let bound = session(reader)?;
+    Ok((bound.session.0 != 0).then_some(bound))
+}
+
+/// The reply that binds.
+pub fn put_bind(out: &mut Vec<u8>, place: ((u32, u32), u16), who: (Bound, bool), answer: &Answer) {
+    out.put_u8(BIND);
+    out.put_u32(place.0.0);
+    out.put_u32(place.0.1);
+    out.put_u16(place.1);
+    out.put_u8(u8::from(who.1));
+    put_bound(out, Some(who.0));
+    answer.put(out);
+}
+
+/// A notice for a connection: code, session, reason, and whether to close.
+pub fn put_push(out: &mut Vec<u8>, conn: ConnId, notice: (u8, SessionId, u8), close: bool) {
+    out.put_u8(PUSH);
+    out.put_u32(conn.index);
+    out.put_u32(conn.generation);
+    out.put_u8(notice.0);
+    out.put_u64(notice.1.0);
+    out.put_u8(notice.2);
+    out.put_u8(u8::from(close));
+}
+
+/// A connection of shard `from` has closed that may be a session's receiving connection.
+pub fn put_closed(out: &mut Vec<u8>, session: SessionId, conn: ConnId) {
+    out.put_u8(CLOSED);
+    out.put_u64(session.0);
+    out.put_u32(conn.index);
+    out.put_u32(conn.generation);
+}
+
+/// Reads what [`put_closed`] wrote.
+pub fn closed(from: ShardId, reader: &mut Reader<'_>) -> Result<(SessionId, ConnRef), Truncated> {
+    let session = SessionId(reader.u64()?);
+    let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
+    Ok((session, ConnRef { shard: from, conn }))
+}
+
+/// The server's ports.
+pub fn ports_message(base: u16, own: &[u16]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 + 2 * own.len());
+    out.put_u8(PORTS);
+    out.put_u16(base);
+    own.iter().for_each(|port| out.put_u16(*port));
+    out
+}
+
+/// A lease length, to or from the control plane.
+pub fn lease_message(kind: u8, lease: Span) -> [u8; 9] {
+    let mut bytes = [0; 9];
+    bytes[0] = kind;
+    bytes[1..].copy_from_slice(&lease.0.to_le_bytes());
+    bytes
+}

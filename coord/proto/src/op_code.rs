@@ -1,0 +1,39 @@
+//! Op codes that never travel between client and server: what RESP verbs become, and what a parser
+//! decided already.
+
+/// The reply is the status in `extra`; nothing is executed.
+pub const ANSWERED: u8 = 0xFF;
+/// `SET name value NX PX`: kept bytes are the lease in ns (8) and the value.
+pub const LOCK_SET: u8 = 0xE0;
+/// `GET name`: a lock's value, an owned name's `session:token`.
+pub const LOCK_GET: u8 = 0xE1;
+/// `DEL name`.
+pub const LOCK_DEL: u8 = 0xE2;
+/// `PEXPIRE name`: kept bytes are the lease in ns (8).
+pub const LOCK_EXPIRE: u8 = 0xE3;
+/// `PTTL name`.
+pub const LOCK_LEFT: u8 = 0xE4;
+/// Delete if the value is the one kept.
+pub const LOCK_DEL_IF: u8 = 0xE5;
+/// Give a new lease (8, ns), counted from now, if the value is the one kept behind it.
+pub const LOCK_EXPIRE_IF: u8 = 0xE6;
+/// Add to the lease (8, ns) if the value is the one kept behind it.
+pub const LOCK_EXTEND_IF: u8 = 0xE7;
+
+/// Take the name if it is free, renew its lease if the value is the one kept: as `LOCK_SET`.
+pub const LOCK_SET_OR_EXPIRE: u8 = 0xE8;
+/// How many names this shard has; about no name.
+pub const DB_SIZE: u8 = 0xEA;
+
+/// Whether an op may take a free name as a lock.
+#[inline]
+pub const fn takes_lock(code: u8) -> bool {
+    matches!(code, LOCK_SET | LOCK_SET_OR_EXPIRE)
+}
+
+/// Whether an op is about a name.
+#[inline]
+pub const fn on_name(code: u8) -> bool {
+    use crate::wire::op;
+    matches!(code, op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE)
+}

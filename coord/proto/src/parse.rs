@@ -1,0 +1,382 @@
+//! Bytes to ops: the first byte of a connection, native frames, and where a frame has to wait.
+//!
+//! A frame whose ops are all on local names, with nothing of its connection ahead, is answered
+//! straight into the connection's output. Any other frame collects its replies in a pending unit.
+
+use alloc::boxed::Box;
+
+use ringway_core::limits::NAME_BYTES_MAX;
+use ringway_core::{ConnId, Region, SessionId, Slot};
+
+use crate::access::Access;
+use crate::conn::{Speech, Stalled, Waits};
+use crate::env::Env;
+use crate::names::check_register_flags;
+use crate::op_code;
+use crate::sessions::{ConnRef, Opener, Principal, Ticket};
+use crate::shard::Shard;
+use crate::turn::{Op, Shape, Source, Unit, inline_words};
+use crate::wire::{
+    self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, FrameWriter, KIND_PUSH, KIND_REQUEST,
+    MAGIC, PREFACE_BYTES, Preface, RawOp, next_op, op, push, status,
+};
+
+/// The ticket index that stands for a connection's bare session, not for an op.
+pub(crate) const BARE_INDEX: u16 = u16::MAX;
+
+/// A frame that is being parsed.
+pub(crate) struct Frame {
+    pub(crate) sequence: u64,
+    pub(crate) count: u16,
+    pub(crate) index: u16,
+    pub(crate) pending: Option<u32>,
+}
+
+/// What to do with an op once it was read.
+enum Next {
+    /// It is in the batch.
+    Batched(Op),
+    /// It needs more than a status; it is served by itself.
+    Serve,
+    /// It needs the connection's session, which has to be opened first.
+    NeedsSession,
+}
+
+impl<R: Region, A: Access> Shard<R, A> {
+    /// Executes what `bytes` hold; returns how many bytes it took.
+    pub(crate) fn parse(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
+        let speech = match (self.speech(id), bytes.first()) {
+            (_, None) => return 0,
+            (Speech::Unknown, Some(&MAGIC)) => return self.parse_preface(id, bytes, env),
+            (Speech::Unknown, Some(_)) => {
+                self.conns[id.index as usize].speech = Speech::Resp2;
+                Speech::Resp2
+            }
+            (speech, Some(_)) => speech,
+        };
+        match speech {
+            Speech::Native | Speech::Unknown => self.parse_frames(id, bytes, env),
+            Speech::Resp2 | Speech::Resp3 => self.parse_commands(id, bytes, env),
+        }
+    }
+
+    fn parse_preface(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
+        let Some(preface) = bytes.first_chunk::<PREFACE_BYTES>() else { return 0 };
+        let theirs = Preface::parse(preface);
+        env.out(id).extend_from_slice(&Preface::OURS.encode());
+        if theirs.is_none_or(|theirs| theirs.major != wire::MAJOR) {
+            self.stats.protocol_errors += 1;
+            self.close(id, env);
+            return bytes.len();
+        }
+        self.conns[id.index as usize].speech = Speech::Native;
+        PREFACE_BYTES + self.parse_frames(id, &bytes[PREFACE_BYTES..], env)
+    }
+
+    fn parse_frames(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
+        let (mut at, mut ops) = (0, 0);
+        loop {
+            let rest = &bytes[at..];
+            let header = match FrameHeader::parse(rest) {
+                Ok(Some(header)) if header.kind == KIND_REQUEST => header,
+                Ok(None) => return self.incomplete(id, at, FRAME_HEADER_BYTES),
+                Ok(Some(_)) | Err(_) => {
+                    self.protocol_error(id, env);
+                    return bytes.len();
+                }
+            };
+            if rest.len() < header.len {
+                return self.incomplete(id, at, header.len);
+            }
+            if !self.may_start(id, env) {
+                return self.incomplete(id, at, 0);
+            }
+            let conn = &mut self.conns[id.index as usize];
+            if header.flags & FLAG_BARRIER != 0 && !conn.queue.is_empty() {
+                conn.waits = Waits::Barrier;
+                return self.incomplete(id, at, 0);
+            }
+            ops += usize::from(header.count);
+            if ops > ringway_core::limits::FRAME_OPS_MAX {
+                self.later(id);
+                return self.incomplete(id, at, 0);
+            }
+            at += header.len;
+            let frame =
+                Frame { sequence: header.sequence, count: header.count, index: 0, pending: None };
+            self.parse_frame(id, frame, &rest[FRAME_HEADER_BYTES..header.len], env);
+            let conn = &self.conns[id.index as usize];
+            if conn.is_waiting() || conn.closing || conn.stalled.is_some() {
+                return if conn.closing { bytes.len() } else { self.incomplete(id, at, 0) };
+            }
+        }
+    }
+
+    fn incomplete(&mut self, id: ConnId, consumed: usize, need: usize) -> usize {
+        self.conns[id.index as usize].need = need as u32;
+        consumed
+    }
+
+    /// The rest of a frame in which the connection had to wait.
+    pub(crate) fn resume_frame(&mut self, id: ConnId, stalled: Stalled, env: &mut impl Env) {
+        let Stalled { pending, sequence, count, index, bytes } = stalled;
+        self.parse_frame(id, Frame { sequence, count, index, pending }, &bytes, env);
+    }
+
+    fn parse_frame(&mut self, id: ConnId, mut frame: Frame, bytes: &[u8], env: &mut impl Env) {
+        let (mut rest, mut first) = (bytes, self.batch.ops.len());
+        let mut remote = false;
+        while frame.index < frame.count {
+            let before = rest;
+            let next = match next_op(&mut rest) {
+                Some(raw) => (self.read_op(id, raw), Some(raw)),
+                None => (Next::Batched(answered(status::MALFORMED)), None),
+            };
+            match next {
+                (Next::Batched(mut op), _) => {
+                    op.index = frame.index;
+                    remote |= op.target != self.id().0 && op.target != ANYWHERE;
+                    self.batch.ops.push(op);
+                    frame.index += 1;
+                }
+                (Next::Serve, raw) => {
+                    let raw = raw.expect("only an op that is there is served");
+                    self.push_unit(id, &mut frame, (first, true));
+                    self.execute(env);
+                    self.serve_op(id, &frame, raw, env);
+                    frame.index += 1;
+                    (first, remote) = (self.batch.ops.len(), false);
+                    if self.is_waiting(id) {
+                        return self.stall(id, &frame, rest);
+                    }
+                }
+                (Next::NeedsSession, _) => {
+                    // Ops before this one keep their place; it is read again with a session.
+                    if self.batch.ops.len() > first {
+                        self.push_unit(id, &mut frame, (first, true));
+                    }
+                    self.execute(env);
+                    self.open_bare(id, env);
+                    (first, remote) = (self.batch.ops.len(), false);
+                    rest = before;
+                    if self.is_waiting(id) {
+                        return self.stall(id, &frame, rest);
+                    }
+                }
+            }
+        }
+        self.push_unit(id, &mut frame, (first, remote));
+        if !rest.is_empty() {
+            self.protocol_error(id, env);
+        }
+    }
+
+    /// Adds the ops since `first` to the batch as a unit: answered directly if they are a whole
+    /// frame, local, and nothing of their connection is ahead.
+    fn push_unit(&mut self, id: ConnId, frame: &mut Frame, (first, collect): (usize, bool)) {
+        let conn = &mut self.conns[id.index as usize];
+        let count = self.batch.ops.len() - first;
+        let direct = frame.pending.is_none() && !collect && conn.queue.is_empty();
+        let source = if direct {
+            Source::Direct(id)
+        } else {
+            let pending = *frame.pending.get_or_insert_with(|| {
+                let count = usize::from(frame.count);
+                let index = self.pendings.begin(id, Shape::Native, frame.sequence, count);
+                conn.queue.push_back(index);
+                index
+            });
+            if count == 0 {
+                return;
+            }
+            Source::Pending(pending)
+        };
+        self.batch.units.push(Unit {
+            source,
+            shape: Shape::Native,
+            bound: conn.bound,
+            first: first as u32,
+            count: count as u32,
+            sequence: frame.sequence,
+        });
+    }
+
+    fn stall(&mut self, id: ConnId, frame: &Frame, rest: &[u8]) {
+        self.conns[id.index as usize].stalled = Some(Box::new(Stalled {
+            pending: frame.pending,
+            sequence: frame.sequence,
+            count: frame.count,
+            index: frame.index,
+            bytes: rest.into(),
+        }));
+    }
+
+    fn is_waiting(&mut self, id: ConnId) -> bool {
+        self.conn_mut(id).is_none_or(|conn| conn.is_waiting())
+    }
+
+    #[inline]
+    fn read_op(&mut self, id: ConnId, raw: RawOp<'_>) -> Next {
+        match raw.code {
+            op::QUERY if raw.flags == 0 => self.read_name_op(id, raw.code, 0, raw.body),
+            op::REGISTER => {
+                if let Err(status) = check_register_flags(raw.flags) {
+                    return Next::Batched(answered(status));
+                }
+                let conn = &self.conns[id.index as usize];
+                if conn.bound.is_none() && conn.grantee.is_some() {
+                    if conn.refused == 0 {
+                        return Next::NeedsSession;
+                    }
+                    return Next::Batched(answered(conn.refused));
+                }
+                self.read_name_op(id, raw.code, 0, raw.body)
+            }
+            op::RELEASE => self.read_release(id, raw),
+            op::RENEW => self.read_renew(id, raw),
+            op::QUERY => Next::Batched(answered(status::UNSUPPORTED)),
+            _ => Next::Serve,
+        }
+    }
+
+    #[inline]
+    fn read_name_op(&mut self, id: ConnId, code: u8, flags: u8, name: &[u8]) -> Next {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Next::Batched(answered(status::BADNAME));
+        }
+        if let Err(status) = self.check_access(id, name) {
+            return Next::Batched(answered(status));
+        }
+        Next::Batched(self.name_op(code, flags, name))
+    }
+
+    /// An op on a name, for the shard that owns its slot.
+    #[inline]
+    pub(crate) fn name_op(&mut self, code: u8, flags: u8, name: &[u8]) -> Op {
+        let mut op = self.batch.name_op(code, flags, name);
+        op.target = if self.shards() == 1 {
+            self.id().0
+        } else {
+            self.start.map.shard_of(Slot::of(name)).0
+        };
+        op
+    }
+
+    /// Whether the connection may use this name: authenticated, and its namespaces cover it.
+    #[inline]
+    pub(crate) fn check_access(&self, id: ConnId, name: &[u8]) -> Result<(), u8> {
+        match self.grantee(&self.conns[id.index as usize]) {
+            None => Err(status::NOAUTH),
+            Some(grantee) if grantee.covers(name) => Ok(()),
+            Some(_) => Err(status::DENIED),
+        }
+    }
+
+    fn read_release(&mut self, id: ConnId, raw: RawOp<'_>) -> Next {
+        if raw.flags & !op::RELEASE_TOKEN != 0 {
+            return Next::Batched(answered(status::UNSUPPORTED));
+        }
+        if raw.flags == 0 {
+            return self.read_name_op(id, raw.code, 0, raw.body);
+        }
+        let Some((token, name)) = raw.body.split_first_chunk::<8>() else {
+            return Next::Batched(answered(status::MALFORMED));
+        };
+        let mut next = self.read_name_op(id, raw.code, op::RELEASE_TOKEN, name);
+        if let Next::Batched(op) = &mut next
+            && op.code == op::RELEASE
+        {
+            op.extra = u64::from_le_bytes(*token);
+        }
+        next
+    }
+
+    fn read_renew(&self, id: ConnId, raw: RawOp<'_>) -> Next {
+        if raw.flags != 0 {
+            return Next::Batched(answered(status::UNSUPPORTED));
+        }
+        Next::Batched(self.renew_op(id, raw.body))
+    }
+
+    /// A renewal: of the connection's own session, or of any by its secret.
+    pub(crate) fn renew_op(&self, id: ConnId, body: &[u8]) -> Op {
+        let conn = &self.conns[id.index as usize];
+        if conn.grantee.is_none() {
+            return answered(status::NOAUTH);
+        }
+        let (session, secret) = match (body.len(), conn.bound) {
+            (0, Some(bound)) => (bound.session, None),
+            (0, None) => return answered(status::NOSESSION),
+            (24, _) => {
+                let (session, secret) = body.split_at(8);
+                let session = u64::from_le_bytes(session.try_into().expect("8 of 24 bytes"));
+                (SessionId(session), Some(inline_words(secret)))
+            }
+            _ => return answered(status::MALFORMED),
+        };
+        let mut op = answered(0);
+        op.code = op::RENEW;
+        op.flags = u8::from(secret.is_some());
+        op.words = secret.unwrap_or_default();
+        op.extra = session.0;
+        op.target = self.start.map.shard_of(session.slot()).0;
+        op
+    }
+
+    /// Opens the session of a connection that registers without one. If that takes other shards,
+    /// the connection waits.
+    pub(crate) fn open_bare(&mut self, id: ConnId, env: &mut impl Env) {
+        let slot = self.next_bare_slot();
+        let conn = &mut self.conns[id.index as usize];
+        conn.waits = Waits::Bare;
+        let principal = self.principal_of(id);
+        let ticket = Ticket {
+            shard: self.id(),
+            pending: id.index,
+            generation: id.generation,
+            index: BARE_INDEX,
+        };
+        let from = ConnRef { shard: self.id(), conn: id };
+        self.sessions.open_bare(Opener { principal, from, ticket }, slot, &mut self.acts);
+        self.settle(env);
+    }
+
+    /// The identity of a connection; that of nobody if it has none.
+    pub(crate) fn principal_of(&self, id: ConnId) -> Principal {
+        let grantee = self.grantee(&self.conns[id.index as usize]);
+        grantee.map_or(Principal(u32::MAX), |grantee| grantee.principal)
+    }
+
+    /// The frame stream cannot be followed: say so, answer what came before, close.
+    fn protocol_error(&mut self, id: ConnId, env: &mut impl Env) {
+        self.stats.protocol_errors += 1;
+        self.execute(env);
+        let conn = &self.conns[id.index as usize];
+        if conn.queue.is_empty() {
+            let out = env.out(id);
+            let mut frame = FrameWriter::begin(out, KIND_PUSH, 0, 0);
+            wire::put_op(out, push::PROTOCOL_ERROR, 0, &[]);
+            frame.add(1);
+            frame.finish(out);
+        }
+        self.close(id, env);
+    }
+}
+
+/// An op whose reply is known already.
+pub(crate) const fn answered(status: u8) -> Op {
+    Op {
+        words: [0, 0],
+        hash: 0,
+        extra: status as u64,
+        index: 0,
+        len: 0,
+        code: op_code::ANSWERED,
+        flags: 0,
+        target: ANYWHERE,
+        hashed: true,
+    }
+}
+
+/// The target of an op that any shard can execute, so this one does.
+pub(crate) const ANYWHERE: u8 = u8::MAX;

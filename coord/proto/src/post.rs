@@ -1,0 +1,482 @@
+//! Acts, mail and answers: how what one machine decided reaches the others.
+
+use alloc::vec::Vec;
+
+use ringway_core::wire::{Reader, Truncated};
+use ringway_core::{ConnId, Moment, Region, SessionId, ShardId, Span};
+
+use crate::access::Access;
+use crate::conn::{Speech, Waits};
+use crate::env::Env;
+use crate::handle::Bound;
+use crate::mail::{self, Asker, RequestOp};
+use crate::op_code;
+use crate::outcome::Answer;
+use crate::parse::BARE_INDEX;
+use crate::sessions::{Act, ConnRef, Ticket};
+use crate::shard::Shard;
+use crate::turn::{Shape, Source, Unit, inline_words};
+use crate::wire::{self, FrameWriter, KIND_PUSH, KIND_REPLY, RawOp, Reply, op, push, status};
+
+impl<R: Region, A: Access> Shard<R, A> {
+    /// A message of another shard or of the control plane.
+    ///
+    /// # Panics
+    /// If it does not parse: mail never leaves the process.
+    pub fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], env: &mut impl Env) {
+        self.begin(now);
+        self.read_mail(from, message, env).expect("mail is written by our own kind");
+    }
+
+    fn read_mail(
+        &mut self,
+        from: ShardId,
+        message: &[u8],
+        env: &mut impl Env,
+    ) -> Result<(), Truncated> {
+        let mut reader = Reader::new(message);
+        let kind = reader.u8()?;
+        if kind == mail::REQUEST {
+            return self.take_request(from, &mut reader, env);
+        }
+        // Everything else changes sessions or answers units; ops that came before it go first.
+        if kind != mail::REPLY {
+            self.execute(env);
+        }
+        match kind {
+            mail::REPLY => self.take_reply(from, &mut reader, env)?,
+            mail::BIND => self.take_bind(&mut reader, env)?,
+            mail::ATTACH => {
+                let bound = mail::session(&mut reader)?;
+                self.names.attach(bound);
+                env.post(from, &mail::session_message(mail::ATTACHED, bound));
+            }
+            mail::ATTACHED => {
+                let bound = mail::session(&mut reader)?;
+                self.sessions.attached(bound, &mut self.acts);
+            }
+            mail::END => self.names.end(mail::session(&mut reader)?),
+            mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
+            mail::PUSH => {
+                let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
+                let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
+                let (reason, close) = (reader.u8()?, reader.u8()? != 0);
+                self.push(conn, (code, session, reason), close, env);
+            }
+            mail::CLOSED => {
+                let (session, conn) = mail::closed(from, &mut reader)?;
+                self.sessions.conn_closed(session, conn, &mut self.acts);
+            }
+            mail::COUNT => self.count_for(from, &mut reader, env)?,
+            mail::COUNTED => self.take_counts(&mut reader, env)?,
+            mail::LEASE_RAISED => {
+                let lease = Span(reader.u64()?);
+                self.sessions.lease_raised(lease, &mut self.acts);
+                self.unpark(env);
+            }
+            mail::PORTS => {
+                self.start.base_port = reader.u16()?;
+                self.start.own_ports.clear();
+                while !reader.is_empty() {
+                    self.start.own_ports.push(reader.u16()?);
+                }
+            }
+            _ => return Err(Truncated),
+        }
+        self.settle(env);
+        Ok(())
+    }
+
+    /// Ops of another shard's connections join the batch, in their order.
+    fn take_request(
+        &mut self,
+        from: ShardId,
+        reader: &mut Reader<'_>,
+        env: &mut impl Env,
+    ) -> Result<(), Truncated> {
+        let (asker, count) = mail::request(reader)?;
+        let source = Source::Mail(from, asker.pending);
+        let mut first = self.batch.ops.len();
+        self.stats.forwarded_in += u64::from(count);
+        for _ in 0..count {
+            let request = mail::request_op(reader)?;
+            let simple = op_code::on_name(request.code) || request.code == op::RENEW;
+            if !simple {
+                self.push_mail_unit(source, asker.bound, first);
+                self.execute(env);
+                let ticket = Ticket {
+                    shard: from,
+                    pending: asker.pending.0,
+                    generation: asker.pending.1,
+                    index: request.index,
+                };
+                let RequestOp { code, flags, body, .. } = request;
+                self.serve_here(&asker, ticket, &RawOp { code, flags, body }, env);
+                self.settle(env);
+                first = self.batch.ops.len();
+                continue;
+            }
+            let mut body = Reader::new(request.body);
+            let mut op = if request.code == op::RENEW {
+                let mut op = self.batch.name_op(request.code, request.flags, &[]);
+                op.extra = body.u64()?;
+                op.words = if request.flags != 0 { inline_words(body.rest()) } else { [0, 0] };
+                op
+            } else {
+                let name = body.short_bytes()?;
+                let mut op = self.batch.name_op(request.code, request.flags, name);
+                if request.code == op::RELEASE {
+                    op.extra = body.u64()?;
+                } else if request.code >= op_code::LOCK_SET {
+                    op.extra = self.batch.keep(body.rest());
+                }
+                op
+            };
+            op.index = request.index;
+            op.hash = request.hash;
+            op.hashed = true;
+            op.target = self.id().0;
+            self.batch.ops.push(op);
+        }
+        self.push_mail_unit(source, asker.bound, first);
+        Ok(())
+    }
+
+    fn push_mail_unit(&mut self, source: Source, bound: Option<Bound>, first: usize) {
+        let count = (self.batch.ops.len() - first) as u32;
+        if count > 0 {
+            let shape = Shape::Native;
+            let first = first as u32;
+            self.batch.units.push(Unit { source, shape, bound, first, count, sequence: 0 });
+        }
+    }
+
+    fn take_reply(
+        &mut self,
+        from: ShardId,
+        reader: &mut Reader<'_>,
+        env: &mut impl Env,
+    ) -> Result<(), Truncated> {
+        reader.u8()?;
+        let count = reader.u16()?;
+        let id = (reader.u32()?, reader.u32()?);
+        let mut rest = reader.rest();
+        if let Some(in_flight) = self.in_flight.get_mut(from.index()) {
+            *in_flight = in_flight.saturating_sub(u32::from(count));
+        }
+        for _ in 0..count {
+            let (index, reply) = mail::reply(&mut rest).ok_or(Truncated)?;
+            self.answer_one(id, index, &reply, env);
+        }
+        Ok(())
+    }
+
+    fn take_bind(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {
+        let id = (reader.u32()?, reader.u32()?);
+        let index = reader.u16()?;
+        let bare = reader.u8()? != 0;
+        let bound = mail::session(reader)?;
+        let mut rest = reader.rest();
+        let reply = wire::next_reply(&mut rest).ok_or(Truncated)?;
+        if let Some(in_flight) = self.in_flight.get_mut(bound.handle.home().index()) {
+            *in_flight = in_flight.saturating_sub(1);
+        }
+        self.bind(id, (bound, bare), env);
+        self.answer_one(id, index, &reply, env);
+        Ok(())
+    }
+
+    /// Carries out what the session machine decided, in order, until nothing is left.
+    pub(crate) fn settle(&mut self, env: &mut impl Env) {
+        while !self.acts.is_empty() {
+            let mut acts = core::mem::take(&mut self.acts);
+            for act in acts.drain(..) {
+                self.carry_out(act, env);
+            }
+            if self.acts.is_empty() {
+                self.acts = acts;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, act: Act, env: &mut impl Env) {
+        match act {
+            Act::Attach(bound) => {
+                self.names.attach(bound);
+                self.post_others(&mail::session_message(mail::ATTACH, bound), env);
+            }
+            Act::End { bound, everywhere } => {
+                // Ops of the session that wait in the batch came before its end.
+                self.execute_before_end(env);
+                self.names.end(bound);
+                if everywhere {
+                    self.post_others(&mail::session_message(mail::END, bound), env);
+                }
+                env.again();
+            }
+            Act::Answer(ticket, answer) => self.deliver(ticket, &answer, env),
+            Act::Bind { ticket, bound, bare, answer } => {
+                if ticket.shard == self.id() {
+                    self.bind_ticket(ticket, (bound, bare), env);
+                    self.deliver(ticket, &answer, env);
+                } else {
+                    let mut out = Vec::with_capacity(64);
+                    let place = ((ticket.pending, ticket.generation), ticket.index);
+                    mail::put_bind(&mut out, place, (bound, bare), &answer);
+                    env.post(ticket.shard, &out);
+                }
+            }
+            Act::Push { to, code, session, reason, close } => {
+                if to.shard == self.id() {
+                    self.push(to.conn, (code, session, reason), close, env);
+                } else {
+                    let mut out = Vec::with_capacity(24);
+                    mail::put_push(&mut out, to.conn, (code, session, reason), close);
+                    env.post(to.shard, &out);
+                }
+            }
+            Act::RaiseLease(lease) => {
+                if lease > self.lease_asked {
+                    self.lease_asked = lease;
+                    let control = ShardId(self.shards() as u8);
+                    env.post(control, &mail::lease_message(mail::RAISE_LEASE, lease));
+                }
+            }
+        }
+    }
+
+    /// The batch is executed before sessions change, except while it is being executed.
+    fn execute_before_end(&mut self, env: &mut impl Env) {
+        if !self.batch.units.is_empty() {
+            self.execute(env);
+        }
+    }
+
+    fn post_others(&self, message: &[u8], env: &mut impl Env) {
+        for shard in 0..self.shards() {
+            if shard != self.id().index() {
+                env.post(ShardId(shard as u8), message);
+            }
+        }
+    }
+
+    /// Brings an answer to where it was asked.
+    pub(crate) fn deliver(&mut self, ticket: Ticket, answer: &Answer, env: &mut impl Env) {
+        let id = (ticket.pending, ticket.generation);
+        if ticket.shard != self.id() {
+            let mut out = Vec::with_capacity(64);
+            mail::put_reply(&mut out, id);
+            mail::patch_count(&mut out, 0, 1);
+            out.extend_from_slice(&ticket.index.to_le_bytes());
+            answer.put(&mut out);
+            env.post(ticket.shard, &out);
+            return;
+        }
+        if ticket.index == BARE_INDEX {
+            let conn = ConnId { index: ticket.pending, generation: ticket.generation };
+            if let Some(state) = self.conn_mut(conn) {
+                state.waits = Waits::No;
+                if let Answer::Outcome(outcome) = answer {
+                    state.refused = outcome.status;
+                }
+                self.later(conn);
+                env.again();
+            }
+            return;
+        }
+        match answer {
+            Answer::Outcome(outcome) if self.pendings.find(id).is_some() => {
+                self.pendings.answer(id.0, ticket.index, *outcome);
+            }
+            Answer::Data(status, bytes) if self.pendings.find(id).is_some() => {
+                self.pendings.answer_data(id.0, ticket.index, *status, bytes);
+            }
+            _ => return,
+        }
+        self.after_answer(id.0, ticket.index, env);
+    }
+
+    fn answer_one(&mut self, id: (u32, u32), index: u16, reply: &Reply<'_>, env: &mut impl Env) {
+        if self.pendings.find(id).is_some() {
+            self.pendings.answer_wire(id.0, index, reply);
+            self.after_answer(id.0, index, env);
+        }
+    }
+
+    /// A unit has one answer more: its connection may go on, and be answered.
+    fn after_answer(&mut self, pending: u32, index: u16, env: &mut impl Env) {
+        let unit = self.pendings.get(pending);
+        let (conn, missing) = (unit.conn, unit.missing);
+        let Some(state) = self.conn_mut(conn) else {
+            if missing == 0 {
+                self.pendings.end(pending);
+            }
+            return;
+        };
+        if state.waits == Waits::Op(pending, index) {
+            state.waits = Waits::No;
+            self.later(conn);
+            env.again();
+        }
+        if missing == 0 {
+            self.answer_queue(conn, env);
+        }
+    }
+
+    /// H1: answers the connection's units from the oldest on, as far as they are complete.
+    pub(crate) fn answer_queue(&mut self, conn: ConnId, env: &mut impl Env) {
+        loop {
+            let Some(state) = self.conn_mut(conn) else { return };
+            let Some(front) = state.queue.front().copied() else { break };
+            if self.pendings.get(front).missing > 0 {
+                return;
+            }
+            self.conns[conn.index as usize].queue.pop_front();
+            self.write_unit(conn, front, env);
+            self.pendings.end(front);
+        }
+        let stopping = self.is_stopping();
+        let Some(state) = self.conn_mut(conn) else { return };
+        if state.closing || stopping {
+            state.closing = true;
+            env.close(conn);
+        } else if state.waits == Waits::Barrier {
+            state.waits = Waits::No;
+            self.later(conn);
+            env.again();
+        }
+    }
+
+    fn write_unit(&mut self, conn: ConnId, pending: u32, env: &mut impl Env) {
+        let version = self.resp_version(conn);
+        let unit = self.pendings.get(pending);
+        let out = env.out(conn);
+        match unit.shape {
+            Shape::Native => {
+                let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);
+                for outcome in &unit.replies {
+                    let room = ringway_core::limits::FRAME_BYTES_MAX - REPLY_TAIL_BYTES;
+                    if outcome.status >> 6 != 0b10 {
+                        crate::outcome::put_outcome(out, *outcome);
+                    } else if frame.len(out) + outcome.data(&unit.data).len() < room {
+                        wire::put_data(out, outcome.status, outcome.data(&unit.data));
+                    } else {
+                        out.push(status::BUSY);
+                    }
+                }
+                frame.add(unit.replies.len() as u16);
+                frame.finish(out);
+            }
+            Shape::Resp(shape) => {
+                let mut writer = shape.begin(out, version, unit.replies.len() as u32);
+                for outcome in &unit.replies {
+                    writer.put(*outcome, &unit.data);
+                }
+                writer.finish();
+            }
+        }
+    }
+
+    fn bind_ticket(&mut self, ticket: Ticket, who: (Bound, bool), env: &mut impl Env) {
+        if ticket.index == BARE_INDEX {
+            let conn = ConnId { index: ticket.pending, generation: ticket.generation };
+            self.bind_conn(conn, who, env);
+        } else {
+            self.bind((ticket.pending, ticket.generation), who, env);
+        }
+    }
+
+    fn bind(&mut self, pending: (u32, u32), who: (Bound, bool), env: &mut impl Env) {
+        match self.pendings.find(pending).map(|unit| unit.conn) {
+            Some(conn) => self.bind_conn(conn, who, env),
+            None => unreachable!("a unit lives until its last op is answered"),
+        }
+    }
+
+    /// H3: from now on the connection acts for this session.
+    fn bind_conn(&mut self, conn: ConnId, (bound, bare): (Bound, bool), env: &mut impl Env) {
+        let Some(state) = self.conn_mut(conn) else {
+            // It closed while its session was being opened: nobody will tell the home but we.
+            self.tell_closed(conn, bound, env);
+            return;
+        };
+        let before = core::mem::replace(&mut state.bound, Some(bound));
+        state.bare = bare;
+        if let Some(before) = before.filter(|before| *before != bound) {
+            self.tell_closed(conn, before, env);
+        }
+    }
+
+    /// Tells a session's home that a connection of it is gone.
+    pub(crate) fn tell_closed(&mut self, conn: ConnId, bound: Bound, env: &mut impl Env) {
+        let home = bound.handle.home();
+        if home == self.id() {
+            let from = ConnRef { shard: home, conn };
+            self.sessions.conn_closed(bound.session, from, &mut self.acts);
+            self.settle(env);
+        } else {
+            let mut out = Vec::with_capacity(24);
+            mail::put_closed(&mut out, bound.session, conn);
+            env.post(home, &out);
+        }
+    }
+
+    fn push(
+        &mut self,
+        conn: ConnId,
+        (code, session, reason): (u8, SessionId, u8),
+        close: bool,
+        env: &mut impl Env,
+    ) {
+        let Some(state) = self.conn_mut(conn).filter(|state| !state.closing) else {
+            self.stats.pushes_dropped += 1;
+            return;
+        };
+        let speech = state.speech;
+        match speech {
+            Speech::Native => {
+                let out = env.out(conn);
+                let mut body = [0u8; 9];
+                body[..8].copy_from_slice(&session.0.to_le_bytes());
+                body[8] = reason;
+                let len = if code == push::SESSION_ENDED { 9 } else { 8 };
+                let mut frame = FrameWriter::begin(out, KIND_PUSH, 0, 0);
+                wire::put_op(out, code, 0, &body[..len]);
+                frame.add(1);
+                frame.finish(out);
+            }
+            Speech::Resp3 => crate::resp_reply::push_session(env.out(conn), code, session, reason),
+            Speech::Resp2 | Speech::Unknown => {}
+        }
+        if close {
+            self.close(conn, env);
+        }
+    }
+
+    /// Releases names of ended sessions, and tells their homes when none is left.
+    pub(crate) fn sweep(&mut self, env: &mut impl Env) {
+        let me = self.id();
+        let mut done = core::mem::take(&mut self.swept);
+        self.stats.swept += self.names.sweep(|handle| done.push(handle)) as u64;
+        for handle in done.drain(..) {
+            if handle.home() == me {
+                self.sessions.swept(handle);
+            } else {
+                let bound = Bound { handle, session: SessionId(0) };
+                env.post(handle.home(), &mail::session_message(mail::SWEPT, bound));
+            }
+        }
+        self.swept = done;
+    }
+
+    /// What a request of another shard may do, as its connection's identity allows.
+    pub(crate) fn asker_of(&self, conn: ConnId) -> Asker {
+        let state = &self.conns[conn.index as usize];
+        let operator = self.grantee(state).is_some_and(|grantee| grantee.operator);
+        let principal = self.principal_of(conn);
+        Asker { pending: (0, 0), bound: state.bound, principal, operator, conn }
+    }
+}
+
+/// Bytes kept free in a reply frame for the plain replies behind one with bytes.
+const REPLY_TAIL_BYTES: usize = 17 * ringway_core::limits::FRAME_OPS_MAX + 64;

@@ -1,0 +1,347 @@
+//! Outcomes to RESP: how each verb's replies are put together.
+
+use alloc::vec::Vec;
+
+use ringway_core::wire::{Reader, Truncated};
+use ringway_core::{SessionId, Token};
+
+use crate::outcome::Outcome;
+use crate::resp::encode::{put_integer, put_null, put_owner};
+use crate::resp::scripts::Answer;
+use crate::resp::{Code, Version, Writer};
+use crate::wire::{push, status};
+
+/// What a verb answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RespShape {
+    /// `PORT.QUERY`: nil or `session:token`; of several names an array of them.
+    Query,
+    /// `GET`: a lock's value, `session:token` of an owned name, or nil.
+    Get,
+    /// `PORT.REGISTER`: 1 or 0, session, token; of several names an array of them.
+    Register,
+    /// How many were done: `PORT.RELEASE`, `DEL`, `PEXPIRE`, unlock scripts.
+    Count,
+    /// How many have an owner: `EXISTS`.
+    Exists,
+    /// `SET NX`: OK or nil.
+    Set,
+    /// `PTTL` in milliseconds, `TTL` in seconds.
+    Left {
+        /// Milliseconds in the unit.
+        unit_ms: u32,
+    },
+    /// OK.
+    Done,
+    /// `SESSION.RENEW`: OK, or how many of several sessions were renewed.
+    Renew,
+    /// `SESSION.OPEN`: a map.
+    Opened,
+    /// `SESSION.INFO`, `SESSION.NODE`: a map, or nil.
+    Session,
+    /// `SESSION.LIST`: the next cursor and an array of maps.
+    Sessions,
+    /// `PORT.LIST`: the next cursor and an array of names with their owners.
+    List,
+    /// A JSON text as a bulk string.
+    Text,
+    /// The sum of what the shards counted.
+    Total,
+    /// What a script returns when it was done, the name is free, the value is another.
+    Script([Returns; 3]),
+}
+
+/// What a script returns, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returns {
+    /// A small number.
+    Integer(i8),
+    /// OK.
+    Ok,
+    /// Nil.
+    Null,
+}
+
+impl From<Answer> for Returns {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Integer(number) => Returns::Integer(number as i8),
+            Answer::Ok => Returns::Ok,
+            Answer::Null => Returns::Null,
+        }
+    }
+}
+
+/// Writes the replies of one unit.
+pub struct RespWriter<'a> {
+    writer: Writer<'a>,
+    shape: RespShape,
+    many: bool,
+    sum: i64,
+    error: u8,
+    start: usize,
+}
+
+impl RespShape {
+    /// Starts the reply to a command of `count` ops.
+    #[inline]
+    pub fn begin(self, out: &mut Vec<u8>, version: Version, count: u32) -> RespWriter<'_> {
+        let start = out.len();
+        let mut writer = Writer::new(out, version);
+        let many = count != 1;
+        if many && matches!(self, RespShape::Query | RespShape::Register) {
+            writer.array(count as usize);
+        }
+        RespWriter { writer, shape: self, many, sum: 0, error: 0, start }
+    }
+}
+
+impl RespWriter<'_> {
+    /// Takes the outcome of the next op; `buffer` has the bytes of those that have some.
+    #[inline]
+    pub fn put(&mut self, outcome: Outcome, buffer: &[u8]) {
+        let version = self.writer.version();
+        match self.shape {
+            RespShape::Query | RespShape::Get => match outcome.status {
+                status::OWNED_EPHEMERAL | status::OWNED_REPLICATED => {
+                    put_owner(self.writer.out(), outcome.session, outcome.token);
+                }
+                status::FREE => put_null(self.writer.out(), version),
+                status::DATA => self.writer.bulk(outcome.data(buffer)),
+                error => self.put_error(error, outcome, buffer),
+            },
+            RespShape::Register => match outcome.status {
+                status::GRANTED_EPHEMERAL | status::GRANTED_REPLICATED => {
+                    self.put_grant(1, outcome)
+                }
+                status::HELD => self.put_grant(0, outcome),
+                error => self.put_error(error, outcome, buffer),
+            },
+            RespShape::Set => match outcome.status {
+                status::GRANTED_EPHEMERAL => self.writer.ok(),
+                status::HELD => self.writer.null(),
+                error => self.put_error(error, outcome, buffer),
+            },
+            RespShape::Count | RespShape::Exists => self.add(outcome),
+            RespShape::Total => self.sum += outcome.token.0 as i64,
+            RespShape::Script(returns) => match outcome.status {
+                status::OK | status::GRANTED_EPHEMERAL => self.put_return(returns[0]),
+                status::FREE => self.put_return(returns[1]),
+                status::NOTOWNER | status::HELD => self.put_return(returns[2]),
+                error => self.put_error(error, outcome, buffer),
+            },
+            RespShape::Left { unit_ms } => self.put_left(outcome, unit_ms, buffer),
+            RespShape::Renew if self.many => self.add(outcome),
+            RespShape::Done | RespShape::Renew if outcome.status == status::OK => self.writer.ok(),
+            _ if outcome.status == status::DATA => {
+                let data = outcome.data(buffer);
+                // Our own encoder wrote it: it parses, or the reply says that it does not.
+                if self.put_data(data).is_err() {
+                    self.writer.error(Code::Err, "the server's own answer does not parse");
+                }
+            }
+            RespShape::Session if outcome.status == status::NOSESSION => self.writer.null(),
+            _ => self.put_error(outcome.status, outcome, buffer),
+        }
+    }
+
+    /// Ends the reply.
+    #[inline]
+    pub fn finish(mut self) {
+        let counted = match self.shape {
+            RespShape::Count | RespShape::Exists | RespShape::Total => true,
+            RespShape::Renew => self.many,
+            _ => false,
+        };
+        if !counted {
+            return;
+        }
+        if self.error != 0 && self.sum == 0 {
+            self.writer.out().truncate(self.start);
+            put_status(&mut self.writer, self.error);
+        } else {
+            put_integer(self.writer.out(), self.sum);
+        }
+    }
+
+    /// Counts what was done; what simply was not so counts nothing, anything else is an error.
+    #[inline]
+    fn add(&mut self, outcome: Outcome) {
+        match outcome.status {
+            status::OK => self.sum += 1,
+            status::OWNED_EPHEMERAL | status::OWNED_REPLICATED => self.sum += 1,
+            status::FREE | status::NOTOWNER | status::NOSESSION => {}
+            error => self.error = error,
+        }
+    }
+
+    #[inline]
+    fn put_grant(&mut self, granted: i64, outcome: Outcome) {
+        self.writer.array(3);
+        put_integer(self.writer.out(), granted);
+        self.writer.session(outcome.session);
+        put_integer(self.writer.out(), outcome.token.0 as i64);
+    }
+
+    fn put_return(&mut self, returns: Returns) {
+        match returns {
+            Returns::Integer(number) => put_integer(self.writer.out(), i64::from(number)),
+            Returns::Ok => self.writer.ok(),
+            Returns::Null => self.writer.null(),
+        }
+    }
+
+    fn put_left(&mut self, outcome: Outcome, unit_ms: u32, buffer: &[u8]) {
+        match outcome.status {
+            status::OWNED_EPHEMERAL => {
+                let left = outcome.token.0.div_ceil(u64::from(unit_ms));
+                put_integer(self.writer.out(), left as i64);
+            }
+            status::FREE => put_integer(self.writer.out(), -2),
+            status::NOTOWNER => put_integer(self.writer.out(), -1),
+            error => self.put_error(error, outcome, buffer),
+        }
+    }
+
+    fn put_error(&mut self, status: u8, outcome: Outcome, buffer: &[u8]) {
+        if status == status::STARTING {
+            let wait = outcome.data(buffer).first_chunk().map_or(0, |ms| u32::from_le_bytes(*ms));
+            let text = format_args!(
+                "nothing is granted for another {wait} ms: the server stopped uncleanly and \
+                 earlier leases may still run"
+            );
+            self.writer.error(Code::Starting, text);
+        } else {
+            put_status(&mut self.writer, status);
+        }
+    }
+
+    fn put_data(&mut self, data: &[u8]) -> Result<(), Truncated> {
+        let mut reader = Reader::new(data);
+        match self.shape {
+            RespShape::Opened => {
+                self.writer.map(5);
+                self.writer.bulk(b"session");
+                self.writer.session(SessionId(reader.u64()?));
+                self.writer.bulk(b"secret");
+                let secret = reader.array::<16>()?;
+                let text = format_args!("{:032x}", u128::from_be_bytes(secret));
+                self.writer.bulk_text(text);
+                self.writer.bulk(b"lease_ms");
+                self.writer.integer(i64::from(reader.u32()?));
+                self.writer.bulk(b"epoch");
+                self.writer.integer(i64::from(reader.u32()?));
+                self.writer.bulk(b"resumed");
+                self.writer.integer(i64::from(reader.u8()?));
+            }
+            RespShape::Session => self.put_session(&mut reader)?,
+            RespShape::Sessions => {
+                self.writer.array(2);
+                self.writer.bulk_text(reader.u64()?);
+                let count = reader.u16()?;
+                self.writer.array(usize::from(count));
+                for _ in 0..count {
+                    self.put_session(&mut reader)?;
+                }
+            }
+            RespShape::List => self.put_list(&mut reader)?,
+            _ => self.writer.bulk(data),
+        }
+        Ok(())
+    }
+
+    fn put_session(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
+        self.writer.map(8);
+        self.writer.bulk(b"session");
+        self.writer.session(SessionId(reader.u64()?));
+        self.writer.bulk(b"node");
+        self.writer.bulk_text(reader.u64()?);
+        self.writer.bulk(b"lease_ms");
+        self.writer.integer(i64::from(reader.u32()?));
+        self.writer.bulk(b"left_ms");
+        self.writer.integer(i64::from(reader.u32()?));
+        self.writer.bulk(b"names");
+        self.writer.integer(reader.u64()? as i64);
+        let flags = reader.u8()?;
+        self.writer.bulk(b"flags");
+        self.writer.bulk(match (flags & 1 != 0, flags & 2 != 0) {
+            (true, _) => b"away".as_slice(),
+            (false, true) => b"bare",
+            (false, false) => b"",
+        });
+        self.writer.bulk(b"address");
+        self.writer.bulk(reader.short_bytes()?);
+        self.writer.bulk(b"metadata");
+        self.writer.bulk(reader.long_bytes()?);
+        Ok(())
+    }
+
+    /// A cursor as `slot:after`, `0` at the end, and the names of the page.
+    fn put_list(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
+        let (done, slot) = (reader.u8()? != 0, reader.u16()?);
+        let after = reader.short_bytes()?;
+        let count = reader.u16()?;
+        self.writer.array(2);
+        if done {
+            self.writer.bulk(b"0");
+        } else {
+            let mut cursor = alloc::format!("{slot}:").into_bytes();
+            cursor.extend_from_slice(after);
+            self.writer.bulk(&cursor);
+        }
+        self.writer.array(usize::from(count));
+        for _ in 0..count {
+            self.writer.array(3);
+            self.writer.bulk(reader.short_bytes()?);
+            self.writer.session(SessionId(reader.u64()?));
+            self.writer.integer(Token(reader.u64()?).0 as i64);
+        }
+        Ok(())
+    }
+}
+
+/// An error for a native status, with what to do about it.
+pub fn put_status(writer: &mut Writer<'_>, status: u8) {
+    let text = match status {
+        status::UNKNOWN_OP => "unknown command",
+        status::MALFORMED => "the arguments are not what the command takes",
+        status::BADNAME => "a name is 1 to 255 bytes",
+        status::NOSESSION => "no such session, or it has ended: open a new one",
+        status::NOTOWNER => "this session does not hold the name, or not under this token",
+        status::MODE => "only exclusive names exist in this version",
+        status::FULL => "a limit of the server is reached: memory, names or sessions",
+        status::BUSY => "too much is queued: try again",
+        status::NOREPLICA => "replicated names need a cluster; this is a single node",
+        status::NOAUTH => "authentication required: AUTH user password",
+        status::DENIED => "these credentials do not cover it",
+        status::LEASE => "the lease is shorter or longer than the server allows",
+        status::CROSSSLOT => "the names are not in one slot",
+        status::REFUSED => "another principal's, or a wrong secret",
+        status::UNSUPPORTED => "a reserved option is set",
+        _ => "unexpected status",
+    };
+    let code = if status == status::REFUSED {
+        Code::Refused
+    } else {
+        Code::of_status(status).unwrap_or(Code::Err)
+    };
+    writer.error(code, text);
+}
+
+/// A notice about a session, as a RESP3 push.
+pub fn push_session(out: &mut Vec<u8>, code: u8, session: SessionId, reason: u8) {
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(3);
+    writer.bulk(match code {
+        push::SESSION_MOVED => b"session-moved".as_slice(),
+        _ => b"session-ended",
+    });
+    writer.session(session);
+    writer.bulk(match (code, reason) {
+        (push::SESSION_MOVED, _) => b"resumed by another connection".as_slice(),
+        (_, 1) => b"expired",
+        (_, 2) => b"replaced",
+        (_, 3) => b"killed",
+        _ => b"closed",
+    });
+}

@@ -1,0 +1,775 @@
+//! Sessions: who is alive, for how long, and what ends them.
+//!
+//! One machine per shard decides over the sessions whose slots it has (their *home*); every other
+//! shard holds a mirror of each (`names`). The hard case is the crossing: a name may be registered
+//! at another shard the moment a session's opening is answered, and must be free the moment its
+//! end is. So an opening is answered only after every shard has attached it, which is behind the
+//! end of the node's earlier session in the same mailboxes; and a handle is reused only after
+//! every shard has swept it.
+//!
+//! Invariants:
+//! - S1  A node has at most one session that is not ending.
+//! - S2  A session that ended stays ended: neither a renewal nor a resume brings it back.
+//! - S3  Only lease time ends a lease (`lease_clock`), and renewals of a turn apply before expiry.
+//! - S4  No lease is longer than what the state directory says may have been granted.
+//!
+//! Bounds: constant time an op (timer wheel, two hash maps); about 200 bytes a session beside its
+//! address and metadata; [`EXPIRIES_PER_TURN`] expiries a turn.
+//! Not here: names (`names`), connections (`conn`), where acts go (`shard`).
+//! Tests: stories below; clusters of shards under faults in `tools/sim`.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use ringway_core::limits::{EXPIRIES_PER_TURN, SESSIONS_PER_SHARD_MAX};
+use ringway_core::slot::SLOTS;
+use ringway_core::wheel::Wheel;
+use ringway_core::wire::Put;
+use ringway_core::{ConnId, Epoch, Moment, NodeId, Secret, SessionId, ShardId, Slot, Span};
+
+use crate::handle::{Bound, Handle};
+use crate::keyed::KeyedState;
+use crate::outcome::Answer;
+use crate::paged::Paged;
+use crate::wire::{op, push, status};
+
+/// Who asks: an identity that passed authentication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Principal(pub u32);
+
+/// A connection of any shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnRef {
+    /// The shard that holds it.
+    pub shard: ShardId,
+    /// The connection there.
+    pub conn: ConnId,
+}
+
+/// Where the answer to a request goes: one op of one pending unit of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// The shard that waits.
+    pub shard: ShardId,
+    /// Its pending unit.
+    pub pending: u32,
+    /// The generation of that index.
+    pub generation: u32,
+    /// The op in the unit.
+    pub index: u16,
+}
+
+/// Why a session ended, as it is told to its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its lease ran out.
+    Expired = 1,
+    /// Its node opened a new one.
+    Replaced = 2,
+    /// An operator ended it.
+    Killed = 3,
+    /// Its client closed it, or its only connection did.
+    Closed = 4,
+}
+
+/// What a client asks for when it opens or resumes.
+#[derive(Clone, Copy, Debug)]
+pub struct Open<'a> {
+    /// The op's flags.
+    pub flags: u8,
+    /// The client's number.
+    pub node: NodeId,
+    /// What it wants; zero for the default.
+    pub lease: Span,
+    /// With `RESUME`: what it was given at the opening.
+    pub secret: Secret,
+    /// Address (1 + n) and metadata (2 + n) as they came, checked.
+    pub info: &'a [u8],
+}
+
+/// Who opens: the identity and the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Opener {
+    /// The identity.
+    pub principal: Principal,
+    /// The connection that will be bound.
+    pub from: ConnRef,
+    /// Where the answer goes.
+    pub ticket: Ticket,
+}
+
+/// What has to happen outside this machine, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Every shard learns of the session; those but this one acknowledge.
+    Attach(Bound),
+    /// The session's names are to be freed, and it is to be reported when all are swept.
+    End {
+        /// The session.
+        bound: Bound,
+        /// By every shard; or only by this one, for a lock.
+        everywhere: bool,
+    },
+    /// An answer to a request.
+    Answer(Ticket, Answer),
+    /// An answer that also binds the asking connection to the session.
+    Bind {
+        /// Who asked.
+        ticket: Ticket,
+        /// The session.
+        bound: Bound,
+        /// Whether it ends with the connection.
+        bare: bool,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A notice for a connection.
+    Push {
+        /// The connection.
+        to: ConnRef,
+        /// A code of `wire::push`.
+        code: u8,
+        /// The session that it is about.
+        session: SessionId,
+        /// An [`Ended`], or zero.
+        reason: u8,
+        /// Whether the connection is closed behind it.
+        close: bool,
+    },
+    /// The state directory has to allow leases this long before they are granted.
+    RaiseLease(Span),
+}
+
+/// The bounds a server's operator set.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseRules {
+    /// The shortest lease granted.
+    pub min: Span,
+    /// The longest lease granted.
+    pub max: Span,
+    /// What one gets who does not ask.
+    pub default: Span,
+}
+
+const FLAG_BARE: u8 = 0x01;
+const FLAG_GATEWAY: u8 = 0x02;
+const FLAG_LOCK: u8 = 0x04;
+const FLAG_ENDING: u8 = 0x08;
+const FLAG_OPENING: u8 = 0x10;
+
+/// The flags of a session record on the wire.
+const RECORD_AWAY: u8 = 0x01;
+const RECORD_BARE: u8 = 0x02;
+const RECORD_ENDING: u8 = 0x04;
+
+#[derive(Default)]
+struct Session {
+    /// Zero: this place is empty.
+    id: u64,
+    node: u64,
+    secret: [u8; 16],
+    /// In lease time.
+    deadline: Moment,
+    /// When the wheel will look at it; an entry for another moment is stale.
+    wheel_at: Moment,
+    info: Option<Box<[u8]>>,
+    /// The receiving connection, if `flags` and `away` say there is one.
+    conn: Option<ConnRef>,
+    opener: Option<Box<Ticket>>,
+    lease_ms: u32,
+    principal: u32,
+    /// Shards, and the state directory, that have not yet acknowledged the opening.
+    unattached: u16,
+    /// Shards that have not yet swept its names.
+    unswept: u16,
+    flags: u8,
+}
+
+impl Session {
+    const fn is_live(&self) -> bool {
+        self.id != 0 && self.flags & FLAG_ENDING == 0
+    }
+}
+
+/// The sessions of one shard.
+pub struct Sessions {
+    home: ShardId,
+    shards: usize,
+    epoch: Epoch,
+    rules: LeaseRules,
+    lease_allowed: Span,
+    table: Paged<Session>,
+    free: Vec<u32>,
+    by_id: HashMap<u64, u32, KeyedState>,
+    by_node: HashMap<u64, u32, KeyedState>,
+    sequences: Box<[u32]>,
+    wheel: Wheel<(u32, u64)>,
+    awaiting_lease: Vec<u32>,
+    leased: usize,
+    sessions_max: usize,
+    counts: Counts,
+}
+
+/// What happened to sessions since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Opened.
+    pub opened: u64,
+    /// Renewals that found their session.
+    pub renewed: u64,
+    /// Taken over with their secret.
+    pub resumed: u64,
+    /// Ended, by [`Ended`] minus one.
+    pub ended: [u64; 4],
+}
+
+impl Sessions {
+    /// No sessions yet. `lease_allowed` is what the state directory already allows for.
+    pub fn new(
+        place: (ShardId, usize),
+        epoch: Epoch,
+        rules: LeaseRules,
+        start: SessionStart,
+    ) -> Self {
+        Self {
+            home: place.0,
+            shards: place.1,
+            epoch,
+            rules,
+            lease_allowed: start.lease_allowed,
+            table: Paged::default(),
+            free: Vec::new(),
+            by_id: HashMap::with_hasher(start.keys.clone()),
+            by_node: HashMap::with_hasher(start.keys),
+            sequences: vec![0; SLOTS].into_boxed_slice(),
+            wheel: Wheel::new(start.now),
+            awaiting_lease: Vec::new(),
+            leased: 0,
+            sessions_max: start.sessions_max,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Opens, replaces or resumes a session. `fresh` is the secret of a new one.
+    pub fn open(
+        &mut self,
+        now: Moment,
+        who: Opener,
+        ask: &Open<'_>,
+        fresh: Secret,
+        acts: &mut Vec<Act>,
+    ) {
+        if let Err(status) = self.try_open(now, who, ask, fresh, acts) {
+            acts.push(Act::Answer(who.ticket, Answer::plain(status)));
+        }
+    }
+
+    fn try_open(
+        &mut self,
+        now: Moment,
+        who: Opener,
+        ask: &Open<'_>,
+        fresh: Secret,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), u8> {
+        if ask.flags & !(op::OPEN_RESUME | op::OPEN_BARE | op::OPEN_GATEWAY) != 0 {
+            return Err(status::UNSUPPORTED);
+        }
+        let lease = self.lease_of(ask.lease)?;
+        let before = self.by_node.get(&ask.node.0).copied();
+        if let Some(local) = before {
+            if self.table[local as usize].principal != who.principal.0 {
+                return Err(status::REFUSED);
+            }
+            if ask.flags & op::OPEN_RESUME != 0 {
+                return self.resume(now, (local, lease), who, ask, acts);
+            }
+        } else if ask.flags & op::OPEN_RESUME != 0 {
+            return Err(status::NOSESSION);
+        }
+        let slot = Slot::of(&ask.node.0.to_le_bytes());
+        let local = self.place(slot)?;
+        if let Some(old) = before {
+            self.end(old, Ended::Replaced, acts);
+        }
+        self.by_node.insert(ask.node.0, local);
+        let flags = if ask.flags & op::OPEN_BARE != 0 { FLAG_BARE } else { 0 };
+        let gateway = ask.flags & op::OPEN_GATEWAY != 0;
+        let session = &mut self.table[local as usize];
+        session.node = ask.node.0;
+        session.secret = fresh.0;
+        session.info = (ask.info != EMPTY_INFO).then(|| ask.info.into());
+        session.conn = (!gateway).then_some(who.from);
+        session.flags = flags | if gateway { FLAG_GATEWAY } else { 0 } | FLAG_OPENING;
+        session.principal = who.principal.0;
+        self.start(now, local, lease);
+        self.announce(local, who.ticket, acts);
+        Ok(())
+    }
+
+    /// Opens the session of a connection that registers without having opened one. No lease runs:
+    /// the connection is the sign of life, and its end is certain.
+    pub fn open_bare(&mut self, who: Opener, slot: Slot, acts: &mut Vec<Act>) {
+        match self.place(slot) {
+            Err(status) => acts.push(Act::Answer(who.ticket, Answer::plain(status))),
+            Ok(local) => {
+                let session = &mut self.table[local as usize];
+                session.conn = Some(who.from);
+                session.flags = FLAG_BARE | FLAG_OPENING;
+                session.principal = who.principal.0;
+                session.deadline = Moment(u64::MAX);
+                self.announce(local, who.ticket, acts);
+            }
+        }
+    }
+
+    /// Opens a one-name session for a `SET` lock; it lives in this shard alone.
+    pub fn open_lock(
+        &mut self,
+        now: Moment,
+        (slot, lease): (Slot, Span),
+        principal: Principal,
+        value: &[u8],
+    ) -> Result<Bound, u8> {
+        let lease = self.lease_of(lease)?;
+        if lease > self.lease_allowed {
+            return Err(status::BUSY);
+        }
+        let local = self.place(slot)?;
+        let session = &mut self.table[local as usize];
+        session.info = Some(value.into());
+        session.flags = FLAG_LOCK;
+        session.principal = principal.0;
+        self.start(now, local, lease);
+        self.counts.opened += 1;
+        Ok(self.bound(local))
+    }
+
+    /// The lease a `SET` lock would need the state directory to allow, if it does not yet.
+    pub fn lease_to_raise(&self, lease: Span) -> Option<Span> {
+        (lease > self.lease_allowed && lease <= self.rules.max).then_some(lease)
+    }
+
+    /// The value of a `SET` lock.
+    pub fn lock_value(&self, handle: Handle) -> Option<&[u8]> {
+        let session = self.table.get(handle.local())?;
+        (session.is_live() && session.flags & FLAG_LOCK != 0).then_some(session.info.as_deref()?)
+    }
+
+    /// How long a live session's lease still runs, and how long it is.
+    pub fn left(&self, now: Moment, handle: Handle) -> Option<(Span, Span)> {
+        let session = self.table.get(handle.local()).filter(|session| session.is_live())?;
+        let lease = Span::from_ms(u64::from(session.lease_ms));
+        Some((session.deadline.since(now), lease))
+    }
+
+    /// Gives a live session another lease, counted from now; `value` replaces a lock's secret.
+    pub fn set_lease(&mut self, now: Moment, handle: Handle, lease: Span) -> Result<(), u8> {
+        if lease > self.lease_allowed || lease < Span::from_ms(1) {
+            return Err(status::LEASE);
+        }
+        self.start(now, handle.local() as u32, lease);
+        Ok(())
+    }
+
+    /// Renews a lease. `secret` is `None` for the connection's own session.
+    #[inline]
+    pub fn renew(&mut self, now: Moment, id: SessionId, secret: Option<&Secret>) -> u8 {
+        let Some(local) = self.by_id.get(&id.0) else { return status::NOSESSION };
+        let session = &mut self.table[*local as usize];
+        if secret.is_some_and(|secret| !secret.matches(&Secret(session.secret))) {
+            return status::REFUSED;
+        }
+        if session.lease_ms != 0 {
+            session.deadline = now + Span::from_ms(u64::from(session.lease_ms));
+        }
+        self.counts.renewed += 1;
+        status::OK
+    }
+
+    /// Ends a session on its client's wish, or because its only connection is gone.
+    pub fn close(&mut self, id: SessionId, secret: Option<&Secret>, acts: &mut Vec<Act>) -> u8 {
+        let Some(local) = self.by_id.get(&id.0).copied() else { return status::NOSESSION };
+        let session = &self.table[local as usize];
+        if secret.is_some_and(|secret| !secret.matches(&Secret(session.secret))) {
+            return status::REFUSED;
+        }
+        self.end(local, Ended::Closed, acts);
+        status::OK
+    }
+
+    /// Ends a session on an operator's behalf.
+    pub fn kill(&mut self, id: SessionId, acts: &mut Vec<Act>) -> u8 {
+        let Some(local) = self.by_id.get(&id.0).copied() else { return status::NOSESSION };
+        self.end(local, Ended::Killed, acts);
+        status::OK
+    }
+
+    /// Ends the session of a handle in this shard, as when a lock's only name was released.
+    pub fn close_lock(&mut self, handle: Handle, acts: &mut Vec<Act>) {
+        self.end(handle.local() as u32, Ended::Closed, acts);
+    }
+
+    /// Binds one more sending connection.
+    pub fn attach(
+        &self,
+        id: SessionId,
+        secret: &Secret,
+        principal: Principal,
+    ) -> Result<Bound, u8> {
+        let local = *self.by_id.get(&id.0).ok_or(status::NOSESSION)?;
+        let session = &self.table[local as usize];
+        let same = session.principal == principal.0 && secret.matches(&Secret(session.secret));
+        if session.flags & FLAG_LOCK != 0 || !same {
+            return Err(status::REFUSED);
+        }
+        Ok(self.bound(local))
+    }
+
+    /// A connection has closed. A bare session ends with it; any other is merely away.
+    pub fn conn_closed(&mut self, id: SessionId, conn: ConnRef, acts: &mut Vec<Act>) {
+        let Some(local) = self.by_id.get(&id.0).copied() else { return };
+        let session = &mut self.table[local as usize];
+        if session.conn != Some(conn) {
+            return;
+        }
+        session.conn = None;
+        if session.flags & FLAG_BARE != 0 {
+            self.end(local, Ended::Closed, acts);
+        }
+    }
+
+    /// Another shard has attached a session; the last one to do so opens it.
+    pub fn attached(&mut self, bound: Bound, acts: &mut Vec<Act>) {
+        let session = &mut self.table[bound.handle.local()];
+        if session.id == bound.session.0 && session.is_live() {
+            session.unattached -= 1;
+            if session.unattached == 0 {
+                self.opened(bound.handle.local() as u32, acts);
+            }
+        }
+    }
+
+    /// The state directory allows leases of `lease` from now on.
+    pub fn lease_raised(&mut self, lease: Span, acts: &mut Vec<Act>) {
+        self.lease_allowed = self.lease_allowed.max(lease);
+        for local in core::mem::take(&mut self.awaiting_lease) {
+            let session = &mut self.table[local as usize];
+            if !session.is_live() || session.flags & FLAG_OPENING == 0 {
+                continue;
+            }
+            if Span::from_ms(u64::from(session.lease_ms)) > self.lease_allowed {
+                self.awaiting_lease.push(local);
+                continue;
+            }
+            session.unattached -= 1;
+            if session.unattached == 0 {
+                self.opened(local, acts);
+            }
+        }
+    }
+
+    /// A shard holds no more record of an ended session; after the last one its place is free.
+    pub fn swept(&mut self, handle: Handle) {
+        let session = &mut self.table[handle.local()];
+        assert!(session.flags & FLAG_ENDING != 0 && session.unswept > 0, "swept once by each");
+        session.unswept -= 1;
+        if session.unswept == 0 {
+            *session = Session::default();
+            self.free.push(handle.local() as u32);
+        }
+    }
+
+    /// Ends sessions whose lease has run out by lease time `now`; call it after all input of the
+    /// turn was applied. Returns whether more are due.
+    pub fn expire(&mut self, now: Moment, acts: &mut Vec<Act>) -> bool {
+        let mut left = EXPIRIES_PER_TURN;
+        while left > 0 {
+            let Some((local, id)) = self.wheel.pop(now) else { return false };
+            let session = &mut self.table[local as usize];
+            if session.id != id || !session.is_live() || session.wheel_at > now {
+                continue;
+            }
+            if session.deadline > now {
+                session.wheel_at = session.deadline;
+                let at = session.deadline;
+                self.wheel.insert(at, (local, id));
+                continue;
+            }
+            left -= 1;
+            self.end(local, Ended::Expired, acts);
+        }
+        true
+    }
+
+    /// When [`Self::expire`] has to be called next, in lease time.
+    pub fn wake_at(&self) -> Option<Moment> {
+        self.wheel.wake_at()
+    }
+
+    /// The record of one session with a zero name count, and whose names are to be counted.
+    pub fn record(&self, now: Moment, id: SessionId) -> Option<(Vec<u8>, Bound)> {
+        let local = *self.by_id.get(&id.0)?;
+        let mut out = Vec::with_capacity(64);
+        self.put_record(now, local, &mut out);
+        Some((out, self.bound(local)))
+    }
+
+    /// The session of a node.
+    pub fn of_node(&self, node: NodeId) -> Option<SessionId> {
+        self.by_node.get(&node.0).map(|local| SessionId(self.table[*local as usize].id))
+    }
+
+    /// Records from place `from` on, at most `most` of them and about `bytes_max` bytes; the
+    /// place to go on at, or `None` after the last.
+    pub fn page(
+        &self,
+        now: Moment,
+        from: usize,
+        (most, bytes_max): (usize, usize),
+    ) -> (Vec<u8>, Vec<Bound>, Option<usize>) {
+        let (mut out, mut bounds) = (Vec::new(), Vec::new());
+        for local in from..self.table.len() {
+            if bounds.len() == most || out.len() >= bytes_max {
+                return (out, bounds, Some(local));
+            }
+            let session = &self.table[local];
+            if session.is_live() && session.flags & FLAG_OPENING == 0 {
+                self.put_record(now, local as u32, &mut out);
+                bounds.push(self.bound(local as u32));
+            }
+        }
+        (out, bounds, None)
+    }
+
+    /// Live sessions whose clients count a lease: after a stop they may believe in it for as long
+    /// as it runs.
+    pub const fn leased(&self) -> usize {
+        self.leased
+    }
+
+    /// Live sessions.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Bytes of all tables here, addresses and metadata apart.
+    pub fn bytes(&self) -> usize {
+        let maps = (self.by_id.capacity() + self.by_node.capacity()) * 17;
+        self.table.bytes() + maps + self.free.capacity() * 4 + self.wheel.len() * 40
+    }
+
+    /// What happened since the start.
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    fn resume(
+        &mut self,
+        now: Moment,
+        (local, lease): (u32, Span),
+        who: Opener,
+        ask: &Open<'_>,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), u8> {
+        let session = &mut self.table[local as usize];
+        if !ask.secret.matches(&Secret(session.secret)) {
+            return Err(status::REFUSED);
+        }
+        if session.flags & FLAG_OPENING != 0 || lease > self.lease_allowed {
+            return Err(status::BUSY);
+        }
+        let gateway = ask.flags & op::OPEN_GATEWAY != 0;
+        let before = core::mem::replace(&mut session.conn, (!gateway).then_some(who.from));
+        let id = SessionId(session.id);
+        if ask.info != EMPTY_INFO {
+            session.info = Some(ask.info.into());
+        }
+        self.counts.resumed += 1;
+        self.start(now, local, lease);
+        if let Some(to) = before.filter(|before| *before != who.from) {
+            acts.push(Act::Push {
+                to,
+                code: push::SESSION_MOVED,
+                session: id,
+                reason: 0,
+                close: true,
+            });
+        }
+        self.bind(local, who.ticket, true, acts);
+        Ok(())
+    }
+
+    fn lease_of(&self, asked: Span) -> Result<Span, u8> {
+        let lease = if asked == Span::ZERO { self.rules.default } else { asked };
+        let fits = self.rules.min <= lease && lease <= self.rules.max;
+        fits.then_some(lease).ok_or(status::LEASE)
+    }
+
+    /// Takes an empty place and gives it an identity.
+    fn place(&mut self, slot: Slot) -> Result<u32, u8> {
+        let sequence = self.sequences[slot.index()];
+        if u64::from(sequence) >= SessionId::SEQUENCE_MAX {
+            return Err(status::FULL);
+        }
+        let local = match self.free.pop() {
+            Some(local) => local,
+            None if self.table.len() < self.sessions_max.min(SESSIONS_PER_SHARD_MAX) => {
+                self.table.grow_to(self.table.len() + 1);
+                (self.table.len() - 1) as u32
+            }
+            None => return Err(status::FULL),
+        };
+        self.sequences[slot.index()] = sequence + 1;
+        let id = SessionId::new(self.epoch, slot, u64::from(sequence) + 1);
+        self.table[local as usize].id = id.0;
+        self.by_id.insert(id.0, local);
+        Ok(local)
+    }
+
+    /// (Re)starts a lease and makes sure that the wheel looks in time.
+    fn start(&mut self, now: Moment, local: u32, lease: Span) {
+        let session = &mut self.table[local as usize];
+        self.leased += usize::from(session.lease_ms == 0);
+        session.lease_ms = lease.as_ms_ceil() as u32;
+        session.deadline = now + lease;
+        if session.wheel_at <= now || session.wheel_at > session.deadline {
+            session.wheel_at = session.deadline;
+            self.wheel.insert(session.deadline, (local, session.id));
+        }
+    }
+
+    /// Tells every shard; the opening is answered when all have acknowledged.
+    fn announce(&mut self, local: u32, ticket: Ticket, acts: &mut Vec<Act>) {
+        let bound = self.bound(local);
+        let session = &mut self.table[local as usize];
+        let lease = Span::from_ms(u64::from(session.lease_ms));
+        session.opener = Some(Box::new(ticket));
+        session.unattached = (self.shards - 1) as u16;
+        acts.push(Act::Attach(bound));
+        if lease > self.lease_allowed {
+            session.unattached += 1;
+            self.awaiting_lease.push(local);
+            acts.push(Act::RaiseLease(lease));
+        }
+        if session.unattached == 0 {
+            self.opened(local, acts);
+        }
+    }
+
+    fn opened(&mut self, local: u32, acts: &mut Vec<Act>) {
+        self.counts.opened += 1;
+        let session = &mut self.table[local as usize];
+        session.flags &= !FLAG_OPENING;
+        if let Some(ticket) = session.opener.take() {
+            self.bind(local, *ticket, false, acts);
+        }
+    }
+
+    fn bind(&self, local: u32, ticket: Ticket, resumed: bool, acts: &mut Vec<Act>) {
+        let session = &self.table[local as usize];
+        let mut data = Vec::with_capacity(33);
+        data.put_u64(session.id);
+        data.extend_from_slice(&session.secret);
+        data.put_u32(session.lease_ms);
+        data.put_u32(self.epoch.0);
+        data.put_u8(u8::from(resumed));
+        let answer = Answer::data(data);
+        if session.flags & FLAG_GATEWAY != 0 {
+            acts.push(Act::Answer(ticket, answer));
+        } else {
+            let bare = session.flags & FLAG_BARE != 0;
+            acts.push(Act::Bind { ticket, bound: self.bound(local), bare, answer });
+        }
+    }
+
+    /// S1, S2: the session is out of both maps before anybody hears of its end.
+    fn end(&mut self, local: u32, why: Ended, acts: &mut Vec<Act>) {
+        let bound = self.bound(local);
+        let session = &mut self.table[local as usize];
+        assert!(session.is_live(), "ended once");
+        let everywhere = session.flags & FLAG_LOCK == 0;
+        session.flags |= FLAG_ENDING;
+        session.unswept = if everywhere { self.shards as u16 } else { 1 };
+        session.info = None;
+        self.leased -= usize::from(session.lease_ms != 0);
+        let node = session.node;
+        self.by_id.remove(&bound.session.0);
+        if self.by_node.get(&node) == Some(&local) {
+            self.by_node.remove(&node);
+        }
+        self.counts.ended[why as usize - 1] += 1;
+        acts.push(Act::End { bound, everywhere });
+        let session = &mut self.table[local as usize];
+        let bare = session.flags & FLAG_BARE != 0;
+        if let Some(ticket) = session.opener.take() {
+            acts.push(Act::Answer(*ticket, Answer::plain(status::NOSESSION)));
+        }
+        if let Some(to) = session.conn.take() {
+            acts.push(Act::Push {
+                to,
+                code: push::SESSION_ENDED,
+                session: bound.session,
+                reason: why as u8,
+                close: bare && why != Ended::Closed,
+            });
+        }
+    }
+
+    fn bound(&self, local: u32) -> Bound {
+        let session = SessionId(self.table[local as usize].id);
+        Bound { handle: Handle::new(self.home, local), session }
+    }
+
+    fn put_record(&self, now: Moment, local: u32, out: &mut Vec<u8>) {
+        let session = &self.table[local as usize];
+        let left = if session.lease_ms == 0 {
+            0
+        } else {
+            session.deadline.since(now).as_ms_ceil().min(u64::from(u32::MAX)) as u32
+        };
+        let away = session.conn.is_none() && session.flags & (FLAG_GATEWAY | FLAG_LOCK) == 0;
+        let bare = session.flags & FLAG_BARE != 0;
+        let ending = session.flags & FLAG_ENDING != 0;
+        out.put_u64(session.id);
+        out.put_u64(session.node);
+        out.put_u32(session.lease_ms);
+        out.put_u32(left);
+        out.put_u64(0);
+        out.put_u8(
+            if away { RECORD_AWAY } else { 0 }
+                | if bare { RECORD_BARE } else { 0 }
+                | if ending { RECORD_ENDING } else { 0 },
+        );
+        match &session.info {
+            Some(info) if session.flags & FLAG_LOCK == 0 => out.extend_from_slice(info),
+            _ => out.extend_from_slice(EMPTY_INFO),
+        }
+    }
+}
+
+/// Where the name count stands in a session record.
+pub const RECORD_NAMES_AT: usize = 24;
+
+/// An empty address and no metadata.
+pub const EMPTY_INFO: &[u8] = &[0, 0, 0];
+
+/// What a shard's sessions start with.
+#[derive(Clone, Debug)]
+pub struct SessionStart {
+    /// Lease time at the start.
+    pub now: Moment,
+    /// What the state directory already allows for.
+    pub lease_allowed: Span,
+    /// How many there may be.
+    pub sessions_max: usize,
+    /// The secret keys of the hash maps.
+    pub keys: KeyedState,
+}

@@ -1,0 +1,462 @@
+//! One shard of the coordinator: bytes of connections and mail of other shards in, bytes and mail
+//! out, once a turn.
+//!
+//! The driver hands over everything that arrived (`received`, `mail`, ...) and then calls `turn`.
+//! Parsing fills one batch; the batch is hashed, prefetched and executed as a whole; replies stand
+//! in request order. An op on a name of another shard is forwarded and its unit waits
+//! (`pending`), so that replies come back in order though shards answer when they can.
+//!
+//! Invariants:
+//! - H1  A unit is answered exactly once, in the order of its connection's units.
+//! - H2  Ops of one connection on one slot take effect in their order.
+//! - H3  A connection that waits for its session executes nothing until it has it.
+//! - H4  Nothing grows without bound: unparsed bytes stop the reading, unread replies stop the
+//!   parsing, ops on their way to a busy shard stop the parsing.
+//!
+//! Not here: what a name op does (`names`), sessions (`sessions`), bytes to ops (`parse`), the
+//! execution (`execute`), single ops that need more than a status (`serve`), mail (`post`).
+//! Tests: `tests/` of this crate drive whole shards with bytes; `tools/sim` whole processes.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use ringway_core::limits::{CONN_IN_MAX, CONN_OUT_HIGH, FRAME_OPS_MAX};
+use ringway_core::{ConnId, Epoch, Moment, Region, ShardId, Slot, Span};
+use ringway_table::Table;
+
+use crate::access::{Access, Grantee};
+use crate::conn::{Conn, Speech};
+use crate::env::Env;
+use crate::gather::Gathers;
+use crate::keyed::KeyedState;
+use crate::lease_clock::LeaseClock;
+use crate::list::ListJobs;
+use crate::names::Names;
+use crate::paged::Paged;
+use crate::pending::PendingTable;
+use crate::placement::SlotMap;
+use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
+use crate::stats::Stats;
+use crate::turn::Turn;
+
+/// What a shard starts with.
+#[derive(Clone, Debug)]
+pub struct ShardStart {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// Where the slots are.
+    pub map: SlotMap,
+    /// This life of the service.
+    pub epoch: Epoch,
+    /// The bounds of leases.
+    pub rules: LeaseRules,
+    /// The longest lease that the state directory already allows for.
+    pub lease_allowed: Span,
+    /// Sessions that may have their home here.
+    pub sessions_max: usize,
+    /// When grants begin: later than now after an unclean stop.
+    pub grants_from: Moment,
+    /// The secret of the process's hash maps.
+    pub keys: [u64; 2],
+    /// The TCP port of each shard's own listener; zero without one.
+    pub own_ports: Vec<u16>,
+    /// The port that all shards share.
+    pub base_port: u16,
+    /// Unix time less the driver's clock, for `TIME`.
+    pub unix_at_zero: Span,
+    /// The address that clients reach this server at, for `CLUSTER SLOTS`.
+    pub host: Vec<u8>,
+}
+
+/// One shard.
+pub struct Shard<R, A> {
+    pub(crate) start: ShardStart,
+    pub(crate) names: Names<R>,
+    pub(crate) sessions: Sessions,
+    pub(crate) access: A,
+    pub(crate) clock: LeaseClock,
+    pub(crate) conns: Paged<Conn>,
+    pub(crate) open_conns: usize,
+    pub(crate) batch: Turn,
+    pub(crate) pendings: PendingTable,
+    pub(crate) acts: Vec<Act>,
+    pub(crate) ready: VecDeque<ConnId>,
+    pub(crate) hungry: Vec<ConnId>,
+    pub(crate) in_flight: Vec<u32>,
+    pub(crate) requests: Vec<Vec<u8>>,
+    pub(crate) scratch: Vec<u8>,
+    pub(crate) mail_out: Vec<u8>,
+    pub(crate) gathers: Gathers,
+    pub(crate) lists: ListJobs,
+    pub(crate) stats: Stats,
+    pub(crate) lease_asked: Span,
+    pub(crate) swept: Vec<crate::handle::Handle>,
+    pub(crate) parked: Vec<crate::execute::Parked>,
+    pub(crate) bare_slot: u16,
+    pub(crate) args: crate::resp::Args,
+    now: Moment,
+    in_turn: bool,
+    planned: Option<Moment>,
+    stopping: bool,
+}
+
+impl<R: Region, A: Access> Shard<R, A> {
+    /// A shard without connections, sessions or names.
+    pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
+        let shards = start.map.shards();
+        let keys = KeyedState::new(start.keys);
+        let sessions = Sessions::new(
+            (start.id, shards),
+            start.epoch,
+            start.rules,
+            SessionStart {
+                now,
+                lease_allowed: start.lease_allowed,
+                sessions_max: start.sessions_max,
+                keys,
+            },
+        );
+        let bare_slot = start.map.run(start.id).0;
+        Self {
+            names: Names::new(table, shards, start.epoch, start.grants_from),
+            sessions,
+            access,
+            clock: LeaseClock::new(now),
+            conns: Paged::default(),
+            open_conns: 0,
+            batch: Turn::default(),
+            pendings: PendingTable::default(),
+            acts: Vec::new(),
+            ready: VecDeque::new(),
+            hungry: Vec::new(),
+            in_flight: alloc::vec![0; shards],
+            requests: (0..shards).map(|_| Vec::new()).collect(),
+            scratch: Vec::new(),
+            mail_out: Vec::new(),
+            gathers: Gathers::default(),
+            lists: ListJobs::default(),
+            stats: Stats::default(),
+            lease_asked: start.lease_allowed,
+            swept: Vec::new(),
+            parked: Vec::new(),
+            bare_slot,
+            args: crate::resp::Args::new(),
+            start,
+            now,
+            in_turn: false,
+            planned: Some(now),
+            stopping: false,
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn opened(&mut self, now: Moment, id: ConnId) {
+        self.begin(now);
+        self.conns.grow_to(id.index as usize + 1);
+        let conn = &mut self.conns[id.index as usize];
+        assert!(!conn.open, "the driver reuses an index only after `closed`");
+        let grantee = (!self.access.required()).then_some(0);
+        *conn = Conn { generation: id.generation, open: true, grantee, ..Conn::default() };
+        self.open_conns += 1;
+        self.stats.accepted += 1;
+    }
+
+    /// Bytes of a connection arrived.
+    pub fn received(&mut self, now: Moment, id: ConnId, bytes: &[u8], env: &mut impl Env) {
+        self.begin(now);
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.closing {
+            return;
+        }
+        let idle = conn.carry.is_empty() && conn.stalled.is_none();
+        if idle && !conn.is_waiting() && !conn.blocked && !conn.ready {
+            let consumed = self.parse(id, bytes, env);
+            if let Some(conn) = self.conn_mut(id).filter(|conn| !conn.closing) {
+                conn.carry.extend_from_slice(&bytes[consumed..]);
+            }
+        } else {
+            conn.carry.extend_from_slice(bytes);
+            self.pump(id, env);
+        }
+        self.check_carry(id, env);
+    }
+
+    /// The client will send nothing more, but may still read: it gets its answers, then the end.
+    pub fn ended(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
+        self.begin(now);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.ended = true;
+            self.check_carry(id, env);
+        }
+    }
+
+    /// A connection is gone; the driver may reuse its index.
+    pub fn closed(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
+        self.begin(now);
+        if self.conn_mut(id).is_none() {
+            return;
+        }
+        // What it asked for before it went still takes effect, in order, before its end does.
+        self.execute(env);
+        let conn = core::mem::take(&mut self.conns[id.index as usize]);
+        self.open_conns -= 1;
+        for pending in conn.queue {
+            if self.pendings.get(pending).missing == 0 {
+                self.pendings.end(pending);
+            }
+        }
+        if let Some(bound) = conn.bound {
+            self.tell_closed(id, bound, env);
+        }
+    }
+
+    /// A connection's reader has caught up.
+    pub fn drained(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
+        self.begin(now);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.blocked = false;
+            self.pump(id, env);
+            self.check_carry(id, env);
+        }
+    }
+
+    /// Executes what the turn brought, and what time brought. Call it once after all inputs.
+    pub fn turn(&mut self, now: Moment, env: &mut impl Env) {
+        self.begin(now);
+        self.execute(env);
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(conn) = self.conn_mut(id) {
+                conn.ready = false;
+                self.pump(id, env);
+                self.check_carry(id, env);
+            }
+        }
+        self.execute(env);
+        let lease_now = self.clock.now();
+        let more_due = self.sessions.expire(lease_now, &mut self.acts);
+        self.settle(env);
+        self.sweep(env);
+        self.step_lists(env);
+        self.feed_hungry(env);
+        self.execute(env);
+        let busy = more_due
+            || self.names.is_sweeping()
+            || !self.ready.is_empty()
+            || self.lists.is_active();
+        if busy {
+            env.again();
+        }
+        self.in_turn = false;
+        self.planned = if busy { Some(now) } else { self.wake_at() };
+    }
+
+    /// When `turn` has to be called at the latest, if nothing arrives.
+    pub fn wake_at(&self) -> Option<Moment> {
+        self.sessions.wake_at().map(|lease| self.clock.real_of(lease))
+    }
+
+    /// A graceful stop has begun: connections close once they have their answers.
+    pub fn stop(&mut self, now: Moment, env: &mut impl Env) {
+        self.begin(now);
+        self.stopping = true;
+        self.execute(env);
+        for index in 0..self.conns.len() {
+            let conn = &mut self.conns[index];
+            if conn.open && conn.queue.is_empty() && !conn.closing {
+                conn.closing = true;
+                env.close(ConnId { index: index as u32, generation: conn.generation });
+            }
+        }
+    }
+
+    /// Whether a stop has nothing left to wait for.
+    pub fn may_stop(&self) -> bool {
+        self.stopping && self.open_conns == 0 && self.pendings.len() == 0
+    }
+
+    /// Counters, for metrics and `SHARD_STATS`.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Names, for metrics.
+    pub const fn names(&self) -> &Names<R> {
+        &self.names
+    }
+
+    /// Sessions, for metrics.
+    pub const fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Connections, for metrics.
+    pub const fn connections(&self) -> usize {
+        self.open_conns
+    }
+
+    /// The moment of this turn.
+    pub(crate) const fn now(&self) -> Moment {
+        self.now
+    }
+
+    pub(crate) const fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    #[inline]
+    pub(crate) const fn id(&self) -> ShardId {
+        self.start.id
+    }
+
+    #[inline]
+    pub(crate) const fn shards(&self) -> usize {
+        self.start.map.shards()
+    }
+
+    /// The first input of a turn moves the clocks; the rest of the turn happens at that moment.
+    #[inline]
+    pub(crate) fn begin(&mut self, now: Moment) {
+        if !self.in_turn {
+            assert!(self.now <= now, "the driver's clock ran backwards");
+            self.in_turn = true;
+            self.now = now;
+            self.clock.turn(now, self.planned);
+            self.stats.turns += 1;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let conn = self.conns.get_mut(id.index as usize)?;
+        (conn.open && conn.generation == id.generation).then_some(conn)
+    }
+
+    /// The identity of a connection, if it needs none or has shown it.
+    #[inline]
+    pub(crate) fn grantee(&self, conn: &Conn) -> Option<&Grantee> {
+        conn.grantee.map(|index| self.access.grantee(index))
+    }
+
+    /// Goes on with bytes that could not be executed when they came.
+    pub(crate) fn pump(&mut self, id: ConnId, env: &mut impl Env) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.is_waiting() || conn.blocked || conn.closing {
+            return;
+        }
+        if let Some(stalled) = conn.stalled.take() {
+            self.resume_frame(id, *stalled, env);
+        }
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.is_waiting() || conn.blocked || conn.stalled.is_some() || conn.ready {
+            return;
+        }
+        let mut carry = core::mem::take(&mut conn.carry);
+        if carry.is_empty() || carry.len() < conn.need as usize {
+            conn.carry = carry;
+            return;
+        }
+        let consumed = self.parse(id, &carry, env);
+        let Some(conn) = self.conn_mut(id) else { return };
+        debug_assert!(conn.carry.is_empty(), "nothing arrives while we parse");
+        if consumed == carry.len() || conn.closing {
+            return;
+        }
+        carry.drain(..consumed);
+        conn.carry = carry;
+    }
+
+    /// H4: a connection with much to execute is not read until it has little.
+    fn check_carry(&mut self, id: ConnId, env: &mut impl Env) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        let held = conn.carry.len() + conn.stalled.as_ref().map_or(0, |s| s.bytes.len());
+        if !conn.paused && held > CONN_IN_MAX / 2 {
+            conn.paused = true;
+            env.pause(id);
+        } else if conn.paused && held <= CONN_IN_MAX / 4 && !conn.blocked {
+            conn.paused = false;
+            env.resume(id);
+        }
+        let Some(conn) = self.conn_mut(id).filter(|conn| conn.ended && !conn.closing) else {
+            return;
+        };
+        // What is left in `carry` after this is the beginning of something that never ends.
+        if !(conn.is_waiting() || conn.blocked || conn.ready || conn.stalled.is_some()) {
+            self.close(id, env);
+        }
+    }
+
+    /// H4: whether the connection may start another unit now. If not, it is woken when it may.
+    pub(crate) fn may_start(&mut self, id: ConnId, env: &mut impl Env) -> bool {
+        if env.backlog(id) > CONN_OUT_HIGH {
+            let conn = &mut self.conns[id.index as usize];
+            conn.blocked = true;
+            conn.paused = true;
+            env.pause(id);
+            self.stats.blocked_readers += 1;
+            return false;
+        }
+        let crowded = self.in_flight.iter().any(|ops| *ops > FORWARD_OPS_MAX);
+        if crowded || self.conns[id.index as usize].queue.len() >= UNITS_PER_CONN_MAX {
+            self.conns[id.index as usize].blocked = true;
+            self.hungry.push(id);
+            self.stats.waits_for_shards += 1;
+            return false;
+        }
+        true
+    }
+
+    /// Connections that waited for other shards go on when those have caught up.
+    fn feed_hungry(&mut self, env: &mut impl Env) {
+        if self.hungry.is_empty() || self.in_flight.iter().any(|ops| *ops > FORWARD_OPS_MAX / 2) {
+            return;
+        }
+        for id in core::mem::take(&mut self.hungry) {
+            if let Some(conn) = self.conn_mut(id) {
+                conn.blocked = false;
+                self.pump(id, env);
+                self.check_carry(id, env);
+            }
+        }
+    }
+
+    /// Puts a connection on the list of those with unparsed bytes.
+    pub(crate) fn later(&mut self, id: ConnId) {
+        if let Some(conn) = self.conn_mut(id)
+            && !conn.ready
+        {
+            conn.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Closes a connection once its replies are out.
+    pub(crate) fn close(&mut self, id: ConnId, env: &mut impl Env) {
+        if let Some(conn) = self.conn_mut(id) {
+            conn.closing = true;
+            conn.carry = Vec::new();
+            conn.stalled = None;
+            if conn.queue.is_empty() {
+                self.execute(env);
+                env.close(id);
+            }
+        }
+    }
+
+    /// The next slot for a session that has no node: spread, so that no slot runs out early.
+    pub(crate) fn next_bare_slot(&mut self) -> Slot {
+        let (first, last) = self.start.map.run(self.start.id);
+        self.bare_slot = if self.bare_slot >= last { first } else { self.bare_slot + 1 };
+        Slot::from_bits(self.bare_slot)
+    }
+
+    /// How a connection speaks.
+    pub(crate) fn speech(&self, id: ConnId) -> Speech {
+        self.conns[id.index as usize].speech
+    }
+}
+
+/// Ops on their way to one other shard before connections have to wait.
+pub const FORWARD_OPS_MAX: u32 = 4 * FRAME_OPS_MAX as u32;
+/// Units of one connection that may wait for other shards.
+pub const UNITS_PER_CONN_MAX: usize = 1024;

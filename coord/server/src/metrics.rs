@@ -1,0 +1,590 @@
+//! What a shard counts, and how others read it without being noticed.
+//!
+//! One thread writes (the shard), any thread reads. Every number is a relaxed atomic that its
+//! writer loads and stores: no locked instruction on the hot path, and a reader sees numbers that
+//! are each true at some recent moment, though not all at the same one.
+//!
+//! Invariants:
+//! - M1  Only the shard that owns a [`ShardMetrics`] writes to it.
+//! - M2  A counter never goes back; a peak only grows; a gauge is what it was last set to.
+//!
+//! Bounds: constant time and no allocation to count; about 4 KiB a shard, computed at compile time.
+//! Not here: who asks for the numbers (`admin.rs`), when they are counted (`pump.rs`).
+//! Tests: below.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use ringway_coord_proto::wire::{op, status};
+use serde::{Deserialize, Serialize};
+
+use crate::admin::Health;
+
+/// Buckets of a latency histogram: below 256 ns, then doubling, the last without an upper bound.
+pub const BUCKETS: usize = 24;
+/// The upper bound of the first bucket, as a power of two of nanoseconds.
+const BUCKET_FIRST_LOG2: u32 = 8;
+/// Refusals that are told apart; see [`refusal`].
+const REFUSALS: usize = 32;
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds; only the owner may. Not a locked add: there is no second writer to lose.
+    #[inline]
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    /// Sets; only the owner may.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Raises to `value` if that is larger; only the owner may.
+    #[inline]
+    pub fn raise(&self, value: u64) {
+        if value > self.0.load(Ordering::Relaxed) {
+            self.0.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// The number as of some recent moment.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How two shards' numbers become one, and what Prometheus is told they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Peak,
+}
+
+/// Declares every plain number once: its place in the shard, in the snapshot, and in `/metrics`.
+macro_rules! numbers {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident,)+) => {
+        /// The numbers of one shard, written by it alone.
+        #[derive(Debug, Default)]
+        #[repr(align(128))]
+        pub struct ShardMetrics {
+            $($(#[doc = $doc])+ pub $name: Count,)+
+            refused: [Count; REFUSALS],
+            verbs: [VerbMetrics; Verb::ALL.len()],
+        }
+
+        /// What one shard's numbers were at some recent moment.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct ShardView {
+            /// The shard.
+            pub shard: u32,
+            /// The core that its thread is pinned to; absent if it is not.
+            pub core: Option<u32>,
+            $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Operations refused, by the name of their status.
+            pub refused: BTreeMap<String, u64>,
+            /// Operations done and how long they took, by verb; absent if there were none.
+            pub verbs: BTreeMap<String, VerbView>,
+        }
+
+        impl ShardMetrics {
+            /// The numbers as they are now.
+            pub fn snapshot(&self, shard: u32, core: Option<u32>) -> ShardView {
+                ShardView {
+                    shard,
+                    core,
+                    $($name: self.$name.get(),)+
+                    refused: self.refused(),
+                    verbs: self.verbs(),
+                }
+            }
+        }
+
+        impl ShardView {
+            /// Adds another shard's numbers to these: counters and gauges add up, of peaks the
+            /// larger one stays.
+            pub fn merge(&mut self, other: &ShardView) {
+                $(self.$name = merged(Kind::$kind, self.$name, other.$name);)+
+                for (status, count) in &other.refused {
+                    *self.refused.entry(status.clone()).or_default() += count;
+                }
+                for (verb, view) in &other.verbs {
+                    self.verbs.entry(verb.clone()).or_default().merge(view);
+                }
+            }
+        }
+
+        /// Name, kind, help and reader of every plain number.
+        const NUMBERS: &[Number] = &[
+            $(Number {
+                name: stringify!($name),
+                kind: Kind::$kind,
+                help: concat!($($doc),+),
+                read: |view| view.$name,
+            },)+
+        ];
+    };
+}
+
+numbers! {
+    /// Slots that the shard owns.
+    slots: Gauge,
+    /// Names with an owner.
+    names: Gauge,
+    /// Sessions whose home is the shard.
+    sessions: Gauge,
+    /// Open client connections.
+    connections: Gauge,
+    /// Connections accepted.
+    connections_accepted: Counter,
+    /// Operations executed, by whatever protocol they came.
+    requests: Counter,
+    /// Turns of the shard's loop.
+    turns: Counter,
+    /// Most operations in one turn.
+    turn_ops_max: Peak,
+    /// Longest turn, without the time spent waiting, in nanoseconds.
+    turn_ns_max: Peak,
+    /// Time spent in turns, without the time spent waiting, in nanoseconds.
+    turn_ns: Counter,
+    /// Operations sent to the shard that owns their slot.
+    forwarded_out: Counter,
+    /// Operations executed for a connection of another shard.
+    forwarded_in: Counter,
+    /// Bytes waiting in the mailboxes to this shard.
+    mailbox_depth: Gauge,
+    /// Receive buffers that hold bytes not yet executed.
+    buffers_in_use: Gauge,
+    /// Bytes received from clients.
+    bytes_in: Counter,
+    /// Bytes sent to clients.
+    bytes_out: Counter,
+    /// Bytes of the object table.
+    table_bytes: Gauge,
+    /// Bytes of everything that the shard allocated, the table included.
+    memory_bytes: Gauge,
+    /// Sessions ended because their lease ran out.
+    expired_sessions: Counter,
+    /// Names released because their session had ended.
+    swept_names: Counter,
+}
+
+fn merged(kind: Kind, mine: u64, theirs: u64) -> u64 {
+    match kind {
+        Kind::Counter | Kind::Gauge => mine.saturating_add(theirs),
+        Kind::Peak => mine.max(theirs),
+    }
+}
+
+/// What a client can ask for. RESP commands count under the verb that they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verb {
+    /// Who owns a name; `GET`.
+    Query,
+    /// Claim a name; `SET NX`.
+    Register,
+    /// Give a name back; `DEL`, the unlock scripts.
+    Release,
+    /// Open or resume a session.
+    Open,
+    /// Renew a lease; `PEXPIRE`.
+    Renew,
+    /// End a session.
+    Close,
+    /// Add a sending connection.
+    Attach,
+    /// One session, or a page of them.
+    Sessions,
+    /// End a session for an operator.
+    Kill,
+    /// A page of names.
+    List,
+    /// Echo.
+    Ping,
+    /// Everything about the server itself: map, counters, `INFO`, `COMMAND`, `AUTH`.
+    Server,
+}
+
+impl Verb {
+    /// All of them, by their number.
+    pub const ALL: [Verb; 12] = [
+        Verb::Query,
+        Verb::Register,
+        Verb::Release,
+        Verb::Open,
+        Verb::Renew,
+        Verb::Close,
+        Verb::Attach,
+        Verb::Sessions,
+        Verb::Kill,
+        Verb::List,
+        Verb::Ping,
+        Verb::Server,
+    ];
+
+    /// The word for it, in JSON and as a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verb::Query => "query",
+            Verb::Register => "register",
+            Verb::Release => "release",
+            Verb::Open => "open",
+            Verb::Renew => "renew",
+            Verb::Close => "close",
+            Verb::Attach => "attach",
+            Verb::Sessions => "sessions",
+            Verb::Kill => "kill",
+            Verb::List => "list",
+            Verb::Ping => "ping",
+            Verb::Server => "server",
+        }
+    }
+
+    /// The verb of a native op code; an unknown one counts as `server`.
+    pub const fn of_op(code: u8) -> Verb {
+        match code {
+            op::QUERY => Verb::Query,
+            op::REGISTER => Verb::Register,
+            op::RELEASE => Verb::Release,
+            op::OPEN => Verb::Open,
+            op::RENEW => Verb::Renew,
+            op::CLOSE => Verb::Close,
+            op::ATTACH => Verb::Attach,
+            op::SESSION | op::NODE | op::SESSIONS => Verb::Sessions,
+            op::KILL => Verb::Kill,
+            op::LIST => Verb::List,
+            op::PING => Verb::Ping,
+            _ => Verb::Server,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct VerbMetrics {
+    latency_ns_sum: Count,
+    buckets: [Count; BUCKETS],
+}
+
+const _: () = assert!(size_of::<ShardMetrics>() <= 4096, "the header says so");
+
+impl ShardMetrics {
+    /// Counts `ops` operations of a verb, each of which took `latency_ns` from its arrival to its
+    /// reply. Operations of one turn share a latency, so a batch costs one call.
+    #[inline]
+    pub fn verb_done(&self, verb: Verb, ops: u64, latency_ns: u64) {
+        let metrics = &self.verbs[verb as usize];
+        metrics.latency_ns_sum.add(latency_ns.wrapping_mul(ops));
+        metrics.buckets[bucket_of(latency_ns)].add(ops);
+    }
+
+    /// Counts `ops` operations that were answered with this status instead of being done.
+    #[inline]
+    pub fn refused_with(&self, status: u8, ops: u64) {
+        self.refused[refusal(status)].add(ops);
+    }
+
+    fn refused(&self) -> BTreeMap<String, u64> {
+        let errors = 0xC0..0xC0 + (REFUSALS as u8 - 2);
+        let refusals = errors.chain([status::HELD, status::STARTING]);
+        let counted = refusals.filter_map(|status| {
+            let count = self.refused[refusal(status)].get();
+            (count > 0).then(|| (status::name(status).to_owned(), count))
+        });
+        counted.collect()
+    }
+
+    fn verbs(&self) -> BTreeMap<String, VerbView> {
+        let done = Verb::ALL.into_iter().filter_map(|verb| {
+            let metrics = &self.verbs[verb as usize];
+            let buckets: Vec<u64> = metrics.buckets.iter().map(Count::get).collect();
+            let count: u64 = buckets.iter().sum();
+            let latency_ns_sum = metrics.latency_ns_sum.get();
+            let view = VerbView { count, latency_ns_sum, buckets };
+            (count > 0).then(|| (verb.name().to_owned(), view))
+        });
+        done.collect()
+    }
+}
+
+/// Where a refusal is counted: errors in their order, those without a name yet together, and the
+/// two refusals that carry more than a status.
+#[inline]
+fn refusal(status: u8) -> usize {
+    match status {
+        status::HELD => REFUSALS - 2,
+        status::STARTING => REFUSALS - 1,
+        error => usize::from(error.saturating_sub(0xC0)).min(REFUSALS - 3),
+    }
+}
+
+/// The bucket of a latency.
+#[inline]
+fn bucket_of(latency_ns: u64) -> usize {
+    let log2 = u64::BITS - (latency_ns >> BUCKET_FIRST_LOG2).leading_zeros();
+    (log2 as usize).min(BUCKETS - 1)
+}
+
+/// The first latency that lies above a bucket.
+fn bucket_end_ns(bucket: usize) -> u64 {
+    1 << (BUCKET_FIRST_LOG2 as usize + bucket)
+}
+
+/// What one verb did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerbView {
+    /// Operations.
+    pub count: u64,
+    /// The sum of their latencies, in nanoseconds.
+    pub latency_ns_sum: u64,
+    /// How many took how long: below 256 ns, then doubling; the last without an upper bound.
+    pub buckets: Vec<u64>,
+}
+
+impl VerbView {
+    /// The latency below which `per_mille` of the operations stayed, in nanoseconds: interpolated
+    /// within its bucket, so good to a factor of two. Zero if there were no operations.
+    pub fn quantile_ns(&self, per_mille: u64) -> u64 {
+        let wanted = (self.count * per_mille).div_ceil(1000).max(1);
+        let mut below = 0;
+        for (bucket, &count) in self.buckets.iter().enumerate() {
+            if below + count >= wanted {
+                let start = if bucket == 0 { 0 } else { bucket_end_ns(bucket - 1) };
+                let width = u128::from(bucket_end_ns(bucket) - start);
+                let part = width * u128::from(wanted - below) / u128::from(count.max(1));
+                return start + part as u64;
+            }
+            below += count;
+        }
+        0
+    }
+
+    /// What was added since `earlier`, an older view of the same verb.
+    pub fn since(&self, earlier: &VerbView) -> VerbView {
+        let older = |bucket| earlier.buckets.get(bucket).copied().unwrap_or(0);
+        let buckets = self.buckets.iter().enumerate();
+        VerbView {
+            count: self.count.saturating_sub(earlier.count),
+            latency_ns_sum: self.latency_ns_sum.saturating_sub(earlier.latency_ns_sum),
+            buckets: buckets.map(|(at, count)| count.saturating_sub(older(at))).collect(),
+        }
+    }
+
+    fn merge(&mut self, other: &VerbView) {
+        self.count += other.count;
+        self.latency_ns_sum = self.latency_ns_sum.saturating_add(other.latency_ns_sum);
+        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
+        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
+            *mine += theirs;
+        }
+    }
+}
+
+struct Number {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    read: fn(&ShardView) -> u64,
+}
+
+/// Everything as Prometheus reads it (the OpenMetrics text format).
+pub fn prometheus_text(health: Health, shards: Vec<ShardView>) -> String {
+    let mut registry = Registry::with_prefix("ringway");
+    registry.register_collector(Box::new(Scrape { health, shards }));
+    let mut text = String::new();
+    let encoded = prometheus_client::encoding::text::encode(&mut text, &registry);
+    encoded.expect("a string takes whatever is written to it");
+    text
+}
+
+#[derive(Debug)]
+struct Scrape {
+    health: Health,
+    shards: Vec<ShardView>,
+}
+
+type Encoded = Result<(), std::fmt::Error>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Encoded {
+        let ready = ConstGauge::new(i64::from(self.health.is_ready()));
+        let help = "1 if names are granted now";
+        ready.encode(encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?)?;
+        self.encode_numbers(&mut encoder)?;
+        self.encode_refusals(&mut encoder)?;
+        self.encode_latencies(&mut encoder)
+    }
+}
+
+impl Scrape {
+    fn encode_numbers(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        for number in NUMBERS {
+            let kind = match number.kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge | Kind::Peak => MetricType::Gauge,
+            };
+            let name = format!("shard_{}", number.name);
+            let help = number.help.trim().trim_end_matches('.');
+            let mut family = encoder.encode_descriptor(&name, help, None, kind)?;
+            for view in &self.shards {
+                let labels = [("shard", view.shard)];
+                let metric = family.encode_family(&labels)?;
+                match kind {
+                    MetricType::Counter => ConstCounter::new((number.read)(view)).encode(metric)?,
+                    _ => ConstGauge::new((number.read)(view)).encode(metric)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_refusals(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let help = "Operations refused, by status";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("shard_refused", help, None, kind)?;
+        for view in &self.shards {
+            for (status, count) in &view.refused {
+                let labels = [("shard", view.shard.to_string()), ("status", status.clone())];
+                ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_latencies(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let help = "From the arrival of an operation to its reply";
+        let unit = Some(&Unit::Seconds);
+        let kind = MetricType::Histogram;
+        let mut family = encoder.encode_descriptor("shard_latency", help, unit, kind)?;
+        for view in &self.shards {
+            for (verb, done) in &view.verbs {
+                let labels = [("shard", view.shard.to_string()), ("verb", verb.clone())];
+                let ends = (0..).map(|bucket| match bucket + 1 {
+                    BUCKETS => f64::INFINITY,
+                    _ => bucket_end_ns(bucket) as f64 / 1e9,
+                });
+                let buckets: Vec<(f64, u64)> = ends.zip(done.buckets.iter().copied()).collect();
+                let sum = done.latency_ns_sum as f64 / 1e9;
+                let mut metric = family.encode_family(&labels)?;
+                metric.encode_histogram::<NoLabelSet>(sum, done.count, &buckets, None)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A latency lies in the bucket whose bounds enclose it, at every power of two and beside it.
+    #[test]
+    fn buckets_enclose_their_latencies() {
+        assert_eq!(bucket_of(0), 0);
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        for bucket in 0..BUCKETS - 1 {
+            assert_eq!(bucket_of(bucket_end_ns(bucket) - 1), bucket);
+            assert_eq!(bucket_of(bucket_end_ns(bucket)), bucket + 1);
+        }
+    }
+
+    /// What two shards counted adds up, verb by verb, and the longest turn of either is kept.
+    #[test]
+    fn shards_merge() {
+        let (one, two) = (ShardMetrics::default(), ShardMetrics::default());
+        one.requests.add(3);
+        two.requests.add(4);
+        one.turn_ns_max.raise(900);
+        two.turn_ns_max.raise(100);
+        two.turn_ns_max.raise(50);
+        one.verb_done(Verb::Query, 10, 1_000);
+        two.verb_done(Verb::Query, 5, 2_000_000_000_000);
+        two.verb_done(Verb::Kill, 1, 1);
+        one.refused_with(status::HELD, 1);
+        two.refused_with(status::HELD, 1);
+        two.refused_with(status::FULL, 1);
+        let mut view = one.snapshot(0, Some(2));
+        view.merge(&two.snapshot(1, None));
+        assert_eq!((view.requests, view.turn_ns_max), (7, 900));
+        assert_eq!(view.verbs["query"].count, 15);
+        assert_eq!(view.verbs["query"].buckets[BUCKETS - 1], 5);
+        assert_eq!(view.verbs["kill"].count, 1);
+        assert!(!view.verbs.contains_key("open"), "silence is not a row");
+        assert_eq!(view.refused["HELD"], 2);
+        assert_eq!(view.refused["FULL"], 1);
+    }
+
+    /// Every refusal of the protocol has a slot of its own: none is counted under another's name.
+    #[test]
+    fn refusals_do_not_collide() {
+        for status in (0xC0..=0xFFu8).chain([status::HELD, status::STARTING]) {
+            let name = status::name(status);
+            if name == "UNKNOWN_STATUS" {
+                continue;
+            }
+            let metrics = ShardMetrics::default();
+            metrics.refused_with(status, 1);
+            let view = metrics.snapshot(0, None);
+            let found: Vec<_> = view.refused.keys().map(String::as_str).collect();
+            assert_eq!(found, [name], "{status:#x}");
+        }
+    }
+
+    /// A quantile lies in the right bucket, and grows with the share asked for.
+    #[test]
+    fn quantiles_follow_the_buckets() {
+        let metrics = ShardMetrics::default();
+        assert_eq!(VerbView::default().quantile_ns(500), 0);
+        metrics.verb_done(Verb::Query, 990, 300);
+        metrics.verb_done(Verb::Query, 10, 100_000);
+        let view = metrics.snapshot(0, None).verbs.remove("query").expect("counted");
+        assert!((256..=512).contains(&view.quantile_ns(500)));
+        assert!((256..=512).contains(&view.quantile_ns(990)));
+        assert!((65_536..=131_072).contains(&view.quantile_ns(999)));
+        let before = view.clone();
+        metrics.verb_done(Verb::Query, 1, 100_000);
+        let view = metrics.snapshot(0, None).verbs.remove("query").expect("counted");
+        assert_eq!(view.since(&before).count, 1);
+        assert!(view.since(&before).quantile_ns(500) >= 65_536);
+    }
+
+    /// The text names every number once per shard, with its type, and ends as OpenMetrics asks.
+    #[test]
+    fn prometheus_reads_it() {
+        let metrics = ShardMetrics::default();
+        metrics.requests.add(12);
+        metrics.verb_done(Verb::Query, 12, 700);
+        metrics.refused_with(status::HELD, 1);
+        let shards = vec![metrics.snapshot(0, None), ShardMetrics::default().snapshot(1, None)];
+        let text = prometheus_text(Health::Ready, shards);
+        let bucket = "ringway_shard_latency_seconds_bucket";
+        let at = |le: &str| format!("{bucket}{{le=\"{le}\",shard=\"0\",verb=\"query\"}} 12");
+        let (microsecond, all) = (at("0.000001024"), at("+Inf"));
+        for line in [
+            "# TYPE ringway_ready gauge",
+            "ringway_ready 1",
+            "# TYPE ringway_shard_requests counter",
+            "ringway_shard_requests_total{shard=\"0\"} 12",
+            "ringway_shard_requests_total{shard=\"1\"} 0",
+            "ringway_shard_refused_total{shard=\"0\",status=\"HELD\"} 1",
+            "ringway_shard_latency_seconds_count{shard=\"0\",verb=\"query\"} 12",
+            &microsecond,
+            &all,
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no line {line:?} in\n{text}");
+        }
+    }
+}

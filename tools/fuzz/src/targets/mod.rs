@@ -1,0 +1,5 @@
+//! The targets, a file per part of the product.
+
+pub mod native;
+pub mod resp;
+pub mod table;

@@ -1,0 +1,229 @@
+//! A native client in a few lines: builds frames, reads replies, checks the framing on the way.
+
+use ringway_coord_proto::access::Access;
+use ringway_coord_proto::wire::{
+    self, FrameHeader, FrameWriter, KIND_PUSH, KIND_REPLY, KIND_REQUEST, PREFACE_BYTES, Preface,
+    Reply, next_op, next_reply, op, push, put_op, status,
+};
+use ringway_core::wire::Put;
+use ringway_core::{SessionId, Token};
+
+use crate::process::{Link, Process};
+
+/// One reply, owned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Got {
+    /// A status.
+    Plain(u8),
+    /// A status with an owner.
+    Owner(u8, SessionId, Token),
+    /// A status with bytes.
+    Data(u8, Vec<u8>),
+}
+
+impl Got {
+    /// The status.
+    pub fn status(&self) -> u8 {
+        match self {
+            Got::Plain(status) | Got::Owner(status, ..) | Got::Data(status, _) => *status,
+        }
+    }
+
+    /// The status in words, with the token of an owner.
+    pub fn words(&self) -> String {
+        match self {
+            Got::Owner(_, _, token) => {
+                format!("{} {}", status::name(self.status()), token.sequence())
+            }
+            _ => status::name(self.status()).to_owned(),
+        }
+    }
+}
+
+/// A client on one connection.
+pub struct Native {
+    /// Its connection.
+    pub link: Link,
+    sequence: u64,
+    answered: u64,
+    received: Vec<u8>,
+    preface: bool,
+    /// Replies that have come, in order, a frame each.
+    pub frames: Vec<Vec<Got>>,
+    /// Notices that have come: code, session, reason.
+    pub notices: Vec<(u8, SessionId, u8)>,
+}
+
+impl Native {
+    /// Connects to a shard and sends the preface.
+    pub fn connect<A: Access>(process: &mut Process<A>, shard: usize) -> Native {
+        let link = process.connect(shard);
+        process.send(link, &Preface::OURS.encode());
+        Native {
+            link,
+            sequence: 0,
+            answered: 0,
+            received: Vec::new(),
+            preface: false,
+            frames: Vec::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// Sends a frame of ops: code, flags, body.
+    pub fn send<A: Access>(&mut self, process: &mut Process<A>, ops: &[(u8, u8, Vec<u8>)]) {
+        process.send(self.link, &self.frame(ops));
+    }
+
+    /// A frame of ops, as bytes.
+    pub fn frame(&mut self, ops: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
+        self.sequence += 1;
+        let mut out = Vec::new();
+        let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, self.sequence);
+        for (code, flags, body) in ops {
+            put_op(&mut out, *code, *flags, body);
+            frame.add(1);
+        }
+        frame.finish(&mut out);
+        out
+    }
+
+    /// Takes what has arrived.
+    pub fn receive<A: Access>(&mut self, process: &mut Process<A>) {
+        let bytes = process.take(self.link);
+        self.received.extend_from_slice(&bytes);
+        if !self.preface && self.received.len() >= PREFACE_BYTES {
+            let theirs = self.received[..PREFACE_BYTES].try_into().expect("16 bytes");
+            assert!(Preface::parse(&theirs).is_some(), "the server's preface");
+            self.received.drain(..PREFACE_BYTES);
+            self.preface = true;
+        }
+        while self.preface {
+            let Some(header) = FrameHeader::parse(&self.received).expect("valid") else { break };
+            if self.received.len() < header.len {
+                break;
+            }
+            let body: Vec<u8> = self.received.drain(..header.len).skip(16).collect();
+            match header.kind {
+                KIND_REPLY => self.take_reply(&header, &body),
+                KIND_PUSH => self.take_push(&body),
+                kind => panic!("a server never sends kind {kind}"),
+            }
+        }
+    }
+
+    /// Sends a frame, lets the process come to rest, and gives back the replies.
+    pub fn ask<A: Access>(
+        &mut self,
+        process: &mut Process<A>,
+        ops: &[(u8, u8, Vec<u8>)],
+    ) -> Vec<Got> {
+        self.send(process, ops);
+        process.settle();
+        self.receive(process);
+        assert_eq!(self.answered, self.sequence, "every frame is answered");
+        self.frames.pop().expect("the last frame's replies")
+    }
+
+    /// Whether all frames have been answered.
+    pub fn is_answered(&self) -> bool {
+        self.answered == self.sequence
+    }
+
+    fn take_reply(&mut self, header: &FrameHeader, body: &[u8]) {
+        self.answered += 1;
+        assert_eq!(header.sequence, self.answered, "frames are answered in order");
+        let mut rest = body;
+        let mut got = Vec::new();
+        for _ in 0..header.count {
+            got.push(match next_reply(&mut rest).expect("as many replies as counted") {
+                Reply::Plain(status) => Got::Plain(status),
+                Reply::Owner { status, session, token } => Got::Owner(status, session, token),
+                Reply::Data(status, bytes) => Got::Data(status, bytes.to_vec()),
+            });
+        }
+        assert!(rest.is_empty(), "nothing behind the last reply");
+        self.frames.push(got);
+    }
+
+    fn take_push(&mut self, body: &[u8]) {
+        let mut rest = body;
+        while let Some(notice) = next_op(&mut rest) {
+            let session = notice.body.first_chunk().map_or(0, |id| u64::from_le_bytes(*id));
+            let reason = match notice.code {
+                push::SESSION_ENDED => notice.body[8],
+                _ => 0,
+            };
+            self.notices.push((notice.code, SessionId(session), reason));
+        }
+    }
+}
+
+/// `QUERY name`.
+pub fn query(name: &str) -> (u8, u8, Vec<u8>) {
+    (op::QUERY, 0, name.into())
+}
+
+/// `REGISTER name`.
+pub fn register(name: &str) -> (u8, u8, Vec<u8>) {
+    (op::REGISTER, 0, name.into())
+}
+
+/// `RELEASE name`.
+pub fn release(name: &str) -> (u8, u8, Vec<u8>) {
+    (op::RELEASE, 0, name.into())
+}
+
+/// `RELEASE name` under a token.
+pub fn release_if(name: &str, token: Token) -> (u8, u8, Vec<u8>) {
+    let mut body = token.0.to_le_bytes().to_vec();
+    body.extend_from_slice(name.as_bytes());
+    (op::RELEASE, op::RELEASE_TOKEN, body)
+}
+
+/// `OPEN`, with a secret to resume.
+pub fn open(flags: u8, node: u64, lease_ms: u32, secret: Option<[u8; 16]>) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    body.put_u64(node);
+    body.put_u32(lease_ms);
+    body.extend_from_slice(&secret.unwrap_or_default());
+    body.put_short_bytes(b"10.0.0.1:99");
+    body.put_long_bytes(b"meta");
+    let resume = if secret.is_some() { op::OPEN_RESUME } else { 0 };
+    (op::OPEN, flags | resume, body)
+}
+
+/// An op whose body is a session and its secret.
+pub fn with_secret(code: u8, session: SessionId, secret: [u8; 16]) -> (u8, u8, Vec<u8>) {
+    let mut body = session.0.to_le_bytes().to_vec();
+    body.extend_from_slice(&secret);
+    (code, 0, body)
+}
+
+/// What OPEN answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The session.
+    pub session: SessionId,
+    /// Its secret.
+    pub secret: [u8; 16],
+    /// Its lease.
+    pub lease_ms: u32,
+    /// Whether it was resumed.
+    pub resumed: bool,
+}
+
+/// Reads what OPEN answered.
+///
+/// # Panics
+/// If it is not that.
+pub fn opened(got: &Got) -> Opened {
+    let Got::Data(wire::status::DATA, data) = got else { panic!("OPEN answered {got:?}") };
+    let mut reader = ringway_core::wire::Reader::new(data);
+    let session = SessionId(reader.u64().expect("session"));
+    let secret = reader.array().expect("secret");
+    let lease_ms = reader.u32().expect("lease");
+    reader.u32().expect("epoch");
+    let resumed = reader.u8().expect("resumed") != 0;
+    Opened { session, secret, lease_ms, resumed }
+}
