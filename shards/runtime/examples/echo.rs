@@ -2,7 +2,8 @@
 //! third argument names a feature of the kernel to do without, to see what that is worth.
 //!
 //! The load is one thread with 64 connections and 64 bytes a message; it writes `depth` messages
-//! to each connection, then reads the echo of each. It prints messages per second, and the CPU time of the shards per message.
+//! to each connection, then reads the echo of each. It prints messages per second, and the CPU
+//! time of the shards per message.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -193,18 +193,51 @@ fn a_stop_is_orderly() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-/// A stop does not wait for ever for who does not read.
+/// A stop does not wait for ever for who does not read, nor does it spin meanwhile; with quiet
+/// sends and without.
 #[test]
 fn a_stop_has_a_deadline() {
-    let server = Server::start(RuntimeConfig { drain: Span::from_ms(50), ..config(1) });
-    let client = server.connect();
-    let mut writer = client.try_clone().unwrap();
-    let thread = std::thread::spawn(move || while writer.write_all(&[1; 65_536]).is_ok() {});
-    until("it is paused", || read(&server.seen.paused) >= 1);
-    server.running.stop();
-    server.running.join().unwrap();
-    drop(client);
-    thread.join().unwrap();
+    for mask in [ProbeMask::default(), ProbeMask::default().without(Feature::QuietSend)] {
+        let drain = Span::from_ms(50);
+        let server = Server::start(RuntimeConfig { drain, probe_mask: mask, ..config(1) });
+        let client = server.connect();
+        let mut writer = client.try_clone().unwrap();
+        let thread = std::thread::spawn(move || while writer.write_all(&[1; 65_536]).is_ok() {});
+        until("it is paused", || read(&server.seen.paused) >= 1);
+        let counters = server.running.counters()[0].clone();
+        let before = counters.turns.get();
+        server.running.stop();
+        server.running.join().unwrap();
+        let turned = counters.turns.get() - before;
+        assert!(turned < 200, "{turned} turns during the drain");
+        drop(client);
+        thread.join().unwrap();
+    }
+}
+
+/// Who does not read can be thrown out, although a send waits for it: the socket is really closed.
+/// With quiet sends and without.
+#[test]
+fn a_stuck_reader_can_be_thrown_out() {
+    for mask in [ProbeMask::default(), ProbeMask::default().without(Feature::QuietSend)] {
+        let mut server = Server::start(RuntimeConfig { probe_mask: mask, ..config(1) });
+        let client = server.connect();
+        let mut writer = client.try_clone().unwrap();
+        let thread = std::thread::spawn(move || while writer.write_all(&[1; 65_536]).is_ok() {});
+        let all = |server: &Server| server.sum(|c| c.receive_bytes.get());
+        let mut before = 0;
+        until("nothing moves any more", || {
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+            let now = all(&server);
+            read(&server.seen.paused) > 0 && std::mem::replace(&mut before, now) == now
+        });
+        let mut control = server.running.take_control().unwrap();
+        control.send(ringway_core::ShardId(0), b"throw out");
+        until("the service was told", || read(&server.seen.closed) == 1);
+        until("its writes fail, although it reads nothing", || thread.is_finished());
+        drop(client);
+        server.stop();
+    }
 }
 
 /// A taken port is one clear message, also when the other one would share it.

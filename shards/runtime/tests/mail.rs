@@ -256,7 +256,8 @@ fn a_shortage_of_descriptors_passes() {
     }
     common::limit_open_files(64);
     let server = common::Server::start(config(1));
-    common::echo(&mut server.connect(), b"before");
+    let mut client = server.connect();
+    common::echo(&mut client, b"before");
     let mut spare = Vec::new();
     while let Ok(file) = std::fs::File::open("/dev/null") {
         spare.push(file);
