@@ -246,7 +246,11 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 Err(status) => Answer::plain(status),
             },
-            op::SHARD_STATS => Answer::data(self.stats_json(env)),
+            op::SHARD_STATS => {
+                let mut json = Vec::new();
+                env.describe(&mut json);
+                Answer::data(json)
+            }
             _ => Answer::plain(status::UNKNOWN_OP),
         };
         Ok(Some(answer))

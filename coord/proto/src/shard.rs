@@ -290,6 +290,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         &self.sessions
     }
 
+    /// Times that the shard's turn came so late that lease time stood still.
+    pub const fn stalls(&self) -> u64 {
+        self.clock.stalls()
+    }
+
     /// Connections, for metrics.
     pub const fn connections(&self) -> usize {
         self.open_conns

@@ -1,14 +1,6 @@
 //! What a shard counts. Plain numbers: the shell publishes them once a turn.
 
-use alloc::format;
-use alloc::vec::Vec;
-
-use ringway_core::Region;
-
-use crate::access::Access;
-use crate::env::Env;
 use crate::op_code;
-use crate::shard::Shard;
 use crate::wire::{op, status};
 
 /// The verbs that are counted one by one. A RESP command counts as the verb that it means.
@@ -108,56 +100,5 @@ impl Refused {
         if let Some(index) = refusal_index(code) {
             self.0[index] += 1;
         }
-    }
-}
-
-impl<R: Region, A: Access> Shard<R, A> {
-    /// `SHARD_STATS`: one JSON object; the shell adds what only it knows.
-    pub(crate) fn stats_json(&self, env: &mut impl Env) -> Vec<u8> {
-        let stats = &self.stats;
-        let (names, sessions) = (self.names.table(), &self.sessions);
-        let bytes = names.bytes();
-        let (first, last) = self.start.map.run(self.id());
-        let counts = sessions.counts();
-        let mut out = format!(
-            "{{\"shard\":{},\"slot_first\":{first},\"slot_last\":{last},\"names\":{},\
-             \"sessions\":{},\"connections\":{},\"turns\":{},\"turn_ops_max\":{},\
-             \"forwarded_out\":{},\"forwarded_in\":{},\"table_bytes\":{},\"session_bytes\":{},\
-             \"sessions_opened\":{},\"sessions_resumed\":{},\"sessions_expired\":{},\
-             \"sessions_replaced\":{},\"sessions_killed\":{},\"sessions_closed\":{},\
-             \"names_swept\":{},\"protocol_errors\":{},\"auth_failures\":{},\
-             \"blocked_readers\":{},\"waits_for_shards\":{},\"pushes_dropped\":{},\
-             \"stalls\":{}",
-            self.id(),
-            names.len(),
-            sessions.len(),
-            self.connections(),
-            stats.turns,
-            stats.turn_ops_max,
-            stats.forwarded_out,
-            stats.forwarded_in,
-            bytes.total(),
-            sessions.bytes() + self.names.mirror_bytes(),
-            counts.opened,
-            counts.resumed,
-            counts.ended[0],
-            counts.ended[1],
-            counts.ended[2],
-            counts.ended[3],
-            stats.swept,
-            stats.protocol_errors,
-            stats.auth_failures,
-            stats.blocked_readers,
-            stats.waits_for_shards,
-            stats.pushes_dropped,
-            self.clock.stalls(),
-        )
-        .into_bytes();
-        for (verb, count) in VERBS.iter().zip(stats.verbs) {
-            out.extend_from_slice(format!(",\"{verb}\":{count}").as_bytes());
-        }
-        env.describe(&mut out);
-        out.push(b'}');
-        out
     }
 }

@@ -165,8 +165,8 @@ numbers! {
     forwarded_in: Counter,
     /// Bytes waiting in the mailboxes to this shard.
     mailbox_depth: Gauge,
-    /// Receive buffers that hold bytes not yet executed.
-    buffers_in_use: Gauge,
+    /// Most receive buffers that held bytes at once.
+    buffers_in_use: Peak,
     /// Bytes received from clients.
     bytes_in: Counter,
     /// Bytes sent to clients.
@@ -179,6 +179,34 @@ numbers! {
     expired_sessions: Counter,
     /// Names released because their session had ended.
     swept_names: Counter,
+    /// Sessions opened.
+    opened_sessions: Counter,
+    /// Sessions taken over by their secret.
+    resumed_sessions: Counter,
+    /// Sessions ended because their node opened another.
+    replaced_sessions: Counter,
+    /// Sessions ended by an operator.
+    killed_sessions: Counter,
+    /// Sessions ended by their client, or with their connection.
+    closed_sessions: Counter,
+    /// Connections closed because their bytes could not be followed.
+    protocol_errors: Counter,
+    /// Authentications that failed.
+    auth_failures: Counter,
+    /// Times a connection was no longer read because it did not read its replies.
+    readers_blocked: Counter,
+    /// Times a connection waited because another shard was behind.
+    waits_for_shards: Counter,
+    /// Notices whose connection was gone.
+    notices_dropped: Counter,
+    /// Turns that came so late that lease time stood still.
+    stalls: Counter,
+    /// Messages taken from mailboxes.
+    mails: Counter,
+    /// Times the shard slept.
+    sleeps: Counter,
+    /// Receives that ended because no buffer was free.
+    buffers_exhausted: Counter,
 }
 
 fn merged(kind: Kind, mine: u64, theirs: u64) -> u64 {

@@ -102,6 +102,24 @@ impl Shared {
         self.leased[shard.index()].store(sessions as u64, Ordering::Relaxed);
     }
 
+    /// A shard's numbers: its own, and those of the reactor under it.
+    pub(crate) fn view(&self, shard: ShardId) -> ShardView {
+        let metrics = &self.metrics[shard.index()];
+        metrics.slots.set(self.slots[shard.index()]);
+        if let Some(counters) = self.counters(shard) {
+            metrics.turn_ns_max.set(counters.turn_ns_max.get());
+            metrics.turn_ns.set(counters.turn_ns.get());
+            metrics.mailbox_depth.set(counters.mail_waiting_now.get());
+            metrics.buffers_in_use.set(counters.buffers_max.get());
+            metrics.bytes_in.set(counters.receive_bytes.get());
+            metrics.bytes_out.set(counters.send_bytes.get());
+            metrics.mails.set(counters.mails.get());
+            metrics.sleeps.set(counters.sleeps.get());
+            metrics.buffers_exhausted.set(counters.buffers_exhausted.get());
+        }
+        metrics.snapshot(shard.index() as u32, self.core(shard).map(|core| core as u32))
+    }
+
     fn anybody_leased(&self) -> bool {
         self.leased.iter().any(|sessions| sessions.load(Ordering::Relaxed) > 0)
     }
@@ -109,20 +127,7 @@ impl Shared {
 
 impl NodeView for Shared {
     fn shards(&self) -> Vec<ShardView> {
-        let shards = self.metrics.iter().enumerate().map(|(index, metrics)| {
-            let shard = ShardId(index as u8);
-            metrics.slots.set(self.slots[index]);
-            if let Some(counters) = self.counters(shard) {
-                metrics.turn_ns_max.set(counters.turn_ns_max.get());
-                metrics.turn_ns.set(counters.turn_ns.get());
-                metrics.mailbox_depth.set(counters.mail_waiting_now.get());
-                metrics.buffers_in_use.set(counters.buffers_max.get());
-                metrics.bytes_in.set(counters.receive_bytes.get());
-                metrics.bytes_out.set(counters.send_bytes.get());
-            }
-            metrics.snapshot(index as u32, self.core(shard).map(|core| core as u32))
-        });
-        shards.collect()
+        (0..self.metrics.len()).map(|index| self.view(ShardId(index as u8))).collect()
     }
 
     fn health(&self) -> Health {

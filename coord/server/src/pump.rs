@@ -1,7 +1,6 @@
 //! The pump of one shard: what the reactor brings goes into the sans-io shard, what the shard
 //! wants goes to the reactor. Nothing is decided here.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use ringway_coord_proto::mail::{RAISE_LEASE, lease_message};
@@ -107,7 +106,19 @@ impl Pump {
         metrics.table_bytes.set(table_bytes);
         let beside = sessions.bytes() + names.mirror_bytes();
         metrics.memory_bytes.set(table_bytes + beside as u64);
-        metrics.expired_sessions.set(sessions.counts().ended[0]);
+        let [expired, replaced, killed, closed] = sessions.counts().ended;
+        metrics.expired_sessions.set(expired);
+        metrics.replaced_sessions.set(replaced);
+        metrics.killed_sessions.set(killed);
+        metrics.closed_sessions.set(closed);
+        metrics.opened_sessions.set(sessions.counts().opened);
+        metrics.resumed_sessions.set(sessions.counts().resumed);
+        metrics.protocol_errors.set(stats.protocol_errors);
+        metrics.auth_failures.set(stats.auth_failures);
+        metrics.readers_blocked.set(stats.blocked_readers);
+        metrics.waits_for_shards.set(stats.waits_for_shards);
+        metrics.notices_dropped.set(stats.pushes_dropped);
+        metrics.stalls.set(self.shard.stalls());
         metrics.swept_names.set(stats.swept);
         self.own.shared.set_leased(self.own.me, sessions.leased());
     }
@@ -235,29 +246,9 @@ impl Env for Hands<'_, '_> {
     }
 
     fn describe(&mut self, json: &mut Vec<u8>) {
-        let Some(counters) = self.own.shared.counters(self.own.me) else { return };
-        let core = self.own.shared.core(self.own.me);
-        // Writing into a vector cannot fail.
-        let _ = write!(
-            json,
-            ",\"core\":{},\"turn_ns_max\":{},\"turn_ns\":{},\"receives\":{},\"bytes_in\":{},\
-             \"sends\":{},\"bytes_out\":{},\"buffers_max\":{},\"buffers_exhausted\":{},\
-             \"mails\":{},\"mail_bytes_max\":{},\"mail_waiting\":{},\"sleeps\":{},\"doorbells\":{}",
-            core.map_or("null".to_owned(), |core| core.to_string()),
-            counters.turn_ns_max.get(),
-            counters.turn_ns.get(),
-            counters.receives.get(),
-            counters.receive_bytes.get(),
-            counters.sends.get(),
-            counters.send_bytes.get(),
-            counters.buffers_max.get(),
-            counters.buffers_exhausted.get(),
-            counters.mails.get(),
-            counters.mail_bytes_max.get(),
-            counters.mail_waiting_now.get(),
-            counters.sleeps.get(),
-            counters.doorbells.get(),
-        );
+        let view = self.own.shared.view(self.own.me);
+        // Plain numbers into a vector: neither can fail.
+        serde_json::to_writer(json, &view).expect("numbers are JSON");
     }
 
     #[inline]
