@@ -26,9 +26,10 @@ pub(crate) struct Seen {
 }
 
 /// Sends back what arrives; stops reading from who does not read. `QUIT` is answered by "bye" and a
-/// close after it, `KILL` by a close at once.
+/// close after it, `KILL` by a close at once. Any mail closes those that were not read, at once.
 pub(crate) struct Echo {
     seen: Arc<Seen>,
+    stuck: Vec<ConnId>,
 }
 
 impl Service for Echo {
@@ -49,6 +50,7 @@ impl Service for Echo {
         if io.backlog(conn) > CONN_OUT_HIGH {
             self.seen.paused.fetch_add(1, Ordering::Relaxed);
             io.pause(conn);
+            self.stuck.push(conn);
         }
     }
 
@@ -66,7 +68,9 @@ impl Service for Echo {
         io.resume(conn);
     }
 
-    fn mail(&mut self, _: Moment, _: ShardId, _: &[u8], _: &mut Io<'_>) {}
+    fn mail(&mut self, _: Moment, _: ShardId, _: &[u8], io: &mut Io<'_>) {
+        self.stuck.drain(..).for_each(|conn| io.close(conn, Close::Now));
+    }
 
     fn turn(&mut self, _: Moment, _: &mut Io<'_>) {}
 
@@ -104,7 +108,7 @@ impl Server {
     pub(crate) fn start(config: RuntimeConfig) -> Server {
         let seen = Arc::new(Seen::default());
         let of_service = Arc::clone(&seen);
-        let make = move |_: ShardContext| Echo { seen: Arc::clone(&of_service) };
+        let make = move |_: ShardContext| Echo { seen: Arc::clone(&of_service), stuck: Vec::new() };
         let running = Runtime::start(config, make).unwrap();
         let address = running.addresses().base;
         Server { running, seen, address }
@@ -135,7 +139,7 @@ impl Server {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition.
-pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -153,4 +157,19 @@ pub(crate) fn echo(client: &mut TcpStream, bytes: &[u8]) {
 
 pub(crate) fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+/// Waits until a descriptor is readable.
+pub(crate) fn wait_readable(fd: std::os::fd::RawFd) {
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: reads and writes one pollfd, a local that outlives the call.
+    let ready = unsafe { libc::poll(&mut poll, 1, PATIENCE.as_millis() as i32) };
+    assert_eq!(ready, 1, "nothing came");
+}
+
+/// Lowers the number of files that the process may have open.
+pub(crate) fn limit_open_files(count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    // SAFETY: reads one rlimit from a local that outlives the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
 }
