@@ -9,7 +9,8 @@
 //! - N1  At most one live owner a name: a grant to another session needs the record to be absent
 //!   or its owner's mirror to be dead.
 //! - N2  The sequence of a slot never decreases; every grant takes the next number.
-//! - N3  A mirror is reused only after its last record is swept (`sweep` reports it, the home waits).
+//! - N3  A mirror is reused only after its last record is swept (`sweep` reports it, the home
+//!   waits).
 //! - N4  Nothing is granted before `grants_from`, whatever arrives.
 //!
 //! Bounds: constant time an op; [`SWEEP_NAMES_PER_TURN`] records a turn of sweeping; 24 bytes a

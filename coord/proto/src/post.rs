@@ -407,7 +407,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.tell_closed(conn, bound, env);
             return;
         };
-        let before = core::mem::replace(&mut state.bound, Some(bound));
+        let before = state.bound.replace(bound);
         state.bare = bare;
         if let Some(before) = before.filter(|before| *before != bound) {
             self.tell_closed(conn, before, env);

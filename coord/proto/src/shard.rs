@@ -277,7 +277,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// Whether a stop has nothing left to wait for.
     pub fn may_stop(&self) -> bool {
-        self.stopping && self.open_conns == 0 && self.pendings.len() == 0
+        self.stopping && self.open_conns == 0 && self.pendings.is_empty()
     }
 
     /// Counters, for metrics and `SHARD_STATS`.

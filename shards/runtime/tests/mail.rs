@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,8 +142,7 @@ impl Relays {
             if heard.len() >= count {
                 return heard;
             }
-            let fd = self.control.as_fd().as_raw_fd();
-            common::wait_readable(fd);
+            common::wait_readable(&self.control);
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_shards::{
     Close, Io, Peer, PinPolicy, Running, Runtime, RuntimeConfig, Service, ShardContext,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What the services of a test have seen, over all shards.
 #[derive(Debug, Default)]
@@ -160,16 +163,14 @@ pub(crate) fn read(counter: &AtomicU64) -> u64 {
 }
 
 /// Waits until a descriptor is readable.
-pub(crate) fn wait_readable(fd: std::os::fd::RawFd) {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: reads and writes one pollfd, a local that outlives the call.
-    let ready = unsafe { libc::poll(&mut poll, 1, PATIENCE.as_millis() as i32) };
-    assert_eq!(ready, 1, "nothing came");
+pub(crate) fn wait_readable(fd: &impl AsFd) {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nothing came");
 }
 
 /// Lowers the number of files that the process may have open.
 pub(crate) fn limit_open_files(count: u64) {
-    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
-    // SAFETY: reads one rlimit from a local that outlives the call.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+    let limit = Rlimit { current: Some(count), maximum: Some(count) };
+    setrlimit(Resource::Nofile, limit).unwrap();
 }
