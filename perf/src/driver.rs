@@ -118,7 +118,8 @@ pub(crate) fn with_driver<R>(
             let (ask, phases) = channel();
             asks.push(ask);
             let reply = reply.clone();
-            scope.spawn(move || serve(config, shared, gauge, thread, &phases, &reply));
+            let station = Station { thread, gauge, inbox: phases, reply };
+            scope.spawn(move || serve(config, shared, &station));
         }
         drop(reply);
         let gauges = &gauges;
@@ -131,48 +132,42 @@ pub(crate) fn with_driver<R>(
     })
 }
 
-/// The life of a load thread: connect, then one phase after the other.
-fn serve(
-    config: &LoadConfig,
-    shared: Shared<'_>,
-    gauge: &Gauge,
+/// What a load thread has of its own: its number, its gauge, and the line to the driver.
+struct Station<'a> {
     thread: usize,
-    inbox: &Receiver<(Phase, Tally)>,
-    reply: &Sender<Reply>,
-) {
+    gauge: &'a Gauge,
+    inbox: Receiver<(Phase, Tally)>,
+    reply: Sender<Reply>,
+}
+
+/// The life of a load thread: connect, then one phase after the other.
+fn serve(config: &LoadConfig, shared: Shared<'_>, station: &Station<'_>) {
     let spec = &config.spec;
     let length = config.names.length();
     let (value_bytes, px_ms) = (spec.value_bytes, spec.px_ms);
     let resp = |dialect| Resp::new(dialect, spec.frame, length);
     let result = match spec.protocol {
-        Protocol::Native => {
-            serve_as(Native::new(spec.frame), config, shared, gauge, (thread, inbox, reply))
-        }
-        Protocol::Port => {
-            serve_as(resp(Dialect::Port), config, shared, gauge, (thread, inbox, reply))
-        }
+        Protocol::Native => serve_as(Native::new(spec.frame), config, shared, station),
+        Protocol::Port => serve_as(resp(Dialect::Port), config, shared, station),
         Protocol::Keys => {
-            let keys = resp(Dialect::Keys { value_bytes, px_ms });
-            serve_as(keys, config, shared, gauge, (thread, inbox, reply))
+            serve_as(resp(Dialect::Keys { value_bytes, px_ms }), config, shared, station)
         }
     };
     if let Err(error) = result {
         shared.abort.store(true, Ordering::Relaxed);
         // The driver may have given up already.
-        let _ = reply.send(Err(error));
+        let _ = station.reply.send(Err(error));
     }
 }
-
-type Line<'a> = (usize, &'a Receiver<(Phase, Tally)>, &'a Sender<Reply>);
 
 fn serve_as<W: Wire>(
     wire: W,
     config: &LoadConfig,
     shared: Shared<'_>,
-    gauge: &Gauge,
-    (thread, inbox, reply): Line<'_>,
+    station: &Station<'_>,
 ) -> Result<(), LoadError> {
     let spec = &config.spec;
+    let &Station { thread, gauge, ref inbox, ref reply } = station;
     if let Some(core) = spec.cores.get(thread) {
         pin(*core)?;
     }

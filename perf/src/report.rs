@@ -159,7 +159,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "load       {protocol:?} {mix}, {} names; {connections} connections x {pipeline} x {frame}",
+            "load       {protocol:?} {mix}, {} names; \
+             {connections} connections x {pipeline} x {frame}",
             names.count
         )?;
         if let Some(fill) = &self.prefill {

@@ -24,9 +24,11 @@ use crate::turn::{Op, Shape, Source, Turn, Unit};
 use crate::wire::{self, FrameWriter, KIND_REPLY, op, put_data, status};
 
 /// How far ahead index lines are asked for.
-const INDEX_AHEAD: usize = 24;
+const INDEX_AHEAD: usize = 32;
 /// How far ahead records are asked for.
-const RECORD_AHEAD: usize = 12;
+const RECORD_AHEAD: usize = 16;
+/// How far ahead the records behind overflow lines are asked for.
+const OVERFLOW_AHEAD: usize = 8;
 
 impl<R: Region, A: Access> Shard<R, A> {
     /// Executes the batch and empties it. Nothing happens if it is empty.
@@ -68,6 +70,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// First stage: the index line.
     #[inline]
     fn prefetch_index(&self, batch: &Turn, at: usize) {
         if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
@@ -75,10 +78,27 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// Second stage: the records that the line points to, and what a change will touch.
     #[inline]
-    fn prefetch_record(&self, batch: &Turn, at: usize) {
+    fn prefetch_record(&mut self, batch: &Turn, at: usize) {
         if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
-            self.names.table().prefetch_record(op.hash);
+            let table = self.names.table();
+            let more = table.prefetch_record(op.hash);
+            if op.code != op::QUERY {
+                table.prefetch_change(op.hash);
+            }
+            let bit = 1 << (at % 64);
+            self.overflows = self.overflows & !bit | if more { bit } else { 0 };
+        }
+    }
+
+    /// Third stage, for the tenth of the ops whose bucket has overflowed.
+    #[inline]
+    fn prefetch_overflow(&self, batch: &Turn, at: usize) {
+        if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0)
+            && self.overflows & 1 << (at % 64) != 0
+        {
+            self.names.table().prefetch_overflow(op.hash);
         }
     }
 
@@ -86,6 +106,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn run_next(&mut self, batch: &Turn, at: usize, bound: Option<Bound>) -> Outcome {
         self.prefetch_index(batch, at + INDEX_AHEAD);
         self.prefetch_record(batch, at + RECORD_AHEAD);
+        self.prefetch_overflow(batch, at + OVERFLOW_AHEAD);
         let outcome = self.run_op(batch, &batch.ops[at], bound);
         if outcome.status >= status::HELD {
             self.stats.refused.count(outcome.status);

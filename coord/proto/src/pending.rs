@@ -120,9 +120,9 @@ impl PendingTable {
         self.free.push(index);
     }
 
-    /// Units in use.
-    pub fn len(&self) -> usize {
-        self.units.len() - self.free.len()
+    /// Whether no unit is in use.
+    pub fn is_empty(&self) -> bool {
+        self.units.len() == self.free.len()
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Reader, Truncated};
-use ringway_core::{ConnId, Moment, Region, SessionId, ShardId, Span};
+use ringway_core::{ConnId, Epoch, Moment, Region, SessionId, ShardId, Span};
 
 use crate::access::Access;
 use crate::conn::{Speech, Waits};
@@ -73,6 +73,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let lease = Span(reader.u64()?);
                 self.sessions.lease_raised(lease, &mut self.acts);
                 self.unpark(env);
+            }
+            mail::EPOCH => {
+                let epoch = Epoch(reader.u32()?);
+                self.names.begin_epoch(epoch);
+                self.sessions.begin_epoch(epoch);
+                self.start.epoch = self.start.epoch.max(epoch);
+                self.epoch_asked = false;
             }
             mail::PORTS => {
                 self.start.base_port = reader.u16()?;
@@ -400,7 +407,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.tell_closed(conn, bound, env);
             return;
         };
-        let before = core::mem::replace(&mut state.bound, Some(bound));
+        let before = state.bound.replace(bound);
         state.bare = bare;
         if let Some(before) = before.filter(|before| *before != bound) {
             self.tell_closed(conn, before, env);
@@ -467,6 +474,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.swept = done;
+    }
+
+    /// Asks the control plane for a later epoch once a slot has run out of numbers.
+    pub(crate) fn ask_for_epoch(&mut self, env: &mut impl Env) {
+        let used_up = self.names.is_used_up() || self.sessions.is_used_up();
+        if used_up && !self.epoch_asked {
+            self.epoch_asked = true;
+            let control = ShardId(self.shards() as u8);
+            env.post(control, &mail::epoch_message(self.start.epoch));
+        }
     }
 
     /// What a request of another shard may do, as its connection's identity allows.

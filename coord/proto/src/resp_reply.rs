@@ -112,9 +112,9 @@ impl RespWriter<'_> {
             },
             RespShape::Register => match outcome.status {
                 status::GRANTED_EPHEMERAL | status::GRANTED_REPLICATED => {
-                    self.put_grant(1, outcome)
+                    self.put_grant(true, outcome)
                 }
-                status::HELD => self.put_grant(0, outcome),
+                status::HELD => self.put_grant(false, outcome),
                 error => self.put_error(error, outcome, buffer),
             },
             RespShape::Set => match outcome.status {
@@ -176,11 +176,8 @@ impl RespWriter<'_> {
     }
 
     #[inline]
-    fn put_grant(&mut self, granted: i64, outcome: Outcome) {
-        self.writer.array(3);
-        put_integer(self.writer.out(), granted);
-        self.writer.session(outcome.session);
-        put_integer(self.writer.out(), outcome.token.0 as i64);
+    fn put_grant(&mut self, granted: bool, outcome: Outcome) {
+        self.writer.grant(granted, outcome.session, outcome.token);
     }
 
     fn put_return(&mut self, returns: Returns) {
@@ -294,7 +291,7 @@ impl RespWriter<'_> {
             self.writer.array(3);
             self.writer.bulk(reader.short_bytes()?);
             self.writer.session(SessionId(reader.u64()?));
-            self.writer.integer(Token(reader.u64()?).0 as i64);
+            self.writer.token(Token(reader.u64()?));
         }
         Ok(())
     }

@@ -220,7 +220,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                     let id = node_id(epoch, node.shard);
                     let (first, last) = node.slots;
                     text += &format!(
-                        "{id} {host}:{port}@{port} {flags} - 0 0 {epoch} connected {first}-{last}\n",
+                        "{id} {host}:{port}@{port} {flags} - 0 0 {epoch} connected \
+                         {first}-{last}\n",
                         port = node.port,
                     );
                 }

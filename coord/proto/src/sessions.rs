@@ -208,6 +208,7 @@ pub struct Sessions {
     wheel: Wheel<(u32, u64)>,
     awaiting_lease: Vec<u32>,
     leased: usize,
+    used_up: bool,
     sessions_max: usize,
     counts: Counts,
 }
@@ -247,6 +248,7 @@ impl Sessions {
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
             leased: 0,
+            used_up: false,
             sessions_max: start.sessions_max,
             counts: Counts::default(),
         }
@@ -509,6 +511,20 @@ impl Sessions {
         self.wheel.wake_at()
     }
 
+    /// Whether a slot has run out of session ids in this epoch.
+    pub const fn is_used_up(&self) -> bool {
+        self.used_up
+    }
+
+    /// Ids are made under a later, persisted epoch from now on.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.sequences.fill(0);
+            self.used_up = false;
+        }
+    }
+
     /// The record of one session with a zero name count, and whose names are to be counted.
     pub fn record(&self, now: Moment, id: SessionId) -> Option<(Vec<u8>, Bound)> {
         let local = *self.by_id.get(&id.0)?;
@@ -617,7 +633,8 @@ impl Sessions {
     fn place(&mut self, slot: Slot) -> Result<u32, u8> {
         let sequence = self.sequences[slot.index()];
         if u64::from(sequence) >= SessionId::SEQUENCE_MAX {
-            return Err(status::FULL);
+            self.used_up = true;
+            return Err(status::BUSY);
         }
         let local = match self.free.pop() {
             Some(local) => local,

@@ -85,11 +85,13 @@ pub struct Shard<R, A> {
     pub(crate) in_flight: Vec<u32>,
     pub(crate) requests: Vec<Vec<u8>>,
     pub(crate) scratch: Vec<u8>,
+    pub(crate) overflows: u64,
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
     pub(crate) lists: ListJobs,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
+    pub(crate) epoch_asked: bool,
     pub(crate) swept: Vec<crate::handle::Handle>,
     pub(crate) parked: Vec<crate::execute::Parked>,
     pub(crate) bare_slot: u16,
@@ -132,11 +134,13 @@ impl<R: Region, A: Access> Shard<R, A> {
             in_flight: alloc::vec![0; shards],
             requests: (0..shards).map(|_| Vec::new()).collect(),
             scratch: Vec::new(),
+            overflows: 0,
             mail_out: Vec::new(),
             gathers: Gathers::default(),
             lists: ListJobs::default(),
             stats: Stats::default(),
             lease_asked: start.lease_allowed,
+            epoch_asked: false,
             swept: Vec::new(),
             parked: Vec::new(),
             bare_slot,
@@ -240,6 +244,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.step_lists(env);
         self.feed_hungry(env);
         self.execute(env);
+        self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
             || !self.ready.is_empty()
@@ -272,7 +277,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// Whether a stop has nothing left to wait for.
     pub fn may_stop(&self) -> bool {
-        self.stopping && self.open_conns == 0 && self.pendings.len() == 0
+        self.stopping && self.open_conns == 0 && self.pendings.is_empty()
     }
 
     /// Counters, for metrics and `SHARD_STATS`.

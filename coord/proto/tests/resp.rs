@@ -159,7 +159,8 @@ proptest! {
             0..8,
         ),
     ) {
-        let mut command: Vec<Vec<u8>> = verb.split(' ').map(|word| word.as_bytes().to_vec()).collect();
+        let mut command: Vec<Vec<u8>> =
+            verb.split(' ').map(|word| word.as_bytes().to_vec()).collect();
         command.extend(words);
         let input = array(&command);
         let mut args = Args::new();

@@ -502,6 +502,10 @@ impl<S: Service> Shard<S> {
 
     /// Sends the last `unsent` bytes of a buffer, or the first part of them.
     fn start_send(&mut self, index: u32, buffer: Vec<u8>, mode: SendMode) {
+        // Where the kernel has no quiet sends, every send is patient, and must be known as such: it
+        // may wait for a reader, so its end is heard, and nobody is to ask for it again and again.
+        let quiet = self.ring.features().has(Feature::QuietSend);
+        let mode = if quiet { mode } else { SendMode::Patient };
         let conn = self.state.conns.get_mut(index);
         let Some(socket) = &conn.socket else { return };
         let (start, most) = match mode {

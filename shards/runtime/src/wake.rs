@@ -6,6 +6,9 @@
 //! reads what the other writes; a SeqCst fence between the two on both sides makes it impossible
 //! that both miss. (The fence is the caller's, so that one serves for many peers.)
 //!
+//! Every change is a swap, so that all changes form one chain: the proof is short, and loom, which
+//! lets a swap and a plain store pass each other, can follow it.
+//!
 //! Always: whoever published to a sleeper either saw it asleep and rings, or is seen by it before
 //! it sleeps.
 //! Tests: `loom_*` below under loom (see `sync.rs`).
@@ -28,12 +31,12 @@ impl Sleeper {
     /// By its own thread: "I am about to sleep". A SeqCst fence and another look at all mail
     /// follow, and [`Self::get_up`] if there is some.
     pub(crate) fn lie_down(&self) {
-        self.asleep.store(true, Ordering::Relaxed);
+        self.asleep.swap(true, Ordering::Relaxed);
     }
 
     /// By its own thread: "I am awake". Mail published before is seen by the next look at it.
     pub(crate) fn get_up(&self) {
-        self.asleep.store(false, Ordering::Relaxed);
+        self.asleep.swap(false, Ordering::Relaxed);
     }
 
     /// By a sender, which has published and then made a SeqCst fence: whether it must ring. Of

@@ -23,8 +23,7 @@ pub(crate) fn connect(args: &ServerArgs) -> Result<Client, Failure> {
     };
     Client::connect(resolve(&args.server)?, options).map_err(|error| match Failure::from(error) {
         Failure::Unreachable(text) => Failure::Unreachable(format!(
-            "{text}. Is a server running there? `ringway up` starts one to try; --server names \
-             another"
+            "{text} (`ringway up` starts one to try, --server names another)"
         )),
         other => other,
     })

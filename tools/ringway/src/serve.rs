@@ -1,5 +1,6 @@
 //! `ringway serve` and `ringway up`: from a configuration to a running server.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use ringway_coord_server::config::{Config, Draft, Host, Key, LogFormat, LogLevel};
@@ -96,7 +97,9 @@ fn log(config: &Config) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
+    let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let log = log.with_ansi(colours);
     match config.log_format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),

@@ -93,6 +93,9 @@ impl<'a> Rates<'a> {
         let requests = now.requests - old.requests;
         let turns = now.turns.saturating_sub(old.turns);
         let forwarded = now.forwarded_out.saturating_sub(old.forwarded_out);
+        // What its own connections asked: done here but not for another shard, or sent away.
+        let for_others = now.forwarded_in.saturating_sub(old.forwarded_in);
+        let asked = requests.saturating_sub(for_others) + forwarded;
         let verbs = now.verbs.iter().map(|(verb, done)| {
             let done = match old.verbs.get(verb) {
                 Some(earlier) => done.since(earlier),
@@ -106,7 +109,7 @@ impl<'a> Rates<'a> {
             port,
             requests_per_s: requests as f64 / seconds,
             turn_ops: part(requests, turns),
-            forwarded_share: part(forwarded, forwarded + requests),
+            forwarded_share: part(forwarded, asked),
             busy_share: now.turn_ns.saturating_sub(old.turn_ns) as f64 / 1e9 / seconds,
             verbs: verbs.filter(|(_, done, _)| done.count > 0).collect(),
         }
@@ -207,17 +210,18 @@ mod tests {
         metrics.requests.add(3_000);
         metrics.turns.add(30);
         metrics.forwarded_out.add(1_000);
+        metrics.forwarded_in.add(2_000);
         metrics.verb_done(Verb::Query, 3_000, 700);
         let now = sample(begun + Duration::from_secs(2), &metrics);
         let rates = now.since(&before);
         let json = rates[0].json();
         assert_eq!(json["requests_per_s"], 1500.0);
         assert_eq!(json["turn_ops"], 100.0);
-        assert_eq!(json["forwarded_share"], 0.25);
+        assert_eq!(json["forwarded_share"], 0.5);
         assert_eq!(json["core"], 3);
         assert!(json["latency"]["query"]["p99_ns"].as_u64().expect("a number") < 1_024);
         let page = page(&rates);
-        assert!(page.contains("query") && page.contains("25.0%"), "{page}");
+        assert!(page.contains("query") && page.contains("50.0%"), "{page}");
     }
 
     /// A restarted server's counters begin again; no rate is negative or absurd.

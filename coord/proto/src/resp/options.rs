@@ -434,7 +434,8 @@ pub(super) fn call<'a>(verb: Verb, rest: ArgList<'a>) -> Result<'a, Call<'a>> {
 }
 
 const SCRIPT_HELP: &str = "only known lock scripts are understood, there is no Lua: release with \
-    if redis.call('get',KEYS[1]) == ARGV[1] then return redis.call('del',KEYS[1]) else return 0 end";
+    if redis.call('get',KEYS[1]) == ARGV[1] then return redis.call('del',KEYS[1]) else return 0 \
+    end";
 
 /// The subcommand that stands behind a container.
 fn subcommand<'a>(spec: &'static Spec, args: ArgList<'a>) -> Result<'a, &'static Spec> {

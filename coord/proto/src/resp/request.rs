@@ -786,7 +786,8 @@ mod tests {
             ("HELLO", "Hello(Hello { version: None, login: None, name: None })"),
             (
                 "HELLO 3 AUTH u secret SETNAME n",
-                "Hello(Hello { version: Some(Resp3), login: Some(Login(u, ..)), name: Some([110]) })",
+                "Hello(Hello { version: Some(Resp3), login: Some(Login(u, ..)), \
+                 name: Some([110]) })",
             ),
             ("HELLO 4", "NOPROTO unsupported protocol version"),
             ("HELLO x", "ERR Protocol version is not an integer"),

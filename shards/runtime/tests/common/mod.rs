@@ -5,6 +5,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_shards::{
     Close, Io, Peer, PinPolicy, Running, Runtime, RuntimeConfig, Service, ShardContext,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// What the services of a test have seen, over all shards.
 #[derive(Debug, Default)]
@@ -26,9 +29,10 @@ pub(crate) struct Seen {
 }
 
 /// Sends back what arrives; stops reading from who does not read. `QUIT` is answered by "bye" and a
-/// close after it, `KILL` by a close at once.
+/// close after it, `KILL` by a close at once. Any mail closes those that were not read, at once.
 pub(crate) struct Echo {
     seen: Arc<Seen>,
+    stuck: Vec<ConnId>,
 }
 
 impl Service for Echo {
@@ -49,6 +53,7 @@ impl Service for Echo {
         if io.backlog(conn) > CONN_OUT_HIGH {
             self.seen.paused.fetch_add(1, Ordering::Relaxed);
             io.pause(conn);
+            self.stuck.push(conn);
         }
     }
 
@@ -66,7 +71,9 @@ impl Service for Echo {
         io.resume(conn);
     }
 
-    fn mail(&mut self, _: Moment, _: ShardId, _: &[u8], _: &mut Io<'_>) {}
+    fn mail(&mut self, _: Moment, _: ShardId, _: &[u8], io: &mut Io<'_>) {
+        self.stuck.drain(..).for_each(|conn| io.close(conn, Close::Now));
+    }
 
     fn turn(&mut self, _: Moment, _: &mut Io<'_>) {}
 
@@ -104,7 +111,7 @@ impl Server {
     pub(crate) fn start(config: RuntimeConfig) -> Server {
         let seen = Arc::new(Seen::default());
         let of_service = Arc::clone(&seen);
-        let make = move |_: ShardContext| Echo { seen: Arc::clone(&of_service) };
+        let make = move |_: ShardContext| Echo { seen: Arc::clone(&of_service), stuck: Vec::new() };
         let running = Runtime::start(config, make).unwrap();
         let address = running.addresses().base;
         Server { running, seen, address }
@@ -135,7 +142,7 @@ impl Server {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for a condition.
-pub(crate) fn until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -153,4 +160,17 @@ pub(crate) fn echo(client: &mut TcpStream, bytes: &[u8]) {
 
 pub(crate) fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+/// Waits until a descriptor is readable.
+pub(crate) fn wait_readable(fd: &impl AsFd) {
+    let mut fds = [PollFd::new(fd, PollFlags::IN)];
+    let patience = Timespec::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nothing came");
+}
+
+/// Lowers the number of files that the process may have open.
+pub(crate) fn limit_open_files(count: u64) {
+    let limit = Rlimit { current: Some(count), maximum: Some(count) };
+    setrlimit(Resource::Nofile, limit).unwrap();
 }

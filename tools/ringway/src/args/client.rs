@@ -9,9 +9,9 @@ use super::Name;
 
 pub(crate) const SHARDS_HELP: &str = "\
 Columns: the core the shard is tied to, its slots, owned names, sessions, connections; operations a
-second, operations a turn, the share of them that belonged to another shard, bytes waiting in its
-mailboxes, receive buffers in use, memory; and the latency of what it did meanwhile, from arrival to
-reply.
+second, operations a turn, the share of what its clients asked that went to another shard, the
+time it was busy, bytes waiting in its mailboxes, receive buffers in use, memory; and the latency of
+what it did meanwhile, from arrival to reply.
 
 Examples:
   ringway shards
