@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::server::{gather, lines_of, pause, signal_to};
+use super::server::{Said, gather, lines_of, pause, signal_to};
 use super::{PATIENCE, until};
 
 /// How a command ended and what it said.
@@ -91,7 +90,7 @@ fn command(words: &[&str]) -> Command {
 pub(crate) struct Held {
     child: Child,
     lines: Receiver<String>,
-    err: Arc<Mutex<String>>,
+    err: Said,
 }
 
 impl Held {
@@ -108,7 +107,7 @@ impl Held {
     }
 
     pub(crate) fn err(&self) -> String {
-        self.err.lock().expect("not poisoned").clone()
+        self.err.so_far()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -122,7 +121,9 @@ impl Held {
     /// Waits for its end; its exit code.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Option<i32> {
-        until("the command ends", || self.child.try_wait().expect("our child")).code()
+        let status = until("the command ends", || self.child.try_wait().expect("our child"));
+        self.err.all();
+        status.code()
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringway_client::{Client, Credentials, Options};
@@ -89,7 +90,7 @@ pub(crate) struct Server {
     /// What it says to wait before it grants anything; zero if it grants at once.
     pub(crate) starting: Duration,
     ready: String,
-    log: Arc<Mutex<String>>,
+    log: Said,
 }
 
 impl Server {
@@ -103,7 +104,7 @@ impl Server {
         let Ok(ready) = lines.recv_timeout(PATIENCE) else {
             let _ = child.kill();
             let status = child.wait();
-            panic!("never ready ({status:?}): {}", log.lock().expect("not poisoned"));
+            panic!("never ready ({status:?}): {}", log.all());
         };
         let word = |key: &str| word_of(&ready, key);
         let addr = word("listen").and_then(|addr| addr.parse().ok());
@@ -173,9 +174,8 @@ impl Server {
     #[track_caller]
     pub(crate) fn stop(self) {
         self.signal(Signal::TERM);
-        let log = Arc::clone(&self.log);
         let status = self.wait();
-        assert!(status.success(), "{status}: {}", log.lock().expect("not poisoned"));
+        assert!(status.success(), "{status}");
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
@@ -208,7 +208,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the server said: {}", self.log.lock().expect("not poisoned"));
+            eprintln!("the server said: {}", self.log.so_far());
         }
     }
 }
@@ -248,17 +248,36 @@ pub(crate) fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// Everything that is said, until the end of the process.
-pub(crate) fn gather(mut stream: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+pub(crate) fn gather(mut stream: impl Read + Send + 'static) -> Said {
     let said = Arc::new(Mutex::new(String::new()));
     let into = Arc::clone(&said);
-    std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         let mut some = [0; 4096];
         while let Ok(many @ 1..) = stream.read(&mut some) {
             let text = String::from_utf8_lossy(&some[..many]);
             into.lock().expect("not poisoned").push_str(&text);
         }
     });
-    said
+    Said { said, thread }
+}
+
+/// What a process has said so far.
+pub(crate) struct Said {
+    said: Arc<Mutex<String>>,
+    thread: JoinHandle<()>,
+}
+
+impl Said {
+    pub(crate) fn so_far(&self) -> String {
+        self.said.lock().expect("not poisoned").clone()
+    }
+
+    /// Waits for its last word.
+    #[track_caller]
+    pub(crate) fn all(&self) -> String {
+        until("the last word", || self.thread.is_finished().then_some(()));
+        self.so_far()
+    }
 }
 
 /// Crowds of connections need more descriptors than a shell gives; servers inherit ours.
