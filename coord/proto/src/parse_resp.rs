@@ -17,9 +17,10 @@ use crate::execute::LOCK_SET_FIXED;
 use crate::names::check_register_flags;
 use crate::op_code;
 use crate::parse::answered;
+use crate::resp::parse::resume;
 use crate::resp::request::{Act, Mode, Names, Open, Proofs, Request, understand};
 use crate::resp::scripts::Unit as TimeUnit;
-use crate::resp::{Args, Code, Parsed, Version, Writer, next_command};
+use crate::resp::{Args, Code, Parsed, Progress, Version, Writer};
 use crate::resp_reply::RespShape;
 use crate::shard::Shard;
 use crate::turn::{Op, Shape, Source, Unit};
@@ -51,7 +52,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         let (mut at, mut ops) = (0, 0);
         loop {
             let rest = &bytes[at..];
-            let consumed = match next_command(rest, args) {
+            let progress = &mut self.conns[id.index as usize].progress;
+            let consumed = match resume(rest, args, progress) {
                 Ok(Parsed::Command { consumed }) => consumed,
                 Ok(Parsed::Incomplete { need_at_least }) => {
                     self.conns[id.index as usize].need = need_at_least as u32;
@@ -64,7 +66,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                     return bytes.len();
                 }
             };
-            self.conns[id.index as usize].need = 0;
+            let conn = &mut self.conns[id.index as usize];
+            (conn.need, conn.progress) = (0, Progress::default());
             ops += args.len().max(1);
             if ops > FRAME_OPS_MAX && at > 0 {
                 self.later(id);

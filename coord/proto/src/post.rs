@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Reader, Truncated};
-use ringway_core::{ConnId, Moment, Region, SessionId, ShardId, Span};
+use ringway_core::{ConnId, Epoch, Moment, Region, SessionId, ShardId, Span};
 
 use crate::access::Access;
 use crate::conn::{Speech, Waits};
@@ -56,6 +56,15 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.attached(bound, &mut self.acts);
             }
             mail::END => self.names.end(mail::session(&mut reader)?),
+            mail::END_ACK => {
+                let bound = mail::session(&mut reader)?;
+                self.names.end(bound);
+                env.post(from, &mail::session_message(mail::ENDED, bound));
+            }
+            mail::ENDED => {
+                let bound = mail::session(&mut reader)?;
+                self.sessions.ended(bound, &mut self.acts);
+            }
             mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
             mail::PUSH => {
                 let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
@@ -73,6 +82,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let lease = Span(reader.u64()?);
                 self.sessions.lease_raised(lease, &mut self.acts);
                 self.unpark(env);
+            }
+            mail::EPOCH => {
+                let epoch = Epoch(reader.u32()?);
+                self.names.begin_epoch(epoch);
+                self.sessions.begin_epoch(epoch);
+                self.start.epoch = self.start.epoch.max(epoch);
+                self.epoch_asked = false;
             }
             mail::PORTS => {
                 self.start.base_port = reader.u16()?;
@@ -205,12 +221,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.names.attach(bound);
                 self.post_others(&mail::session_message(mail::ATTACH, bound), env);
             }
-            Act::End { bound, everywhere } => {
+            Act::End { bound, everywhere, acknowledge } => {
                 // Ops of the session that wait in the batch came before its end.
                 self.execute_before_end(env);
                 self.names.end(bound);
                 if everywhere {
-                    self.post_others(&mail::session_message(mail::END, bound), env);
+                    let kind = if acknowledge { mail::END_ACK } else { mail::END };
+                    self.post_others(&mail::session_message(kind, bound), env);
                 }
                 env.again();
             }
@@ -467,6 +484,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.swept = done;
+    }
+
+    /// Asks the control plane for a later epoch once a slot has run out of numbers.
+    pub(crate) fn ask_for_epoch(&mut self, env: &mut impl Env) {
+        let used_up = self.names.is_used_up() || self.sessions.is_used_up();
+        if used_up && !self.epoch_asked {
+            self.epoch_asked = true;
+            let control = ShardId(self.shards() as u8);
+            env.post(control, &mail::epoch_message(self.start.epoch));
+        }
     }
 
     /// What a request of another shard may do, as its connection's identity allows.

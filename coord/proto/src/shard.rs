@@ -91,6 +91,7 @@ pub struct Shard<R, A> {
     pub(crate) lists: ListJobs,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
+    pub(crate) epoch_asked: bool,
     pub(crate) swept: Vec<crate::handle::Handle>,
     pub(crate) parked: Vec<crate::execute::Parked>,
     pub(crate) bare_slot: u16,
@@ -139,6 +140,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             lists: ListJobs::default(),
             stats: Stats::default(),
             lease_asked: start.lease_allowed,
+            epoch_asked: false,
             swept: Vec::new(),
             parked: Vec::new(),
             bare_slot,
@@ -242,6 +244,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.step_lists(env);
         self.feed_hungry(env);
         self.execute(env);
+        self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
             || !self.ready.is_empty()

@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     leased: Vec<AtomicU64>,
     slots: Vec<u64>,
     grants_from: OnceLock<Moment>,
+    port: OnceLock<ControlPort>,
     draining: AtomicBool,
     drain_until: AtomicU64,
 }
@@ -85,6 +86,7 @@ impl Shared {
             leased: shards.clone().map(|_| AtomicU64::new(0)).collect(),
             slots: shards.map(slots).collect(),
             grants_from: OnceLock::new(),
+            port: OnceLock::new(),
             draining: AtomicBool::new(false),
             drain_until: AtomicU64::new(0),
         }
@@ -137,7 +139,10 @@ impl NodeView for Shared {
             return Health::Draining { left_ms: until.since(now).as_ms_ceil() };
         }
         match self.grants_from.get() {
-            Some(from) if now >= *from => Health::Ready,
+            Some(from) if now >= *from => match self.port.get().map_or(0, ControlPort::failures) {
+                0 => Health::Ready,
+                failures => Health::Degraded { failures },
+            },
             Some(from) => Health::Starting { wait_ms: from.since(now).as_ms_ceil() },
             None => Health::Starting { wait_ms: 0 },
         }
@@ -170,12 +175,11 @@ impl Node {
         let shared = Arc::new(Shared::new(map));
         let mailbox: Arc<Mutex<Option<Mailbox>>> = Arc::default();
         let news_box = Arc::clone(&mailbox);
-        let port: Arc<OnceLock<ControlPort>> = Arc::default();
-        let news_port = Arc::clone(&port);
+        let news_shared = Arc::clone(&shared);
         let news = move || {
-            if let Some(port) = news_port.get() {
-                let message = lease_message(LEASE_RAISED, port.lease_persisted());
-                tell_all(&news_box, &message);
+            if let Some(port) = news_shared.port.get() {
+                tell_all(&news_box, &lease_message(LEASE_RAISED, port.lease_persisted()));
+                tell_all(&news_box, &mail::epoch_message(port.epoch()));
             }
         };
         let settings = ControlSettings {
@@ -187,7 +191,7 @@ impl Node {
         let started = control::start(&settings, Arc::clone(&shared) as _, Arc::new(news))?;
         let opened = started.opened;
         let grants_from = host::now() + lease_to_wait_for(opened.previous);
-        let _ = port.set(started.port.clone());
+        let _ = shared.port.set(started.port.clone());
         let running =
             start_shards(&config, map, (access, &shared, &started.port), &opened, grants_from);
         let mut running = match running {

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use ringway_coord_proto::mail::{RAISE_LEASE, lease_message};
+use ringway_coord_proto::mail::{epoch_message, lease_message};
 use ringway_coord_proto::stats::{REFUSALS, VERBS, refusal_status};
 use ringway_coord_proto::{Env, Shard, mail};
-use ringway_core::{ConnId, Moment, ShardId, Span};
+use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
 use ringway_ring::{MappedRegion, host};
 use ringway_shards::{Close, Io, Peer, Service};
 
@@ -33,6 +33,7 @@ struct Own {
     shared: Arc<Shared>,
     me: ShardId,
     raised: Option<Span>,
+    epoch: Option<Epoch>,
     random: [u8; RANDOM_BYTES],
     random_at: usize,
 }
@@ -54,6 +55,7 @@ impl Pump {
             shared: Arc::clone(shared),
             me,
             raised: None,
+            epoch: None,
             random: [0; RANDOM_BYTES],
             random_at: RANDOM_BYTES,
         };
@@ -168,6 +170,11 @@ impl Service for Pump {
             let control = self.own.control_id;
             self.shard.mail(now, control, &message, &mut Hands { io, own: &mut self.own });
         }
+        if let Some(epoch) = self.own.epoch.take() {
+            let message = epoch_message(epoch);
+            let control = self.own.control_id;
+            self.shard.mail(now, control, &message, &mut Hands { io, own: &mut self.own });
+        }
         self.shard.turn(now, &mut Hands { io, own: &mut self.own });
         self.settle(now);
         self.publish(now);
@@ -222,12 +229,23 @@ impl Env for Hands<'_, '_> {
             return self.io.post(to, message);
         }
         // The control plane takes wishes, and its news come as mail.
-        let (kind, lease) = message.split_first().expect("a message has a kind");
-        assert_eq!(*kind, RAISE_LEASE, "the control plane is asked for nothing else");
-        let lease = Span(u64::from_le_bytes(lease.try_into().expect("a lease is 8 bytes")));
-        if self.own.control.want_lease(lease) {
-            self.own.raised = Some(self.own.control.lease_persisted());
-            self.io.again();
+        let (kind, wish) = message.split_first().expect("a message has a kind");
+        match *kind {
+            mail::RAISE_LEASE => {
+                let lease = u64::from_le_bytes(wish.try_into().expect("a lease is 8 bytes"));
+                if self.own.control.want_lease(Span(lease)) {
+                    self.own.raised = Some(self.own.control.lease_persisted());
+                    self.io.again();
+                }
+            }
+            mail::EPOCH => {
+                let used_up = u32::from_le_bytes(wish.try_into().expect("an epoch is 4 bytes"));
+                if let Some(epoch) = self.own.control.want_epoch_after(Epoch(used_up)) {
+                    self.own.epoch = Some(epoch);
+                    self.io.again();
+                }
+            }
+            kind => unreachable!("the control plane is never sent a message of kind {kind}"),
         }
     }
 

@@ -33,7 +33,7 @@ pub use conns::CONN_BYTES;
 pub use control::ControlPort;
 pub use counters::{Counter, ShardCounters};
 pub use io::Io;
-pub use placement::{PinPolicy, SlotMap};
+pub use placement::PinPolicy;
 pub use runtime::{Addresses, RunError, Running, Runtime, RuntimeConfig, StartError, Stopper};
 pub use service::{
     ACCEPT_PAUSE, Close, FLUSH_MAX, LINGER_MAX, ListenerKind, Peer, Service, ShardContext,

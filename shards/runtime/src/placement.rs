@@ -1,9 +1,4 @@
-//! Which core a shard runs on, and which slots it owns.
-
-use std::ops::Range;
-
-use ringway_core::slot::SLOTS;
-use ringway_core::{ShardId, Slot};
+//! Which core a shard runs on.
 
 /// Which cores shards are pinned to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,63 +32,9 @@ impl PinPolicy {
     }
 }
 
-/// Which shard owns a slot: contiguous ranges, equal but for one slot. A multiplication, no table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotMap {
-    shards: u32,
-    version: u64,
-}
-
-impl SlotMap {
-    /// The map for this many shards.
-    ///
-    /// # Panics
-    /// If there are none, or more than there are slots.
-    pub const fn new(shards: usize) -> SlotMap {
-        assert!(0 < shards && shards <= SLOTS);
-        SlotMap { shards: shards as u32, version: 1 }
-    }
-
-    /// Changes whenever the map does.
-    pub const fn version(self) -> u64 {
-        self.version
-    }
-
-    /// The owner of a slot.
-    #[inline]
-    pub const fn shard_of(self, slot: Slot) -> ShardId {
-        ShardId((slot.number() as u32 * self.shards / SLOTS as u32) as u8)
-    }
-
-    /// The slots of a shard.
-    pub fn slots_of(self, shard: ShardId) -> Range<u16> {
-        let first = |shard: u32| (shard * SLOTS as u32).div_ceil(self.shards) as u16;
-        let shard = u32::from(shard.0);
-        first(shard)..first(shard + 1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Every slot has exactly one owner, whose range says so, for any number of shards.
-    #[test]
-    fn ranges_and_owners_agree() {
-        for shards in 1..=ringway_core::limits::SHARDS_MAX {
-            let map = SlotMap::new(shards);
-            let mut next = 0;
-            for shard in 0..shards {
-                let shard = ShardId(shard as u8);
-                let range = map.slots_of(shard);
-                assert_eq!(range.start, next);
-                assert!(range.len() >= SLOTS / shards && range.len() <= SLOTS.div_ceil(shards));
-                assert!(range.clone().all(|slot| map.shard_of(Slot::from_bits(slot)) == shard));
-                next = range.end;
-            }
-            assert_eq!(usize::from(next), SLOTS);
-        }
-    }
 
     /// Cores are given out in order; too few are told apart from none wanted.
     #[test]
