@@ -47,6 +47,11 @@ pub const PORTS: u8 = 14;
 /// To the control plane: this epoch is used up. From it: a later one is persisted.
 pub const EPOCH: u8 = 15;
 
+/// A session has ended, and its home wants to know when that is known here: [`ENDED`] goes back.
+pub const END_ACK: u8 = 16;
+/// An [`END_ACK`] was taken note of: the session's names are free here.
+pub const ENDED: u8 = 17;
+
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {

@@ -362,7 +362,7 @@ mod tests {
         names.attach(by);
         let slot = Slot::of(b"{t}a");
         names.sequences[slot.index()] = Token::SEQUENCE_MAX - 1;
-        let mut register = |names: &mut Names<_>, name: &[u8]| {
+        let register = |names: &mut Names<_>, name: &[u8]| {
             let name = Name::new(name).expect("a name");
             let hash = names.table().hash(&name);
             names.register(Moment(1), hash, &name, by)

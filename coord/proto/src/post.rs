@@ -56,6 +56,15 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.attached(bound, &mut self.acts);
             }
             mail::END => self.names.end(mail::session(&mut reader)?),
+            mail::END_ACK => {
+                let bound = mail::session(&mut reader)?;
+                self.names.end(bound);
+                env.post(from, &mail::session_message(mail::ENDED, bound));
+            }
+            mail::ENDED => {
+                let bound = mail::session(&mut reader)?;
+                self.sessions.ended(bound, &mut self.acts);
+            }
             mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
             mail::PUSH => {
                 let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
@@ -212,12 +221,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.names.attach(bound);
                 self.post_others(&mail::session_message(mail::ATTACH, bound), env);
             }
-            Act::End { bound, everywhere } => {
+            Act::End { bound, everywhere, acknowledge } => {
                 // Ops of the session that wait in the batch came before its end.
                 self.execute_before_end(env);
                 self.names.end(bound);
                 if everywhere {
-                    self.post_others(&mail::session_message(mail::END, bound), env);
+                    let kind = if acknowledge { mail::END_ACK } else { mail::END };
+                    self.post_others(&mail::session_message(kind, bound), env);
                 }
                 env.again();
             }

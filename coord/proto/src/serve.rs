@@ -194,13 +194,15 @@ impl<R: Region, A: Access> Shard<R, A> {
             op::OPEN => return self.serve_open(asker, ticket, raw, env),
             op::CLOSE if raw.body.is_empty() => match asker.bound {
                 Some(bound) => {
-                    Answer::plain(self.sessions.close(bound.session, None, &mut self.acts))
+                    self.sessions.close(bound.session, None, ticket, &mut self.acts);
+                    return Ok(None);
                 }
                 None => Answer::plain(status::NOSESSION),
             },
             op::CLOSE => {
                 let (session, secret) = (SessionId(body.u64()?), Secret(body.array()?));
-                Answer::plain(self.sessions.close(session, Some(&secret), &mut self.acts))
+                self.sessions.close(session, Some(&secret), ticket, &mut self.acts);
+                return Ok(None);
             }
             op::ATTACH => {
                 let (session, secret) = (SessionId(body.u64()?), Secret(body.array()?));
@@ -214,7 +216,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
             }
             op::KILL if !asker.operator => Answer::plain(status::DENIED),
-            op::KILL => Answer::plain(self.sessions.kill(SessionId(body.u64()?), &mut self.acts)),
+            op::KILL => {
+                self.sessions.kill(SessionId(body.u64()?), ticket, &mut self.acts);
+                return Ok(None);
+            }
             op::SESSION => return self.serve_record(ticket, SessionId(body.u64()?), env),
             op::NODE => match self.sessions.of_node(NodeId(body.u64()?)) {
                 Some(session) => return self.serve_record(ticket, session, env),

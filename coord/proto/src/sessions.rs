@@ -111,6 +111,8 @@ pub enum Act {
         bound: Bound,
         /// By every shard; or only by this one, for a lock.
         everywhere: bool,
+        /// Whether the other shards are to say when they know.
+        acknowledge: bool,
     },
     /// An answer to a request.
     Answer(Ticket, Answer),
@@ -391,22 +393,44 @@ impl Sessions {
         status::OK
     }
 
-    /// Ends a session on its client's wish, or because its only connection is gone.
-    pub fn close(&mut self, id: SessionId, secret: Option<&Secret>, acts: &mut Vec<Act>) -> u8 {
-        let Some(local) = self.by_id.get(&id.0).copied() else { return status::NOSESSION };
-        let session = &self.table[local as usize];
-        if secret.is_some_and(|secret| !secret.matches(&Secret(session.secret))) {
-            return status::REFUSED;
+    /// Ends a session on its client's wish. It is answered when its names are free everywhere.
+    pub fn close(
+        &mut self,
+        id: SessionId,
+        secret: Option<&Secret>,
+        ticket: Ticket,
+        acts: &mut Vec<Act>,
+    ) {
+        let found = self.by_id.get(&id.0).copied().ok_or(status::NOSESSION);
+        let proven = found.and_then(|local| {
+            let own = Secret(self.table[local as usize].secret);
+            let proven = secret.is_none_or(|secret| secret.matches(&own));
+            proven.then_some(local).ok_or(status::REFUSED)
+        });
+        match proven {
+            Ok(local) => self.end_for(local, Ended::Closed, ticket, acts),
+            Err(status) => acts.push(Act::Answer(ticket, Answer::plain(status))),
         }
-        self.end(local, Ended::Closed, acts);
-        status::OK
     }
 
-    /// Ends a session on an operator's behalf.
-    pub fn kill(&mut self, id: SessionId, acts: &mut Vec<Act>) -> u8 {
-        let Some(local) = self.by_id.get(&id.0).copied() else { return status::NOSESSION };
-        self.end(local, Ended::Killed, acts);
-        status::OK
+    /// Ends a session on an operator's behalf; answered as [`Self::close`].
+    pub fn kill(&mut self, id: SessionId, ticket: Ticket, acts: &mut Vec<Act>) {
+        match self.by_id.get(&id.0).copied() {
+            Some(local) => self.end_for(local, Ended::Killed, ticket, acts),
+            None => acts.push(Act::Answer(ticket, Answer::plain(status::NOSESSION))),
+        }
+    }
+
+    /// Another shard knows that a session has ended; the last one answers who ended it.
+    pub fn ended(&mut self, bound: Bound, acts: &mut Vec<Act>) {
+        let session = &mut self.table[bound.handle.local()];
+        assert!(session.id == bound.session.0, "a handle is not reused before it was swept");
+        session.unattached -= 1;
+        if session.unattached == 0
+            && let Some(ticket) = session.opener.take()
+        {
+            acts.push(Act::Answer(*ticket, Answer::plain(status::OK)));
+        }
     }
 
     /// Ends the session of a handle in this shard, as when a lock's only name was released.
@@ -707,6 +731,21 @@ impl Sessions {
         }
     }
 
+    /// Ends a session and answers when that is known everywhere.
+    fn end_for(&mut self, local: u32, why: Ended, ticket: Ticket, acts: &mut Vec<Act>) {
+        let before = acts.len();
+        self.end(local, why, acts);
+        let session = &mut self.table[local as usize];
+        if self.shards == 1 || session.flags & FLAG_LOCK != 0 {
+            return acts.push(Act::Answer(ticket, Answer::plain(status::OK)));
+        }
+        session.opener = Some(Box::new(ticket));
+        session.unattached = (self.shards - 1) as u16;
+        if let Some(Act::End { acknowledge, .. }) = acts.get_mut(before) {
+            *acknowledge = true;
+        }
+    }
+
     /// S1, S2: the session is out of both maps before anybody hears of its end.
     fn end(&mut self, local: u32, why: Ended, acts: &mut Vec<Act>) {
         let bound = self.bound(local);
@@ -723,7 +762,7 @@ impl Sessions {
             self.by_node.remove(&node);
         }
         self.counts.ended[why as usize - 1] += 1;
-        acts.push(Act::End { bound, everywhere });
+        acts.push(Act::End { bound, everywhere, acknowledge: false });
         let session = &mut self.table[local as usize];
         let bare = session.flags & FLAG_BARE != 0;
         if let Some(ticket) = session.opener.take() {

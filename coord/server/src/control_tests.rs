@@ -80,6 +80,20 @@ fn talk(mut stream: impl Read + Write, request: &str) -> String {
     answer
 }
 
+/// `--state ./state` is what people type: a path relative to where the server was started.
+#[test]
+fn a_relative_state_directory_is_one_too() {
+    for runtime in BOTH {
+        let here = std::env::current_dir().expect("there is one");
+        let dir = tempfile::tempdir_in(&here).expect("temporary directory");
+        let relative = dir.path().strip_prefix(&here).expect("below it").to_owned();
+        assert!(relative.is_relative());
+        let (started, _) = started(&settings(runtime, &relative));
+        assert_eq!(started.opened.previous, Previous::Fresh);
+        started.control.stop(true).expect("stops");
+    }
+}
+
 /// The whole life: a fresh start, a lease persisted before it may be granted, another epoch, a
 /// clean stop; and what the next start makes of it. The same on either runtime.
 #[test]
