@@ -243,7 +243,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.execute(env);
         let lease_now = self.clock.now();
-        let more_due = self.sessions.expire(lease_now, &mut self.acts);
+        let more_due = !self.clock.is_paused() && self.sessions.expire(lease_now, &mut self.acts);
         self.settle(env);
         self.sweep(env);
         self.step_lists(env);
