@@ -622,7 +622,7 @@ impl<S: Service> Shard<S> {
     }
 
     fn is_done(&self) -> bool {
-        self.drain.is_draining()
+        self.stop_told
             && self.sends_in_flight == 0
             && self.state.outgoing.waiting_bytes() == 0
             && self.service.may_stop()
