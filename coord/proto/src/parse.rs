@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::turn::{Op, Shape, Source, Unit, inline_words};
 use crate::wire::{
     self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, FrameWriter, KIND_PUSH, KIND_REQUEST,
-    MAGIC, PREFACE_BYTES, Preface, RawOp, next_op, op, push, status,
+    MAGIC, PREFACE_BYTES, Preface, RawOp, TLS_HANDSHAKE, next_op, op, push, status,
 };
 
 /// The ticket index that stands for a connection's bare session, not for an op.
@@ -48,6 +48,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         let speech = match (self.speech(id), bytes.first()) {
             (_, None) => return 0,
             (Speech::Unknown, Some(&MAGIC)) => return self.parse_preface(id, bytes, env),
+            (Speech::Unknown, Some(&TLS_HANDSHAKE)) => {
+                // A client that waits for its handshake hears at once that there will be none.
+                self.stats.protocol_errors += 1;
+                self.close(id, env);
+                return bytes.len();
+            }
             (Speech::Unknown, Some(_)) => {
                 self.conns[id.index as usize].speech = Speech::Resp2;
                 Speech::Resp2

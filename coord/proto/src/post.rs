@@ -352,10 +352,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.write_unit(conn, front, env);
             self.pendings.end(front);
         }
-        let stopping = self.is_stopping();
         let Some(state) = self.conn_mut(conn) else { return };
-        if state.closing || stopping {
-            state.closing = true;
+        if state.closing {
             env.close(conn);
         } else if state.waits == Waits::Barrier {
             state.waits = Waits::No;

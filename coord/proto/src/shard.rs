@@ -160,9 +160,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         let conn = &mut self.conns[id.index as usize];
         assert!(!conn.open, "the driver reuses an index only after `closed`");
         let grantee = (!self.access.required()).then_some(0);
-        *conn = Conn { generation: id.generation, open: true, grantee, ..Conn::default() };
+        let ended = self.stopping;
+        *conn = Conn { generation: id.generation, open: true, grantee, ended, ..Conn::default() };
         self.open_conns += 1;
         self.stats.accepted += 1;
+        if ended {
+            // It came too late; the turn closes it.
+            self.later(id);
+        }
     }
 
     /// Bytes of a connection arrived.
@@ -261,17 +266,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.sessions.wake_at().map(|lease| self.clock.real_of(lease))
     }
 
-    /// A graceful stop has begun: connections close once they have their answers.
+    /// A graceful stop has begun: nobody is asked for more, so every connection is taken as if its
+    /// client had ended. It closes once everything that arrived has been executed and answered.
     pub fn stop(&mut self, now: Moment, env: &mut impl Env) {
         self.begin(now);
         self.stopping = true;
-        self.execute(env);
         for index in 0..self.conns.len() {
-            let conn = &mut self.conns[index];
-            if conn.open && conn.queue.is_empty() && !conn.closing {
-                conn.closing = true;
-                env.close(ConnId { index: index as u32, generation: conn.generation });
-            }
+            let generation = self.conns[index].generation;
+            self.ended(now, ConnId { index: index as u32, generation }, env);
         }
     }
 

@@ -75,6 +75,7 @@ pub(crate) struct Shard<S> {
     stop: Arc<StopState>,
     drain_span: Span,
     drain: Drain,
+    stop_told: bool,
     spin: Spin,
     timers: Timers,
     /// Accepting pauses until a timer or a close.
@@ -110,6 +111,7 @@ impl<S: Service> Shard<S> {
             stop: parts.stop,
             drain_span: parts.drain_span,
             drain: Drain::Serving,
+            stop_told: false,
             spin: parts.spin,
             timers: Timers::new(parts.now),
             accept_paused: false,
@@ -596,11 +598,20 @@ impl<S: Service> Shard<S> {
 
     // ---- Stopping.
 
+    /// The service hears of a stop one turn after we do: what had arrived until now is delivered
+    /// first, so that it is answered.
     fn look_for_stop(&mut self) {
-        if self.drain.is_draining() || !self.stop.is_asked() {
+        if self.drain.is_draining() {
+            if !std::mem::replace(&mut self.stop_told, true) {
+                self.service.stop(self.now, &mut self.state.io());
+            }
+            return;
+        }
+        if !self.stop.is_asked() {
             return;
         }
         self.drain.begin(self.now, self.drain_span);
+        self.state.again = true;
         for (index, door) in self.doors.iter_mut().enumerate() {
             if door.armed {
                 self.ring.stop_accepting(Tag(index as u32));
@@ -608,7 +619,6 @@ impl<S: Service> Shard<S> {
                 door.listener = None;
             }
         }
-        self.service.stop(self.now, &mut self.state.io());
     }
 
     fn is_done(&self) -> bool {
