@@ -90,16 +90,19 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.start.epoch = self.start.epoch.max(epoch);
                 self.epoch_asked = false;
             }
-            mail::PORTS => {
-                self.start.base_port = reader.u16()?;
-                self.start.own_ports.clear();
-                while !reader.is_empty() {
-                    self.start.own_ports.push(reader.u16()?);
-                }
-            }
+            mail::PORTS => self.take_ports(&mut reader)?,
             _ => return Err(Truncated),
         }
         self.settle(env);
+        Ok(())
+    }
+
+    fn take_ports(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
+        self.start.base_port = reader.u16()?;
+        self.start.own_ports.clear();
+        while !reader.is_empty() {
+            self.start.own_ports.push(reader.u16()?);
+        }
         Ok(())
     }
 

@@ -80,6 +80,23 @@ fn talk(mut stream: impl Read + Write, request: &str) -> String {
     answer
 }
 
+/// A server that has just been scraped can be started again on the same port at once: the answered
+/// connection lingers there, and must not keep the next server out.
+#[test]
+fn a_restart_right_after_a_scrape_starts() {
+    for runtime in BOTH {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut settings = settings(runtime, dir.path());
+        let (first, _) = started(&settings);
+        assert!(talk(tcp(&first.admin), "GET /healthz HTTP/1.1\r\n\r\n").contains("200"));
+        first.control.stop(true).expect("stops");
+        settings.admin = first.admin;
+        let (second, _) = started(&settings);
+        assert_eq!(second.admin, settings.admin);
+        second.control.stop(true).expect("stops");
+    }
+}
+
 /// `--state ./state` is what people type: a path relative to where the server was started.
 #[test]
 fn a_relative_state_directory_is_one_too() {
