@@ -15,6 +15,8 @@
 use ringway_core::limits::LEASE_STEP_MAX;
 use ringway_core::{Moment, Span};
 
+use crate::sabotage::{Rule, Sabotage};
+
 /// A turn that is later than this was a stall, not a busy moment.
 pub const STALL: Span = Span::from_ms(50);
 /// How long lease time stands still after a stall: other shards, stalled with us, read their
@@ -31,6 +33,7 @@ pub struct LeaseClock {
     paused_until: Moment,
     pause_again_at: Moment,
     stalls: u64,
+    pub(crate) sabotage: Sabotage,
 }
 
 impl LeaseClock {
@@ -42,6 +45,7 @@ impl LeaseClock {
             paused_until: Moment(0),
             pause_again_at: Moment(0),
             stalls: 0,
+            sabotage: Sabotage::NONE,
         }
     }
 
@@ -62,6 +66,10 @@ impl LeaseClock {
         let elapsed = now.since(self.real);
         let late = planned.map_or(Span::ZERO, |planned| now.since(planned.max(self.real)));
         self.real = self.real.max(now);
+        if self.sabotage.breaks(Rule::StallsDoNotCount) {
+            self.lease = self.lease + elapsed;
+            return;
+        }
         let counted = Span(elapsed.0 - late.0.min(elapsed.0) + late.0.min(LEASE_STEP_MAX.0));
         if late > STALL {
             self.stalls += 1;

@@ -33,6 +33,7 @@ use crate::handle::{Bound, Handle};
 use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::paged::Paged;
+use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, push, status};
 
 /// Who asks: an identity that passed authentication.
@@ -208,6 +209,7 @@ pub struct Sessions {
     wheel: Wheel<(u32, u64)>,
     awaiting_lease: Vec<u32>,
     counts: Counts,
+    pub(crate) sabotage: Sabotage,
 }
 
 /// What happened to sessions since the start.
@@ -245,6 +247,7 @@ impl Sessions {
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
             counts: Counts::default(),
+            sabotage: Sabotage::default(),
         }
     }
 
@@ -440,7 +443,8 @@ impl Sessions {
     /// Another shard has attached a session; the last one to do so opens it.
     pub fn attached(&mut self, bound: Bound, acts: &mut Vec<Act>) {
         let session = &mut self.table[bound.handle.local()];
-        if session.id == bound.session.0 && session.is_live() {
+        let awaited = !self.sabotage.breaks(Rule::AttachFirst);
+        if session.id == bound.session.0 && session.is_live() && awaited {
             session.unattached -= 1;
             if session.unattached == 0 {
                 self.opened(bound.handle.local() as u32, acts);
@@ -470,6 +474,13 @@ impl Sessions {
     /// A shard holds no more record of an ended session; after the last one its place is free.
     pub fn swept(&mut self, handle: Handle) {
         let session = &mut self.table[handle.local()];
+        if self.sabotage.breaks(Rule::SweptEverywhere) {
+            if session.flags & FLAG_ENDING != 0 {
+                *session = Session::default();
+                self.free.push(handle.local() as u32);
+            }
+            return;
+        }
         assert!(session.flags & FLAG_ENDING != 0 && session.unswept > 0, "swept once by each");
         session.unswept -= 1;
         if session.unswept == 0 {
@@ -540,6 +551,16 @@ impl Sessions {
         (out, bounds, None)
     }
 
+    /// Whether a session lives here.
+    pub fn is_live(&self, id: SessionId) -> bool {
+        self.by_id.contains_key(&id.0)
+    }
+
+    /// Places that are not free: those of live sessions and of ended ones not yet swept.
+    pub fn places_in_use(&self) -> usize {
+        self.table.len() - self.free.len()
+    }
+
     /// Live sessions.
     pub fn len(&self) -> usize {
         self.by_id.len()
@@ -570,7 +591,8 @@ impl Sessions {
         acts: &mut Vec<Act>,
     ) -> Result<(), u8> {
         let session = &mut self.table[local as usize];
-        if !ask.secret.matches(&Secret(session.secret)) {
+        let checked = !self.sabotage.breaks(Rule::SecretsChecked);
+        if checked && !ask.secret.matches(&Secret(session.secret)) {
             return Err(status::REFUSED);
         }
         if session.flags & FLAG_OPENING != 0 || lease > self.lease_allowed {
@@ -642,8 +664,11 @@ impl Sessions {
         let lease = Span::from_ms(u64::from(session.lease_ms));
         session.opener = Some(Box::new(ticket));
         session.unattached = (self.shards - 1) as u16;
+        if self.sabotage.breaks(Rule::AttachFirst) {
+            session.unattached = 0;
+        }
         acts.push(Act::Attach(bound));
-        if lease > self.lease_allowed {
+        if lease > self.lease_allowed && !self.sabotage.breaks(Rule::LeaseOnDisk) {
             session.unattached += 1;
             self.awaiting_lease.push(local);
             acts.push(Act::RaiseLease(lease));

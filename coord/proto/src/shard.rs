@@ -35,6 +35,7 @@ use crate::names::Names;
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
+use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::Turn;
@@ -90,6 +91,7 @@ pub struct Shard<R, A> {
     pub(crate) parked: Vec<crate::execute::Parked>,
     pub(crate) bare_slot: u16,
     pub(crate) args: crate::resp::Args,
+    pub(crate) sabotage: Sabotage,
     now: Moment,
     in_turn: bool,
     planned: Option<Moment>,
@@ -133,6 +135,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             bare_slot,
             args: crate::resp::Args::new(),
             start,
+            sabotage: Sabotage::default(),
             now,
             in_turn: false,
             planned: Some(now),
@@ -214,6 +217,10 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Executes what the turn brought, and what time brought. Call it once after all inputs.
     pub fn turn(&mut self, now: Moment, env: &mut impl Env) {
         self.begin(now);
+        if self.sabotage.breaks(Rule::RenewalsFirst) {
+            self.sessions.expire(self.clock.now(), &mut self.acts);
+            self.settle(env);
+        }
         self.execute(env);
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { break };
