@@ -111,6 +111,12 @@ impl PendingTable {
         self.answer(index, at, Outcome::bytes(status, place, bytes.len()));
     }
 
+    /// So many ops of a unit will never be executed; they stay `BUSY`.
+    pub fn abandon(&mut self, index: u32, ops: u16) {
+        let unit = &mut self.units[index as usize];
+        unit.missing -= u32::from(ops);
+    }
+
     /// Forgets a unit that was answered, or whose connection is gone.
     pub fn end(&mut self, index: u32) {
         let unit = &mut self.units[index as usize];

@@ -291,6 +291,11 @@ impl Sessions {
         let slot = Slot::of(&ask.node.0.to_le_bytes());
         let local = self.place(slot)?;
         if let Some(old) = before {
+            let session = &mut self.table[old as usize];
+            if session.conn == Some(who.from) {
+                // Its connection goes on with the new session: that is no reason to close it.
+                session.flags &= !FLAG_BARE;
+            }
             self.end(old, Ended::Replaced, acts);
         }
         self.by_node.insert(ask.node.0, local);

@@ -17,6 +17,7 @@
 //! execution (`execute`), single ops that need more than a status (`serve`), mail (`post`).
 //! Tests: `tests/` of this crate drive whole shards with bytes; `tools/sim` whole processes.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -25,7 +26,7 @@ use ringway_core::{ConnId, Epoch, Moment, Region, ShardId, Slot, Span};
 use ringway_table::Table;
 
 use crate::access::{Access, Grantee};
-use crate::conn::{Conn, Speech};
+use crate::conn::{Conn, Speech, Stalled};
 use crate::env::Env;
 use crate::gather::Gathers;
 use crate::keyed::KeyedState;
@@ -194,6 +195,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.execute(env);
         let conn = core::mem::take(&mut self.conns[id.index as usize]);
         self.open_conns -= 1;
+        self.abandon(conn.stalled);
         for pending in conn.queue {
             if self.pendings.get(pending).missing == 0 {
                 self.pendings.end(pending);
@@ -433,11 +435,23 @@ impl<R: Region, A: Access> Shard<R, A> {
         if let Some(conn) = self.conn_mut(id) {
             conn.closing = true;
             conn.carry = Vec::new();
-            conn.stalled = None;
-            if conn.queue.is_empty() {
+            let stalled = conn.stalled.take();
+            self.abandon(stalled);
+            if self.conns[id.index as usize].queue.is_empty() {
                 self.execute(env);
                 env.close(id);
+            } else {
+                self.answer_queue(id, env);
             }
+        }
+    }
+
+    /// The rest of a frame is not executed any more, and its unit no longer waits for it.
+    fn abandon(&mut self, stalled: Option<Box<Stalled>>) {
+        if let Some(stalled) = stalled
+            && let Some(pending) = stalled.pending
+        {
+            self.pendings.abandon(pending, stalled.count - stalled.index);
         }
     }
 

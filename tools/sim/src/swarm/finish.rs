@@ -27,7 +27,12 @@ impl World {
         self.run_until(began + ANSWERED_WITHIN)?;
         for (index, wire) in self.wires.iter().enumerate().filter(|(_, wire)| wire.open) {
             if let Some(sent) = wire.expected.front().filter(|sent| sent.at <= began) {
-                return Err(format!("wire {index}: {:?} of {} is unanswered", sent.ops, sent.at));
+                return Err(format!(
+                    "wire {index}: {:?} of {} is unanswered; {}",
+                    sent.ops,
+                    sent.at,
+                    self.server_side(index)
+                ));
             }
         }
         let observer = self.observe()?;

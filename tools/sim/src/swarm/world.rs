@@ -356,7 +356,7 @@ impl World {
         server.next_turn[shard] = u64::MAX;
         server.process.at(Moment(self.now));
         self.tally.turns += 1;
-        let leftover = self.feed(shard)?;
+        let mail_left = self.feed(shard);
         let Some(server) = self.server.as_mut() else { return Ok(()) };
         if server.stopping && !server.stop_told[shard] {
             server.stop_told[shard] = true;
@@ -367,7 +367,12 @@ impl World {
         let busy = server.process.end_turn(shard);
         self.after_turn(shard, &before);
         self.collect(shard);
-        if busy || leftover {
+        let arrival = self.next_arrival(shard);
+        if let Some(at) = arrival {
+            let at = at.max(self.now) + self.rng.below(300_000);
+            self.turn_by(shard, at);
+        }
+        if busy || mail_left {
             let at = self.now + self.rng.below(300_000);
             self.turn_by(shard, at);
         } else if let Some(wake) = self.server.as_ref().and_then(|s| s.process.wake_at(shard)) {
@@ -421,9 +426,9 @@ impl World {
     }
 
     /// Hands a shard what has arrived for it, in any order that keeps each source's own. Returns
-    /// whether something is left.
-    fn feed(&mut self, shard: usize) -> Result<bool, String> {
-        let Some(server) = self.server.as_mut() else { return Ok(false) };
+    /// whether mail is left.
+    fn feed(&mut self, shard: usize) -> bool {
+        let Some(server) = self.server.as_mut() else { return false };
         let mut wires = std::mem::take(&mut server.wires[shard]);
         let mut sources: Vec<(bool, usize)> = wires.iter().map(|wire| (true, *wire)).collect();
         let inboxes = &server.posted[shard];
@@ -433,14 +438,31 @@ impl World {
         }
         let mut leftover = false;
         for (is_wire, index) in sources {
-            leftover |= if is_wire { self.feed_wire(index) } else { self.feed_mail(shard, index) };
+            match is_wire {
+                true => self.feed_wire(index),
+                false => leftover |= self.feed_mail(shard, index),
+            }
         }
         wires.retain(|wire| !self.wires[*wire].server_gone);
         if let Some(server) = self.server.as_mut() {
             wires.append(&mut server.wires[shard]);
             server.wires[shard] = wires;
         }
-        Ok(leftover)
+        leftover
+    }
+
+    /// When the next bytes, or the end, of a connection that the shard reads arrive.
+    fn next_arrival(&self, shard: usize) -> Option<u64> {
+        let server = self.server.as_ref()?;
+        let wires = server.wires[shard].iter().map(|wire| &self.wires[*wire]);
+        let read = wires.filter(|wire| {
+            !wire.link.is_some_and(|link| server.process.is_paused(link)) && !wire.server_closed
+        });
+        let first = |wire: &Wire| {
+            let bytes = wire.up.front().map(|(at, _)| *at);
+            bytes.or(wire.up_end.filter(|_| !wire.half_closed).map(|(at, _)| at))
+        };
+        read.filter_map(first).min()
     }
 
     fn feed_mail(&mut self, shard: usize, from: usize) -> bool {
@@ -458,9 +480,9 @@ impl World {
         left
     }
 
-    /// Hands over bytes of a wire, and its end. Returns whether something that arrived is left.
-    fn feed_wire(&mut self, index: usize) -> bool {
-        let Some(server) = self.server.as_mut() else { return false };
+    /// Hands over bytes of a wire, and its end.
+    fn feed_wire(&mut self, index: usize) {
+        let Some(server) = self.server.as_mut() else { return };
         let wire = &mut self.wires[index];
         let link = match wire.link {
             Some(link) => link,
@@ -470,7 +492,7 @@ impl World {
             server.process.disconnect(link);
             (wire.server_gone, wire.server_gone_at) = (true, self.now);
             self.oracle.wire_gone(index);
-            return false;
+            return;
         }
         let slow = wire.slow_until > self.now;
         if slow != wire.slow_told {
@@ -494,7 +516,6 @@ impl World {
             }
         }
         self.oracle.handed(index, wire.handed, self.now);
-        let left = wire.up.front().is_some_and(|(at, _)| *at <= self.now);
         if let Some((at, reset)) = wire.up_end
             && at <= self.now
             && (wire.up.is_empty() || (reset && self.rng.chance(500)))
@@ -503,13 +524,21 @@ impl World {
                 server.process.disconnect(link);
                 (wire.server_gone, wire.server_gone_at) = (true, self.now);
                 self.oracle.wire_gone(index);
-                return false;
+                return;
             } else if !wire.half_closed {
                 wire.half_closed = true;
                 server.process.end(link);
             }
         }
-        left && !server.process.is_paused(link)
+    }
+
+    /// Where a connection stands, for messages.
+    pub(crate) fn server_side(&self, index: usize) -> String {
+        let wire = &self.wires[index];
+        let process = self.server.as_ref().map(|server| &server.process);
+        let paused = wire.link.zip(process).map(|(link, process)| process.is_paused(link));
+        let (sent, handed, shard) = (wire.sent, wire.handed, wire.shard);
+        format!("shard {shard}, {handed} of {sent} bytes handed over, reading paused: {paused:?}")
     }
 
     /// Sends what the shard wrote.
