@@ -207,7 +207,8 @@ pub struct Sessions {
     by_node: HashMap<u64, u32, KeyedState>,
     sequences: Box<[u32]>,
     wheel: Wheel<(u32, u64)>,
-    awaiting_lease: Vec<u32>,
+    /// Place and id: the place may be another's by the time the lease is allowed.
+    awaiting_lease: Vec<(u32, u64)>,
     counts: Counts,
     pub(crate) sabotage: Sabotage,
 }
@@ -460,13 +461,13 @@ impl Sessions {
     /// The state directory allows leases of `lease` from now on.
     pub fn lease_raised(&mut self, lease: Span, acts: &mut Vec<Act>) {
         self.lease_allowed = self.lease_allowed.max(lease);
-        for local in core::mem::take(&mut self.awaiting_lease) {
+        for (local, id) in core::mem::take(&mut self.awaiting_lease) {
             let session = &mut self.table[local as usize];
-            if !session.is_live() || session.flags & FLAG_OPENING == 0 {
+            if session.id != id || !session.is_live() || session.flags & FLAG_OPENING == 0 {
                 continue;
             }
             if Span::from_ms(u64::from(session.lease_ms)) > self.lease_allowed {
-                self.awaiting_lease.push(local);
+                self.awaiting_lease.push((local, id));
                 continue;
             }
             session.unattached -= 1;
@@ -675,7 +676,7 @@ impl Sessions {
         acts.push(Act::Attach(bound));
         if lease > self.lease_allowed && !self.sabotage.breaks(Rule::LeaseOnDisk) {
             session.unattached += 1;
-            self.awaiting_lease.push(local);
+            self.awaiting_lease.push((local, session.id));
             acts.push(Act::RaiseLease(lease));
         }
         if session.unattached == 0 {
@@ -728,7 +729,9 @@ impl Sessions {
         let session = &mut self.table[local as usize];
         let bare = session.flags & FLAG_BARE != 0;
         if let Some(ticket) = session.opener.take() {
+            // Its connection never had it, so there is nothing to tell it, or to close.
             acts.push(Act::Answer(*ticket, Answer::plain(status::NOSESSION)));
+            session.conn = None;
         }
         if let Some(to) = session.conn.take() {
             acts.push(Act::Push {

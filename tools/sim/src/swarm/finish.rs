@@ -124,7 +124,11 @@ impl World {
         for wire in lost {
             self.drop_wire(wire);
         }
-        self.clients.iter_mut().take(observer).for_each(|client| client.wires.clear());
+        for client in self.clients.iter_mut().take(observer) {
+            client.wires.clear();
+            client.decided = None;
+            client.mine.iter_mut().for_each(|mine| mine.live = None);
+        }
         let leases = self.oracle.sessions.values().map(|facts| facts.lease).max().unwrap_or(0);
         let asked = self.plan.clients.iter().map(|client| u64::from(client.lease_ms) * 1_000_000);
         let lease = asked.max().unwrap_or(LEASE_DEFAULT.0).max(leases);
@@ -150,7 +154,9 @@ impl World {
         for shard in 0..server.process.shards() {
             let residue = server.process.shard(shard).residue();
             if residue != Residue::default() {
-                return Err(format!("shard {shard} leaks: {residue:?}"));
+                let open = |wire: &&super::world::Wire| wire.shard == shard && !wire.server_gone;
+                let open: Vec<String> = self.wires.iter().filter(open).map(|w| w.words()).collect();
+                return Err(format!("shard {shard} leaks: {residue:?}; {}", open.join("; ")));
             }
         }
         match server.process.strays() {

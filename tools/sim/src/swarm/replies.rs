@@ -198,7 +198,8 @@ impl World {
     /// The answer to what needs a secret, or an operator.
     fn proof_answered(&mut self, session: Option<SessionId>, right: bool, got: &Got) -> Judged {
         match (got.status(), session) {
-            (status::OK, Some(_)) if right => Ok(()),
+            // Without a session known, it is the bare one that a register has opened.
+            (status::OK, _) if right => Ok(()),
             (status::NOSESSION, None) => Ok(()),
             (status::NOSESSION, Some(session)) => self.oracle.told_ended(session, self.now),
             (status::REFUSED, Some(_)) if !right => Ok(()),

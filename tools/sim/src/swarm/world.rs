@@ -85,6 +85,17 @@ pub(crate) struct Wire {
     pub(crate) may_close: bool,
 }
 
+impl Wire {
+    /// Where it stands, for messages.
+    pub(crate) fn words(&self) -> String {
+        let Self { shard, sent, handed, up_end, server_closed, half_closed, .. } = self;
+        format!(
+            "at shard {shard}: {handed} of {sent} bytes handed over, client's end {up_end:?}, half \
+             closed {half_closed}, closed by the server {server_closed}"
+        )
+    }
+}
+
 /// Everything.
 pub(crate) struct World {
     pub(crate) rng: Rng,
@@ -455,14 +466,14 @@ impl World {
     fn next_arrival(&self, shard: usize) -> Option<u64> {
         let server = self.server.as_ref()?;
         let wires = server.wires[shard].iter().map(|wire| &self.wires[*wire]);
-        let read = wires.filter(|wire| {
-            !wire.link.is_some_and(|link| server.process.is_paused(link)) && !wire.server_closed
-        });
-        let first = |wire: &Wire| {
-            let bytes = wire.up.front().map(|(at, _)| *at);
-            bytes.or(wire.up_end.filter(|_| !wire.half_closed).map(|(at, _)| at))
+        let next = |wire: &Wire| {
+            let read = !wire.link.is_some_and(|link| server.process.is_paused(link));
+            let bytes = wire.up.front().filter(|_| read).map(|(at, _)| *at);
+            let end = wire.up_end.filter(|(_, reset)| *reset || !wire.half_closed);
+            let end = end.filter(|(_, reset)| *reset || (wire.up.is_empty() && read));
+            bytes.into_iter().chain(end.map(|(at, _)| at)).min()
         };
-        read.filter_map(first).min()
+        wires.filter(|wire| !wire.server_closed).filter_map(next).min()
     }
 
     fn feed_mail(&mut self, shard: usize, from: usize) -> bool {
@@ -534,11 +545,10 @@ impl World {
 
     /// Where a connection stands, for messages.
     pub(crate) fn server_side(&self, index: usize) -> String {
-        let wire = &self.wires[index];
         let process = self.server.as_ref().map(|server| &server.process);
-        let paused = wire.link.zip(process).map(|(link, process)| process.is_paused(link));
-        let (sent, handed, shard) = (wire.sent, wire.handed, wire.shard);
-        format!("shard {shard}, {handed} of {sent} bytes handed over, reading paused: {paused:?}")
+        let link = self.wires[index].link;
+        let paused = link.zip(process).map(|(link, process)| process.is_paused(link));
+        format!("{}, reading paused: {paused:?}", self.wires[index].words())
     }
 
     /// Sends what the shard wrote.
