@@ -65,11 +65,13 @@ pub(crate) struct Mine {
     pub(crate) opening: u32,
 }
 
-/// What a client remembers of its releases of one name.
+/// What a client remembers of its releases of one name on one connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Releases {
     pub(crate) last: u64,
     pub(crate) outstanding: u32,
+    /// When the answer to the last one was read.
+    pub(crate) answered: u64,
     /// The answer to one was lost: it may still take effect.
     pub(crate) unknown: bool,
 }
@@ -79,7 +81,7 @@ pub(crate) struct Client {
     pub(crate) plan: ClientPlan,
     pub(crate) mine: Vec<Mine>,
     pub(crate) wires: Vec<usize>,
-    pub(crate) releases: BTreeMap<usize, Releases>,
+    pub(crate) releases: BTreeMap<(usize, usize), Releases>,
     /// Stands still until then, in the middle of what it was doing.
     pub(crate) paused_until: u64,
     /// What it will send when it goes on: wire, ops, the clock when it decided.

@@ -61,7 +61,7 @@ impl World {
         match asked {
             Asked::Release(name, _) => {
                 self.oracle.lets_go(name, client);
-                let releases = self.clients[client].releases.entry(name).or_default();
+                let releases = self.clients[client].releases.entry((name, index)).or_default();
                 releases.last = number;
                 releases.outstanding += 1;
             }

@@ -75,7 +75,7 @@ impl World {
                         self.lost_openings.push((node, index));
                     }
                     Asked::Release(name, _) => {
-                        let releases = self.clients[client].releases.entry(name).or_default();
+                        let releases = self.clients[client].releases.entry((name, index)).or_default();
                         releases.outstanding -= 1;
                         releases.unknown |= !implicit;
                     }
@@ -379,6 +379,24 @@ impl World {
         from
     }
 
+    /// Whether a grant certainly comes after every release of the name by the same client.
+    fn is_unambiguous(
+        &self,
+        index: usize,
+        sent: &Sent,
+        (number, name): (u64, usize),
+        client: usize,
+    ) -> bool {
+        let mut releases = self.clients[client].releases.range((name, 0)..(name + 1, 0));
+        releases.all(|((_, wire), releases)| {
+            if *wire == index {
+                return releases.last < number;
+            }
+            let lost = releases.unknown && self.may_still_act(&self.wires[*wire], sent.at);
+            releases.outstanding == 0 && releases.answered <= sent.at && !lost
+        })
+    }
+
     /// Whether what was sent on a lost wire may take effect after a moment.
     fn may_still_act(&self, wire: &super::world::Wire, moment: u64) -> bool {
         !wire.server_gone
@@ -437,8 +455,9 @@ impl World {
             _ => return Err(got.words()),
         };
         if let Verb::Release(_) = verb {
-            let releases = self.clients[client].releases.entry(name).or_default();
+            let releases = self.clients[client].releases.entry((name, index)).or_default();
             releases.outstanding -= 1;
+            releases.answered = self.now;
         }
         let by = self.wires[index].bound;
         let entry = Entry { client, by, verb, call: sent.at, ret: self.now, seen };
@@ -476,9 +495,7 @@ impl World {
                 self.oracle.sessions.insert(hold.session, facts);
             }
         }
-        let releases = self.clients[hold.client].releases.get(&name).copied().unwrap_or_default();
-        let own = releases.last < number && releases.outstanding == 0 && !releases.unknown;
-        if !own {
+        if !self.is_unambiguous(index, sent, (number, name), hold.client) {
             return Ok(());
         }
         self.oracle.granted(name, hold)?;
