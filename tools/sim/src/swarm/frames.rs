@@ -77,13 +77,22 @@ impl World {
             }
             Asked::Attach(_, true) => self.rebinds(index),
             Asked::Close(session, true) => {
-                let session = session.or(self.wires[index].bound);
-                if let Some(session) = session {
+                let mut closed = vec![session.or(self.wires[index].bound)];
+                if session.is_none() {
+                    // Behind what binds another session it closes that one.
+                    let asked = self.wires[index].expected.iter().flat_map(|sent| &sent.ops);
+                    closed.extend(asked.map(|asked| match asked {
+                        Asked::Attach(session, true) => Some(*session),
+                        Asked::Open(_, resume, true) => *resume,
+                        _ => None,
+                    }));
+                }
+                for session in closed.into_iter().flatten() {
                     self.oracle.may_end(session, now);
+                    self.forget(client, session);
                 }
                 // Behind an OPEN it may close what that opens.
                 self.wires[index].rebound_at = self.wires[index].rebound_at.min(now);
-                self.forget(client, session);
             }
             Asked::Kill(session) => self.oracle.may_end(session, now),
             _ => {}
@@ -98,9 +107,8 @@ impl World {
     }
 
     /// The client does not count on a session any more.
-    fn forget(&mut self, client: usize, session: Option<SessionId>) {
-        let live = session.and_then(|session| self.clients[client].live_mut(session));
-        if let Some(live) = live {
+    fn forget(&mut self, client: usize, session: SessionId) {
+        if let Some(live) = self.clients[client].live_mut(session) {
             live.lost = true;
         }
     }

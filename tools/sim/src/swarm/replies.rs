@@ -164,6 +164,7 @@ impl World {
         if let Some((name, verb)) = verb_of(asked) {
             self.name_answered(index, sent, (number, name, verb), got)?;
         }
+        let closing = self.wires[index].may_close;
         match asked {
             Asked::Query(_) | Asked::Register(_) | Asked::Release(..) => Ok(()),
             Asked::Open(mine, resume, right) => {
@@ -175,10 +176,10 @@ impl World {
             }
             Asked::Close(session, right) => {
                 let session = session.or(self.wires[index].bound);
-                self.proof_answered(session, right, got)
+                self.proof_answered((session, right, closing), got)
             }
             Asked::Attach(session, right) => {
-                self.proof_answered(Some(session), right, got)?;
+                self.proof_answered((Some(session), right, closing), got)?;
                 if got.status() == status::OK {
                     self.closes_behind(index, sent, session);
                     let wire = &mut self.wires[index];
@@ -187,7 +188,7 @@ impl World {
                 }
                 Ok(())
             }
-            Asked::Kill(session) => self.proof_answered(Some(session), true, got),
+            Asked::Kill(session) => self.proof_answered((Some(session), true, closing), got),
             Asked::Look(_) => match got {
                 Got::Data(status::DATA, _) | Got::Plain(status::BUSY) => Ok(()),
                 other => Err(format!("{}", other.words())),
@@ -196,13 +197,18 @@ impl World {
     }
 
     /// The answer to what needs a secret, or an operator.
-    fn proof_answered(&mut self, session: Option<SessionId>, right: bool, got: &Got) -> Judged {
+    fn proof_answered(
+        &mut self,
+        (session, right, closing): (Option<SessionId>, bool, bool),
+        got: &Got,
+    ) -> Judged {
         match (got.status(), session) {
             // Without a session known, it is the bare one that a register has opened.
             (status::OK, _) if right => Ok(()),
             (status::NOSESSION, None) => Ok(()),
             (status::NOSESSION, Some(session)) => self.oracle.told_ended(session, self.now),
             (status::REFUSED, Some(_)) if !right => Ok(()),
+            (status::BUSY, _) if closing => Ok(()),
             (_, _) => Err(format!("{} with secret right: {right}", got.words())),
         }
     }
@@ -214,7 +220,8 @@ impl World {
         (session, right): (Option<SessionId>, bool),
         got: &Got,
     ) -> Judged {
-        self.proof_answered(session, right, got)?;
+        let closing = self.wires[index].may_close;
+        self.proof_answered((session, right, closing), got)?;
         let client = self.wires[index].client;
         let Some(session) = session else { return Ok(()) };
         if got.status() != status::OK {
@@ -273,8 +280,9 @@ impl World {
                 self.oracle.told_ended(session, self.now)
             }
             (Got::Plain(status::REFUSED | status::NOSESSION | status::BUSY), Some(_)) => Ok(()),
-            // Replaced before it was answered, or its process has no room.
+            // Replaced before it was answered.
             (Got::Plain(status::NOSESSION), None) => Ok(()),
+            (Got::Plain(status::BUSY), _) if self.wires[index].may_close => Ok(()),
             _ => Err(format!("{} with secret right: {right}", got.words())),
         }
     }
@@ -452,6 +460,8 @@ impl World {
                 }
                 Seen::NotOwner
             }
+            // The rest of a frame on a connection that is being closed is not executed.
+            (_, Got::Plain(status::BUSY)) if self.wires[index].may_close => Seen::Nothing,
             _ => return Err(got.words()),
         };
         if let Verb::Release(_) = verb {
