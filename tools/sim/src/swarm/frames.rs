@@ -69,6 +69,7 @@ impl World {
                 if resume.is_none() {
                     self.clients[client].mine[mine].opening += 1;
                     let node = self.clients[client].mine[mine].node;
+                    self.opened_on.entry(node).or_default().push(index);
                     self.replaces(node);
                 }
                 if right && self.clients[client].plan.style != Style::Gateway {

@@ -129,7 +129,9 @@ impl World {
                 self.oracle.told_ended(session, self.now)?;
                 // A session that lives by its connection takes it along.
                 let wire = &self.wires[index];
-                let own = wire.bound.is_none_or(|bound| bound == session);
+                let opens = |asked: &Asked| matches!(asked, Asked::Open(_, None, _));
+                let own = wire.bound.is_none_or(|bound| bound == session)
+                    || wire.expected.iter().any(|sent| sent.ops.iter().any(opens));
                 let bare = self.clients[client].plan.style == Style::BareOpen || wire.implicit;
                 let reopened = reason == 2 && self.is_reopening(index);
                 self.wires[index].may_close |= own && (bare || wire.bound.is_none()) && !reopened;
@@ -142,16 +144,18 @@ impl World {
         Ok(())
     }
 
-    /// Whether the client itself has opened again on this connection, and nobody else has.
+    /// Whether an opening waits on this connection, and its node was never opened on another.
     fn is_reopening(&self, index: usize) -> bool {
-        let opens = |wire: &super::world::Wire| {
-            let mut ops = wire.expected.iter().flat_map(|sent| &sent.ops);
-            ops.any(|asked| matches!(asked, Asked::Open(_, None, _)))
-        };
-        let others = self.wires.iter().enumerate().filter(|(other, _)| *other != index);
-        opens(&self.wires[index])
-            && !others.map(|(_, wire)| wire).any(opens)
-            && self.lost_openings.is_empty()
+        let wire = &self.wires[index];
+        let mut ops = wire.expected.iter().flat_map(|sent| &sent.ops);
+        ops.any(|asked| match asked {
+            Asked::Open(mine, None, _) => {
+                let node = self.clients[wire.client].mine[*mine].node;
+                let opened_on = self.opened_on.get(&node);
+                opened_on.is_some_and(|wires| wires.iter().all(|wire| *wire == index))
+            }
+            _ => false,
+        })
     }
 
     fn answered(

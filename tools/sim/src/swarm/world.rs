@@ -1,7 +1,7 @@
 //! Events, the network, and the server's side of the world.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use ringway_core::rng::Rng;
 use ringway_core::{Epoch, Moment, SessionId, Span};
@@ -113,6 +113,8 @@ pub(crate) struct World {
     pub(crate) asked: u64,
     /// Openings whose answer was lost: their node, and the wire they were sent on.
     pub(crate) lost_openings: Vec<(u64, usize)>,
+    /// The wires on which a node was opened.
+    pub(crate) opened_on: BTreeMap<u64, Vec<usize>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     seed: u64,
@@ -142,6 +144,7 @@ impl World {
             calm: false,
             asked: 0,
             lost_openings: Vec::new(),
+            opened_on: BTreeMap::new(),
             events: BinaryHeap::new(),
             order: 0,
             seed,
