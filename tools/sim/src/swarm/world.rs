@@ -279,7 +279,12 @@ impl World {
         server.stopping = true;
         let (life, shards) = (server.life, server.stop_told.len());
         self.note(|_| format!("stop of life {life}"));
-        self.wires.iter_mut().filter(|w| w.life == life).for_each(|wire| wire.may_close = true);
+        for index in 0..self.wires.len() {
+            if self.wires[index].life == life {
+                self.wires[index].may_close = true;
+                self.rebinds(index);
+            }
+        }
         for shard in 0..shards {
             self.turn_by(shard, self.now + 100_000);
         }
