@@ -410,6 +410,8 @@ impl World {
             let span = log_range(&mut self.rng, 1_000_000, 500_000_000);
             let (shard, until) = (self.wires[wire].shard, self.now + span);
             self.wires[wire].slow_until = until;
+            // Who does not read is not read: his renewals count when they are executed.
+            self.oracle.wire_gone(wire);
             self.note(|_| format!("wire {wire} reads nothing for {} us", span / 1_000));
             self.turn_by(shard, self.now);
             self.turn_by_later(shard, until);

@@ -235,7 +235,7 @@ impl Oracle {
             || self.shard_stalls.iter().any(|(_, _, until)| *until + HOP > moment)
     }
 
-    /// Forgets renewals of wires that are gone and were never handed over.
+    /// Forgets renewals that were not handed over, and will not be, or late by the client's fault.
     pub(crate) fn wire_gone(&mut self, wire: usize) {
         self.renewals.retain(|renewal| renewal.wire != wire || renewal.handed != 0);
     }
