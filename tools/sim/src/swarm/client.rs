@@ -453,5 +453,13 @@ impl World {
         if let Some(session) = wire.bound.filter(|_| wire.implicit || bare_style) {
             self.oracle.may_end(session, now);
         }
+        if bare_style {
+            let asked = self.wires[index].expected.iter().flat_map(|sent| &sent.ops);
+            for asked in asked {
+                if let Asked::Open(_, Some(session), true) = asked {
+                    self.oracle.may_end(*session, now);
+                }
+            }
+        }
     }
 }

@@ -66,6 +66,14 @@ pub struct Entry {
     pub seen: Seen,
 }
 
+impl std::fmt::Display for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { client, by, verb, call, ret, seen } = self;
+        let by = by.map_or("nobody".to_owned(), |by| by.to_string());
+        write!(f, "{call}..{ret} client {client} for {by}: {verb:?} {seen:?}")
+    }
+}
+
 /// When a session may have ended, and when it certainly had.
 #[derive(Clone, Copy, Debug)]
 pub struct End {

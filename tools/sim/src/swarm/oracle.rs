@@ -259,9 +259,12 @@ impl Oracle {
     }
 
     /// Histories of all names.
-    pub(crate) fn check_histories(&self) -> Result<(), String> {
+    pub(crate) fn check_histories(&self, trace: bool) -> Result<(), String> {
         let ends = self.ends();
         for (name, entries) in &self.entries {
+            for entry in entries.iter().filter(|_| trace) {
+                println!("name {name}: {entry}");
+            }
             super::history::check(entries, &ends)
                 .map_err(|why| format!("the history of name {name} is not linearizable: {why}"))?;
         }
