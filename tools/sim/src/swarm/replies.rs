@@ -129,7 +129,7 @@ impl World {
                 self.oracle.told_ended(session, self.now)?;
                 // A session that lives by its connection takes it along.
                 let wire = &self.wires[index];
-                let opens = |asked: &Asked| matches!(asked, Asked::Open(_, None, _));
+                let opens = |asked: &Asked| matches!(asked, Asked::Open(..));
                 let own = wire.bound.is_none_or(|bound| bound == session)
                     || wire.expected.iter().any(|sent| sent.ops.iter().any(opens));
                 let bare = self.clients[client].plan.style == Style::BareOpen || wire.implicit;
