@@ -220,7 +220,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn turn(&mut self, now: Moment, env: &mut impl Env) {
         self.begin(now);
         if self.sabotage.breaks(Rule::RenewalsFirst) {
-            self.sessions.expire(self.clock.now(), &mut self.acts);
+            self.sessions.expire(self.clock.ripe(), &mut self.acts);
             self.settle(env);
         }
         self.execute(env);
@@ -233,8 +233,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.execute(env);
-        let lease_now = self.clock.now();
-        let more_due = self.sessions.expire(lease_now, &mut self.acts);
+        let more_due = self.sessions.expire(self.clock.ripe(), &mut self.acts);
         self.settle(env);
         self.sweep(env);
         self.step_lists(env);
