@@ -25,8 +25,8 @@ pub enum Rule {
     LeaseOnDisk,
     /// The home of a session is told of its lost connection.
     ClosedIsTold,
-    /// A late reply finds that its unit is gone.
-    UnitsHaveGenerations,
+    /// What comes late for a connection finds that it is gone.
+    ConnsHaveGenerations,
     /// Every grant takes the next number.
     TokensGrow,
 }
@@ -43,7 +43,7 @@ impl Rule {
         Rule::AnswersInOrder,
         Rule::LeaseOnDisk,
         Rule::ClosedIsTold,
-        Rule::UnitsHaveGenerations,
+        Rule::ConnsHaveGenerations,
         Rule::TokensGrow,
     ];
 }
@@ -93,6 +93,5 @@ impl<R: ringway_core::Region, A: crate::access::Access> crate::shard::Shard<R, A
         self.clock.sabotage = sabotage;
         self.names.sabotage = sabotage;
         self.sessions.sabotage = sabotage;
-        self.pendings.sabotage = sabotage;
     }
 }

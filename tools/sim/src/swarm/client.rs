@@ -121,7 +121,7 @@ impl World {
     /// Whether a client counts a session of its own as valid now.
     pub(crate) fn is_valid(&self, client: usize, session: SessionId) -> bool {
         let Some(facts) = self.oracle.sessions.get(&session) else { return false };
-        if facts.may_end_from <= self.now {
+        if facts.revoked_from <= self.now {
             return false;
         }
         if facts.lease == 0 {
@@ -178,6 +178,7 @@ impl World {
             self.keep_sessions(client);
             self.renew(client);
             self.write_storage(client)?;
+            self.ask_for_all(client);
             self.ask_something(client);
             self.fail_somehow(client);
         }
@@ -196,7 +197,14 @@ impl World {
         let crowded = wires.any(|wire| self.wires[*wire].expected.len() > 6);
         let lease = u64::from(self.clients[client].plan.lease_ms) * 1_000_000;
         let most = if crowded || self.server.is_none() { think.max(lease / 8) } else { think };
-        1 + self.rng.below(most)
+        let look = 1 + self.rng.below(most);
+        if !self.clients[client].plan.late {
+            return look;
+        }
+        let clock = self.clients[client].clock(self.now);
+        let lives = self.clients[client].mine.iter().filter_map(|mine| mine.live);
+        let due = lives.filter(|live| !live.lost).map(|live| self.renewal_due(client, &live));
+        due.filter(|due| *due > clock).map(|due| due - clock).min().unwrap_or(look).min(look) + 1
     }
 
     fn connect_some(&mut self, client: usize) {
@@ -255,7 +263,12 @@ impl World {
     fn open(&mut self, client: usize, index: usize, resume: Option<SessionId>, wrong: bool) {
         if let Some(wire) = self.pick_wire(client, |_| true) {
             let stamp = self.clients[client].clock(self.now);
-            self.send_frame(wire, vec![Asked::Open(index, resume, !wrong)], stamp);
+            let mut ops = vec![Asked::Open(index, resume, !wrong)];
+            if resume.is_none() {
+                // What was registered last is swept last.
+                ops.extend((self.plan.few..self.plan.names.len()).rev().take(5).map(Asked::Register));
+            }
+            self.send_frame(wire, ops, stamp);
         }
     }
 
@@ -288,7 +301,7 @@ impl World {
         let clock = self.clients[client].clock(self.now);
         for index in 0..self.clients[client].mine.len() {
             let Some(live) = self.clients[client].mine[index].live else { continue };
-            if live.lost || clock < live.renewed + live.lease / 3 {
+            if live.lost || clock < self.renewal_due(client, &live) {
                 continue;
             }
             if let Some(live) = self.clients[client].mine[index].live.as_mut() {
@@ -311,6 +324,16 @@ impl World {
         }
     }
 
+    /// By the client's clock: every third of a lease; or so that it arrives just in time.
+    fn renewal_due(&self, client: usize, live: &Live) -> u64 {
+        let plan = &self.clients[client].plan;
+        if !plan.late || self.calm {
+            return live.renewed + live.lease / 3;
+        }
+        let margin = self.plan.latency_ns + 1_000_000;
+        live.stamp + live.lease.saturating_sub(margin) * plan.rate / 1_000
+    }
+
     /// Sends now; or stops between having decided and sending, for up to ten seconds.
     fn decide(&mut self, client: usize, wire: usize, ops: Vec<Asked>) {
         let stamp = self.clients[client].clock(self.now);
@@ -330,7 +353,7 @@ impl World {
 
     /// Writes to storage as the owner of a name, whether it still is or not.
     fn write_storage(&mut self, client: usize) -> Judged {
-        let name = self.rng.below(self.plan.names.len() as u64) as usize;
+        let name = self.draw_name();
         let holds = self.oracle.holds.get(&name);
         let mine = holds.and_then(|holds| holds.iter().find(|hold| hold.client == client)).copied();
         match mine {
@@ -353,9 +376,32 @@ impl World {
         self.decide(client, wire, ops);
     }
 
+    /// Mostly one of the few that all want.
+    fn draw_name(&mut self) -> usize {
+        let all = self.rng.chance(300);
+        let names = if all { self.plan.names.len() } else { self.plan.few };
+        self.rng.below(names as u64) as usize
+    }
+
+    /// Registers all that can be registered, in seeds that have many names.
+    fn ask_for_all(&mut self, client: usize) {
+        let names: Vec<usize> = (self.plan.few..self.plan.names.len()).collect();
+        let bound = |wire: &super::world::Wire| wire.bound.is_some() && wire.expected.is_empty();
+        if !names.is_empty()
+            && self.rng.chance(30)
+            && let Some(wire) = self.pick_wire(client, bound)
+        {
+            let stamp = self.clients[client].clock(self.now);
+            for names in names.chunks(1_000) {
+                let ops = names.iter().map(|name| Asked::Register(*name)).collect();
+                self.send_frame(wire, ops, stamp);
+            }
+        }
+    }
+
     fn draw_op(&mut self, client: usize, wire: usize) -> Asked {
         use ringway_coord_proto::wire::op;
-        let name = self.rng.below(self.plan.names.len() as u64) as usize;
+        let name = self.draw_name();
         match self.rng.below(100) {
             0..25 => Asked::Query(name),
             25..65 => Asked::Register(name),

@@ -93,20 +93,23 @@ impl World {
             wires: 1,
             lease_ms: 0,
             rate: 1_000,
+            late: false,
         };
         let observer = self.clients.len();
         self.clients.push(Client::new(plan, &mut self.rng));
         let wire = self.connect(observer).ok_or("nobody listens")?;
         self.clients[observer].wires.push(wire);
-        let ops = (0..self.plan.names.len()).map(Asked::Query).collect();
-        self.demand(observer, ops)?;
+        self.demand(observer, Asked::Query)?;
         Ok(observer)
     }
 
-    /// Asks, and expects the answer in time.
-    fn demand(&mut self, observer: usize, ops: Vec<Asked>) -> Judged {
+    /// Asks for every name, and expects the answers in time.
+    fn demand(&mut self, observer: usize, ask: impl Fn(usize) -> Asked) -> Judged {
         let wire = self.clients[observer].wires[0];
-        self.send_frame(wire, ops, 0);
+        let names: Vec<usize> = (0..self.plan.names.len()).collect();
+        for names in names.chunks(1_000) {
+            self.send_frame(wire, names.iter().map(|name| ask(*name)).collect(), 0);
+        }
         self.run_until(self.now + ANSWERED_WITHIN)?;
         self.read_all(observer)?;
         match self.wires[wire].expected.front() {
@@ -134,7 +137,7 @@ impl World {
         let lease = asked.max().unwrap_or(LEASE_DEFAULT.0).max(leases);
         self.run_until(self.now + lease + GRANTABLE_WITHIN)?;
         let names = self.plan.names.len();
-        self.demand(observer, (0..names).map(Asked::Register).collect())?;
+        self.demand(observer, Asked::Register)?;
         for name in 0..names {
             let holds = self.oracle.holds.get(&name);
             if !holds.is_some_and(|holds| holds.iter().any(|hold| hold.client == observer)) {

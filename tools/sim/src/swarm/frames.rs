@@ -104,7 +104,10 @@ impl World {
     fn replaces(&mut self, node: u64) {
         let now = self.now;
         let of_node = self.oracle.sessions.values_mut().filter(|facts| facts.node == Some(node));
-        of_node.for_each(|facts| facts.may_end_from = facts.may_end_from.min(now));
+        of_node.for_each(|facts| {
+            facts.may_end_from = facts.may_end_from.min(now);
+            facts.revoked_from = facts.revoked_from.min(now);
+        });
     }
 
     /// The client does not count on a session any more.

@@ -9,6 +9,7 @@
 //!   storage that fences by token never refuses the present owner.
 //! - O3  A session that renewed in time does not expire ([`Oracle::expired`]).
 //! - O4  A session that cannot have ended is not said to have ended.
+//! - O5  Whoever replaced a session finds its names free at once.
 //!
 //! Not here: the order of replies (`client.rs`), linearizability (`history.rs`), leaks (`world.rs`).
 
@@ -29,6 +30,10 @@ pub(crate) struct Facts {
     pub(crate) confirmed: u64,
     /// Something other than its lease may have ended it from this moment on.
     pub(crate) may_end_from: u64,
+    /// The client has given it up, or an operator has: it does not count on it from then on.
+    pub(crate) revoked_from: u64,
+    /// The wire on which an opening was answered that replaced it.
+    pub(crate) replaced_on: Option<usize>,
     /// Its end was confirmed to somebody at this moment.
     pub(crate) ended_by: u64,
     /// The life of the process it was opened in.
@@ -98,13 +103,25 @@ impl Oracle {
     pub(crate) fn may_end(&mut self, session: SessionId, now: u64) {
         if let Some(facts) = self.sessions.get_mut(&session) {
             facts.may_end_from = facts.may_end_from.min(now);
+            facts.revoked_from = facts.revoked_from.min(now);
         }
     }
 
     /// Somebody was told that a session has ended, in a way that promises it to all.
-    pub(crate) fn has_ended(&mut self, session: SessionId, now: u64) {
+    pub(crate) fn has_ended(&mut self, session: SessionId, wire: usize, now: u64) {
         if let Some(facts) = self.sessions.get_mut(&session) {
+            facts.replaced_on = facts.replaced_on.or(Some(wire));
             facts.ended_by = facts.ended_by.min(now);
+        }
+    }
+
+    /// O5: what is asked behind an opening on its own wire does not meet what the opening replaced.
+    pub(crate) fn owner_seen(&self, session: SessionId, wire: usize) -> Result<(), String> {
+        match self.sessions.get(&session) {
+            Some(facts) if facts.replaced_on == Some(wire) => {
+                Err(format!("O5: {session} was replaced on this wire, and owns the name still"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -197,17 +214,19 @@ impl Oracle {
         let mut runs_until = facts.confirmed + facts.lease;
         for renewal in renewals {
             let direct = renewal.shard == home && renewal.handed != 0 && renewal.handed <= now;
-            let counts = direct || self.was_deliverable(renewal, now);
-            let in_time = renewal.arrived < runs_until;
-            if counts && in_time && now < renewal.arrived + facts.lease {
+            // At its home it applies before any expiry of the turn; elsewhere it has to come in time.
+            let applied = if direct { renewal.handed } else { renewal.arrived };
+            let in_time = direct
+                || (renewal.arrived < runs_until && self.was_deliverable(renewal, now));
+            if in_time && now < applied + facts.lease {
                 return Err(format!(
                     "O3: {session} expired at {now} at shard {home}; a renewal arrived at shard \
                      {} at {} and was handed over at {}; the lease of {} ran until {runs_until}",
                     renewal.shard, renewal.arrived, renewal.handed, facts.lease
                 ));
             }
-            if in_time && counts {
-                runs_until = runs_until.max(renewal.arrived + facts.lease);
+            if in_time {
+                runs_until = runs_until.max(applied + facts.lease);
             }
         }
         self.expired_at.insert(session, now);
@@ -240,10 +259,14 @@ impl Oracle {
         self.renewals.retain(|renewal| renewal.wire != wire || renewal.handed != 0);
     }
 
-    /// The process died: so did all sessions of its life.
+    /// The process died: so did all sessions of its life, though their clients may count on them
+    /// until their leases are over.
     pub(crate) fn life_over(&mut self, life: u32, now: u64) {
         for facts in self.sessions.values_mut().filter(|facts| facts.life == life) {
             facts.may_end_from = facts.may_end_from.min(now);
+            if facts.lease == 0 {
+                facts.revoked_from = facts.revoked_from.min(now);
+            }
         }
         self.renewals.clear();
     }

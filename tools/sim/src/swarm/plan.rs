@@ -7,6 +7,9 @@ use ringway_core::rng::Rng;
 
 use super::Options;
 
+/// Names that are registered all at once, in seeds that have them.
+const BULK: usize = 4_500;
+
 /// How a client keeps its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
@@ -30,6 +33,8 @@ pub(crate) struct ClientPlan {
     pub(crate) lease_ms: u32,
     /// Its clock's rate, in thousandths.
     pub(crate) rate: u64,
+    /// Renews at the last moment, where others do so every third of their lease.
+    pub(crate) late: bool,
 }
 
 /// Rates of faults, in thousandths of the occasions.
@@ -60,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) shards: usize,
     pub(crate) clients: Vec<ClientPlan>,
     pub(crate) names: Vec<String>,
+    /// How many of the names are fought over; the others are registered all at once.
+    pub(crate) few: usize,
     pub(crate) faults: Faults,
     /// The longest lease on the disk at the start, in ms.
     pub(crate) longest_ms: u64,
@@ -94,6 +101,7 @@ impl Plan {
                     _ => Style::Gateway,
                 };
                 ClientPlan {
+                    late: rng.chance(150),
                     style,
                     node: if twins { 100 + index as u64 / 2 * 10 } else { 100 + index as u64 * 10 },
                     sessions: if style == Style::Gateway { 1 + rng.below(3) as usize } else { 1 },
@@ -103,17 +111,23 @@ impl Plan {
                 }
             })
             .collect();
-        let names = (0..1 + rng.below(7))
+        let mut names: Vec<String> = (0..1 + rng.below(7))
             .map(|index| match rng.below(4) {
                 0 => format!("a-rather-long-name/number-{index}"),
                 1 => format!("{{same}}{index}"),
                 _ => format!("n{index}"),
             })
             .collect();
+        let few = names.len();
+        if rng.chance(20) {
+            // More names of one owner in one shard than a turn sweeps.
+            names.extend((0..BULK).map(|index| format!("{{bulk}}{index}")));
+        }
         Self {
             shards,
             clients,
             names,
+            few,
             faults: Faults::draw(rng),
             longest_ms: [0, 100, 1_000, 30_000][rng.below(4) as usize],
             disk_ns: log_range(rng, 50_000, 20_000_000),

@@ -314,14 +314,17 @@ impl World {
             .map(|(session, _)| *session)
             .collect();
         for before in of_node {
-            self.oracle.has_ended(before, self.now);
+            self.oracle.has_ended(before, index, self.now);
         }
+        let may_end_from = self.may_have_ended(index, sent, node);
         let facts = Facts {
             client,
             node: Some(node),
             lease: u64::from(data.lease_ms) * 1_000_000,
             confirmed: sent.at,
-            may_end_from: self.may_have_ended(index, sent, node),
+            may_end_from,
+            revoked_from: may_end_from,
+            replaced_on: None,
             ended_by: u64::MAX,
             life: self.wires[index].life,
         };
@@ -331,7 +334,7 @@ impl World {
         self.oracle.sessions.insert(data.session, facts);
         if newer {
             self.oracle.may_end(data.session, sent.at);
-            self.oracle.has_ended(data.session, self.now);
+            self.oracle.has_ended(data.session, usize::MAX, self.now);
         }
         self.binds(index, data.session);
         let known = self.clients[client].mine[mine].live;
@@ -468,6 +471,9 @@ impl World {
             (_, Got::Plain(status::BUSY)) if self.wires[index].may_close => Seen::Nothing,
             _ => return Err(got.words()),
         };
+        if let Seen::Owner(session, _) = seen {
+            self.oracle.owner_seen(session, index)?;
+        }
         if let Verb::Release(_) = verb {
             let releases = self.clients[client].releases.entry((name, index)).or_default();
             releases.outstanding -= 1;
@@ -497,12 +503,15 @@ impl World {
                 // The first register of a connection without a session has opened a bare one.
                 (wire.bound, wire.implicit) = (Some(hold.session), true);
                 let gone = if wire.server_gone || wire.fin { sent.at } else { u64::MAX };
+                let may_end_from = wire.rebound_at.min(gone);
                 let facts = Facts {
                     client: wire.client,
                     node: None,
                     lease: 0,
                     confirmed: sent.at,
-                    may_end_from: wire.rebound_at.min(gone),
+                    may_end_from,
+                    revoked_from: may_end_from,
+                    replaced_on: None,
                     ended_by: u64::MAX,
                     life: wire.life,
                 };
