@@ -81,7 +81,7 @@ pub(crate) struct Expiry {
 /// How long the parts of a healthy process may take; what is slower was stalled on purpose.
 pub(crate) const HOP: u64 = 5_000_000;
 /// A renewal that lay in the process for so long counts, whatever stalled.
-const STALL_UNSEEN: u64 = 50_000_000 + 2 * HOP;
+const STALL_UNSEEN: u64 = 25_000_000 + 2 * HOP;
 
 /// The judge.
 #[derive(Default)]
