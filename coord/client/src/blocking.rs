@@ -129,7 +129,7 @@ impl Client {
     /// Who owns each name; one result a name, in their order.
     pub fn query(&mut self, names: &[&[u8]]) -> Result<Vec<Result<Option<Owner>, Refusal>>, Error> {
         let ops = names.iter().map(|name| Op::Query(name));
-        self.collect("QUERY", names.len(), ops, query_result)
+        self.collect("QUERY", names.len(), ops, &query_result)
     }
 
     /// Who owns the name.
@@ -142,7 +142,7 @@ impl Client {
     pub fn register(&mut self, names: &[&[u8]]) -> Result<Vec<Result<Registered, Refusal>>, Error> {
         let (mode, replicated) = (Mode::Exclusive, false);
         let ops = names.iter().map(|name| Op::Register { name, mode, replicated });
-        self.collect("REGISTER", names.len(), ops, register_result)
+        self.collect("REGISTER", names.len(), ops, &register_result)
     }
 
     /// Claims one name.
@@ -154,7 +154,7 @@ impl Client {
     /// Gives each name back, whatever its token.
     pub fn release(&mut self, names: &[&[u8]]) -> Result<Vec<Result<(), Refusal>>, Error> {
         let ops = names.iter().map(|name| Op::Release { name, token: None });
-        self.collect("RELEASE", names.len(), ops, plain_result)
+        self.collect("RELEASE", names.len(), ops, &plain_result)
     }
 
     /// Gives each name back if it is held under the token beside it.
@@ -163,7 +163,7 @@ impl Client {
         names: &[(&[u8], Token)],
     ) -> Result<Vec<Result<(), Refusal>>, Error> {
         let ops = names.iter().map(|(name, token)| Op::Release { name, token: Some(*token) });
-        self.collect("RELEASE", names.len(), ops, plain_result)
+        self.collect("RELEASE", names.len(), ops, &plain_result)
     }
 
     /// Opens or resumes a session, as the request says.
@@ -177,7 +177,7 @@ impl Client {
         requests: impl ExactSizeIterator<Item = OpenRequest<'a>>,
     ) -> Result<Vec<Result<Opened, Refusal>>, Error> {
         let most = requests.len();
-        self.collect("OPEN", most, requests.map(Op::Open), |reply| {
+        self.collect("OPEN", most, requests.map(Op::Open), &|reply| {
             let opened = whole(data_result(reply)?, read_opened);
             opened.ok_or(Refusal::Unexpected(reply.status()))
         })
@@ -196,7 +196,7 @@ impl Client {
     /// Renews each session by its proof.
     pub fn renew_many(&mut self, proofs: &[Proof]) -> Result<Vec<Result<(), Refusal>>, Error> {
         let ops = proofs.iter().map(|proof| Op::Renew(Some(*proof)));
-        self.collect("RENEW", proofs.len(), ops, plain_result)
+        self.collect("RENEW", proofs.len(), ops, &plain_result)
     }
 
     /// Ends the connection's session, or the one proven; all it holds is released.
@@ -306,7 +306,7 @@ impl Client {
     }
 
     fn plain(&mut self, doing: &'static str, op: Op<'_>) -> Result<(), Error> {
-        let first = self.collect(doing, 1, std::iter::once(op), plain_result)?.pop();
+        let first = self.collect(doing, 1, std::iter::once(op), &plain_result)?.pop();
         self.only(doing, first)
     }
 
@@ -317,7 +317,7 @@ impl Client {
         read: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<T, Error> {
         let take = |reply: Reply<'_>| Ok(read(data_result(reply)?));
-        let first = self.collect(doing, 1, std::iter::once(op), take)?.pop();
+        let first = self.collect(doing, 1, std::iter::once(op), &take)?.pop();
         let source = StreamError::Data(doing);
         self.only(doing, first)?.ok_or(Error::Stream { addr: self.addr, source })
     }
@@ -338,7 +338,7 @@ impl Client {
         doing: &'static str,
         most: usize,
         ops: impl Iterator<Item = Op<'a>>,
-        take: impl Fn(Reply<'_>) -> Result<T, Refusal>,
+        take: &dyn Fn(Reply<'_>) -> Result<T, Refusal>,
     ) -> Result<Vec<Result<T, Refusal>>, Error> {
         self.alive()?;
         let mut results = Vec::with_capacity(most);

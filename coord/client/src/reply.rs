@@ -264,6 +264,11 @@ pub(crate) fn whole<T>(
     reader.is_empty().then_some(value)
 }
 
+/// The data of OPEN's reply; `None` if it is not what the op answers.
+pub fn opened(data: &[u8]) -> Option<Opened> {
+    whole(data, read_opened)
+}
+
 pub(crate) fn read_opened(reader: &mut Reader<'_>) -> Result<Opened, Truncated> {
     Ok(Opened {
         session: SessionId(reader.u64()?),

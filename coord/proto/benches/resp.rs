@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ringway_coord_proto::resp::encode::{Version, Writer, put_null, put_owner};
-use ringway_coord_proto::resp::{Args, Parsed, next_command};
+use ringway_coord_proto::resp::{Args, Parsed, Request, next_command, understand};
 use ringway_core::rng::Rng;
 use ringway_core::{SessionId, Token};
 
@@ -71,6 +71,60 @@ fn parse(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// Parses and understands all commands; gives a number that depends on all of them.
+fn understand_all(args: &mut Args, bytes: &[u8]) -> usize {
+    let (mut at, mut sum) = (0, 0);
+    while at < bytes.len() {
+        let Ok(Parsed::Command { consumed }) = next_command(&bytes[at..], args) else {
+            panic!("a correct pipeline");
+        };
+        sum += match understand(args.bind(&bytes[at..])) {
+            Ok(Request::Get(name) | Request::Lock { name, .. }) => name.len(),
+            Ok(Request::Query(names)) => names.iter().map(<[u8]>::len).sum(),
+            Ok(Request::Register { names, .. }) => names.len(),
+            Ok(Request::Script(call)) => call.value.len(),
+            other => panic!("{other:?}"),
+        };
+        at += consumed;
+    }
+    sum
+}
+
+/// The same command `COMMANDS` times.
+fn repeated(words: &[&str]) -> Vec<u8> {
+    let mut one = format!("*{}\r\n", words.len());
+    for word in words {
+        one.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    one.repeat(COMMANDS).into_bytes()
+}
+
+/// Question: what does a command cost from bytes to a checked request?
+/// Measured: framing, verb, arity, options. Not measured: hashing of names, the engine.
+fn understanding(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("resp/understand");
+    let mut args = Args::new();
+    let unlock = "if redis.call('get', KEYS[1]) == ARGV[1] then \
+                  return redis.call('del', KEYS[1]) else return 0 end";
+    let digest = "c3f8721cbb97f72bc19e972846bd7aaf91901658";
+    let cases = [
+        ("GET", pipeline("GET", false), COMMANDS),
+        ("PORT.QUERY", pipeline("PORT.QUERY", false), COMMANDS),
+        ("PORT.REGISTER", pipeline("PORT.REGISTER", false), COMMANDS),
+        ("PORT.QUERY of 64 names", batch(64), 64),
+        ("SET NX PX", repeated(&["SET", "lock:0123", "value", "NX", "PX", "30000"]), COMMANDS),
+        ("EVALSHA", repeated(&["EVALSHA", digest, "1", "lock:0123", "value"]), COMMANDS),
+        ("EVAL", repeated(&["EVAL", unlock, "1", "lock:0123", "value"]), COMMANDS),
+    ];
+    for (name, bytes, elements) in cases {
+        group.throughput(Throughput::Elements(elements as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(name), &bytes, |bench, bytes| {
+            bench.iter(|| understand_all(&mut args, black_box(bytes)));
+        });
+    }
+    group.finish();
+}
+
 /// Question: what does it cost to write the reply of a query, owned or free?
 fn encode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("resp/encode");
@@ -102,11 +156,7 @@ fn encode(criterion: &mut Criterion) {
         bench.iter(|| {
             out.clear();
             for (session, token) in black_box(&owners) {
-                let mut writer = Writer::new(&mut out, Version::Resp2);
-                writer.array(3);
-                writer.integer(1);
-                writer.session(*session);
-                writer.integer(token.0 as i64);
+                Writer::new(&mut out, Version::Resp2).grant(true, *session, *token);
             }
             out.len()
         });
@@ -114,5 +164,5 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, encode);
+criterion_group!(benches, parse, understanding, encode);
 criterion_main!(benches);

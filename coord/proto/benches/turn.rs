@@ -2,7 +2,6 @@
 //! Measured: parsing, hashing, prefetching, the table, and the reply, for frames of 64 in turns of
 //! 512 ops over 1 M names. Not measured: sockets, huge pages (the table is on the heap).
 
-use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -12,7 +11,7 @@ use ringway_coord_proto::{Env, LeaseRules, Shard, ShardStart, SlotMap};
 use ringway_core::limits::{LEASE_DEFAULT, LEASE_MAX_DEFAULT, LEASE_MIN};
 use ringway_core::region::HeapRegion;
 use ringway_core::rng::Rng;
-use ringway_core::{ConnId, Epoch, Moment, ShardId};
+use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
 use ringway_table::{HashKey, Regions, Table};
 
 const NAMES: u64 = 1_000_000;
@@ -21,12 +20,12 @@ const FRAME: usize = 64;
 
 #[derive(Default)]
 struct Sink {
-    out: HashMap<u32, Vec<u8>>,
+    out: [Vec<u8>; CONNS as usize],
 }
 
 impl Env for Sink {
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        self.out.entry(conn.index).or_default()
+        &mut self.out[conn.index as usize]
     }
     fn backlog(&self, _conn: ConnId) -> usize {
         0
@@ -76,10 +75,12 @@ impl Bench {
             epoch: Epoch(1),
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
+            sessions_max: 1 << 20,
             grants_from: Moment(0),
             keys: [3, 4],
             own_ports: vec![0],
             base_port: 7400,
+            unix_at_zero: Span::ZERO,
             host: b"127.0.0.1".to_vec(),
         };
         let shard = Shard::new(Moment(0), start, table, Open::default());
@@ -101,7 +102,7 @@ impl Bench {
         self.now += 1_000;
         self.shard.turn(Moment(self.now), &mut self.sink);
         let mut bytes = 0;
-        for out in self.sink.out.values_mut() {
+        for out in &mut self.sink.out {
             bytes += out.len();
             out.clear();
         }

@@ -82,6 +82,8 @@ pub struct Conn {
     pub grantee: Option<u32>,
     /// Its session.
     pub bound: Option<Bound>,
+    /// How far a RESP command that is not whole was looked at.
+    pub progress: crate::resp::Progress,
     /// Fewer unparsed bytes than this are not worth looking at.
     pub need: u32,
     /// Bytes received and not yet executed.
@@ -105,7 +107,7 @@ pub struct ClientInfo {
     pub lib_version: Vec<u8>,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 152, "a hundred thousand idle connections");
+const _: () = assert!(size_of::<Conn>() <= 160, "a hundred thousand idle connections");
 
 impl Conn {
     /// Whether it has to wait before it executes anything more.

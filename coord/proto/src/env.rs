@@ -20,7 +20,7 @@ pub trait Env {
     fn post(&mut self, to: ShardId, message: &[u8]);
     /// Fresh unguessable bytes.
     fn random(&mut self) -> [u8; 16];
-    /// Appends `,"key":value` pairs of what only the driver knows to a JSON object.
+    /// Appends one JSON object that says how this shard does, for `SHARD_STATS`.
     fn describe(&mut self, json: &mut Vec<u8>);
     /// Asks for another turn without sleeping.
     fn again(&mut self);

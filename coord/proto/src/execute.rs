@@ -24,9 +24,11 @@ use crate::turn::{Op, Shape, Source, Turn, Unit};
 use crate::wire::{self, FrameWriter, KIND_REPLY, op, put_data, status};
 
 /// How far ahead index lines are asked for.
-const INDEX_AHEAD: usize = 24;
+const INDEX_AHEAD: usize = 32;
 /// How far ahead records are asked for.
-const RECORD_AHEAD: usize = 12;
+const RECORD_AHEAD: usize = 16;
+/// How far ahead the records behind overflow lines are asked for.
+const OVERFLOW_AHEAD: usize = 8;
 
 impl<R: Region, A: Access> Shard<R, A> {
     /// Executes the batch and empties it. Nothing happens if it is empty.
@@ -68,6 +70,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// First stage: the index line.
     #[inline]
     fn prefetch_index(&self, batch: &Turn, at: usize) {
         if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
@@ -75,10 +78,27 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// Second stage: the records that the line points to, and what a change will touch.
     #[inline]
-    fn prefetch_record(&self, batch: &Turn, at: usize) {
+    fn prefetch_record(&mut self, batch: &Turn, at: usize) {
         if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
-            self.names.table().prefetch_record(op.hash);
+            let table = self.names.table();
+            let more = table.prefetch_record(op.hash);
+            if op.code != op::QUERY {
+                table.prefetch_change(op.hash);
+            }
+            let bit = 1 << (at % 64);
+            self.overflows = self.overflows & !bit | if more { bit } else { 0 };
+        }
+    }
+
+    /// Third stage, for the tenth of the ops whose bucket has overflowed.
+    #[inline]
+    fn prefetch_overflow(&self, batch: &Turn, at: usize) {
+        if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0)
+            && self.overflows & 1 << (at % 64) != 0
+        {
+            self.names.table().prefetch_overflow(op.hash);
         }
     }
 
@@ -86,7 +106,12 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn run_next(&mut self, batch: &Turn, at: usize, bound: Option<Bound>) -> Outcome {
         self.prefetch_index(batch, at + INDEX_AHEAD);
         self.prefetch_record(batch, at + RECORD_AHEAD);
-        self.run_op(batch, &batch.ops[at], bound)
+        self.prefetch_overflow(batch, at + OVERFLOW_AHEAD);
+        let outcome = self.run_op(batch, &batch.ops[at], bound);
+        if outcome.status >= status::HELD {
+            self.stats.refused.count(outcome.status);
+        }
+        outcome
     }
 
     fn run_direct(&mut self, batch: &Turn, unit: &Unit, conn: ConnId, env: &mut impl Env) {
@@ -124,7 +149,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut posts = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op.code == op_code::LOCK_SET && op.target == me && self.must_park(batch, op) {
+            if op_code::takes_lock(op.code) && op.target == me && self.must_park(batch, op) {
                 self.park(batch, op, unit);
             } else if op.target == me || op.target == ANYWHERE {
                 let outcome = self.run_next(batch, at, unit.bound);
@@ -160,7 +185,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut count = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op.code == op_code::LOCK_SET && self.must_park(batch, op) {
+            if op_code::takes_lock(op.code) && self.must_park(batch, op) {
                 self.park(batch, op, unit);
                 continue;
             }
@@ -235,6 +260,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Outcome::plain(self.sessions.renew(self.clock.now(), session, secret.as_ref()))
             }
             op_code::ANSWERED => Outcome::plain(op.extra as u8),
+            op_code::DB_SIZE => {
+                let names = Token(self.names.table().len() as u64);
+                Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
+            }
             _ => self.run_lock(batch, op),
         }
     }
@@ -264,6 +293,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 None => self.lock_set(op, &name, kept),
             },
+            op_code::LOCK_SET_OR_EXPIRE if held.is_none() => self.lock_set(op, &name, kept),
             op_code::LOCK_GET => {
                 let Some((_, grant, session)) = held else {
                     return Outcome::plain(status::FREE);
@@ -291,6 +321,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                     op_code::LOCK_EXPIRE_IF | op_code::LOCK_EXTEND_IF => {
                         kept.get(8..) == Some(value)
                     }
+                    op_code::LOCK_SET_OR_EXPIRE => kept.get(LOCK_SET_FIXED..) == Some(value),
                     _ => true,
                 };
                 if !matches {
@@ -370,14 +401,20 @@ impl<R: Region, A: Access> Shard<R, A> {
         let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
         let mut name = Vec::new();
         batch.put_name(op, &mut name);
-        self.parked.push(Parked { unit: *unit, index: op.index, name, kept: kept.into() });
+        self.parked.push(Parked {
+            unit: *unit,
+            index: op.index,
+            code: op.code,
+            name,
+            kept: kept.into(),
+        });
         self.acts.push(Act::RaiseLease(Span(ns)));
     }
 
     /// Executes what was kept; what still may not be granted is kept again.
     pub(crate) fn unpark(&mut self, env: &mut impl Env) {
         for parked in core::mem::take(&mut self.parked) {
-            let mut op = self.batch.name_op(op_code::LOCK_SET, 0, &parked.name);
+            let mut op = self.batch.name_op(parked.code, 0, &parked.name);
             op.extra = self.batch.keep(&parked.kept);
             op.index = parked.index;
             op.target = self.id().0;
@@ -395,10 +432,14 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 }
 
+/// Bytes that are kept before the value of an op that may take a lock: lease and principal.
+pub(crate) const LOCK_SET_FIXED: usize = 12;
+
 /// A lock op that waits for the state directory.
 pub(crate) struct Parked {
     unit: Unit,
     index: u16,
+    code: u8,
     name: Vec<u8>,
     kept: Vec<u8>,
 }

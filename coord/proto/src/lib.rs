@@ -34,6 +34,7 @@ mod post;
 pub mod residue;
 pub mod resp;
 pub mod resp_reply;
+mod resp_text;
 pub mod sabotage;
 mod serve;
 pub mod sessions;

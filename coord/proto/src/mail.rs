@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Put, Reader, Truncated};
-use ringway_core::{ConnId, SessionId, ShardId, Span};
+use ringway_core::{ConnId, Epoch, SessionId, ShardId, Span};
 
 use crate::handle::{Bound, Handle};
 use crate::outcome::{Answer, Outcome, put_outcome};
@@ -40,6 +40,17 @@ pub const COUNTED: u8 = 11;
 pub const RAISE_LEASE: u8 = 12;
 /// From the control plane: the state directory allows them now.
 pub const LEASE_RAISED: u8 = 13;
+
+/// From the control plane: the ports that the server listens on, base first, then the shards' own.
+pub const PORTS: u8 = 14;
+
+/// To the control plane: this epoch is used up. From it: a later one is persisted.
+pub const EPOCH: u8 = 15;
+
+/// A session has ended, and its home wants to know when that is known here: [`ENDED`] goes back.
+pub const END_ACK: u8 = 16;
+/// An [`END_ACK`] was taken note of: the session's names are free here.
+pub const ENDED: u8 = 17;
 
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +243,23 @@ pub fn closed(from: ShardId, reader: &mut Reader<'_>) -> Result<(SessionId, Conn
     let session = SessionId(reader.u64()?);
     let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
     Ok((session, ConnRef { shard: from, conn }))
+}
+
+/// An epoch, to or from the control plane.
+pub fn epoch_message(epoch: Epoch) -> [u8; 5] {
+    let mut bytes = [0; 5];
+    bytes[0] = EPOCH;
+    bytes[1..].copy_from_slice(&epoch.0.to_le_bytes());
+    bytes
+}
+
+/// The server's ports.
+pub fn ports_message(base: u16, own: &[u16]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 + 2 * own.len());
+    out.put_u8(PORTS);
+    out.put_u16(base);
+    own.iter().for_each(|port| out.put_u16(*port));
+    out
 }
 
 /// A lease length, to or from the control plane.

@@ -9,7 +9,8 @@
 //! - N1  At most one live owner a name: a grant to another session needs the record to be absent
 //!   or its owner's mirror to be dead.
 //! - N2  The sequence of a slot never decreases; every grant takes the next number.
-//! - N3  A mirror is reused only after its last record is swept (`sweep` reports it, the home waits).
+//! - N3  A mirror is reused only after its last record is swept (`sweep` reports it, the home
+//!   waits).
 //! - N4  Nothing is granted before `grants_from`, whatever arrives.
 //!
 //! Bounds: constant time an op; [`SWEEP_NAMES_PER_TURN`] records a turn of sweeping; 24 bytes a
@@ -36,6 +37,9 @@ use crate::wire::{op, status};
 /// A record's flag: held by a `SET` lock, whose value is its secret.
 pub const FLAG_LOCK: u8 = 0x01;
 
+/// Epochs that records can tell apart: four bits. One lasts 2^44 grants of a slot.
+pub const EPOCHS_MAX: usize = 16;
+
 /// What this shard knows of a session that lives at its home shard.
 #[derive(Default)]
 struct Mirror {
@@ -54,6 +58,7 @@ pub struct Names<R> {
     sweeping: VecDeque<Handle>,
     grants_from: Moment,
     pub(crate) sabotage: Sabotage,
+    used_up: bool,
 }
 
 /// How a register op may be refused before any name is looked at.
@@ -82,6 +87,7 @@ impl<R: Region> Names<R> {
             sweeping: VecDeque::new(),
             grants_from,
             sabotage: Sabotage::default(),
+            used_up: false,
         }
     }
 
@@ -94,6 +100,27 @@ impl<R: Region> Names<R> {
     /// When grants begin; in the past on all but the first seconds after an unclean stop.
     pub const fn grants_from(&self) -> Moment {
         self.grants_from
+    }
+
+    /// The epoch under which names are granted.
+    pub fn epoch(&self) -> Epoch {
+        *self.epochs.last().expect("there is one from the start")
+    }
+
+    /// Whether a slot has run out of sequence and grants nothing more in this epoch.
+    pub const fn is_used_up(&self) -> bool {
+        self.used_up
+    }
+
+    /// N2: grants go on under a later, persisted epoch; sequences start over. Records keep the
+    /// epoch of their grant, of which a life of the process has room for [`EPOCHS_MAX`].
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        if epoch <= self.epoch() || self.epochs.len() >= EPOCHS_MAX {
+            return;
+        }
+        self.epochs.push(epoch);
+        self.sequences.fill(0);
+        self.used_up = false;
     }
 
     /// Learns of a session, from its home. Its names may be registered here from now on.
@@ -211,7 +238,9 @@ impl<R: Region> Names<R> {
         let next = u64::from(!self.sabotage.breaks(Rule::TokensGrow));
         let sequence = self.sequences[slot.index()] + next;
         if sequence > Token::SEQUENCE_MAX {
-            return Outcome::plain(status::FULL);
+            // Until a later epoch is persisted; the shell hears of it at the end of the turn.
+            self.used_up = true;
+            return Outcome::plain(status::BUSY);
         }
         let epoch_index = (self.epochs.len() - 1) as u8;
         let grant = Grant { owner: by.handle.owner(), sequence, epoch_index, flags };
@@ -321,4 +350,43 @@ pub(crate) fn slot_of(name: &Name<'_>) -> Slot {
     let mut bytes = [0; NAME_BYTES_MAX];
     let len = name.copy_to(&mut bytes);
     Slot::of(&bytes[..len])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringway_core::region::HeapRegion;
+    use ringway_table::{HashKey, Regions};
+
+    fn names() -> Names<HeapRegion> {
+        let region = || HeapRegion::new(1 << 20);
+        let regions =
+            Regions { records: region(), index: region(), arena: region(), lines: region() };
+        let table = Table::new(regions, HashKey([1, 2])).expect("an empty table fits");
+        Names::new(table, 1, Epoch(7), Moment(0))
+    }
+
+    /// A slot that has used up its sequence grants nothing until a later epoch was persisted, and
+    /// then grants larger tokens: a token never repeats, not even after 2^44 grants.
+    #[test]
+    fn a_used_up_slot_waits_for_an_epoch() {
+        let mut names = names();
+        let by = Bound { handle: Handle::new(ringway_core::ShardId(0), 0), session: SessionId(9) };
+        names.attach(by);
+        let slot = Slot::of(b"{t}a");
+        names.sequences[slot.index()] = Token::SEQUENCE_MAX - 1;
+        let register = |names: &mut Names<_>, name: &[u8]| {
+            let name = Name::new(name).expect("a name");
+            let hash = names.table().hash(&name);
+            names.register(Moment(1), hash, &name, by)
+        };
+        let last = register(&mut names, b"{t}a");
+        assert_eq!(last.token, Token::new(Epoch(7), Token::SEQUENCE_MAX));
+        assert_eq!(register(&mut names, b"{t}b").status, status::BUSY);
+        assert!(names.is_used_up());
+        names.begin_epoch(Epoch(8));
+        let next = register(&mut names, b"{t}b");
+        assert!(next.token > last.token && next.token.epoch() == Epoch(8));
+        assert_eq!(register(&mut names, b"{t}a").token, last.token, "what is held stays as it is");
+    }
 }

@@ -20,9 +20,20 @@ pub const LOCK_EXPIRE_IF: u8 = 0xE6;
 /// Add to the lease (8, ns) if the value is the one kept behind it.
 pub const LOCK_EXTEND_IF: u8 = 0xE7;
 
+/// Take the name if it is free, renew its lease if the value is the one kept: as `LOCK_SET`.
+pub const LOCK_SET_OR_EXPIRE: u8 = 0xE8;
+/// How many names this shard has; about no name.
+pub const DB_SIZE: u8 = 0xEA;
+
+/// Whether an op may take a free name as a lock.
+#[inline]
+pub const fn takes_lock(code: u8) -> bool {
+    matches!(code, LOCK_SET | LOCK_SET_OR_EXPIRE)
+}
+
 /// Whether an op is about a name.
 #[inline]
 pub const fn on_name(code: u8) -> bool {
     use crate::wire::op;
-    matches!(code, op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET..=LOCK_EXTEND_IF)
+    matches!(code, op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE)
 }

@@ -35,6 +35,11 @@ impl<T: Default> Paged<T> {
         self.len
     }
 
+    /// Whether nothing was ever needed of it.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// One item.
     #[inline]
     pub fn get(&self, index: usize) -> Option<&T> {

@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use crate::turn::{Op, Shape, Source, Unit, inline_words};
 use crate::wire::{
     self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, FrameWriter, KIND_PUSH, KIND_REQUEST,
-    MAGIC, PREFACE_BYTES, Preface, RawOp, next_op, op, push, status,
+    MAGIC, PREFACE_BYTES, Preface, RawOp, TLS_HANDSHAKE, next_op, op, push, status,
 };
 
 /// The ticket index that stands for a connection's bare session, not for an op.
@@ -48,6 +48,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         let speech = match (self.speech(id), bytes.first()) {
             (_, None) => return 0,
             (Speech::Unknown, Some(&MAGIC)) => return self.parse_preface(id, bytes, env),
+            (Speech::Unknown, Some(&TLS_HANDSHAKE)) => {
+                // A client that waits for its handshake hears at once that there will be none.
+                self.stats.protocol_errors += 1;
+                self.close(id, env);
+                return bytes.len();
+            }
             (Speech::Unknown, Some(_)) => {
                 self.conns[id.index as usize].speech = Speech::Resp2;
                 Speech::Resp2
@@ -291,24 +297,28 @@ impl<R: Region, A: Access> Shard<R, A> {
         next
     }
 
-    /// A renewal: of the connection's own session, or of any by its secret.
-    fn read_renew(&mut self, id: ConnId, raw: RawOp<'_>) -> Next {
-        let conn = &self.conns[id.index as usize];
-        if conn.grantee.is_none() {
-            return Next::Batched(answered(status::NOAUTH));
-        }
+    fn read_renew(&self, id: ConnId, raw: RawOp<'_>) -> Next {
         if raw.flags != 0 {
             return Next::Batched(answered(status::UNSUPPORTED));
         }
-        let (session, secret) = match (raw.body.len(), conn.bound) {
+        Next::Batched(self.renew_op(id, raw.body))
+    }
+
+    /// A renewal: of the connection's own session, or of any by its secret.
+    pub(crate) fn renew_op(&self, id: ConnId, body: &[u8]) -> Op {
+        let conn = &self.conns[id.index as usize];
+        if conn.grantee.is_none() {
+            return answered(status::NOAUTH);
+        }
+        let (session, secret) = match (body.len(), conn.bound) {
             (0, Some(bound)) => (bound.session, None),
-            (0, None) => return Next::Batched(answered(status::NOSESSION)),
+            (0, None) => return answered(status::NOSESSION),
             (24, _) => {
-                let (session, secret) = raw.body.split_at(8);
+                let (session, secret) = body.split_at(8);
                 let session = u64::from_le_bytes(session.try_into().expect("8 of 24 bytes"));
                 (SessionId(session), Some(inline_words(secret)))
             }
-            _ => return Next::Batched(answered(status::MALFORMED)),
+            _ => return answered(status::MALFORMED),
         };
         let mut op = answered(0);
         op.code = op::RENEW;
@@ -316,7 +326,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         op.words = secret.unwrap_or_default();
         op.extra = session.0;
         op.target = self.start.map.shard_of(session.slot()).0;
-        Next::Batched(op)
+        op
     }
 
     /// Opens the session of a connection that registers without one. If that takes other shards,

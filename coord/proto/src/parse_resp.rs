@@ -1,17 +1,401 @@
-//! RESP commands to ops.
+//! RESP commands to ops: every command becomes a unit of the batch, an op that is served by
+//! itself, or a reply that needs nothing but the connection.
+//!
+//! A reply of the last kind is written at once, so it waits until everything before it was
+//! answered; the others keep their place in the pending units.
 
-use ringway_core::{ConnId, Region};
+use alloc::vec::Vec;
+
+use ringway_core::limits::FRAME_OPS_MAX;
+use ringway_core::wire::Put;
+use ringway_core::{ConnId, Region, Span};
 
 use crate::access::Access;
-use crate::conn::Speech;
+use crate::conn::{Speech, Waits};
 use crate::env::Env;
-use crate::resp::Version;
+use crate::execute::LOCK_SET_FIXED;
+use crate::names::check_register_flags;
+use crate::op_code;
+use crate::parse::answered;
+use crate::resp::parse::resume;
+use crate::resp::request::{Act, Mode, Names, Open, Proofs, Request, understand};
+use crate::resp::scripts::Unit as TimeUnit;
+use crate::resp::{Args, Code, Parsed, Progress, Version, Writer};
+use crate::resp_reply::RespShape;
 use crate::shard::Shard;
+use crate::turn::{Op, Shape, Source, Unit};
+use crate::wire::{RawOp, op};
+
+/// What became of a command.
+enum Flow {
+    /// It is on its way, or answered.
+    Taken,
+    /// It cannot be started yet; it is read again when it can.
+    Again,
+}
 
 impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn parse_commands(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
-        self.close(id, env);
-        bytes.len()
+        let mut args = core::mem::take(&mut self.args);
+        let consumed = self.parse_with(id, bytes, &mut args, env);
+        self.args = args;
+        consumed
+    }
+
+    fn parse_with(
+        &mut self,
+        id: ConnId,
+        bytes: &[u8],
+        args: &mut Args,
+        env: &mut impl Env,
+    ) -> usize {
+        let (mut at, mut ops) = (0, 0);
+        loop {
+            let rest = &bytes[at..];
+            let progress = &mut self.conns[id.index as usize].progress;
+            let consumed = match resume(rest, args, progress) {
+                Ok(Parsed::Command { consumed }) => consumed,
+                Ok(Parsed::Incomplete { need_at_least }) => {
+                    self.conns[id.index as usize].need = need_at_least as u32;
+                    return at;
+                }
+                Err(error) => {
+                    self.resp_error(id, Code::Err, error, env);
+                    self.stats.protocol_errors += 1;
+                    self.close(id, env);
+                    return bytes.len();
+                }
+            };
+            let conn = &mut self.conns[id.index as usize];
+            (conn.need, conn.progress) = (0, Progress::default());
+            ops += args.len().max(1);
+            if ops > FRAME_OPS_MAX && at > 0 {
+                self.later(id);
+                return at;
+            }
+            if args.is_empty() {
+                at += consumed;
+                continue;
+            }
+            if !self.may_start(id, env) {
+                return at;
+            }
+            let flow = match understand(args.bind(rest)) {
+                Ok(request) => self.command(id, request, env),
+                Err(_) if self.must_wait(id) => Flow::Again,
+                Err(refusal) => {
+                    self.resp_error(id, refusal.code(), refusal, env);
+                    Flow::Taken
+                }
+            };
+            if matches!(flow, Flow::Again) {
+                return at;
+            }
+            at += consumed;
+            let conn = &self.conns[id.index as usize];
+            if conn.closing {
+                return bytes.len();
+            }
+            if conn.is_waiting() || at == bytes.len() {
+                return at;
+            }
+        }
+    }
+
+    fn command(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
+        match request {
+            Request::Query(names) => self.names_unit(id, op::QUERY, names, RespShape::Query),
+            Request::Get(name) => self.lock_unit(id, op_code::LOCK_GET, name, &[], RespShape::Get),
+            Request::Register { names, mode, replicated } => {
+                return self.register_unit(id, names, (mode, replicated), env);
+            }
+            Request::Release { names, token: None } => {
+                self.names_unit(id, op::RELEASE, names, RespShape::Count);
+            }
+            Request::Release { names, token: Some(token) } => {
+                let first = self.batch.ops.len();
+                for name in names.iter() {
+                    let mut op = self.checked_op(id, op::RELEASE, name);
+                    if op.code == op::RELEASE {
+                        (op.flags, op.extra) = (op::RELEASE_TOKEN, token.0);
+                    }
+                    self.add_op(op, first);
+                }
+                self.resp_unit(id, first, RespShape::Count);
+            }
+            Request::Lock { name, value, lease } => {
+                let kept = self.lock_fields(id, lease, value);
+                self.lock_unit(id, op_code::LOCK_SET, name, &kept, RespShape::Set);
+            }
+            Request::Del(names) => self.names_unit(id, op_code::LOCK_DEL, names, RespShape::Count),
+            Request::Exists(names) => self.names_unit(id, op::QUERY, names, RespShape::Exists),
+            Request::Expire { name, lease } => {
+                let kept = lease.0.to_le_bytes();
+                self.lock_unit(id, op_code::LOCK_EXPIRE, name, &kept, RespShape::Count);
+            }
+            Request::Ttl { name, unit } => {
+                let unit_ms = if unit == TimeUnit::Ms { 1 } else { 1_000 };
+                self.lock_unit(id, op_code::LOCK_LEFT, name, &[], RespShape::Left { unit_ms });
+            }
+            Request::Script(call) => {
+                let (code, kept) = self.script_op(id, call.act, call.value);
+                let script = call.script;
+                let returns = [script.done.into(), script.absent.into(), script.other.into()];
+                self.lock_unit(id, code, call.name, &kept, RespShape::Script(returns));
+            }
+            Request::Renew(proofs) => self.renew_unit(id, proofs),
+            Request::DbSize => self.size_unit(id),
+            other => return self.served(id, other, env),
+        }
+        Flow::Taken
+    }
+
+    /// Commands that are single ops served by themselves, and those that are answered at once.
+    fn served(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
+        let mut body = Vec::new();
+        let (code, flags, shape) = match request {
+            Request::Open(open) => (op::OPEN, put_open(&open, &mut body), RespShape::Opened),
+            Request::Close(proof) => {
+                if let Some(proof) = proof {
+                    body.put_u64(proof.session.0);
+                    body.extend_from_slice(&proof.secret.0);
+                }
+                (op::CLOSE, 0, RespShape::Done)
+            }
+            Request::Attach(proof) => {
+                body.put_u64(proof.session.0);
+                body.extend_from_slice(&proof.secret.0);
+                (op::ATTACH, 0, RespShape::Done)
+            }
+            Request::Session(session) => {
+                let own = self.conns[id.index as usize].bound.map(|bound| bound.session);
+                body.put_u64(session.or(own).map_or(0, |session| session.0));
+                (op::SESSION, 0, RespShape::Session)
+            }
+            Request::Node(node) => {
+                body.put_u64(node.0);
+                (op::NODE, 0, RespShape::Session)
+            }
+            Request::Sessions { cursor, count } => {
+                body.put_u64(cursor);
+                body.put_u16(count);
+                (op::SESSIONS, 0, RespShape::Sessions)
+            }
+            Request::Kill(session) => {
+                body.put_u64(session.0);
+                (op::KILL, 0, RespShape::Done)
+            }
+            Request::List(page) => {
+                body.put_u16(page.slot.number());
+                body.put_u16(page.count);
+                body.put_short_bytes(page.after);
+                body.put_short_bytes(page.prefix);
+                (op::LIST, 0, RespShape::List)
+            }
+            Request::ShardStats(shard) => {
+                body.put_u8(shard.0);
+                (op::SHARD_STATS, 0, RespShape::Text)
+            }
+            other => return self.at_once(id, other, env),
+        };
+        let unit = self.pendings.begin(id, Shape::Resp(shape), 0, 1);
+        self.conns[id.index as usize].queue.push_back(unit);
+        self.execute(env);
+        self.serve_raw(id, (unit, 0), RawOp { code, flags, body: &body }, env);
+        Flow::Taken
+    }
+
+    /// A command that is answered from what this shard knows, once all before it is answered.
+    fn at_once(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
+        if self.must_wait(id) {
+            return Flow::Again;
+        }
+        self.execute(env);
+        self.answer_at_once(id, request, env);
+        Flow::Taken
+    }
+
+    /// Whether units of the connection are still unanswered; it then waits until they are.
+    fn must_wait(&mut self, id: ConnId) -> bool {
+        let conn = &mut self.conns[id.index as usize];
+        let waits = !conn.queue.is_empty();
+        if waits {
+            conn.waits = Waits::Barrier;
+        }
+        waits
+    }
+
+    fn names_unit(&mut self, id: ConnId, code: u8, names: Names<'_>, shape: RespShape) {
+        let first = self.batch.ops.len();
+        for name in names.iter() {
+            let op = self.checked_op(id, code, name);
+            self.add_op(op, first);
+        }
+        self.resp_unit(id, first, shape);
+    }
+
+    fn register_unit(
+        &mut self,
+        id: ConnId,
+        names: Names<'_>,
+        (mode, replicated): (Mode, bool),
+        env: &mut impl Env,
+    ) -> Flow {
+        let mode = match mode {
+            Mode::Exclusive => 0,
+            Mode::Shared => 1,
+            Mode::Counting(_) => 2,
+        };
+        let flags = mode | if replicated { op::REGISTER_REPLICATED } else { 0 };
+        let conn = &self.conns[id.index as usize];
+        let mut refused = check_register_flags(flags).err();
+        if refused.is_none() && conn.bound.is_none() && conn.grantee.is_some() {
+            if conn.refused == 0 {
+                self.execute(env);
+                self.open_bare(id, env);
+                if self.conns[id.index as usize].is_waiting() {
+                    return Flow::Again;
+                }
+            }
+            let conn = &self.conns[id.index as usize];
+            refused = conn.bound.is_none().then_some(conn.refused);
+        }
+        let first = self.batch.ops.len();
+        for name in names.iter() {
+            let op = match refused {
+                Some(status) => answered(status),
+                None => self.checked_op(id, op::REGISTER, name),
+            };
+            self.add_op(op, first);
+        }
+        self.resp_unit(id, first, RespShape::Register);
+        Flow::Taken
+    }
+
+    /// One op on a lock, with what it needs beside its name.
+    fn lock_unit(&mut self, id: ConnId, code: u8, name: &[u8], kept: &[u8], shape: RespShape) {
+        let first = self.batch.ops.len();
+        let mut op = self.checked_op(id, code, name);
+        if op.code == code {
+            op.extra = self.batch.keep(kept);
+        }
+        self.add_op(op, first);
+        self.resp_unit(id, first, shape);
+    }
+
+    fn renew_unit(&mut self, id: ConnId, proofs: Proofs<'_>) {
+        let first = self.batch.ops.len();
+        let renew = |shard: &mut Self, body: &[u8]| {
+            let op = shard.renew_op(id, body);
+            shard.add_op(op, first);
+        };
+        if proofs.is_empty() {
+            renew(self, &[]);
+        }
+        for proof in proofs.iter() {
+            let mut body = [0; 24];
+            body[..8].copy_from_slice(&proof.session.0.to_le_bytes());
+            body[8..].copy_from_slice(&proof.secret.0);
+            renew(self, &body);
+        }
+        self.resp_unit(id, first, RespShape::Renew);
+    }
+
+    /// Every shard counts its names.
+    fn size_unit(&mut self, id: ConnId) {
+        let first = self.batch.ops.len();
+        for shard in 0..self.shards() {
+            let mut op = answered(0);
+            op.code = op_code::DB_SIZE;
+            op.target = shard as u8;
+            self.add_op(op, first);
+        }
+        self.resp_unit(id, first, RespShape::Total);
+    }
+
+    fn script_op(&self, id: ConnId, act: Act, value: &[u8]) -> (u8, Vec<u8>) {
+        let with_span = |span: Span| {
+            let mut kept = span.0.to_le_bytes().to_vec();
+            kept.extend_from_slice(value);
+            kept
+        };
+        match act {
+            Act::Delete => (op_code::LOCK_DEL_IF, value.into()),
+            Act::Expire(span) => (op_code::LOCK_EXPIRE_IF, with_span(span)),
+            Act::Extend(span) => (op_code::LOCK_EXTEND_IF, with_span(span)),
+            Act::Lock(span) => (op_code::LOCK_SET, self.lock_fields(id, span, value)),
+            Act::LockOrExpire(span) => {
+                (op_code::LOCK_SET_OR_EXPIRE, self.lock_fields(id, span, value))
+            }
+        }
+    }
+
+    /// What an op that may take a lock keeps: lease, principal, value.
+    fn lock_fields(&self, id: ConnId, lease: Span, value: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::with_capacity(LOCK_SET_FIXED + value.len());
+        kept.put_u64(lease.0);
+        kept.put_u32(self.principal_of(id).0);
+        kept.extend_from_slice(value);
+        kept
+    }
+
+    /// An op on a name that the connection may use; otherwise one that says why not.
+    #[inline]
+    fn checked_op(&mut self, id: ConnId, code: u8, name: &[u8]) -> Op {
+        match self.check_access(id, name) {
+            Ok(()) => self.name_op(code, 0, name),
+            Err(status) => answered(status),
+        }
+    }
+
+    /// Adds an op to the unit that starts at `first`.
+    #[inline]
+    fn add_op(&mut self, mut op: Op, first: usize) {
+        op.index = (self.batch.ops.len() - first) as u16;
+        self.batch.ops.push(op);
+    }
+
+    /// Makes the ops since `first` a unit: answered directly if all are local and nothing of the
+    /// connection is ahead.
+    #[inline]
+    fn resp_unit(&mut self, id: ConnId, first: usize, shape: RespShape) {
+        let me = self.id().0;
+        let ops = &self.batch.ops[first..];
+        let local = ops.iter().all(|op| {
+            (op.target == me || op.target == crate::parse::ANYWHERE)
+                && !op_code::takes_lock(op.code)
+        });
+        let count = ops.len();
+        let shape = Shape::Resp(shape);
+        let conn = &mut self.conns[id.index as usize];
+        let source = if local && conn.queue.is_empty() {
+            Source::Direct(id)
+        } else {
+            let unit = self.pendings.begin(id, shape, 0, count);
+            conn.queue.push_back(unit);
+            Source::Pending(unit)
+        };
+        self.batch.units.push(Unit {
+            source,
+            shape,
+            bound: conn.bound,
+            first: first as u32,
+            count: count as u32,
+            sequence: 0,
+        });
+    }
+
+    /// Answers an error in the command's place.
+    fn resp_error(
+        &mut self,
+        id: ConnId,
+        code: Code,
+        text: impl core::fmt::Display,
+        env: &mut impl Env,
+    ) {
+        self.execute(env);
+        let version = self.resp_version(id);
+        Writer::new(env.out(id), version).error(code, text);
     }
 
     pub(crate) fn resp_version(&self, id: ConnId) -> Version {
@@ -20,4 +404,17 @@ impl<R: Region, A: Access> Shard<R, A> {
             _ => Version::Resp2,
         }
     }
+}
+
+/// The body of a native OPEN; returns its flags.
+fn put_open(open: &Open<'_>, body: &mut Vec<u8>) -> u8 {
+    body.put_u64(open.node.0);
+    body.put_u32(open.lease.map_or(0, |lease| lease.as_ms_ceil() as u32));
+    body.extend_from_slice(&open.secret.map_or([0; 16], |secret| secret.0));
+    body.put_short_bytes(open.address);
+    body.put_long_bytes(open.metadata);
+    let resume = if open.secret.is_some() { op::OPEN_RESUME } else { 0 };
+    let bare = if open.bare { op::OPEN_BARE } else { 0 };
+    let gateway = if open.gateway { op::OPEN_GATEWAY } else { 0 };
+    resume | bare | gateway
 }

@@ -130,6 +130,11 @@ impl PendingTable {
     pub fn len(&self) -> usize {
         self.units.len() - self.free.len()
     }
+
+    /// Whether no unit is in use.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// A unit's buffer larger than this is given back when the unit ends.

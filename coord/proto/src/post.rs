@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Reader, Truncated};
-use ringway_core::{ConnId, Moment, Region, SessionId, ShardId, Span};
+use ringway_core::{ConnId, Epoch, Moment, Region, SessionId, ShardId, Span};
 
 use crate::access::Access;
 use crate::conn::{Speech, Waits};
@@ -57,6 +57,15 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.attached(bound, &mut self.acts);
             }
             mail::END => self.names.end(mail::session(&mut reader)?),
+            mail::END_ACK => {
+                let bound = mail::session(&mut reader)?;
+                self.names.end(bound);
+                env.post(from, &mail::session_message(mail::ENDED, bound));
+            }
+            mail::ENDED => {
+                let bound = mail::session(&mut reader)?;
+                self.sessions.ended(bound, &mut self.acts);
+            }
             mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
             mail::PUSH => {
                 let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
@@ -75,9 +84,26 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.lease_raised(lease, &mut self.acts);
                 self.unpark(env);
             }
+            mail::EPOCH => {
+                let epoch = Epoch(reader.u32()?);
+                self.names.begin_epoch(epoch);
+                self.sessions.begin_epoch(epoch);
+                self.start.epoch = self.start.epoch.max(epoch);
+                self.epoch_asked = false;
+            }
+            mail::PORTS => self.take_ports(&mut reader)?,
             _ => return Err(Truncated),
         }
         self.settle(env);
+        Ok(())
+    }
+
+    fn take_ports(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
+        self.start.base_port = reader.u16()?;
+        self.start.own_ports.clear();
+        while !reader.is_empty() {
+            self.start.own_ports.push(reader.u16()?);
+        }
         Ok(())
     }
 
@@ -199,12 +225,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.names.attach(bound);
                 self.post_others(&mail::session_message(mail::ATTACH, bound), env);
             }
-            Act::End { bound, everywhere } => {
+            Act::End { bound, everywhere, acknowledge } => {
                 // Ops of the session that wait in the batch came before its end.
                 self.execute_before_end(env);
                 self.names.end(bound);
                 if everywhere {
-                    self.post_others(&mail::session_message(mail::END, bound), env);
+                    let kind = if acknowledge { mail::END_ACK } else { mail::END };
+                    self.post_others(&mail::session_message(kind, bound), env);
                 }
                 env.again();
             }
@@ -333,10 +360,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.write_unit(conn, front, env);
             self.pendings.end(front);
         }
-        let stopping = self.is_stopping();
         let Some(state) = self.conn_mut(conn) else { return };
-        if state.closing || stopping {
-            state.closing = true;
+        if state.closing {
             env.close(conn);
         } else if state.waits == Waits::Barrier {
             state.waits = Waits::No;
@@ -409,7 +434,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.tell_closed(conn, bound, env);
             return;
         };
-        let before = core::mem::replace(&mut state.bound, Some(bound));
+        let before = state.bound.replace(bound);
         state.bare = bare;
         if let Some(before) = before.filter(|before| *before != bound) {
             self.tell_closed(conn, before, env);
@@ -479,6 +504,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.swept = done;
+    }
+
+    /// Asks the control plane for a later epoch once a slot has run out of numbers.
+    pub(crate) fn ask_for_epoch(&mut self, env: &mut impl Env) {
+        let used_up = self.names.is_used_up() || self.sessions.is_used_up();
+        if used_up && !self.epoch_asked {
+            self.epoch_asked = true;
+            let control = ShardId(self.shards() as u8);
+            env.post(control, &mail::epoch_message(self.start.epoch));
+        }
     }
 
     /// What a request of another shard may do, as its connection's identity allows.

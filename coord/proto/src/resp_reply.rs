@@ -7,6 +7,7 @@ use ringway_core::{SessionId, Token};
 
 use crate::outcome::Outcome;
 use crate::resp::encode::{put_integer, put_null, put_owner};
+use crate::resp::scripts::Answer;
 use crate::resp::{Code, Version, Writer};
 use crate::wire::{push, status};
 
@@ -44,6 +45,31 @@ pub enum RespShape {
     List,
     /// A JSON text as a bulk string.
     Text,
+    /// The sum of what the shards counted.
+    Total,
+    /// What a script returns when it was done, the name is free, the value is another.
+    Script([Returns; 3]),
+}
+
+/// What a script returns, in one byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returns {
+    /// A small number.
+    Integer(i8),
+    /// OK.
+    Ok,
+    /// Nil.
+    Null,
+}
+
+impl From<Answer> for Returns {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Integer(number) => Returns::Integer(number as i8),
+            Answer::Ok => Returns::Ok,
+            Answer::Null => Returns::Null,
+        }
+    }
 }
 
 /// Writes the replies of one unit.
@@ -86,9 +112,9 @@ impl RespWriter<'_> {
             },
             RespShape::Register => match outcome.status {
                 status::GRANTED_EPHEMERAL | status::GRANTED_REPLICATED => {
-                    self.put_grant(1, outcome)
+                    self.put_grant(true, outcome)
                 }
-                status::HELD => self.put_grant(0, outcome),
+                status::HELD => self.put_grant(false, outcome),
                 error => self.put_error(error, outcome, buffer),
             },
             RespShape::Set => match outcome.status {
@@ -97,6 +123,13 @@ impl RespWriter<'_> {
                 error => self.put_error(error, outcome, buffer),
             },
             RespShape::Count | RespShape::Exists => self.add(outcome),
+            RespShape::Total => self.sum += outcome.token.0 as i64,
+            RespShape::Script(returns) => match outcome.status {
+                status::OK | status::GRANTED_EPHEMERAL => self.put_return(returns[0]),
+                status::FREE => self.put_return(returns[1]),
+                status::NOTOWNER | status::HELD => self.put_return(returns[2]),
+                error => self.put_error(error, outcome, buffer),
+            },
             RespShape::Left { unit_ms } => self.put_left(outcome, unit_ms, buffer),
             RespShape::Renew if self.many => self.add(outcome),
             RespShape::Done | RespShape::Renew if outcome.status == status::OK => self.writer.ok(),
@@ -116,7 +149,7 @@ impl RespWriter<'_> {
     #[inline]
     pub fn finish(mut self) {
         let counted = match self.shape {
-            RespShape::Count | RespShape::Exists => true,
+            RespShape::Count | RespShape::Exists | RespShape::Total => true,
             RespShape::Renew => self.many,
             _ => false,
         };
@@ -143,11 +176,16 @@ impl RespWriter<'_> {
     }
 
     #[inline]
-    fn put_grant(&mut self, granted: i64, outcome: Outcome) {
-        self.writer.array(3);
-        put_integer(self.writer.out(), granted);
-        self.writer.session(outcome.session);
-        put_integer(self.writer.out(), outcome.token.0 as i64);
+    fn put_grant(&mut self, granted: bool, outcome: Outcome) {
+        self.writer.grant(granted, outcome.session, outcome.token);
+    }
+
+    fn put_return(&mut self, returns: Returns) {
+        match returns {
+            Returns::Integer(number) => put_integer(self.writer.out(), i64::from(number)),
+            Returns::Ok => self.writer.ok(),
+            Returns::Null => self.writer.null(),
+        }
     }
 
     fn put_left(&mut self, outcome: Outcome, unit_ms: u32, buffer: &[u8]) {
@@ -253,7 +291,7 @@ impl RespWriter<'_> {
             self.writer.array(3);
             self.writer.bulk(reader.short_bytes()?);
             self.writer.session(SessionId(reader.u64()?));
-            self.writer.integer(Token(reader.u64()?).0 as i64);
+            self.writer.token(Token(reader.u64()?));
         }
         Ok(())
     }

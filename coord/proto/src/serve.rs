@@ -190,29 +190,19 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<Option<Answer>, Truncated> {
         let mut body = Reader::new(raw.body);
-        let now = self.clock.now();
         let answer = match raw.code {
-            op::OPEN => {
-                let from = ConnRef { shard: ticket.shard, conn: asker.conn };
-                let who = Opener { principal: asker.principal, from, ticket };
-                match read_open(raw)? {
-                    Ok(open) => {
-                        let fresh = Secret(env.random());
-                        self.sessions.open(now, who, &open, fresh, &mut self.acts);
-                        return Ok(None);
-                    }
-                    Err(status) => Answer::plain(status),
-                }
-            }
+            op::OPEN => return self.serve_open(asker, ticket, raw, env),
             op::CLOSE if raw.body.is_empty() => match asker.bound {
                 Some(bound) => {
-                    Answer::plain(self.sessions.close(bound.session, None, &mut self.acts))
+                    self.sessions.close(bound.session, None, ticket, &mut self.acts);
+                    return Ok(None);
                 }
                 None => Answer::plain(status::NOSESSION),
             },
             op::CLOSE => {
                 let (session, secret) = (SessionId(body.u64()?), Secret(body.array()?));
-                Answer::plain(self.sessions.close(session, Some(&secret), &mut self.acts))
+                self.sessions.close(session, Some(&secret), ticket, &mut self.acts);
+                return Ok(None);
             }
             op::ATTACH => {
                 let (session, secret) = (SessionId(body.u64()?), Secret(body.array()?));
@@ -226,7 +216,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
             }
             op::KILL if !asker.operator => Answer::plain(status::DENIED),
-            op::KILL => Answer::plain(self.sessions.kill(SessionId(body.u64()?), &mut self.acts)),
+            op::KILL => {
+                self.sessions.kill(SessionId(body.u64()?), ticket, &mut self.acts);
+                return Ok(None);
+            }
             op::SESSION => return self.serve_record(ticket, SessionId(body.u64()?), env),
             op::NODE => match self.sessions.of_node(NodeId(body.u64()?)) {
                 Some(session) => return self.serve_record(ticket, session, env),
@@ -236,20 +229,51 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let (cursor, most) = (body.u64()?, body.u16()?);
                 return Ok(self.serve_sessions(ticket, cursor as u32, usize::from(most), env));
             }
-            op::LIST => match self.read_list(asker, &mut body)? {
-                Ok(ask) => {
-                    if self.lists.begin(ticket, ask) {
-                        env.again();
-                        return Ok(None);
-                    }
-                    Answer::plain(status::BUSY)
-                }
-                Err(status) => Answer::plain(status),
-            },
-            op::SHARD_STATS => Answer::data(self.stats_json(env)),
+            op::LIST => return self.serve_list(asker, ticket, &mut body, env),
+            op::SHARD_STATS => {
+                let mut json = Vec::new();
+                env.describe(&mut json);
+                Answer::data(json)
+            }
             _ => Answer::plain(status::UNKNOWN_OP),
         };
         Ok(Some(answer))
+    }
+
+    fn serve_open(
+        &mut self,
+        asker: &Asker,
+        ticket: Ticket,
+        raw: &RawOp<'_>,
+        env: &mut impl Env,
+    ) -> Result<Option<Answer>, Truncated> {
+        let from = ConnRef { shard: ticket.shard, conn: asker.conn };
+        let who = Opener { principal: asker.principal, from, ticket };
+        let open = match read_open(raw)? {
+            Ok(open) => open,
+            Err(status) => return Ok(Some(Answer::plain(status))),
+        };
+        let (now, fresh) = (self.clock.now(), Secret(env.random()));
+        self.sessions.open(now, who, &open, fresh, &mut self.acts);
+        Ok(None)
+    }
+
+    fn serve_list(
+        &mut self,
+        asker: &Asker,
+        ticket: Ticket,
+        body: &mut Reader<'_>,
+        env: &mut impl Env,
+    ) -> Result<Option<Answer>, Truncated> {
+        let ask = match self.read_list(asker, body)? {
+            Ok(ask) => ask,
+            Err(status) => return Ok(Some(Answer::plain(status))),
+        };
+        if !self.lists.begin(ticket, ask) {
+            return Ok(Some(Answer::plain(status::BUSY)));
+        }
+        env.again();
+        Ok(None)
     }
 
     fn serve_record(

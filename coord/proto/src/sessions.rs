@@ -112,6 +112,8 @@ pub enum Act {
         bound: Bound,
         /// By every shard; or only by this one, for a lock.
         everywhere: bool,
+        /// Whether the other shards are to say when they know.
+        acknowledge: bool,
     },
     /// An answer to a request.
     Answer(Ticket, Answer),
@@ -209,6 +211,9 @@ pub struct Sessions {
     wheel: Wheel<(u32, u64)>,
     /// Place and id: the place may be another's by the time the lease is allowed.
     awaiting_lease: Vec<(u32, u64)>,
+    leased: usize,
+    used_up: bool,
+    sessions_max: usize,
     counts: Counts,
     pub(crate) sabotage: Sabotage,
 }
@@ -247,6 +252,9 @@ impl Sessions {
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
+            leased: 0,
+            used_up: false,
+            sessions_max: start.sessions_max,
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -394,22 +402,44 @@ impl Sessions {
         status::OK
     }
 
-    /// Ends a session on its client's wish, or because its only connection is gone.
-    pub fn close(&mut self, id: SessionId, secret: Option<&Secret>, acts: &mut Vec<Act>) -> u8 {
-        let Some(local) = self.by_id.get(&id.0).copied() else { return status::NOSESSION };
-        let session = &self.table[local as usize];
-        if secret.is_some_and(|secret| !secret.matches(&Secret(session.secret))) {
-            return status::REFUSED;
+    /// Ends a session on its client's wish. It is answered when its names are free everywhere.
+    pub fn close(
+        &mut self,
+        id: SessionId,
+        secret: Option<&Secret>,
+        ticket: Ticket,
+        acts: &mut Vec<Act>,
+    ) {
+        let found = self.by_id.get(&id.0).copied().ok_or(status::NOSESSION);
+        let proven = found.and_then(|local| {
+            let own = Secret(self.table[local as usize].secret);
+            let proven = secret.is_none_or(|secret| secret.matches(&own));
+            proven.then_some(local).ok_or(status::REFUSED)
+        });
+        match proven {
+            Ok(local) => self.end_for(local, Ended::Closed, ticket, acts),
+            Err(status) => acts.push(Act::Answer(ticket, Answer::plain(status))),
         }
-        self.end(local, Ended::Closed, acts);
-        status::OK
     }
 
-    /// Ends a session on an operator's behalf.
-    pub fn kill(&mut self, id: SessionId, acts: &mut Vec<Act>) -> u8 {
-        let Some(local) = self.by_id.get(&id.0).copied() else { return status::NOSESSION };
-        self.end(local, Ended::Killed, acts);
-        status::OK
+    /// Ends a session on an operator's behalf; answered as [`Self::close`].
+    pub fn kill(&mut self, id: SessionId, ticket: Ticket, acts: &mut Vec<Act>) {
+        match self.by_id.get(&id.0).copied() {
+            Some(local) => self.end_for(local, Ended::Killed, ticket, acts),
+            None => acts.push(Act::Answer(ticket, Answer::plain(status::NOSESSION))),
+        }
+    }
+
+    /// Another shard knows that a session has ended; the last one answers who ended it.
+    pub fn ended(&mut self, bound: Bound, acts: &mut Vec<Act>) {
+        let session = &mut self.table[bound.handle.local()];
+        assert!(session.id == bound.session.0, "a handle is not reused before it was swept");
+        session.unattached -= 1;
+        if session.unattached == 0
+            && let Some(ticket) = session.opener.take()
+        {
+            acts.push(Act::Answer(*ticket, Answer::plain(status::OK)));
+        }
     }
 
     /// Ends the session of a handle in this shard, as when a lock's only name was released.
@@ -522,6 +552,20 @@ impl Sessions {
         self.wheel.wake_at()
     }
 
+    /// Whether a slot has run out of session ids in this epoch.
+    pub const fn is_used_up(&self) -> bool {
+        self.used_up
+    }
+
+    /// Ids are made under a later, persisted epoch from now on.
+    pub fn begin_epoch(&mut self, epoch: Epoch) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.sequences.fill(0);
+            self.used_up = false;
+        }
+    }
+
     /// The record of one session with a zero name count, and whose names are to be counted.
     pub fn record(&self, now: Moment, id: SessionId) -> Option<(Vec<u8>, Bound)> {
         let local = *self.by_id.get(&id.0)?;
@@ -565,6 +609,12 @@ impl Sessions {
     /// Places that are not free: those of live sessions and of ended ones not yet swept.
     pub fn places_in_use(&self) -> usize {
         self.table.len() - self.free.len()
+    }
+
+    /// Live sessions whose clients count a lease: after a stop they may believe in it for as long
+    /// as it runs.
+    pub const fn leased(&self) -> usize {
+        self.leased
     }
 
     /// Live sessions.
@@ -635,11 +685,12 @@ impl Sessions {
     fn place(&mut self, slot: Slot) -> Result<u32, u8> {
         let sequence = self.sequences[slot.index()];
         if u64::from(sequence) >= SessionId::SEQUENCE_MAX {
-            return Err(status::FULL);
+            self.used_up = true;
+            return Err(status::BUSY);
         }
         let local = match self.free.pop() {
             Some(local) => local,
-            None if self.table.len() < SESSIONS_PER_SHARD_MAX => {
+            None if self.table.len() < self.sessions_max.min(SESSIONS_PER_SHARD_MAX) => {
                 self.table.grow_to(self.table.len() + 1);
                 (self.table.len() - 1) as u32
             }
@@ -655,6 +706,7 @@ impl Sessions {
     /// (Re)starts a lease and makes sure that the wheel looks in time.
     fn start(&mut self, now: Moment, local: u32, lease: Span) {
         let session = &mut self.table[local as usize];
+        self.leased += usize::from(session.lease_ms == 0);
         session.lease_ms = lease.as_ms_ceil() as u32;
         session.deadline = now + lease;
         if session.wheel_at <= now || session.wheel_at > session.deadline {
@@ -710,6 +762,21 @@ impl Sessions {
         }
     }
 
+    /// Ends a session and answers when that is known everywhere.
+    fn end_for(&mut self, local: u32, why: Ended, ticket: Ticket, acts: &mut Vec<Act>) {
+        let before = acts.len();
+        self.end(local, why, acts);
+        let session = &mut self.table[local as usize];
+        if self.shards == 1 || session.flags & FLAG_LOCK != 0 {
+            return acts.push(Act::Answer(ticket, Answer::plain(status::OK)));
+        }
+        session.opener = Some(Box::new(ticket));
+        session.unattached = (self.shards - 1) as u16;
+        if let Some(Act::End { acknowledge, .. }) = acts.get_mut(before) {
+            *acknowledge = true;
+        }
+    }
+
     /// S1, S2: the session is out of both maps before anybody hears of its end.
     fn end(&mut self, local: u32, why: Ended, acts: &mut Vec<Act>) {
         let bound = self.bound(local);
@@ -719,13 +786,14 @@ impl Sessions {
         session.flags |= FLAG_ENDING;
         session.unswept = if everywhere { self.shards as u16 } else { 1 };
         session.info = None;
+        self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
         self.by_id.remove(&bound.session.0);
         if self.by_node.get(&node) == Some(&local) {
             self.by_node.remove(&node);
         }
         self.counts.ended[why as usize - 1] += 1;
-        acts.push(Act::End { bound, everywhere });
+        acts.push(Act::End { bound, everywhere, acknowledge: false });
         let session = &mut self.table[local as usize];
         let bare = session.flags & FLAG_BARE != 0;
         if let Some(ticket) = session.opener.take() {
@@ -789,6 +857,8 @@ pub struct SessionStart {
     pub now: Moment,
     /// What the state directory already allows for.
     pub lease_allowed: Span,
+    /// How many there may be.
+    pub sessions_max: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }

@@ -54,6 +54,8 @@ pub struct ShardStart {
     pub rules: LeaseRules,
     /// The longest lease that the state directory already allows for.
     pub lease_allowed: Span,
+    /// Sessions that may have their home here.
+    pub sessions_max: usize,
     /// When grants begin: later than now after an unclean stop.
     pub grants_from: Moment,
     /// The secret of the process's hash maps.
@@ -62,6 +64,8 @@ pub struct ShardStart {
     pub own_ports: Vec<u16>,
     /// The port that all shards share.
     pub base_port: u16,
+    /// Unix time less the driver's clock, for `TIME`.
+    pub unix_at_zero: Span,
     /// The address that clients reach this server at, for `CLUSTER SLOTS`.
     pub host: Vec<u8>,
 }
@@ -83,11 +87,13 @@ pub struct Shard<R, A> {
     pub(crate) in_flight: Vec<u32>,
     pub(crate) requests: Vec<Vec<u8>>,
     pub(crate) scratch: Vec<u8>,
+    pub(crate) overflows: u64,
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
     pub(crate) lists: ListJobs,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
+    pub(crate) epoch_asked: bool,
     pub(crate) swept: Vec<crate::handle::Handle>,
     pub(crate) parked: Vec<crate::execute::Parked>,
     pub(crate) bare_slot: u16,
@@ -108,7 +114,12 @@ impl<R: Region, A: Access> Shard<R, A> {
             (start.id, shards),
             start.epoch,
             start.rules,
-            SessionStart { now, lease_allowed: start.lease_allowed, keys },
+            SessionStart {
+                now,
+                lease_allowed: start.lease_allowed,
+                sessions_max: start.sessions_max,
+                keys,
+            },
         );
         let bare_slot = start.map.run(start.id).0;
         Self {
@@ -126,11 +137,13 @@ impl<R: Region, A: Access> Shard<R, A> {
             in_flight: alloc::vec![0; shards],
             requests: (0..shards).map(|_| Vec::new()).collect(),
             scratch: Vec::new(),
+            overflows: 0,
             mail_out: Vec::new(),
             gathers: Gathers::default(),
             lists: ListJobs::default(),
             stats: Stats::default(),
             lease_asked: start.lease_allowed,
+            epoch_asked: false,
             swept: Vec::new(),
             parked: Vec::new(),
             bare_slot,
@@ -151,9 +164,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         let conn = &mut self.conns[id.index as usize];
         assert!(!conn.open, "the driver reuses an index only after `closed`");
         let grantee = (!self.access.required()).then_some(0);
-        *conn = Conn { generation: id.generation, open: true, grantee, ..Conn::default() };
+        let ended = self.stopping;
+        *conn = Conn { generation: id.generation, open: true, grantee, ended, ..Conn::default() };
         self.open_conns += 1;
         self.stats.accepted += 1;
+        if ended {
+            // It came too late; the turn closes it.
+            self.later(id);
+        }
     }
 
     /// Bytes of a connection arrived.
@@ -239,6 +257,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.step_lists(env);
         self.feed_hungry(env);
         self.execute(env);
+        self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
             || !self.ready.is_empty()
@@ -255,23 +274,20 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.sessions.wake_at().map(|lease| self.clock.real_of(lease))
     }
 
-    /// A graceful stop has begun: connections close once they have their answers.
+    /// A graceful stop has begun: nobody is asked for more, so every connection is taken as if its
+    /// client had ended. It closes once everything that arrived has been executed and answered.
     pub fn stop(&mut self, now: Moment, env: &mut impl Env) {
         self.begin(now);
         self.stopping = true;
-        self.execute(env);
         for index in 0..self.conns.len() {
-            let conn = &mut self.conns[index];
-            if conn.open && conn.queue.is_empty() && !conn.closing {
-                conn.closing = true;
-                env.close(ConnId { index: index as u32, generation: conn.generation });
-            }
+            let generation = self.conns[index].generation;
+            self.ended(now, ConnId { index: index as u32, generation }, env);
         }
     }
 
     /// Whether a stop has nothing left to wait for.
     pub fn may_stop(&self) -> bool {
-        self.stopping && self.open_conns == 0 && self.pendings.len() == 0
+        self.stopping && self.open_conns == 0 && self.pendings.is_empty()
     }
 
     /// Counters, for metrics and `SHARD_STATS`.
@@ -287,6 +303,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Sessions, for metrics.
     pub const fn sessions(&self) -> &Sessions {
         &self.sessions
+    }
+
+    /// Times that the shard's turn came so late that lease time stood still.
+    pub const fn stalls(&self) -> u64 {
+        self.clock.stalls()
     }
 
     /// Connections, for metrics.

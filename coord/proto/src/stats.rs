@@ -1,38 +1,62 @@
 //! What a shard counts. Plain numbers: the shell publishes them once a turn.
 
-use alloc::format;
-use alloc::vec::Vec;
-
-use ringway_core::Region;
-
-use crate::access::Access;
-use crate::env::Env;
 use crate::op_code;
-use crate::shard::Shard;
-use crate::wire::op;
+use crate::wire::{op, status};
 
-/// The verbs that are counted one by one.
-pub const VERBS: [&str; 8] =
-    ["query", "register", "release", "renew", "lock", "session", "list", "other"];
+/// The verbs that are counted one by one. A RESP command counts as the verb that it means.
+pub const VERBS: [&str; 12] = [
+    "query", "register", "release", "open", "renew", "close", "attach", "sessions", "kill", "list",
+    "ping", "server",
+];
 
 /// The verb of an op code, as an index into [`VERBS`].
 #[inline]
 pub const fn verb_index(code: u8) -> usize {
     match code {
-        op::QUERY => 0,
-        op::REGISTER => 1,
-        op::RELEASE => 2,
-        op::RENEW => 3,
-        op_code::LOCK_SET..=op_code::LOCK_EXTEND_IF => 4,
-        op::OPEN..=op::KILL => 5,
-        op::LIST => 6,
-        _ => 7,
+        op::QUERY | op_code::LOCK_GET | op_code::LOCK_LEFT => 0,
+        op::REGISTER | op_code::LOCK_SET | op_code::LOCK_SET_OR_EXPIRE => 1,
+        op::RELEASE | op_code::LOCK_DEL | op_code::LOCK_DEL_IF => 2,
+        op::OPEN => 3,
+        op::RENEW | op_code::LOCK_EXPIRE | op_code::LOCK_EXPIRE_IF | op_code::LOCK_EXTEND_IF => 4,
+        op::CLOSE => 5,
+        op::ATTACH => 6,
+        op::SESSION | op::NODE | op::SESSIONS => 7,
+        op::KILL => 8,
+        op::LIST => 9,
+        op::PING => 10,
+        _ => 11,
+    }
+}
+
+/// Statuses that are counted as refusals: the errors by their low five bits, then `HELD` and
+/// `STARTING`.
+pub const REFUSALS: usize = 34;
+
+/// Where a refusal is counted; `None` if the status is none.
+#[inline]
+pub const fn refusal_index(code: u8) -> Option<usize> {
+    match code {
+        status::HELD => Some(32),
+        status::STARTING => Some(33),
+        0xC0..=0xDF => Some((code & 0x1F) as usize),
+        _ => None,
+    }
+}
+
+/// The status that is counted at a place.
+pub const fn refusal_status(index: usize) -> u8 {
+    match index {
+        32 => status::HELD,
+        33 => status::STARTING,
+        error => 0xC0 | error as u8,
     }
 }
 
 /// Counters since the start, and a few maxima.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
+    /// Ops refused, see [`refusal_index`].
+    pub refused: Refused,
     /// Ops executed here, by verb.
     pub verbs: [u64; VERBS.len()],
     /// Turns.
@@ -59,53 +83,22 @@ pub struct Stats {
     pub pushes_dropped: u64,
 }
 
-impl<R: Region, A: Access> Shard<R, A> {
-    /// `SHARD_STATS`: one JSON object; the shell adds what only it knows.
-    pub(crate) fn stats_json(&self, env: &mut impl Env) -> Vec<u8> {
-        let stats = &self.stats;
-        let (names, sessions) = (self.names.table(), &self.sessions);
-        let bytes = names.bytes();
-        let (first, last) = self.start.map.run(self.id());
-        let counts = sessions.counts();
-        let mut out = format!(
-            "{{\"shard\":{},\"slot_first\":{first},\"slot_last\":{last},\"names\":{},\
-             \"sessions\":{},\"connections\":{},\"turns\":{},\"turn_ops_max\":{},\
-             \"forwarded_out\":{},\"forwarded_in\":{},\"table_bytes\":{},\"session_bytes\":{},\
-             \"sessions_opened\":{},\"sessions_resumed\":{},\"sessions_expired\":{},\
-             \"sessions_replaced\":{},\"sessions_killed\":{},\"sessions_closed\":{},\
-             \"names_swept\":{},\"protocol_errors\":{},\"auth_failures\":{},\
-             \"blocked_readers\":{},\"waits_for_shards\":{},\"pushes_dropped\":{},\
-             \"stalls\":{}",
-            self.id(),
-            names.len(),
-            sessions.len(),
-            self.connections(),
-            stats.turns,
-            stats.turn_ops_max,
-            stats.forwarded_out,
-            stats.forwarded_in,
-            bytes.total(),
-            sessions.bytes() + self.names.mirror_bytes(),
-            counts.opened,
-            counts.resumed,
-            counts.ended[0],
-            counts.ended[1],
-            counts.ended[2],
-            counts.ended[3],
-            stats.swept,
-            stats.protocol_errors,
-            stats.auth_failures,
-            stats.blocked_readers,
-            stats.waits_for_shards,
-            stats.pushes_dropped,
-            self.clock.stalls(),
-        )
-        .into_bytes();
-        for (verb, count) in VERBS.iter().zip(stats.verbs) {
-            out.extend_from_slice(format!(",\"{verb}\":{count}").as_bytes());
+/// Counts of refusals by [`refusal_index`].
+#[derive(Clone, Copy, Debug)]
+pub struct Refused(pub [u64; REFUSALS]);
+
+impl Default for Refused {
+    fn default() -> Self {
+        Self([0; REFUSALS])
+    }
+}
+
+impl Refused {
+    /// Counts an outcome's status if it is a refusal.
+    #[inline]
+    pub fn count(&mut self, code: u8) {
+        if let Some(index) = refusal_index(code) {
+            self.0[index] += 1;
         }
-        env.describe(&mut out);
-        out.push(b'}');
-        out
     }
 }

@@ -14,6 +14,8 @@ use ringway_core::{SessionId, Token};
 
 /// The first byte of a native connection.
 pub const MAGIC: u8 = 0xB1;
+/// The first byte of a TLS handshake. Reserved: such a connection is closed until we speak it.
+pub const TLS_HANDSHAKE: u8 = 0x16;
 /// The major version that we speak.
 pub const MAJOR: u8 = 1;
 /// The minor version that we speak.

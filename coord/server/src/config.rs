@@ -65,7 +65,8 @@ macro_rules! keys {
                 match self { $(Key::$key => $doc,)+ }
             }
 
-            const fn default(self) -> &'static str {
+            /// What it is if nobody says anything; empty if that depends on the host.
+            pub const fn default_text(self) -> &'static str {
                 match self { $(Key::$key => $default,)+ }
             }
 
@@ -641,7 +642,7 @@ impl Draft {
     }
 
     fn text(&self, key: Key) -> &str {
-        self.values.get(&key).map_or(key.default(), |(text, _)| text)
+        self.values.get(&key).map_or(key.default_text(), |(text, _)| text)
     }
 
     fn at(&self, key: Key) -> At {

@@ -1,7 +1,9 @@
+//! Stories of the configuration: what is typed, what it becomes, and the texts of all errors.
+
 use super::*;
 
 fn host() -> Host {
-    Host { cores: 4, memory_bytes: 10 << 30, state_home: Some(PathBuf::from("/home/x/state")) }
+    Host { cores: 4, memory_bytes: 10 << 30, state_home: Some(PathBuf::from("/srv/state")) }
 }
 
 fn file(text: &str) -> Result<Config, ConfigError> {
@@ -22,7 +24,7 @@ fn the_defaults_serve() {
     let config = file("").expect("defaults are valid");
     assert_eq!(config.listen.to_string(), "127.0.0.1:7400");
     assert_eq!((config.shards, config.pin, config.spin), (4, true, false));
-    assert_eq!(config.state, StatePlace::Dir(PathBuf::from("/home/x/state/ringway")));
+    assert_eq!(config.state, StatePlace::Dir(PathBuf::from("/srv/state/ringway")));
     assert_eq!(config.memory_bytes_max, 8 << 30);
     assert_eq!(config.lease_max, Span::from_s(30));
     assert_eq!(config.admin.to_string(), "127.0.0.1:7480");
@@ -48,7 +50,7 @@ fn flags_beat_the_file() {
 fn the_printed_configuration_reads_back() {
     let texts = [
         "",
-        "listen = \"[::1]:7500\"\nadmin = \"unix:/run/ringway/admin.sock\"\nshards = 2\nspin = false",
+        "listen = \"[::1]:7500\"\nadmin = \"unix:/run/ringway.sock\"\nshards = 2\nspin = false",
         "listen = \"10.0.0.1:7400\"\ncredentials = \"users.toml\"\nallow_plain_remote = true\n\
          state_dir = \"temporary\"\nlog_level = \"trace\"\nlog_format = \"json\"\npin = false",
         "admin = \"off\"\nstate_dir = \"with \\\"quotes\\\"\"\nmax_memory = \"1GiB\"\ndrain_ms = 0",

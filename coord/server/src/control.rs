@@ -497,12 +497,23 @@ fn admin_error(place: &AdminPlace, source: io::Error) -> ControlError {
 }
 
 /// Refuses an address that is taken. glommio always binds with SO_REUSEPORT, which would share the
-/// port with another server's endpoint instead of saying that it is in use.
+/// port with another server's endpoint instead of saying that it is in use. Asked by connecting,
+/// not by binding: what an earlier server has answered lingers for a minute on the port, and the
+/// kernel lets only those bind beside it who share as glommio does.
 fn check_free(addr: SocketAddr) -> io::Result<()> {
     if addr.port() == 0 {
         return Ok(());
     }
-    std::net::TcpListener::bind(addr).map(drop)
+    match std::net::TcpStream::connect_timeout(&addr, TICK) {
+        // On a free port that the kernel also gives to clients, a socket can meet itself.
+        Ok(stream) if stream.local_addr()? == addr => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Ok(_) => Err(rustix::io::Errno::ADDRINUSE.into()),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(rustix::io::Errno::ADDRINUSE.into())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Stories of the control plane, each told of both runtimes.
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -76,6 +78,37 @@ fn talk(mut stream: impl Read + Write, request: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("is answered");
     answer
+}
+
+/// A server that has just been scraped can be started again on the same port at once: the answered
+/// connection lingers there, and must not keep the next server out.
+#[test]
+fn a_restart_right_after_a_scrape_starts() {
+    for runtime in BOTH {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let mut settings = settings(runtime, dir.path());
+        let (first, _) = started(&settings);
+        assert!(talk(tcp(&first.admin), "GET /healthz HTTP/1.1\r\n\r\n").contains("200"));
+        first.control.stop(true).expect("stops");
+        settings.admin = first.admin;
+        let (second, _) = started(&settings);
+        assert_eq!(second.admin, settings.admin);
+        second.control.stop(true).expect("stops");
+    }
+}
+
+/// `--state ./state` is what people type: a path relative to where the server was started.
+#[test]
+fn a_relative_state_directory_is_one_too() {
+    for runtime in BOTH {
+        let here = std::env::current_dir().expect("there is one");
+        let dir = tempfile::tempdir_in(&here).expect("temporary directory");
+        let relative = dir.path().strip_prefix(&here).expect("below it").to_owned();
+        assert!(relative.is_relative());
+        let (started, _) = started(&settings(runtime, &relative));
+        assert_eq!(started.opened.previous, Previous::Fresh);
+        started.control.stop(true).expect("stops");
+    }
 }
 
 /// The whole life: a fresh start, a lease persisted before it may be granted, another epoch, a

@@ -190,8 +190,8 @@ impl Users {
         Ok(Users { path: path.to_owned(), file })
     }
 
-    /// Adds a user, or gives one a new token and new grants. Returns the token, which nothing keeps:
-    /// whoever loses it asks for another.
+    /// Adds a user, or gives one a new token and new grants. Returns the token, which nothing
+    /// keeps: whoever loses it asks for another.
     pub fn add(&mut self, new: &NewUser) -> Result<String, CredentialsError> {
         check_word("user", &new.name)?;
         for namespace in &new.namespaces {

@@ -313,6 +313,39 @@ impl<F: Files> StateDir<F> {
     }
 }
 
+/// What a look at a state directory finds, without touching it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// The last epoch that was taken; `None` if no server has used the directory yet.
+    pub epoch: Option<Epoch>,
+    /// A server that starts now grants nothing for this long.
+    pub wait: Span,
+    /// A server runs on it.
+    pub in_use: bool,
+}
+
+/// Looks at a state directory, for `ringway doctor`. Blocks.
+pub fn inspect(dir: &Path) -> Result<Inspected, StateError> {
+    let nothing = Inspected { epoch: None, wait: Span::ZERO, in_use: false };
+    match std::fs::metadata(dir) {
+        Ok(found) if !found.is_dir() => return Err(StateError::NotADirectory(dir.to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(nothing),
+        Err(source) => return Err(host("look at", dir, source)),
+    }
+    let in_use = match File::open(dir.join(LOCK_FILE)) {
+        Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK),
+        Err(_) => false,
+    };
+    let record = drive(read_record(dir, &StdFiles::new(dir)))?;
+    let wait = record.filter(|record| !record.clean && !in_use);
+    Ok(Inspected {
+        epoch: record.map(|record| record.epoch),
+        wait: wait.map_or(Span::ZERO, |record| Span::from_ms(record.longest_lease_ms)),
+        in_use,
+    })
+}
+
 /// The ladder's first step that is not shorter than `span`; `span` itself above the last.
 pub fn ladder(span: Span) -> Span {
     LADDER_S.into_iter().map(Span::from_s).find(|step| span <= *step).unwrap_or(span)

@@ -1,3 +1,5 @@
+//! Stories of the state directory, above all of machines that die in the middle.
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -153,13 +155,18 @@ fn a_full_disk_is_survived() {
 fn a_restart_knows_how_the_last_one_ended() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let dir = dir.path().join("a/new/one");
+    assert_eq!(inspect(&dir).expect("nothing there").epoch, None);
     let (mut state, opened) = open(&dir).expect("first start");
     assert_eq!((opened.epoch, opened.previous), (Epoch(1), Previous::Fresh));
     drive(state.raise_longest_lease(Span::from_s(7), MOST)).expect("raises");
+    let seen = Inspected { epoch: Some(Epoch(1)), wait: Span::ZERO, in_use: true };
+    assert_eq!(inspect(&dir).expect("readable"), seen);
     drop(state);
 
-    let (mut state, second) = open(&dir).expect("after a kill");
     let longest_lease = Span::from_s(10);
+    let seen = Inspected { wait: longest_lease, in_use: false, ..seen };
+    assert_eq!(inspect(&dir).expect("readable"), seen);
+    let (mut state, second) = open(&dir).expect("after a kill");
     assert_eq!(second.epoch, Epoch(2));
     assert_eq!(second.previous, Previous::Unclean { longest_lease });
     assert_eq!(second.server_id, opened.server_id);

@@ -1,10 +1,11 @@
 //! The bytes of long names, in chains of 32-byte blocks.
 //!
 //! Blocks have one size, so any freed block serves any name and the arena never fragments: a chain
-//! wastes at most 27 bytes at its end and 4 a block for the link. The arena's size is its blocks in use at
-//! the peak. A block's first word links to the next block; the last one links to 0.
+//! wastes at most 27 bytes at its end and 4 a block for the link. The arena's size is its blocks
+//! in use at the peak. A block's first word links to the next block; the last one links to 0.
 //!
 //! Not here: the first four bytes of a long name, which its record keeps (`record.rs`).
+//! Tests: `tests.rs`, with the whole table; its check counts the blocks.
 
 use ringway_core::Region;
 

@@ -98,42 +98,48 @@ impl<const N: usize> Lanes<N> {
 
     #[inline(always)]
     fn block(&mut self, block: [u64; N]) {
-        for (v3, block) in self.v3.iter_mut().zip(block) {
-            *v3 ^= block;
-        }
+        self.v3 = xor(self.v3, block);
         self.round();
-        for (v0, block) in self.v0.iter_mut().zip(block) {
-            *v0 ^= block;
-        }
+        self.v0 = xor(self.v0, block);
     }
 
+    /// One operation on all lanes at a time, which the compiler turns into vectors where it pays.
     #[inline(always)]
     fn round(&mut self) {
-        for i in 0..N {
-            let (mut v0, mut v1, mut v2, mut v3) = (self.v0[i], self.v1[i], self.v2[i], self.v3[i]);
-            v0 = v0.wrapping_add(v1);
-            v2 = v2.wrapping_add(v3);
-            v1 = v1.rotate_left(13) ^ v0;
-            v3 = v3.rotate_left(16) ^ v2;
-            v0 = v0.rotate_left(32).wrapping_add(v3);
-            v2 = v2.wrapping_add(v1);
-            v1 = v1.rotate_left(17) ^ v2;
-            v3 = v3.rotate_left(21) ^ v0;
-            v2 = v2.rotate_left(32);
-            (self.v0[i], self.v1[i], self.v2[i], self.v3[i]) = (v0, v1, v2, v3);
-        }
+        self.v0 = add(self.v0, self.v1);
+        self.v2 = add(self.v2, self.v3);
+        self.v1 = xor(rotate::<13, N>(self.v1), self.v0);
+        self.v3 = xor(rotate::<16, N>(self.v3), self.v2);
+        self.v0 = add(rotate::<32, N>(self.v0), self.v3);
+        self.v2 = add(self.v2, self.v1);
+        self.v1 = xor(rotate::<17, N>(self.v1), self.v2);
+        self.v3 = xor(rotate::<21, N>(self.v3), self.v0);
+        self.v2 = rotate::<32, N>(self.v2);
     }
 
     #[inline(always)]
     fn finish(mut self) -> [u64; N] {
-        for v2 in &mut self.v2 {
-            *v2 ^= 0xFF;
-        }
+        self.v2 = xor(self.v2, [0xFF; N]);
         self.round();
         self.round();
         self.round();
-        core::array::from_fn(|i| self.v0[i] ^ self.v1[i] ^ self.v2[i] ^ self.v3[i])
+        xor(xor(self.v0, self.v1), xor(self.v2, self.v3))
     }
+}
+
+#[inline(always)]
+fn add<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+    core::array::from_fn(|lane| a[lane].wrapping_add(b[lane]))
+}
+
+#[inline(always)]
+fn xor<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+    core::array::from_fn(|lane| a[lane] ^ b[lane])
+}
+
+#[inline(always)]
+fn rotate<const BITS: u32, const N: usize>(a: [u64; N]) -> [u64; N] {
+    core::array::from_fn(|lane| a[lane].rotate_left(BITS))
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! What is kept of a name: 28 bytes, dense.
 //!
-//! | word | short name | long name |
-//! |---|---|---|
-//! | 0 to 3 | the name, zero padded | its chain in the arena; its hash (two words); its first four bytes |
-//! | 4 | owner | |
-//! | 5 | low 32 bits of the sequence | |
-//! | 6 | bits 0-11: the sequence's high bits; 12-15: epoch index; 16-23: length; 24-30: flags; 31: mark | |
+//! | word | what |
+//! |---|---|
+//! | 0 to 3 | a short name, zero padded; of a long one: its chain in the arena, its hash (two |
+//! |        | words), its first four bytes |
+//! | 4 | owner |
+//! | 5 | low 32 bits of the sequence |
+//! | 6 | bits 0-11: the sequence's high bits; 12-15: epoch index; 16-23: length; 24-30: flags; |
+//! |   | 31: the mark, which belongs to the owner's log (`log.rs`) |
 //!
 //! A length of zero says that the record is free; its word 0 then belongs to the pool.
-//! The mark belongs to the owner's log (`log.rs`).
 //!
 //! A long name keeps its whole hash: a compare goes to the arena only when all 64 bits agree, and
 //! the index can be split without reading the arena.
+//!
+//! Not here: finding a record (`index.rs`). Tests: `tests.rs`, with the whole table.
 
 use ringway_core::Region;
 use ringway_core::limits::{NAME_BYTES_INLINE, NAME_BYTES_MAX};

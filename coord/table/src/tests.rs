@@ -1,10 +1,11 @@
 //! The whole table against a plain map: a million random operations, hostile hashes, memory that
 //! ends at any point.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::vec::Vec;
 
-use ringway_core::region::HeapRegion;
+use ringway_core::region::{HeapRegion, Region, RegionFull};
 use ringway_core::rng::Rng;
 
 use crate::{Full, Grant, HashKey, Name, Owner, OwnerLog, RecordCursor, Regions, Table};
@@ -184,4 +185,80 @@ fn memory_that_ends_anywhere() {
     }
     // A full index only makes buckets longer; the other three must have ended often.
     assert!(refused[0] > 1_000 && refused[2] > 1_000 && refused[3] > 1_000, "{refused:?}");
+}
+
+/// A region whose bound can be raised while it is in use.
+struct Raisable<'a> {
+    inner: HeapRegion,
+    words_max: &'a Cell<usize>,
+}
+
+impl Region for Raisable<'_> {
+    fn words(&self) -> &[u32] {
+        self.inner.words()
+    }
+
+    fn words_mut(&mut self) -> &mut [u32] {
+        self.inner.words_mut()
+    }
+
+    fn grow_to(&mut self, words: usize) -> Result<(), RegionFull> {
+        if words > self.words_max.get() { Err(RegionFull) } else { self.inner.grow_to(words) }
+    }
+}
+
+/// An index that may not grow keeps every name in ever longer chains; once memory is back, a few
+/// steps of maintenance at a time bring it to the shape it would have had.
+#[test]
+fn an_index_that_was_starved_recovers() {
+    let bounds = [usize::MAX, 16 * 16, usize::MAX, usize::MAX].map(Cell::new);
+    let [records, index, arena, lines] = bounds
+        .each_ref()
+        .map(|words_max| Raisable { inner: HeapRegion::new(usize::MAX), words_max });
+    let mut table = Table::new(Regions { records, index, arena, lines }, KEY).expect("16 lines");
+    let mut log = OwnerLog::default();
+    (0..5_000).for_each(|number| insert_number(&mut table, &mut log, number));
+    table.check(&[(Owner(1), &log)]);
+    let starved = table.bytes();
+    assert_eq!(starved.index, 16 * 64);
+
+    bounds[1].set(usize::MAX);
+    for _ in 0..5 {
+        table.maintain(100);
+        table.check(&[(Owner(1), &log)]);
+    }
+    let mut never_starved = Table::new(unbounded(), KEY).expect("no bound");
+    let mut its_log = OwnerLog::default();
+    (0..5_000).for_each(|number| insert_number(&mut never_starved, &mut its_log, number));
+    let (bytes, expected) = (table.bytes(), never_starved.bytes());
+    assert_eq!(bytes.index, expected.index, "every split that was due is made up for");
+    assert!(bytes.overflow <= expected.overflow * 5 / 4, "{bytes:?}, never starved: {expected:?}");
+    assert!(bytes.lines <= starved.lines, "overflow lines are used again");
+}
+
+fn insert_number<R: Region>(table: &mut Table<R>, log: &mut OwnerLog, number: u32) {
+    let bytes = number.to_le_bytes();
+    let name = Name::new(&bytes).expect("short");
+    let grant = Grant { owner: Owner(1), sequence: 1, epoch_index: 0, flags: 0 };
+    table.insert(table.hash(&name), &name, grant, log).expect("lines have no bound");
+}
+
+/// Owners of one or two names cost their record and their place in the index, and no line.
+#[test]
+fn small_owners_are_cheap() {
+    let mut table = Table::new(unbounded(), KEY).expect("no bound");
+    let mut logs: Vec<OwnerLog> = (0..10_000).map(|_| OwnerLog::default()).collect();
+    assert!(size_of::<OwnerLog>() <= 16);
+    for number in 0..20_000u32 {
+        let bytes = number.to_le_bytes();
+        let name = Name::new(&bytes).expect("short");
+        let owner = number / 2;
+        let grant = Grant { owner: Owner(owner), sequence: 1, epoch_index: 0, flags: 0 };
+        let log = &mut logs[owner as usize];
+        table.insert(table.hash(&name), &name, grant, log).expect("no bound");
+    }
+    let logs: Vec<_> = logs.iter().enumerate().map(|(at, log)| (Owner(at as u32), log)).collect();
+    table.check(&logs[..1]);
+    let bytes = table.bytes();
+    assert!(bytes.lines < bytes.overflow + 1100 * 64, "only overflow takes lines: {bytes:?}");
 }

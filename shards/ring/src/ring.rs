@@ -235,6 +235,11 @@ impl Ring {
         };
         match outcome {
             Ok(()) => Ok(()),
+            // A signal ends the wait before the kernel has looked for what has arrived. A process
+            // that stood still (SIGSTOP) must not act on the time before it has seen the rest.
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) && want > 0 => {
+                self.submit_and_wait(Wait::No)
+            }
             Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(error),
         }

@@ -177,10 +177,10 @@ impl fmt::Display for KernelVersion {
 pub enum SetupError {
     /// The kernel, a container or a policy forbids io_uring.
     #[error(
-        "io_uring is refused ({0}). If it is switched off, try `sysctl kernel.io_uring_disabled=0`; \
-         in a container the default seccomp profile forbids it: start it with `--security-opt \
-         seccomp=unconfined`, or with a profile that allows io_uring_setup, io_uring_enter and \
-         io_uring_register",
+        "io_uring is refused ({0}). If it is switched off, try `sysctl \
+         kernel.io_uring_disabled=0`; in a container the default seccomp profile forbids it: \
+         start it with `--security-opt seccomp=unconfined`, or with a profile that allows \
+         io_uring_setup, io_uring_enter and io_uring_register",
         source_text(*.errno)
     )]
     Refused {

@@ -1,1 +1,41 @@
-//! placeholder
+//! Shards: one pinned thread, one io_uring ring, one owner of everything on it.
+//!
+//! Whoever builds a server implements [`Service`] and gives it to [`Runtime::start`]. The runtime
+//! accepts, receives, sends and closes for it, wakes it for its timers, and carries its mail
+//! between shards. Nothing is shared between shards on the hot path, and no bytes are understood
+//! here: protocols live elsewhere.
+//!
+//! The map: `runtime.rs` starts and stops, `shard.rs` is the loop, `conns.rs` the connections,
+//! `io.rs` and `service.rs` what a service sees, `mailbox.rs`, `wake.rs`, `office.rs` and
+//! `control.rs` the mail, `spin.rs`, `timers.rs` and `drain.rs` the waiting, `placement.rs` cores
+//! and slots.
+
+#![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand, see `sync.rs`")]
+
+mod conns;
+mod control;
+mod counters;
+mod drain;
+mod io;
+mod mailbox;
+mod office;
+mod placement;
+mod pool;
+mod runtime;
+mod service;
+mod shard;
+mod spin;
+mod sync;
+mod timers;
+mod wake;
+
+pub use conns::CONN_BYTES;
+pub use control::ControlPort;
+pub use counters::{Counter, ShardCounters};
+pub use io::Io;
+pub use placement::PinPolicy;
+pub use runtime::{Addresses, RunError, Running, Runtime, RuntimeConfig, StartError, Stopper};
+pub use service::{
+    ACCEPT_PAUSE, Close, FLUSH_MAX, LINGER_MAX, ListenerKind, Peer, Service, ShardContext,
+};
+pub use spin::SpinPolicy;

@@ -410,10 +410,12 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         epoch: settings.epoch,
         rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
         lease_allowed: settings.lease_allowed,
+        sessions_max: 1 << 20,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),
         base_port: 7400,
+        unix_at_zero: Span::ZERO,
         host: b"127.0.0.1".to_vec(),
     };
     Shard::new(settings.now, start, table, access)

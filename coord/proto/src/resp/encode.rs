@@ -256,6 +256,30 @@ impl<'a> Writer<'a> {
         put_owner(self.out, session, token);
     }
 
+    /// The outcome of a registration: whether it is granted, then the owner's session and token.
+    /// The token is a string: a client whose numbers are doubles would lose its low bits.
+    #[inline]
+    pub fn grant(&mut self, granted: bool, session: SessionId, token: Token) {
+        let mut bytes = *b"*3\r\n:0\r\n$16\r\n0123456789abcdef\r\n";
+        bytes[5] += u8::from(granted);
+        bytes[13..29].copy_from_slice(&hex16(session.0));
+        self.out.extend_from_slice(&bytes);
+        self.token(token);
+    }
+
+    /// A token as a string of decimal digits.
+    #[inline]
+    pub fn token(&mut self, token: Token) {
+        put_short::<32>(self.out, |bytes| {
+            let end = put_decimal(bytes, 5, token.0);
+            // 1 to 20 digits.
+            let len = end - 5;
+            let digits = [b'0' + (len / 10) as u8, b'0' + (len % 10) as u8];
+            bytes[..5].copy_from_slice(&[b'$', digits[0], digits[1], b'\r', b'\n']);
+            put_line_end(bytes, end)
+        });
+    }
+
     /// A session id as 16 hexadecimal digits.
     #[inline]
     pub fn session(&mut self, session: SessionId) {
@@ -536,6 +560,16 @@ mod tests {
             r"$31\r\n0123456789abcdef:17592186044416\r\n"
         );
         assert_eq!(owner(u64::MAX, u64::MAX), r"$37\r\nffffffffffffffff:18446744073709551615\r\n");
+    }
+
+    /// Granted or held: the same three.
+    #[test]
+    fn grants_are_three() {
+        let grant =
+            |granted| written(Version::Resp3, |w| w.grant(granted, SessionId(255), Token(1 << 44)));
+        let expected = r"*3\r\n:1\r\n$16\r\n00000000000000ff\r\n$14\r\n17592186044416\r\n";
+        assert_eq!(grant(true), expected);
+        assert_eq!(grant(false), expected.replacen(":1", ":0", 1));
     }
 
     /// The digits computed in parallel are those of the language's own formatting.

@@ -13,10 +13,18 @@
 //! Not here: sessions and names (`engine`), authentication, which shard a name belongs to.
 //! The user's view of all this is `docs/resp.md`.
 
+pub mod catalog;
 pub mod check;
+pub mod command;
 pub mod encode;
 mod inline;
+mod options;
 pub mod parse;
+pub mod request;
+pub mod scripts;
+pub mod verb;
 
 pub use encode::{Code, Version, Writer};
-pub use parse::{ArgList, Args, Parsed, Progress, RespError, next_command};
+pub use parse::{ArgList, Args, Parsed, Progress, RespError, next_command, resume};
+pub use request::{Refusal, Request, understand};
+pub use verb::Verb;

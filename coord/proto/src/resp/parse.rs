@@ -213,7 +213,11 @@ impl<'a> ArgList<'a> {
 
 impl fmt::Debug for ArgList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(<[u8]>::escape_ascii)).finish()
+        let mut list = f.debug_list();
+        for arg in self.iter() {
+            list.entry(&format_args!("{}", arg.escape_ascii()));
+        }
+        list.finish()
     }
 }
 

@@ -182,8 +182,10 @@ struct GlommioFiles {
 }
 
 impl GlommioFiles {
+    /// An absolute path, because glommio 0.9 opens directories relative to descriptor -1.
     fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), plain: StdFiles::new(dir) }
+        let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        Self { dir: absolute, plain: StdFiles::new(dir) }
     }
 
     async fn write_direct(&self, name: &str, bytes: &[u8]) -> io::Result<()> {

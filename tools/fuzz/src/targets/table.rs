@@ -75,12 +75,14 @@ impl Pair {
         let log = &mut self.logs[owner.0 as usize];
         match (op, found) {
             (REGISTER, None) => {
-                if self.table.insert(hash, &name, grant, log) != Err(Full) {
+                let full = self.table.insert(hash, &name, grant, log) == Err(Full);
+                if !full {
                     self.map.insert(bytes.to_vec(), grant);
                 }
             }
             (REPLACE, Some((id, before))) => {
-                if self.table.replace(id, grant, log) != Err(Full) {
+                let full = self.table.replace(id, grant, log) == Err(Full);
+                if !full {
                     self.map.insert(bytes.to_vec(), grant);
                     if before.owner != owner {
                         self.logs[before.owner.0 as usize].lose();

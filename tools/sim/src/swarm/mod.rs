@@ -29,6 +29,8 @@ pub enum Breach {
     Rule(Rule),
     /// The epoch stays what it was when the process starts again.
     EpochStays,
+    /// A lease that an earlier life was allowed is granted without being written again.
+    EarlierLifeAllows,
     /// After an unclean stop names are granted at once.
     GrantsAtOnce,
 }
@@ -37,7 +39,7 @@ impl Breach {
     /// All breaches.
     pub fn all() -> impl Iterator<Item = Breach> {
         let rules = Rule::ALL.into_iter().map(Breach::Rule);
-        rules.chain([Breach::EpochStays, Breach::GrantsAtOnce])
+        rules.chain([Breach::EpochStays, Breach::EarlierLifeAllows, Breach::GrantsAtOnce])
     }
 
     /// Its name on a command line.

@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// The longest lease on the disk at the start, in ms.
     pub(crate) longest_ms: u64,
+    /// Whether leases are rounded up on the disk.
+    pub(crate) ladder: bool,
     /// How long the control plane takes to write, at most, in ns.
     pub(crate) disk_ns: u64,
     /// How long bytes travel, at most, in ns.
@@ -130,6 +132,7 @@ impl Plan {
             few,
             faults: Faults::draw(rng),
             longest_ms: [0, 100, 1_000, 30_000][rng.below(4) as usize],
+            ladder: rng.chance(400),
             disk_ns: log_range(rng, 50_000, 20_000_000),
             latency_ns: log_range(rng, 20_000, 4_000_000),
             think_ns: log_range(rng, 200_000, 20_000_000),

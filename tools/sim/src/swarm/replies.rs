@@ -180,10 +180,10 @@ impl World {
             }
             Asked::Close(session, right) => {
                 let session = session.or(self.wires[index].bound);
-                self.proof_answered((session, right, closing), got)
+                self.proof_answered((session, right, closing, true), got)
             }
             Asked::Attach(session, right) => {
-                self.proof_answered((Some(session), right, closing), got)?;
+                self.proof_answered((Some(session), right, closing, false), got)?;
                 if got.status() == status::OK {
                     self.closes_behind(index, sent, session);
                     let wire = &mut self.wires[index];
@@ -192,7 +192,7 @@ impl World {
                 }
                 Ok(())
             }
-            Asked::Kill(session) => self.proof_answered((Some(session), true, closing), got),
+            Asked::Kill(session) => self.proof_answered((Some(session), true, closing, true), got),
             Asked::Look(_) => match got {
                 Got::Data(status::DATA, _) | Got::Plain(status::BUSY) => Ok(()),
                 other => Err(format!("{}", other.words())),
@@ -203,11 +203,15 @@ impl World {
     /// The answer to what needs a secret, or an operator.
     fn proof_answered(
         &mut self,
-        (session, right, closing): (Option<SessionId>, bool, bool),
+        (session, right, closing, ends): (Option<SessionId>, bool, bool, bool),
         got: &Got,
     ) -> Judged {
         match (got.status(), session) {
             // Without a session known, it is the bare one that a register has opened.
+            (status::OK, Some(session)) if right && ends => {
+                self.oracle.has_ended(session, usize::MAX, self.now);
+                Ok(())
+            }
             (status::OK, _) if right => Ok(()),
             (status::NOSESSION, None) => Ok(()),
             (status::NOSESSION, Some(session)) => self.oracle.told_ended(session, self.now),
@@ -225,7 +229,7 @@ impl World {
         got: &Got,
     ) -> Judged {
         let closing = self.wires[index].may_close;
-        self.proof_answered((session, right, closing), got)?;
+        self.proof_answered((session, right, closing, false), got)?;
         let client = self.wires[index].client;
         let Some(session) = session else { return Ok(()) };
         if got.status() != status::OK {

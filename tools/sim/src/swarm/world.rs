@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Think(usize),
     /// The state directory has written a lease, in ns.
     Written(u32, u64),
+    /// The leases of earlier lives of the process are over.
+    Settled(u32),
     /// The process is started again.
     Start,
     /// A process that is stopping has had its time.
@@ -33,7 +35,10 @@ pub(crate) enum Event {
 /// What outlives the process.
 pub(crate) struct Disk {
     pub(crate) epoch: u32,
+    /// The longest lease that may be running, of this life or of one before.
     pub(crate) longest: u64,
+    /// The longest lease of this life.
+    pub(crate) granted: u64,
     pub(crate) clean: bool,
 }
 
@@ -127,7 +132,7 @@ impl World {
     pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng, options);
-        let disk = Disk { epoch: 0, longest: plan.longest_ms * 1_000_000, clean: true };
+        let disk = Disk { epoch: 0, longest: plan.longest_ms * 1_000_000, granted: 0, clean: true };
         let now = 1_000_000_000;
         let clients = plan.clients.iter().map(|plan| Client::new(*plan, &mut rng)).collect();
         let mut world = Self {
@@ -195,6 +200,7 @@ impl World {
             }
             Event::Think(client) => self.think(client)?,
             Event::Written(life, lease) => self.written(life, lease),
+            Event::Settled(life) => self.settled(life),
             Event::Start => self.start(),
             Event::Stopped(life) => self.stopped(life),
         }
@@ -226,14 +232,14 @@ impl World {
         }
         let waits = unclean && self.options.breach != Some(Breach::GrantsAtOnce);
         let grants_from = if waits { self.now + disk.longest } else { self.now };
-        disk.clean = false;
+        (disk.clean, disk.granted) = (false, 0);
         let shards = self.plan.shards;
         let settings = Settings {
             shards,
             epoch: Epoch(disk.epoch),
             now: Moment(self.now),
             grants_from: Moment(grants_from),
-            lease_allowed: Span(disk.longest),
+            lease_allowed: Span::ZERO,
             seed: self.seed.wrapping_mul(31) + self.tally.restarts,
         };
         let mut process = Process::start(&settings);
@@ -252,8 +258,16 @@ impl World {
             expired: vec![0; shards],
             stop_told: vec![false; shards],
         });
+        self.schedule(grants_from, Event::Settled(life));
         for shard in 0..shards {
             self.turn_by(shard, self.now);
+        }
+    }
+
+    /// The leases of earlier lives are over: only this one's matter from now on.
+    fn settled(&mut self, life: u32) {
+        if self.life() == Some(life) {
+            self.disk.longest = self.disk.granted;
         }
     }
 
@@ -296,7 +310,8 @@ impl World {
         let Some(server) = self.server.as_ref().filter(|server| server.life == life) else { return };
         let shards = 0..server.process.shards();
         let mut shards = shards.map(|shard| server.process.shard(shard));
-        let clean = shards.all(|shard| shard.may_stop() && shard.sessions().is_empty());
+        let waited = self.now >= server.grants_from;
+        let clean = shards.all(|shard| shard.may_stop() && shard.sessions().leased() == 0) && waited;
         if clean {
             (self.disk.clean, self.disk.longest) = (true, 0);
         }
@@ -307,8 +322,12 @@ impl World {
     /// The state directory has written a lease: it may be granted.
     fn written(&mut self, life: u32, lease: u64) {
         let Some(server) = self.server.as_mut().filter(|server| server.life == life) else { return };
-        self.disk.longest = self.disk.longest.max(lease);
-        server.process.allow_lease(Span(lease));
+        let disk = &mut self.disk;
+        let lease = if self.plan.ladder { lease.next_multiple_of(1_000_000_000) } else { lease };
+        disk.granted = disk.granted.max(lease);
+        disk.longest = disk.longest.max(lease);
+        let forgets = self.options.breach == Some(Breach::EarlierLifeAllows);
+        server.process.allow_lease(Span(if forgets { disk.longest } else { disk.granted }));
         let control = server.process.shards();
         for shard in 0..control {
             server.posted[shard][control].push_back(self.now);

@@ -1,0 +1,368 @@
+//! The server as a whole: control plane, shards, and what is between them.
+//!
+//! Order of a start: the control plane takes the state directory and a new epoch, then the shards
+//! listen, then they learn their ports; only then is the server ready. Order of a stop: shards
+//! answer what they have and end, then the state directory hears whether anybody may still count
+//! a lease of ours.
+//!
+//! Memory: of `max_memory`, five eighths are the object table's, a quarter is for sessions (at
+//! [`SESSION_BYTES`] each), an eighth for connections and their buffers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ringway_coord_proto::mail::{self, LEASE_RAISED, lease_message};
+use ringway_coord_proto::{LeaseRules, Shard, ShardStart, SlotMap};
+use ringway_core::limits::{CONNS_PER_SHARD_MAX, LEASE_DEFAULT, SESSIONS_PER_SHARD_MAX};
+use ringway_core::{Moment, ShardId, Span};
+use ringway_ring::{Committer, MappedRegion, MemoryBudget, host};
+use ringway_shards::{
+    ControlPort as Mailbox, PinPolicy, RunError, Running, Runtime as Shards, RuntimeConfig,
+    ShardContext, ShardCounters, SpinPolicy,
+};
+use ringway_table::{HashKey, Regions, Table};
+use thiserror::Error;
+
+use crate::access::NodeAccess;
+use crate::admin::{Health, NodeView};
+use crate::config::{Access, Config};
+use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime};
+use crate::credentials::{Credentials, CredentialsError};
+use crate::metrics::{ShardMetrics, ShardView};
+use crate::pump::Pump;
+use crate::state::{Opened, Previous};
+
+/// Bytes of a session at the most common: place, mirror, index entries, timer, address.
+pub const SESSION_BYTES: u64 = 512;
+/// Bytes of a connection that counts on small requests.
+pub const CONN_BYTES: u64 = 1024;
+
+/// Why a server did not start, or did not stop as it should.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The control plane.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The shards.
+    #[error(transparent)]
+    Shards(#[from] ringway_shards::StartError),
+    /// A shard ended before it was told to.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// Address space or the thread that commits memory.
+    #[error("cannot reserve memory for the object table: {0}; see `ulimit -v` and max_memory")]
+    Memory(#[source] std::io::Error),
+}
+
+/// What shards, admin endpoint and node all look at.
+pub(crate) struct Shared {
+    pub(crate) metrics: Vec<Arc<ShardMetrics>>,
+    counters: OnceLock<Vec<Arc<ShardCounters>>>,
+    cores: Vec<OnceLock<usize>>,
+    leased: Vec<AtomicU64>,
+    slots: Vec<u64>,
+    grants_from: OnceLock<Moment>,
+    port: OnceLock<ControlPort>,
+    draining: AtomicBool,
+    drain_until: AtomicU64,
+}
+
+impl Shared {
+    fn new(map: SlotMap) -> Self {
+        let shards = 0..map.shards();
+        let slots = |shard| {
+            let (first, last) = map.run(ShardId(shard as u8));
+            u64::from(last - first) + 1
+        };
+        Self {
+            metrics: shards.clone().map(|_| Arc::default()).collect(),
+            counters: OnceLock::new(),
+            cores: shards.clone().map(|_| OnceLock::new()).collect(),
+            leased: shards.clone().map(|_| AtomicU64::new(0)).collect(),
+            slots: shards.map(slots).collect(),
+            grants_from: OnceLock::new(),
+            port: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            drain_until: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn counters(&self, shard: ShardId) -> Option<&ShardCounters> {
+        self.counters.get()?.get(shard.index()).map(|counters| &**counters)
+    }
+
+    pub(crate) fn core(&self, shard: ShardId) -> Option<usize> {
+        self.cores[shard.index()].get().copied()
+    }
+
+    pub(crate) fn set_leased(&self, shard: ShardId, sessions: usize) {
+        self.leased[shard.index()].store(sessions as u64, Ordering::Relaxed);
+    }
+
+    /// A shard's numbers: its own, and those of the reactor under it.
+    pub(crate) fn view(&self, shard: ShardId) -> ShardView {
+        let metrics = &self.metrics[shard.index()];
+        metrics.slots.set(self.slots[shard.index()]);
+        if let Some(counters) = self.counters(shard) {
+            metrics.turn_ns_max.set(counters.turn_ns_max.get());
+            metrics.turn_ns.set(counters.turn_ns.get());
+            metrics.mailbox_depth.set(counters.mail_waiting_now.get());
+            metrics.buffers_in_use.set(counters.buffers_max.get());
+            metrics.bytes_in.set(counters.receive_bytes.get());
+            metrics.bytes_out.set(counters.send_bytes.get());
+            metrics.mails.set(counters.mails.get());
+            metrics.sleeps.set(counters.sleeps.get());
+            metrics.buffers_exhausted.set(counters.buffers_exhausted.get());
+        }
+        metrics.snapshot(shard.index() as u32, self.core(shard).map(|core| core as u32))
+    }
+
+    fn anybody_leased(&self) -> bool {
+        self.leased.iter().any(|sessions| sessions.load(Ordering::Relaxed) > 0)
+    }
+}
+
+impl NodeView for Shared {
+    fn shards(&self) -> Vec<ShardView> {
+        (0..self.metrics.len()).map(|index| self.view(ShardId(index as u8))).collect()
+    }
+
+    fn health(&self) -> Health {
+        let now = host::now();
+        if self.draining.load(Ordering::Relaxed) {
+            let until = Moment(self.drain_until.load(Ordering::Relaxed));
+            return Health::Draining { left_ms: until.since(now).as_ms_ceil() };
+        }
+        match self.grants_from.get() {
+            Some(from) if now >= *from => match self.port.get().map_or(0, ControlPort::failures) {
+                0 => Health::Ready,
+                failures => Health::Degraded { failures },
+            },
+            Some(from) => Health::Starting { wait_ms: from.since(now).as_ms_ceil() },
+            None => Health::Starting { wait_ms: 0 },
+        }
+    }
+}
+
+/// A running server.
+pub struct Node {
+    config: Config,
+    control: Control,
+    running: Running,
+    shared: Arc<Shared>,
+    opened: Opened,
+    admin: crate::config::AdminPlace,
+    runtime: &'static str,
+    grants_from: Moment,
+}
+
+impl Node {
+    /// Starts a server; returns when it serves.
+    ///
+    /// # Errors
+    /// When the configuration does not fit the host. Nothing is left running then.
+    pub fn start(config: Config) -> Result<Node, StartError> {
+        let access = match &config.access {
+            Access::Anyone => NodeAccess::anyone(),
+            Access::Users(path) => NodeAccess::users(Credentials::load(path)?),
+        };
+        let map = SlotMap::new(config.shards);
+        let shared = Arc::new(Shared::new(map));
+        let mailbox: Arc<Mutex<Option<Mailbox>>> = Arc::default();
+        let news_box = Arc::clone(&mailbox);
+        let news_shared = Arc::clone(&shared);
+        let news = move || {
+            if let Some(port) = news_shared.port.get() {
+                tell_all(&news_box, &lease_message(LEASE_RAISED, port.lease_persisted()));
+                tell_all(&news_box, &mail::epoch_message(port.epoch()));
+            }
+        };
+        let settings = ControlSettings {
+            state: config.state.clone(),
+            admin: config.admin.clone(),
+            lease_max: config.lease_max,
+            runtime: Runtime::Auto,
+        };
+        let started = control::start(&settings, Arc::clone(&shared) as _, Arc::new(news))?;
+        let opened = started.opened;
+        let grants_from = host::now() + lease_to_wait_for(opened.previous);
+        let _ = shared.port.set(started.port.clone());
+        let running =
+            start_shards(&config, map, (access, &shared, &started.port), &opened, grants_from);
+        let mut running = match running {
+            Ok(running) => running,
+            Err(error) => {
+                // Nobody was granted anything.
+                started
+                    .control
+                    .stop(matches!(opened.previous, Previous::Clean | Previous::Fresh))?;
+                return Err(error);
+            }
+        };
+        let _ = shared.counters.set(running.counters().to_vec());
+        let _ = shared.grants_from.set(grants_from);
+        let own: Vec<u16> = running.addresses().own.iter().map(SocketAddr::port).collect();
+        let ports = mail::ports_message(running.addresses().base.port(), &own);
+        *mailbox.lock().unwrap_or_else(PoisonError::into_inner) = running.take_control();
+        tell_all(&mailbox, &ports);
+        // What was persisted while the shards were not there yet to hear it.
+        tell_all(&mailbox, &lease_message(LEASE_RAISED, started.port.lease_persisted()));
+        let (admin, runtime, control) = (started.admin, started.runtime, started.control);
+        Ok(Node { config, control, running, shared, opened, admin, runtime, grants_from })
+    }
+
+    /// Where clients connect: the shared address first, then each shard's own.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let addresses = self.running.addresses();
+        [addresses.base].into_iter().chain(addresses.own.iter().copied()).collect()
+    }
+
+    /// Where the admin endpoint listens.
+    pub fn admin(&self) -> &crate::config::AdminPlace {
+        &self.admin
+    }
+
+    /// What is printed when it serves.
+    pub fn ready_line(&self) -> String {
+        let wait = self.grants_from.since(host::now()).as_ms_ceil();
+        let starting = if wait > 0 { format!(" starting_ms={wait}") } else { String::new() };
+        let admin = match &self.admin {
+            crate::config::AdminPlace::Off => String::new(),
+            crate::config::AdminPlace::Tcp(address) => format!(" admin=http://{address}"),
+            crate::config::AdminPlace::Unix(path) => format!(" admin=unix:{}", path.display()),
+        };
+        format!(
+            "ready listen={} shards={} epoch={}{admin} control={}{starting}",
+            self.running.addresses().base,
+            self.config.shards,
+            self.opened.epoch.0,
+            self.runtime,
+        )
+    }
+
+    /// Begins to drain: nobody new is accepted, what was asked is answered, connections close.
+    pub fn stop(&self) {
+        let until = host::now() + self.config.drain;
+        self.shared.drain_until.store(until.0, Ordering::Relaxed);
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.running.stop();
+    }
+
+    /// Makes the control plane's thread sleep: for the test that watches the shards meanwhile.
+    pub fn stall_control(&self, span: Span) {
+        self.control.stall(span);
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// If a shard failed, or the end could not be noted in the state directory.
+    pub fn join(self) -> Result<(), StartError> {
+        let ended = self.running.join();
+        let waited = host::now() >= self.grants_from;
+        let clean = ended.is_ok() && waited && !self.shared.anybody_leased();
+        self.control.stop(clean)?;
+        Ok(ended?)
+    }
+}
+
+/// How long grants have to wait for leases of the server's earlier life.
+fn lease_to_wait_for(previous: Previous) -> Span {
+    match previous {
+        Previous::Unclean { longest_lease } => longest_lease,
+        Previous::Clean | Previous::Fresh => Span::ZERO,
+    }
+}
+
+fn tell_all(mailbox: &Mutex<Option<Mailbox>>, message: &[u8]) {
+    let mut mailbox = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(mailbox) = mailbox.as_mut() {
+        for shard in 0..mailbox.shards() {
+            mailbox.send(ShardId(shard as u8), message);
+        }
+    }
+}
+
+fn start_shards(
+    config: &Config,
+    map: SlotMap,
+    (access, shared, port): (NodeAccess, &Arc<Shared>, &ControlPort),
+    opened: &Opened,
+    grants_from: Moment,
+) -> Result<Running, StartError> {
+    let budget = MemoryBudget::new(config.memory_bytes_max / 8 * 5);
+    let committer = Committer::start().map_err(StartError::Memory)?;
+    let mut keys = [0; 32];
+    host::fill_random(&mut keys);
+    let key = |at: usize| u64::from_le_bytes(keys[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
+    let sessions_max = config.memory_bytes_max / 4 / SESSION_BYTES / config.shards as u64;
+    let start = ShardStart {
+        id: ShardId(0),
+        map,
+        epoch: opened.epoch,
+        rules: LeaseRules {
+            min: config.profile.lease_min(),
+            max: config.lease_max,
+            default: LEASE_DEFAULT.min(config.lease_max),
+        },
+        lease_allowed: port.lease_persisted(),
+        sessions_max: (sessions_max as usize).clamp(64, SESSIONS_PER_SHARD_MAX),
+        grants_from,
+        keys: [key(0), key(1)],
+        own_ports: vec![0; config.shards],
+        base_port: 0,
+        unix_at_zero: unix_at_zero(),
+        host: config.listen.ip().to_string().into_bytes(),
+    };
+    let hash_key = HashKey([key(2), key(3)]);
+    // Reserved before any thread starts, so that a refusal is an error and not a panic.
+    let words_max = (config.memory_bytes_max / 4) as usize;
+    let mut tables = Vec::new();
+    for _ in 0..config.shards {
+        let region = || MappedRegion::reserve(words_max, &committer, &budget);
+        let reserve = || {
+            Ok(Regions { records: region()?, index: region()?, arena: region()?, lines: region()? })
+        };
+        let regions = reserve().map_err(StartError::Memory)?;
+        let table = Table::new(regions, hash_key)
+            .map_err(|_| StartError::Memory(std::io::Error::other("max_memory is too small")))?;
+        tables.push(Some(table));
+    }
+    let tables = Mutex::new(tables);
+    let (shared, port) = (Arc::clone(shared), port.clone());
+    let make = move |context: ShardContext| {
+        let mut tables = tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = tables[context.shard.index()].take().expect("each shard is made once");
+        if let Some(core) = context.core {
+            let _ = shared.cores[context.shard.index()].set(core);
+        }
+        let start = ShardStart { id: context.shard, ..start.clone() };
+        let shard = Shard::new(context.now, start, table, access.clone());
+        Pump::new(shard, port.clone(), &shared, (context.shard, context.control))
+    };
+    let runtime = runtime_config(config);
+    Ok(Shards::start(runtime, make)?)
+}
+
+fn runtime_config(config: &Config) -> RuntimeConfig {
+    let connections = config.memory_bytes_max / 8 / CONN_BYTES / config.shards as u64;
+    RuntimeConfig {
+        shards: config.shards,
+        own_ports: config.own_ports,
+        pin: if config.pin { PinPolicy::Auto } else { PinPolicy::Off },
+        spin: if config.spin { SpinPolicy::default() } else { SpinPolicy::Off },
+        connections_max: (connections as usize).clamp(64, CONNS_PER_SHARD_MAX),
+        drain: config.drain,
+        ..RuntimeConfig::new(config.listen)
+    }
+}
+
+fn unix_at_zero() -> Span {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Span((unix.as_nanos() as u64).saturating_sub(host::now().0))
+}

@@ -1,0 +1,188 @@
+//! The connections of one shard, by index.
+//!
+//! What a connection costs while it is idle is [`CONN_BYTES`] here, and nothing else in this
+//! process: its receive waits in the kernel without a buffer, its out buffer is in the pool.
+//! The table grows by a block of 1024, so that the hundred-thousandth connection does not wait
+//! for the others to be copied.
+//!
+//! Always: an index is reused only after every request of its connection has ended, so that a
+//! completion always finds the connection it belongs to. A generation changes when the service
+//! has been told that the connection is gone, so that a late answer finds nobody.
+
+use std::net::TcpStream;
+
+use ringway_core::wheel::TimerKey;
+use ringway_core::{ConnId, limits};
+
+/// Bytes of the runtime per connection: its record, and its entry in the list of free ones.
+pub const CONN_BYTES: usize = size_of::<Conn>() + size_of::<u32>();
+
+const _: () = assert!(CONN_BYTES <= 72, "a connection has become expensive");
+
+/// Connections of one block.
+const BLOCK: usize = 1024;
+/// No send is in flight.
+pub(crate) const NO_SEND: u32 = u32::MAX;
+
+/// Facts about a connection, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u16);
+
+impl Flags {
+    /// The service knows it.
+    pub(crate) const OPEN: Flags = Flags(1);
+    /// A receive is in flight.
+    pub(crate) const ARMED: Flags = Flags(1 << 1);
+    /// Its cancellation is on its way.
+    pub(crate) const CANCELLING: Flags = Flags(1 << 2);
+    /// The service does not want to receive.
+    pub(crate) const PAUSED: Flags = Flags(1 << 3);
+    /// The peer will send nothing more.
+    pub(crate) const ENDED: Flags = Flags(1 << 4);
+    /// To be closed when everything is sent.
+    pub(crate) const FLUSHING: Flags = Flags(1 << 5);
+    /// Our end is closed; waiting for the peer's.
+    pub(crate) const LINGERING: Flags = Flags(1 << 6);
+    /// To be closed as soon as the kernel has let go of everything.
+    pub(crate) const DYING: Flags = Flags(1 << 7);
+    /// The backlog has exceeded its high mark and not yet fallen below the low one.
+    pub(crate) const HIGH: Flags = Flags(1 << 8);
+    /// In the list of connections to settle.
+    pub(crate) const DIRTY: Flags = Flags(1 << 9);
+    /// The send in flight was told to end.
+    pub(crate) const SEND_CANCELLED: Flags = Flags(1 << 10);
+
+    /// The send in flight is a patient one, which tells of its end.
+    pub(crate) const PATIENT: Flags = Flags(1 << 11);
+
+    #[inline]
+    pub(crate) const fn has(self, any: Flags) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    #[inline]
+    pub(crate) fn set(&mut self, more: Flags) {
+        self.0 |= more.0;
+    }
+
+    #[inline]
+    pub(crate) fn clear(&mut self, fewer: Flags) {
+        self.0 &= !fewer.0;
+    }
+
+    pub(crate) const fn or(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// `None`: the index is free.
+    pub(crate) socket: Option<TcpStream>,
+    pub(crate) generation: u32,
+    /// The ring's number of the send in flight, or [`NO_SEND`].
+    pub(crate) send: u32,
+    pub(crate) flags: Flags,
+    /// Bytes of the buffer in flight that the kernel has not taken.
+    pub(crate) unsent: usize,
+    /// What is to be sent after that.
+    pub(crate) out: Vec<u8>,
+    /// Ends a flush or a linger that takes too long.
+    pub(crate) deadline: Option<TimerKey>,
+}
+
+impl Conn {
+    fn vacant() -> Conn {
+        Conn {
+            socket: None,
+            generation: 0,
+            send: NO_SEND,
+            flags: Flags::default(),
+            unsent: 0,
+            out: Vec::new(),
+            deadline: None,
+        }
+    }
+
+    /// Bytes that wait for the peer to read.
+    #[inline]
+    pub(crate) fn backlog(&self) -> usize {
+        self.unsent + self.out.len()
+    }
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Conns {
+    blocks: Vec<Box<[Conn]>>,
+    free: Vec<u32>,
+    max: usize,
+}
+
+impl Conns {
+    /// An empty table for at most `max` connections.
+    pub(crate) fn new(max: usize) -> Conns {
+        Conns { blocks: Vec::new(), free: Vec::new(), max: max.min(limits::CONNS_PER_SHARD_MAX) }
+    }
+
+    /// A new connection; gives the socket back if there are too many.
+    pub(crate) fn insert(&mut self, socket: TcpStream) -> Result<u32, TcpStream> {
+        if self.free.is_empty() && !self.add_block() {
+            return Err(socket);
+        }
+        let Some(index) = self.free.pop() else { return Err(socket) };
+        let conn = self.get_mut(index);
+        conn.socket = Some(socket);
+        conn.flags = Flags::OPEN;
+        Ok(index)
+    }
+
+    fn add_block(&mut self) -> bool {
+        let first: usize = self.blocks.iter().map(|block| block.len()).sum();
+        let count = BLOCK.min(self.max.saturating_sub(first));
+        if count == 0 {
+            return false;
+        }
+        self.blocks.push((0..count).map(|_| Conn::vacant()).collect());
+        self.free.extend((first..first + count).rev().map(|index| index as u32));
+        true
+    }
+
+    /// Frees an index whose connection has nothing in flight.
+    pub(crate) fn release(&mut self, index: u32) -> Option<TcpStream> {
+        let conn = self.get_mut(index);
+        debug_assert!(conn.send == NO_SEND && !conn.flags.has(Flags::ARMED.or(Flags::OPEN)));
+        conn.flags = Flags::default();
+        conn.unsent = 0;
+        let socket = conn.socket.take();
+        self.free.push(index);
+        socket
+    }
+
+    /// The connection at an index that was given out.
+    #[inline]
+    pub(crate) fn get_mut(&mut self, index: u32) -> &mut Conn {
+        &mut self.blocks[index as usize / BLOCK][index as usize % BLOCK]
+    }
+
+    /// The connection of an id, if the service still has it.
+    #[inline]
+    pub(crate) fn open_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let block = self.blocks.get_mut(id.index as usize / BLOCK)?;
+        let conn = block.get_mut(id.index as usize % BLOCK)?;
+        (conn.generation == id.generation && conn.flags.has(Flags::OPEN)).then_some(conn)
+    }
+
+    /// As [`Self::open_mut`], to be read.
+    #[inline]
+    pub(crate) fn open(&self, id: ConnId) -> Option<&Conn> {
+        let conn = self.blocks.get(id.index as usize / BLOCK)?.get(id.index as usize % BLOCK)?;
+        (conn.generation == id.generation && conn.flags.has(Flags::OPEN)).then_some(conn)
+    }
+
+    /// All sockets, for the end.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = &TcpStream> {
+        self.blocks.iter().flatten().filter_map(|conn| conn.socket.as_ref())
+    }
+}

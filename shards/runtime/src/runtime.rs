@@ -1,0 +1,475 @@
+//! Starting shards, and stopping them.
+//!
+//! Everything that can be refused is asked for before anybody is served: the kernel's features,
+//! the ports, the cores, a ring per shard. Each refusal is one [`StartError`] that names its
+//! remedy, and leaves nothing running.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use ringway_core::{ShardId, Span, limits};
+use ringway_ring::{
+    Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host, net, probe,
+};
+use thiserror::Error;
+
+use crate::conns::Conns;
+use crate::control::ControlPort;
+use crate::counters::ShardCounters;
+use crate::drain::StopState;
+use crate::io::IoState;
+use crate::office::{Ends, Incoming, Outgoing, offices};
+use crate::placement::PinPolicy;
+use crate::pool::Pool;
+use crate::service::{ListenerKind, Service, ShardContext};
+use crate::shard::{Door, Parts, Shard};
+use crate::spin::{Spin, SpinPolicy};
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// The address that all shards share. Port 0: a free one.
+    pub listen: SocketAddr,
+    /// How many shards: 1 to `SHARDS_MAX`.
+    pub shards: usize,
+    /// Whether each shard also listens on a port of its own: base port + 1 + shard (with port 0
+    /// any free ones).
+    pub own_ports: bool,
+    /// Which cores they run on.
+    pub pin: PinPolicy,
+    /// Whether they spin before they sleep.
+    pub spin: SpinPolicy,
+    /// Sizes of each shard's ring and receive buffers.
+    pub ring: RingConfig,
+    /// Connections that one shard may have.
+    pub connections_max: usize,
+    /// How long a graceful stop may take.
+    pub drain: Span,
+    /// Features of the kernel to do without.
+    pub probe_mask: ProbeMask,
+}
+
+impl RuntimeConfig {
+    /// One shard at this address, with defaults for the rest.
+    pub fn new(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            shards: 1,
+            own_ports: false,
+            pin: PinPolicy::Auto,
+            spin: SpinPolicy::Auto,
+            ring: RingConfig::default(),
+            connections_max: limits::CONNS_PER_SHARD_MAX,
+            drain: Span::from_s(5),
+            probe_mask: ProbeMask::default(),
+        }
+    }
+}
+
+/// Why the shards did not start. Nothing was left running.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The kernel gives us no ring.
+    #[error(transparent)]
+    Ring(#[from] SetupError),
+    /// Somebody listens there already.
+    #[error(
+        "{address} is taken by another process: stop it (`ss -ltnp 'sport = :{}'` shows it) or \
+         listen elsewhere",
+        address.port()
+    )]
+    PortTaken {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+    },
+    /// Listening failed for another reason.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Where we wanted to listen.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// A shard would have no core of its own.
+    #[error(
+        "{shards} shards need as many cores, and this process may use {cores}: start fewer shards, \
+         allow it more cores, or switch pinning off"
+    )]
+    TooFewCores {
+        /// Shards wanted.
+        shards: usize,
+        /// Cores there are.
+        cores: usize,
+    },
+    /// The number of shards is not one we can have.
+    #[error("{shards} shards are not possible: between 1 and {max} are", max = limits::SHARDS_MAX)]
+    ShardCount {
+        /// Shards wanted.
+        shards: usize,
+    },
+    /// With own ports, the last one would lie beyond 65535.
+    #[error(
+        "{shards} shards with ports of their own from {base} on go beyond port 65535: listen on a \
+         lower port or switch own ports off"
+    )]
+    PortRange {
+        /// The base port.
+        base: u16,
+        /// Shards wanted.
+        shards: usize,
+    },
+    /// Anything else the host refused.
+    #[error("{what} failed: {source}")]
+    Host {
+        /// What was attempted.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A shard ended because its ring did: the host's doing.
+#[derive(Debug, Error)]
+#[error("shard {shard} stopped: its ring failed: {source}")]
+pub struct RunError {
+    /// Which shard.
+    pub shard: ShardId,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Where the shards listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where all do.
+    pub base: SocketAddr,
+    /// Where each does alone, by shard; empty if that is switched off.
+    pub own: Vec<SocketAddr>,
+}
+
+/// Starts shards. See [`Runtime::start`].
+#[derive(Debug)]
+pub struct Runtime;
+
+/// Shards that run.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    report: Report,
+    counters: Vec<Arc<ShardCounters>>,
+    stopper: Stopper,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    /// The control plane's mailbox; [`Running::take_control`] moves it to another thread.
+    pub control: Option<ControlPort>,
+}
+
+/// Asks shards to stop, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper {
+    stop: Arc<StopState>,
+    ends: Ends,
+}
+
+impl Stopper {
+    /// Asks for a graceful stop: nobody new is accepted, services finish, what is queued is sent.
+    pub fn stop(&self) {
+        self.stop.ask();
+        self.ends.iter().for_each(|end| end.bell.ring());
+    }
+
+    /// Whether a stop was asked for, by anybody, a failing shard included.
+    pub fn is_asked(&self) -> bool {
+        self.stop.is_asked()
+    }
+}
+
+impl Running {
+    /// Where they listen.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What the kernel was found to offer.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The shards' numbers, by shard.
+    pub fn counters(&self) -> &[Arc<ShardCounters>] {
+        &self.counters
+    }
+
+    /// A handle that can stop them from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Asks for a graceful stop; see [`Stopper::stop`].
+    pub fn stop(&self) {
+        self.stopper.stop();
+    }
+
+    /// The control plane's mailbox, once.
+    pub fn take_control(&mut self) -> Option<ControlPort> {
+        self.control.take()
+    }
+
+    /// Waits until all shards have stopped.
+    ///
+    /// # Errors
+    /// The first shard's that did not stop of its own accord.
+    pub fn join(self) -> Result<(), RunError> {
+        let mut outcome = Ok(());
+        for (shard, thread) in self.threads.into_iter().enumerate() {
+            // A panic never gets here: it ends the process (see `LastWords`).
+            if let Ok(Err(source)) = thread.join() {
+                outcome = outcome.and(Err(RunError { shard: ShardId(shard as u8), source }));
+            }
+        }
+        outcome
+    }
+}
+
+/// A shard that panics has left its part of the state undefined, and others wait for its
+/// answers for ever. So the process ends, loudly.
+struct LastWords(ShardId);
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ringway: shard {} panicked (see above); the process ends", self.0);
+            std::process::abort();
+        }
+    }
+}
+
+/// What a shard's thread needs before it can make its own things.
+struct Seed {
+    context: ShardContext,
+    ring: RingConfig,
+    features: Features,
+    spin: Span,
+    connections_max: usize,
+    drain: Span,
+    doors: Vec<Door>,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    counters: Arc<ShardCounters>,
+    stop: Arc<StopState>,
+}
+
+impl Runtime {
+    /// Starts shards, each with the service that `make` makes on the shard's own thread.
+    ///
+    /// # Errors
+    /// When the host refuses something; nothing is left running then.
+    pub fn start<S, F>(config: RuntimeConfig, make: F) -> Result<Running, StartError>
+    where
+        S: Service + 'static,
+        F: Fn(ShardContext) -> S + Send + Sync + 'static,
+    {
+        let shards = config.shards;
+        if !(1..=limits::SHARDS_MAX).contains(&shards) {
+            return Err(StartError::ShardCount { shards });
+        }
+        let report = probe(config.probe_mask)?;
+        let host_error = |what| move |source| StartError::Host { what, source };
+        let cores = host::cores().map_err(host_error("asking for this process's cores"))?;
+        let pins = config.pin.assign(shards, &cores);
+        let pins = pins.map_err(|cores| StartError::TooFewCores { shards, cores })?;
+        let (addresses, doors) = open_doors(&config)?;
+        let (ends, offices) =
+            offices(shards + 1).map_err(host_error("making eventfds for the shards"))?;
+        let stop = Arc::new(StopState::new(shards));
+        let counters: Vec<Arc<ShardCounters>> = (0..shards).map(|_| Arc::default()).collect();
+        let mut offices = offices.into_iter();
+        let mut seeds = Vec::with_capacity(shards);
+        for (index, ((doors, core), counters)) in
+            doors.into_iter().zip(pins).zip(&counters).enumerate()
+        {
+            let (outgoing, incoming) = offices.next().expect("one office per endpoint");
+            let shard = ShardId(index as u8);
+            let control = ShardId(shards as u8);
+            seeds.push(Seed {
+                context: ShardContext { shard, shards, control, core, now: host::now() },
+                ring: config.ring,
+                features: report.features,
+                spin: config.spin.limit(shards, cores.len()),
+                connections_max: config.connections_max,
+                drain: config.drain,
+                doors,
+                outgoing,
+                incoming,
+                counters: Arc::clone(counters),
+                stop: Arc::clone(&stop),
+            });
+        }
+        let (outgoing, incoming) = offices.next().expect("one office for the control plane");
+        let stopper = Stopper { stop, ends };
+        let threads = spawn_all(seeds, &stopper, Arc::new(make))?;
+        let control = Some(ControlPort::new(outgoing, incoming));
+        Ok(Running { addresses, report, counters, stopper, threads, control })
+    }
+}
+
+fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), StartError> {
+    let shards = config.shards;
+    let base = listen(config.listen, |address| net::listen_together(address, shards))?;
+    let address_of = |listener: &TcpListener| {
+        listener.local_addr().map_err(|source| StartError::Host { what: "naming a socket", source })
+    };
+    let mut addresses = Addresses { base: address_of(&base[0])?, own: Vec::new() };
+    let door = |listener, kind| Door { listener: Some(listener), kind, armed: false };
+    let mut doors: Vec<Vec<Door>> =
+        base.into_iter().map(|listener| vec![door(listener, ListenerKind::Base)]).collect();
+    if !config.own_ports {
+        return Ok((addresses, doors));
+    }
+    for (shard, doors) in doors.iter_mut().enumerate() {
+        let mut wanted = config.listen;
+        if wanted.port() != 0 {
+            let port = usize::from(wanted.port()) + 1 + shard;
+            let port = u16::try_from(port)
+                .map_err(|_| StartError::PortRange { base: config.listen.port(), shards })?;
+            wanted.set_port(port);
+        }
+        let listener = listen(wanted, net::listen_alone)?;
+        addresses.own.push(address_of(&listener)?);
+        doors.push(door(listener, ListenerKind::Own));
+    }
+    Ok((addresses, doors))
+}
+
+fn listen<T>(
+    address: SocketAddr,
+    open: impl FnOnce(SocketAddr) -> io::Result<T>,
+) -> Result<T, StartError> {
+    open(address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken { address },
+        _ => StartError::Listen { address, source },
+    })
+}
+
+/// Starts the threads and waits until each has its ring; on the first refusal all end.
+fn spawn_all<S, F>(
+    seeds: Vec<Seed>,
+    stopper: &Stopper,
+    make: Arc<F>,
+) -> Result<Vec<JoinHandle<io::Result<()>>>, StartError>
+where
+    S: Service + 'static,
+    F: Fn(ShardContext) -> S + Send + Sync + 'static,
+{
+    let (say, hear) = mpsc::channel::<Result<(), StartError>>();
+    let mut threads = Vec::with_capacity(seeds.len());
+    let mut starts = Vec::with_capacity(seeds.len());
+    let mut outcome = Ok(());
+    for seed in seeds {
+        let (start, wait) = mpsc::channel::<()>();
+        let (say, make, stopper) = (say.clone(), Arc::clone(&make), stopper.clone());
+        let name = format!("ringway-shard-{}", seed.context.shard);
+        let body = move || live(seed, &say, &wait, &stopper, &*make);
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => threads.push(thread),
+            Err(source) => {
+                outcome = Err(StartError::Host { what: "starting a thread", source });
+                break;
+            }
+        }
+        starts.push(start);
+    }
+    drop(say);
+    for _ in 0..threads.len() {
+        if let Ok(Err(error)) = hear.recv() {
+            outcome = outcome.and(Err(error));
+        }
+    }
+    if let Err(error) = outcome {
+        // Shards that are ready see that nobody starts them, and end.
+        drop(starts);
+        threads.into_iter().for_each(|thread| drop(thread.join()));
+        return Err(error);
+    }
+    // It fails only for a shard that is gone, and that has ended the process.
+    for start in starts {
+        let _ = start.send(());
+    }
+    Ok(threads)
+}
+
+/// A shard's thread from its first to its last moment.
+fn live<S: Service>(
+    seed: Seed,
+    say: &mpsc::Sender<Result<(), StartError>>,
+    wait: &mpsc::Receiver<()>,
+    stopper: &Stopper,
+    make: &(impl Fn(ShardContext) -> S + ?Sized),
+) -> io::Result<()> {
+    let shard = seed.context.shard;
+    let _last_words = LastWords(shard);
+    let ring = match own_ring(&seed) {
+        Ok(ring) => ring,
+        Err(error) => {
+            let _ = say.send(Err(error));
+            return Ok(());
+        }
+    };
+    let service = make(seed.context.clone());
+    let _ = say.send(Ok(()));
+    if wait.recv().is_err() {
+        return Ok(());
+    }
+    let outcome = Shard::new(seed.into_parts(ring), service).run();
+    if outcome.is_err() {
+        stopper.stop();
+    }
+    outcome
+}
+
+/// Pins the thread and makes its ring, on the thread that will use it.
+fn own_ring(seed: &Seed) -> Result<Ring, StartError> {
+    let failed = |what| move |source| StartError::Host { what, source };
+    if let Some(core) = seed.context.core {
+        host::pin_to(core).map_err(failed("pinning a shard to its core"))?;
+    }
+    let ring = Ring::new(&seed.ring, seed.features)?;
+    if seed.features.has(Feature::RingToRing) {
+        let handle = ring.handle().map_err(failed("duplicating a ring's descriptor"))?;
+        let end = &seed.outgoing.ends()[seed.context.shard.index()];
+        end.ring.set(handle).expect("set once, by its own shard");
+    }
+    Ok(ring)
+}
+
+impl Seed {
+    fn into_parts(self, ring: Ring) -> Parts {
+        let spins = self.features.has(Feature::TaskrunFlag);
+        Parts {
+            shard: self.context.shard,
+            ring,
+            state: IoState {
+                shards: self.context.shards,
+                conns: Conns::new(self.connections_max),
+                pool: Pool::default(),
+                outgoing: self.outgoing,
+                dirty: Vec::new(),
+                ending: Vec::new(),
+                again: false,
+                scratch: Vec::new(),
+            },
+            incoming: self.incoming,
+            doors: self.doors,
+            counters: self.counters,
+            stop: self.stop,
+            drain_span: self.drain,
+            spin: Spin::new(if spins { self.spin } else { Span::ZERO }),
+            now: host::now(),
+        }
+    }
+}

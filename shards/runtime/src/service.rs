@@ -1,0 +1,100 @@
+//! What a shard asks of the code that runs on it, and the words they share.
+
+use std::net::SocketAddr;
+
+use ringway_core::{ConnId, Moment, ShardId, Span};
+
+use crate::io::Io;
+
+/// Which door a connection came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// The port that all shards share.
+    Base,
+    /// The shard's own port.
+    Own,
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Which door it came in by.
+    pub listener: ListenerKind,
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// After everything in its out buffer has been sent; what it still sends is discarded.
+    AfterFlush,
+    /// At once.
+    Now,
+}
+
+/// The code of one shard. All calls come from the shard's thread, one after the other.
+pub trait Service {
+    /// Somebody connected.
+    fn opened(&mut self, now: Moment, conn: ConnId, peer: Peer, io: &mut Io<'_>);
+
+    /// Bytes arrived. They are valid during the call only, and cut anywhere.
+    fn received(&mut self, now: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>);
+
+    /// The peer will send nothing more, but may still read. Unless overridden, what is queued is
+    /// sent and the connection closed. Who still owes it answers overrides this, and closes when
+    /// they are written.
+    fn ended(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
+        let _ = now;
+        io.close(conn, Close::AfterFlush);
+    }
+
+    /// The connection is gone; the last call with this id.
+    fn closed(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>);
+
+    /// What waits for this connection fell below `CONN_OUT_LOW` after [`Io::backlog`] had exceeded
+    /// `CONN_OUT_HIGH`.
+    fn drained(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>);
+
+    /// A message of another shard, or of the control plane (whose number is the number of shards).
+    fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>);
+
+    /// All input of this turn is delivered: execute, and append what is to be sent. Called once
+    /// per wake-up.
+    fn turn(&mut self, now: Moment, io: &mut Io<'_>);
+
+    /// When [`Self::turn`] is to be called at the latest, whatever arrives.
+    fn wake_at(&self) -> Option<Moment>;
+
+    /// A graceful stop was asked for. Nobody new will connect.
+    fn stop(&mut self, now: Moment, io: &mut Io<'_>);
+
+    /// After [`Self::stop`]: whether nothing is left to do. The shards stop when all say so and
+    /// everything is sent, or when the time for draining is over.
+    fn may_stop(&self) -> bool;
+}
+
+/// What a shard's code is told when it is made, on the shard's own thread.
+#[derive(Clone, Debug)]
+pub struct ShardContext {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Of how many.
+    pub shards: usize,
+    /// Where the control plane's mail goes: its number.
+    pub control: ShardId,
+    /// The core it is pinned to, if it is.
+    pub core: Option<usize>,
+    /// Now.
+    pub now: Moment,
+}
+
+/// After [`Close::AfterFlush`]: how long the peer may take to read what is left.
+pub const FLUSH_MAX: Span = Span::from_s(10);
+/// After the last byte was sent: how long we wait for the peer to close its end. Closing at once
+/// would make the kernel send a reset if the peer has sent more, and the reset may overtake our
+/// last bytes.
+pub const LINGER_MAX: Span = Span::from_s(1);
+/// How long nobody is accepted after the process ran out of file descriptors, unless a connection
+/// closes before.
+pub const ACCEPT_PAUSE: Span = Span::from_ms(100);

@@ -1,0 +1,644 @@
+//! The loop of one shard: one thread, one ring, one owner of everything here.
+//!
+//! A turn: submit and wait in one system call; reap; hand everything that arrived to the service;
+//! deliver mail; let the service execute; then settle every connection that was touched (one send
+//! each, arming, pausing, closing), publish the mail, and begin again. What the service asks for
+//! during a turn takes effect when connections are settled, in the same turn.
+//!
+//! The life of a connection:
+//!
+//! ```text
+//! open --(Now, error)--------------------> dying --(nothing in flight)--> free
+//!   \--(AfterFlush, peer's end)--> flushing --> lingering --^
+//! ```
+//!
+//! The service hears `closed` when a connection leaves *open* or *flushing*; what follows is
+//! between us and the kernel.
+//!
+//! Always:
+//! - S1  At most one send and one receive per connection are in flight.
+//! - S2  A connection is freed only when none is.
+//! - S3  The shard sleeps only when nothing is to be done: no mail, no room for waiting mail, no
+//!   quiet send whose end somebody waits for, no `again`.
+//!
+//! Not here: starting and stopping threads (`runtime.rs`), what bytes mean (the service).
+//! Tests: `tests/` of this crate.
+
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use ringway_core::{ConnId, Moment, ShardId, Span, limits};
+use ringway_ring::{Completion, Errno, Feature, Received, Ring, SendMode, Tag, Wait, host};
+
+use crate::conns::{Flags, NO_SEND};
+use crate::counters::ShardCounters;
+use crate::drain::{Drain, StopState, Verdict};
+use crate::io::IoState;
+use crate::office::Incoming;
+use crate::service::{ACCEPT_PAUSE, FLUSH_MAX, LINGER_MAX, ListenerKind, Peer, Service};
+use crate::spin::Spin;
+use crate::timers::{Due, Timers};
+
+/// A door.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// `None` once the door is shut for good.
+    pub(crate) listener: Option<TcpListener>,
+    pub(crate) kind: ListenerKind,
+    pub(crate) armed: bool,
+}
+
+/// What a shard is made of; `runtime.rs` puts it together.
+pub(crate) struct Parts {
+    pub(crate) shard: ShardId,
+    pub(crate) ring: Ring,
+    pub(crate) state: IoState,
+    pub(crate) incoming: Incoming,
+    pub(crate) doors: Vec<Door>,
+    pub(crate) counters: Arc<ShardCounters>,
+    pub(crate) stop: Arc<StopState>,
+    pub(crate) drain_span: Span,
+    pub(crate) spin: Spin,
+    pub(crate) now: Moment,
+}
+
+/// One shard with its service. See the module.
+pub(crate) struct Shard<S> {
+    service: S,
+    shard: ShardId,
+    ring: Ring,
+    state: IoState,
+    incoming: Incoming,
+    doors: Vec<Door>,
+    counters: Arc<ShardCounters>,
+    stop: Arc<StopState>,
+    drain_span: Span,
+    drain: Drain,
+    stop_told: bool,
+    spin: Spin,
+    timers: Timers,
+    /// Accepting pauses until a timer or a close.
+    accept_paused: bool,
+    /// The shortage that pauses it was logged.
+    shortage_told: bool,
+    completions: Vec<Completion>,
+    sends_in_flight: usize,
+    /// When the present turn began.
+    now: Moment,
+}
+
+/// The most of a buffer that one patient send covers, so that the backlog of a slow reader is
+/// known that exactly.
+const PATIENT_BYTES_MAX: usize = limits::CONN_OUT_LOW;
+/// The most that one send tries at once.
+const SEND_BYTES_MAX: usize = 1 << 30;
+/// The tag of the shard's own bell.
+const BELL: Tag = Tag(u32::MAX);
+/// Looks around between two looks at the clock while spinning.
+const SPIN_LOOKS: u32 = 32;
+
+impl<S: Service> Shard<S> {
+    pub(crate) fn new(parts: Parts, service: S) -> Self {
+        Self {
+            service,
+            shard: parts.shard,
+            ring: parts.ring,
+            state: parts.state,
+            incoming: parts.incoming,
+            doors: parts.doors,
+            counters: parts.counters,
+            stop: parts.stop,
+            drain_span: parts.drain_span,
+            drain: Drain::Serving,
+            stop_told: false,
+            spin: parts.spin,
+            timers: Timers::new(parts.now),
+            accept_paused: false,
+            shortage_told: false,
+            completions: Vec::new(),
+            sends_in_flight: 0,
+            now: parts.now,
+        }
+    }
+
+    /// Turns until told to stop.
+    pub(crate) fn run(mut self) -> std::io::Result<()> {
+        let ends = self.state.outgoing.ends().clone();
+        self.ring.watch(&ends[self.shard.index()].bell, BELL);
+        self.arm_doors();
+        loop {
+            self.wait()?;
+            self.now = host::now();
+            self.deliver_completions()?;
+            self.deliver_mail();
+            self.fire_timers();
+            self.look_for_stop();
+            self.service.turn(self.now, &mut self.state.io());
+            self.settle_all();
+            self.flush_mail();
+            let done = self.is_done();
+            let verdict = self.drain.judge(self.now, done, &self.stop);
+            if verdict != Verdict::Stay {
+                self.leave(verdict == Verdict::LeaveAndWake);
+                return Ok(());
+            }
+        }
+    }
+
+    // ---- Waiting.
+
+    /// Submits what is queued and waits for the next reason to turn.
+    fn wait(&mut self) -> std::io::Result<()> {
+        let end = self.end_of_turn();
+        let timeout = match self.wake_at() {
+            _ if self.state.again => Some(Span::ZERO),
+            at => at.map(|at| at.since(end)),
+        };
+        self.state.again = false;
+        if timeout == Some(Span::ZERO) {
+            return self.ring.submit_and_wait(Wait::No);
+        }
+        if self.spin.is_on() {
+            self.ring.submit_and_wait(Wait::No)?;
+            if self.ring.has_news() || self.spin_for_news(end, timeout)? {
+                return Ok(());
+            }
+        }
+        if !self.state.outgoing.may_sleep(&self.incoming) {
+            return self.ring.submit_and_wait(Wait::No);
+        }
+        self.counters.sleeps.add(1);
+        let slept = self.ring.submit_and_wait(timeout.map_or(Wait::Forever, Wait::AtMost));
+        self.state.outgoing.get_up();
+        if self.spin.is_on() {
+            self.spin.waited(host::now().since(end));
+        }
+        slept
+    }
+
+    /// Looks for news for as long as that has paid lately.
+    fn spin_for_news(&mut self, start: Moment, timeout: Option<Span>) -> std::io::Result<bool> {
+        let Some(span) = self.spin.now() else { return Ok(false) };
+        let span = span.min(timeout.unwrap_or(span));
+        loop {
+            for _ in 0..SPIN_LOOKS {
+                if self.ring.has_news() || self.incoming.has_mail() {
+                    self.spin.waited(Span::ZERO);
+                    self.counters.spins_rewarded.add(1);
+                    self.ring.submit_and_wait(Wait::No)?;
+                    return Ok(true);
+                }
+                std::hint::spin_loop();
+            }
+            if host::now().since(start) >= span {
+                self.counters.spins_vain.add(1);
+                return Ok(false);
+            }
+        }
+    }
+
+    fn end_of_turn(&mut self) -> Moment {
+        let end = host::now();
+        let took = end.since(self.now).0;
+        self.counters.turns.add(1);
+        self.counters.turn_ns.add(took);
+        self.counters.turn_ns_max.raise_to(took);
+        end
+    }
+
+    fn wake_at(&self) -> Option<Moment> {
+        let ours = [self.service.wake_at(), self.timers.wake_at(), self.drain.wake_at()];
+        ours.into_iter().flatten().min()
+    }
+
+    // ---- What arrived.
+
+    fn deliver_completions(&mut self) -> std::io::Result<()> {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions)?;
+        self.counters.buffers_max.raise_to(u64::from(self.ring.buffers_held()));
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Received { tag, result, more } => self.received(tag.0, result, more),
+                Completion::Sent { tag, buffer, result } => self.sent(tag.0, buffer, result),
+                Completion::Accepted { tag, result, more } => self.accepted(tag, result, more),
+                Completion::Watched { more, .. } => self.bell_rang(more),
+                // The mail is looked for in every turn.
+                Completion::Rung { .. } => {}
+                Completion::RingFailed { tag } => {
+                    self.state.outgoing.ends()[tag.0 as usize].bell.ring();
+                }
+            }
+        }
+        self.completions = completions;
+        Ok(())
+    }
+
+    fn bell_rang(&mut self, more: bool) {
+        let bell = &self.state.outgoing.ends()[self.shard.index()].bell;
+        bell.hush();
+        if !more {
+            self.ring.watch(bell, BELL);
+        }
+    }
+
+    fn accepted(&mut self, tag: Tag, result: Result<OwnedFd, Errno>, more: bool) {
+        let door = &mut self.doors[tag.0 as usize];
+        door.armed = more;
+        if !more && self.drain.is_draining() {
+            door.listener = None;
+        }
+        match result {
+            Ok(socket) => {
+                self.shortage_told = false;
+                self.open(TcpStream::from(socket), tag);
+            }
+            Err(errno) if errno.is_shortage() => self.pause_accepting(errno),
+            // A connection that was reset while it waited, or a cancellation.
+            Err(_) => {}
+        }
+        self.arm_doors();
+    }
+
+    fn pause_accepting(&mut self, errno: Errno) {
+        if !std::mem::replace(&mut self.accept_paused, true) {
+            self.counters.accept_pauses.add(1);
+            self.timers.add(self.now + ACCEPT_PAUSE, Due::Accept);
+        }
+        if !std::mem::replace(&mut self.shortage_told, true) {
+            tracing::warn!(
+                shard = self.shard.0,
+                "cannot accept connections: {errno}; they wait. Try a larger `ulimit -n`"
+            );
+        }
+    }
+
+    fn arm_doors(&mut self) {
+        if self.accept_paused || self.drain.is_draining() {
+            return;
+        }
+        for (index, door) in self.doors.iter_mut().enumerate() {
+            if let (false, Some(listener)) = (door.armed, &door.listener) {
+                door.armed = true;
+                self.ring.accept(listener, Tag(index as u32));
+            }
+        }
+    }
+
+    fn open(&mut self, socket: TcpStream, tag: Tag) {
+        self.counters.accepts.add(1);
+        // A peer that is gone already has no address; it has no need of us either.
+        let Ok(address) = socket.peer_addr() else { return };
+        match self.state.conns.insert(socket) {
+            Err(socket) => {
+                self.counters.accepts_refused.add(1);
+                self.ring.close(socket);
+            }
+            Ok(index) => {
+                self.counters.connections_now.add(1);
+                self.state.touch(index);
+                let generation = self.state.conns.get_mut(index).generation;
+                let peer = Peer { address, listener: self.doors[tag.0 as usize].kind };
+                let id = ConnId { index, generation };
+                self.service.opened(self.now, id, peer, &mut self.state.io());
+            }
+        }
+    }
+
+    fn received(&mut self, index: u32, result: Result<Received, Errno>, more: bool) {
+        let conn = self.state.conns.get_mut(index);
+        if !more {
+            conn.flags.clear(Flags::ARMED.or(Flags::CANCELLING));
+            self.state.touch(index);
+        }
+        match result {
+            Ok(Received::Bytes(filled)) => {
+                self.counters.receives.add(1);
+                self.counters.receive_bytes.add(filled.len() as u64);
+                let conn = self.state.conns.get_mut(index);
+                let silent = Flags::FLUSHING.or(Flags::DYING);
+                if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
+                    let id = ConnId { index, generation: conn.generation };
+                    let bytes = self.ring.bytes(&filled);
+                    self.service.received(self.now, id, bytes, &mut self.state.io());
+                }
+                self.ring.recycle(filled);
+            }
+            Ok(Received::End) => self.ended(index),
+            Err(Errno::NO_BUFFERS) => self.counters.buffers_exhausted.add(1),
+            Err(Errno::CANCELLED | Errno::INTERRUPTED | Errno::WOULD_WAIT) => {}
+            Err(_) => self.lost(index),
+        }
+    }
+
+    /// The peer has closed its end.
+    fn ended(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        conn.flags.set(Flags::ENDED);
+        if conn.flags.has(Flags::LINGERING) {
+            conn.flags.set(Flags::DYING);
+        } else if conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING) {
+            let id = ConnId { index, generation: conn.generation };
+            self.service.ended(self.now, id, &mut self.state.io());
+        }
+        self.state.touch(index);
+    }
+
+    /// The connection broke.
+    fn lost(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        if conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING) {
+            self.state.ending.push(index);
+        }
+        self.state.conns.get_mut(index).flags.set(Flags::DYING);
+        self.state.touch(index);
+    }
+
+    fn sent(&mut self, index: u32, buffer: Vec<u8>, result: Result<u32, Errno>) {
+        self.sends_in_flight -= 1;
+        let conn = self.state.conns.get_mut(index);
+        conn.send = NO_SEND;
+        conn.unsent -= *result.as_ref().unwrap_or(&0) as usize;
+        let broken = !matches!(result, Ok(_) | Err(Errno::INTERRUPTED));
+        self.counters.send_bytes.add(u64::from(*result.as_ref().unwrap_or(&0)));
+        if conn.unsent > 0 && !broken && !conn.flags.has(Flags::DYING) {
+            self.counters.sends_short.add(1);
+            self.start_send(index, buffer, SendMode::Patient);
+        } else {
+            conn.unsent = 0;
+            self.state.pool.give(buffer);
+        }
+        if broken && result != Err(Errno::CANCELLED) {
+            self.lost(index);
+            return;
+        }
+        let conn = self.state.conns.get_mut(index);
+        let needs_settling = Flags::FLUSHING.or(Flags::DYING).or(Flags::HIGH);
+        if conn.flags.has(needs_settling) || !conn.out.is_empty() {
+            self.state.touch(index);
+        }
+        self.tell_if_drained(index);
+    }
+
+    fn tell_if_drained(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        if conn.flags.has(Flags::HIGH) && conn.backlog() < limits::CONN_OUT_LOW {
+            conn.flags.clear(Flags::HIGH);
+            let silent = Flags::FLUSHING.or(Flags::DYING);
+            if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
+                let id = ConnId { index, generation: conn.generation };
+                self.service.drained(self.now, id, &mut self.state.io());
+            }
+        }
+    }
+
+    fn deliver_mail(&mut self) {
+        let mut taken = 0;
+        for from in 0..self.incoming.endpoints() {
+            let from = ShardId(from as u8);
+            let (service, state, mails) =
+                (&mut self.service, &mut self.state, &self.counters.mails);
+            taken += self.incoming.deliver(from, |message| {
+                mails.add(1);
+                service.mail(self.now, from, message, &mut state.io());
+            });
+        }
+        self.counters.mail_bytes_max.raise_to(taken as u64);
+    }
+
+    fn flush_mail(&mut self) {
+        let rings = self.ring.features().has(Feature::RingToRing);
+        let (ring, counters) = (&mut self.ring, &self.counters);
+        self.state.outgoing.flush(&mut self.incoming, |to, end| {
+            counters.doorbells.add(1);
+            match end.ring.get() {
+                Some(peer) if rings => ring.ring_peer(peer, BELL, Tag(u32::from(to.0))),
+                _ => end.bell.ring(),
+            }
+        });
+        self.counters.mail_waiting_now.set(self.state.outgoing.waiting_bytes() as u64);
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(due) = self.timers.pop(self.now) {
+            match due {
+                Due::Accept => {
+                    self.accept_paused = false;
+                    self.arm_doors();
+                }
+                Due::Conn(index) => {
+                    self.state.conns.get_mut(index).deadline = None;
+                    self.lost(index);
+                }
+            }
+        }
+    }
+
+    // ---- What is to be done about it.
+
+    /// Acts on everything the service asked for, until nothing is left.
+    fn settle_all(&mut self) {
+        loop {
+            while let Some(index) = self.state.ending.pop() {
+                self.tell_closed(index);
+            }
+            let Some(index) = self.state.dirty.pop() else { break };
+            self.settle(index);
+        }
+    }
+
+    /// The service's last word about a connection; its id is dead from here on.
+    fn tell_closed(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        let id = ConnId { index, generation: conn.generation };
+        if !conn.flags.has(Flags::OPEN) {
+            return;
+        }
+        conn.flags.clear(Flags::OPEN);
+        conn.generation = conn.generation.wrapping_add(1);
+        self.state.touch(index);
+        self.counters.connections_now.set(self.counters.connections_now.get() - 1);
+        self.service.closed(self.now, id, &mut self.state.io());
+        // The turn was before this news.
+        self.state.again = true;
+    }
+
+    fn settle(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        conn.flags.clear(Flags::DIRTY);
+        if conn.flags.has(Flags::DYING) {
+            self.bury(index);
+            return;
+        }
+        self.begin_send(index);
+        let conn = self.state.conns.get_mut(index);
+        if conn.backlog() > limits::CONN_OUT_HIGH {
+            conn.flags.set(Flags::HIGH);
+        }
+        if conn.flags.has(Flags::FLUSHING) && conn.flags.has(Flags::OPEN) {
+            self.flush_towards_close(index);
+        }
+        self.settle_receive(index);
+        // S3: a quiet send ends without a word, so somebody has to ask.
+        let conn = self.state.conns.get_mut(index);
+        let waits_for_send = conn.flags.has(Flags::FLUSHING.or(Flags::HIGH));
+        if conn.send != NO_SEND && !conn.flags.has(Flags::PATIENT) {
+            self.state.again |= waits_for_send || self.drain.is_draining();
+        }
+    }
+
+    fn begin_send(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        if conn.send != NO_SEND || conn.out.capacity() == 0 {
+            return;
+        }
+        let buffer = std::mem::take(&mut conn.out);
+        if buffer.is_empty() {
+            self.state.pool.give(buffer);
+            return;
+        }
+        conn.unsent = buffer.len();
+        self.start_send(index, buffer, SendMode::AtOnce);
+    }
+
+    /// Sends the last `unsent` bytes of a buffer, or the first part of them.
+    fn start_send(&mut self, index: u32, buffer: Vec<u8>, mode: SendMode) {
+        // Where the kernel has no quiet sends, every send is patient, and must be known as such: it
+        // may wait for a reader, so its end is heard, and nobody is to ask for it again and again.
+        let quiet = self.ring.features().has(Feature::QuietSend);
+        let mode = if quiet { mode } else { SendMode::Patient };
+        let conn = self.state.conns.get_mut(index);
+        let Some(socket) = &conn.socket else { return };
+        let (start, most) = match mode {
+            SendMode::AtOnce => (0, SEND_BYTES_MAX),
+            SendMode::Patient => (buffer.len() - conn.unsent, PATIENT_BYTES_MAX),
+        };
+        let range = start..buffer.len().min(start + most);
+        conn.flags.clear(Flags::PATIENT);
+        if mode == SendMode::Patient {
+            conn.flags.set(Flags::PATIENT);
+        }
+        conn.send = self.ring.send(socket, buffer, range, mode, Tag(index));
+        self.sends_in_flight += 1;
+        self.counters.sends.add(1);
+    }
+
+    /// A connection that is to be closed when all is sent: is it?
+    fn flush_towards_close(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        if conn.send != NO_SEND {
+            if conn.flags.has(Flags::PATIENT) && conn.deadline.is_none() {
+                conn.deadline = Some(self.timers.add(self.now + FLUSH_MAX, Due::Conn(index)));
+            }
+            return;
+        }
+        self.timers.cancel(conn.deadline.take());
+        if conn.flags.has(Flags::ENDED) {
+            conn.flags.set(Flags::DYING);
+        } else {
+            conn.flags.set(Flags::LINGERING);
+            conn.deadline = Some(self.timers.add(self.now + LINGER_MAX, Due::Conn(index)));
+            if let Some(socket) = &conn.socket {
+                // It fails when the peer is gone, which the receive in flight tells, too.
+                let _ = socket.shutdown(Shutdown::Write);
+            }
+        }
+        self.state.ending.push(index);
+    }
+
+    /// Arms or cancels the receive of a connection that is not dying.
+    fn settle_receive(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        let Some(socket) = &conn.socket else { return };
+        let flags = conn.flags;
+        // Who is being closed is read, and what it says discarded, whether paused or not: a peer
+        // that waits for room before it reads would never read our last words.
+        let closing = flags.has(Flags::FLUSHING.or(Flags::LINGERING));
+        let wanted =
+            !flags.has(Flags::ENDED.or(Flags::DYING)) && (closing || !flags.has(Flags::PAUSED));
+        if wanted && !flags.has(Flags::ARMED) {
+            conn.flags.set(Flags::ARMED);
+            self.ring.receive(socket, Tag(index));
+        } else if !wanted && flags.has(Flags::ARMED) && !flags.has(Flags::CANCELLING) {
+            conn.flags.set(Flags::CANCELLING);
+            self.ring.stop_receiving(Tag(index));
+        }
+    }
+
+    /// Makes the kernel let go of a connection, and frees it once it has (S2).
+    fn bury(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        if conn.flags.has(Flags::OPEN) {
+            self.state.ending.push(index);
+            return;
+        }
+        self.timers.cancel(conn.deadline.take());
+        self.state.pool.give(std::mem::take(&mut conn.out));
+        if conn.flags.has(Flags::ARMED) && !conn.flags.has(Flags::CANCELLING) {
+            conn.flags.set(Flags::CANCELLING);
+            self.ring.stop_receiving(Tag(index));
+        }
+        if conn.send != NO_SEND {
+            if conn.flags.has(Flags::PATIENT) && !conn.flags.has(Flags::SEND_CANCELLED) {
+                conn.flags.set(Flags::SEND_CANCELLED);
+                self.ring.stop_sending(conn.send);
+            }
+            self.state.again |= !conn.flags.has(Flags::PATIENT);
+        }
+        if conn.send == NO_SEND && !conn.flags.has(Flags::ARMED) {
+            if let Some(socket) = self.state.conns.release(index) {
+                self.ring.close(socket);
+            }
+            // A descriptor has become free.
+            self.accept_paused = false;
+            self.arm_doors();
+        }
+    }
+
+    // ---- Stopping.
+
+    /// The service hears of a stop one turn after we do: what had arrived until now is delivered
+    /// first, so that it is answered.
+    fn look_for_stop(&mut self) {
+        if self.drain.is_draining() {
+            if !std::mem::replace(&mut self.stop_told, true) {
+                self.service.stop(self.now, &mut self.state.io());
+            }
+            return;
+        }
+        if !self.stop.is_asked() {
+            return;
+        }
+        self.drain.begin(self.now, self.drain_span);
+        self.state.again = true;
+        for (index, door) in self.doors.iter_mut().enumerate() {
+            if door.armed {
+                self.ring.stop_accepting(Tag(index as u32));
+            } else {
+                door.listener = None;
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.stop_told
+            && self.sends_in_flight == 0
+            && self.state.outgoing.waiting_bytes() == 0
+            && self.service.may_stop()
+    }
+
+    /// The end: peers see an orderly one.
+    fn leave(&mut self, wake_others: bool) {
+        if wake_others {
+            self.state.outgoing.ends().iter().for_each(|end| end.bell.ring());
+        }
+        for socket in self.state.conns.sockets() {
+            // It fails for peers that are gone.
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+        self.counters.connections_now.set(0);
+        // What is queued are closes and wake-ups; a ring that fails now takes them with it.
+        let _ = self.ring.submit_and_wait(Wait::No);
+    }
+}

@@ -1,0 +1,223 @@
+//! The command line as typed. What is documented here is what `--help`, the completions and the
+//! man pages say; what a value means is checked where it is used.
+
+pub(crate) mod client;
+pub(crate) mod load;
+pub(crate) mod server;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use client::{PortArgs, ServerArgs, SessionArgs, ShardsArgs};
+use load::LoadArgs;
+use server::{DoctorArgs, ServeArgs, UpArgs};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the server answered, and the answer is no (a name is held by another, a session has ended)
+  2  the words of the command or of its configuration are wrong
+  3  this host lacks something, or something is in the way
+  4  no server could be reached, or the connection broke
+
+Examples:
+  ringway up                                  a server to try, and a short tour
+  ringway port register leader                claim a name and hold it until Ctrl-C
+  ringway port register leader -- ./worker    run a program while holding it
+  ringway port query leader                   who holds it
+  ringway shards --watch                      what the server is doing
+  ringway doctor                              whether this host is fit to serve";
+
+/// Who owns which name, who is alive, who holds the lock: a coordinator for clusters.
+#[derive(Debug, Parser)]
+#[command(version, about, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server.
+    #[command(after_help = server::SERVE_HELP)]
+    Serve(Box<ServeArgs>),
+    /// Run a server to try things with: nothing is kept, and a short tour is printed.
+    Up(UpArgs),
+    /// Sessions: the lives of nodes, which own names.
+    Session(SessionArgs),
+    /// Names: claim them, give them back, see who has them.
+    Port(PortArgs),
+    /// What every shard has and does. Takes a second, to measure rates.
+    #[command(after_help = client::SHARDS_HELP)]
+    Shards(ShardsArgs),
+    /// Measure a server, or Redis beside it.
+    #[command(after_help = load::LOAD_HELP)]
+    Load(Box<LoadArgs>),
+    /// Whether this host is fit to serve, line by line, with what to do about what is not.
+    Doctor(Box<DoctorArgs>),
+    /// Users of a server.
+    Credentials(CredentialsArgs),
+    /// Completions for a shell, on standard output.
+    #[command(after_help = "Example:\n  ringway completions bash > \
+                            ~/.local/share/bash-completion/completions/ringway")]
+    Completions(CompletionsArgs),
+    /// The manual page of this program, or of it and all its subcommands.
+    #[command(after_help = "Examples:\n  ringway man | man -l -\n  ringway man --dir \
+                            ~/.local/share/man/man1")]
+    Man(ManArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialsArgs {
+    #[command(subcommand)]
+    pub(crate) command: CredentialsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialsCommand {
+    /// Add a user, or give one a new token and new grants. The token is printed once and kept
+    /// nowhere: the file holds its digest only.
+    #[command(after_help = "Example:\n  ringway credentials add shop --namespace orders --file \
+                            users.toml > shop.token\n\nA server reads the file when it starts. A \
+                            grant of `orders` covers the name `orders` and every name\nthat begins \
+                            with `orders/`.")]
+    Add(CredentialsAddArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialsAddArgs {
+    /// The user's name.
+    pub(crate) user: String,
+    /// The file of users; made with mode 0600 if there is none.
+    #[arg(long, default_value = "users.toml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// A namespace that the user may use: what stands before the first `/` of a name, or `*` for
+    /// all. May be given several times; without any the user may use no name.
+    #[arg(long = "namespace", short = 'n', value_name = "NAMESPACE")]
+    pub(crate) namespaces: Vec<String>,
+    /// The user may look at and end other users' sessions.
+    #[arg(long)]
+    pub(crate) operator: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write one page for each subcommand into this directory, instead of the first to standard
+    /// output.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// A name as typed: any bytes.
+pub(crate) type Name = OsString;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// clap's own consistency checks over every subcommand.
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every subcommand, every flag and every argument says what it does.
+    #[test]
+    fn everything_is_documented() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            assert!(command.get_about().is_some(), "{path} says nothing about itself");
+            for arg in command.get_arguments() {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.len() > 3, "{path}: {} says nothing", arg.get_id());
+            }
+            for sub in command.get_subcommands() {
+                check(sub, &path);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&command, "");
+    }
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    /// The lines of the documentation parse.
+    #[test]
+    fn documented_lines_parse() {
+        for line in [
+            "ringway up",
+            "ringway serve --config ringway.toml --listen 127.0.0.1:7400 --shards 2 --state DIR",
+            "ringway serve --print-config --json",
+            "ringway session open --node 7 --lease-ms 5000 --save session.json",
+            "ringway session renew --as session.json",
+            "ringway session info 0000100000000001",
+            "ringway session info --node 7",
+            "ringway session list --json",
+            "ringway session kill 0000100000000001",
+            "ringway port register leader",
+            "ringway port register leader -- ./worker --fast",
+            "ringway port register a b --as session.json",
+            "ringway port release a --token 17 --as session.json",
+            "ringway --server 10.0.0.1:7400 --user shop --token-file t port query a b",
+            "ringway port list orders/ --limit 10",
+            "ringway shards --watch",
+            "ringway shards --watch 0.5",
+            "ringway doctor --json",
+            "ringway load --prefill --expect owned",
+            "ringway load --mix query=90,register=5,release=5 --connections 64",
+            "ringway load --frame 1 --pipeline 1 --rate 50000 --pid 17 --json",
+            "ringway load fill --names 100M --churn-half --pid 17",
+            "ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000",
+            "ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379",
+            "ringway load scenario resp-p16 --pid 17 --against-pid 18",
+            "ringway load scenario",
+            "ringway credentials add shop -n orders -n carts --operator --file users.toml",
+            "ringway completions fish",
+            "ringway man --dir /tmp/man",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    /// Words that contradict each other are refused before anything is done.
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "ringway",
+            "ringway port register",
+            "ringway port register a --once --as s.json",
+            "ringway port register a --as s.json -- ./worker",
+            "ringway session info",
+            "ringway session info 1 --node 2",
+            "ringway session info nonsense",
+            "ringway session open",
+            "ringway session close",
+            "ringway --user shop port query a",
+            "ringway shards --watch never",
+            "ringway load --names many",
+            "ringway load --protocol http",
+            "ringway load --frame 1 fill",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

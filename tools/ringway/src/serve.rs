@@ -1,0 +1,107 @@
+//! `ringway serve` and `ringway up`: from a configuration to a running server.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use ringway_coord_server::config::{Config, Draft, Host, Key, LogFormat, LogLevel};
+use ringway_coord_server::node::Node;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::server::{ServeArgs, UpArgs};
+use crate::failure::Failure;
+use crate::output::say;
+use crate::signals::Stop;
+
+const TOUR: &str = "
+This server forgets everything when it stops. In another terminal, try:
+
+  ringway port register leader         claim a name and hold it; stop with Ctrl-C
+  ringway port query leader            who holds it
+  ringway port register leader         a second claim says who holds it, and exits with 1
+  ringway shards                       what every shard has and does
+  ringway load --duration-s 5          how fast this machine is
+";
+
+const TOUR_REDIS: &str = "
+Any Redis client works as well, on the same port:
+
+  redis-cli -p PORT SET lock me NX PX 10000
+  redis-cli -p PORT GET lock
+";
+
+/// Runs a server until a signal comes.
+pub(crate) fn serve(args: &ServeArgs, json: bool) -> Result<ExitCode, Failure> {
+    let mut draft = Draft::default();
+    args.flags.apply(&mut draft);
+    if let Some(path) = &args.config {
+        draft.read_file(path)?;
+    }
+    let config = draft.check(&Host::probe())?;
+    if args.print_config {
+        say(&config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    run(config, json, |_| {})
+}
+
+/// Runs a server that keeps nothing, and says what to do with it.
+pub(crate) fn up(args: &UpArgs, json: bool) -> Result<ExitCode, Failure> {
+    let mut draft = Draft::default();
+    draft.flag(Key::Listen, &*args.listen);
+    draft.flag(Key::Shards, &*args.shards);
+    draft.flag(Key::Admin, &*args.admin);
+    draft.flag(Key::State, "temporary");
+    draft.flag(Key::LogLevel, "warn");
+    let config = draft.check(&Host::probe())?;
+    run(config, json, |node| {
+        if !json {
+            say(&tour(node));
+        }
+    })
+}
+
+fn tour(node: &Node) -> String {
+    let Some(addr) = node.addresses().first().copied() else { return TOUR.to_owned() };
+    let server = format!("ringway --server {addr} ");
+    let usual = addr.port() == 7400 && addr.ip().is_loopback();
+    let tour = if usual { TOUR.to_owned() } else { TOUR.replace("ringway ", &server) };
+    let mut text = tour + &TOUR_REDIS.replace("PORT", &addr.port().to_string());
+    text.push_str("\nCtrl-C stops it.\n");
+    text
+}
+
+fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode, Failure> {
+    log(&config);
+    let stop = Stop::install()?;
+    let node = Node::start(config).map_err(|error| Failure::Host(error.to_string()))?;
+    if json {
+        let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
+        say(&serde_json::json!({ "ready": true, "addresses": addresses }).to_string());
+    } else {
+        say(&node.ready_line());
+    }
+    greet(&node);
+    stop.wait();
+    tracing::info!("stopping; a second signal stops at once");
+    node.stop();
+    node.join().map_err(|error| Failure::Host(error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Logs to standard error: standard output is for the ready line.
+fn log(config: &Config) {
+    let level = match config.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let log = log.with_ansi(colours);
+    match config.log_format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

@@ -1,0 +1,267 @@
+//! Stories of the real program: a server process, and commands against it, told by their exit
+//! codes and by what a script would read.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const RINGWAY: &str = env!("CARGO_BIN_EXE_ringway");
+
+fn ringway(args: &[&str]) -> Output {
+    Command::new(RINGWAY).args(args).stdin(Stdio::null()).output().expect("runs")
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id() as i32).expect("a process id");
+    kill_process(pid, signal).expect("it has not been waited for");
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A server of its own on ports of its own; killed when the story is over.
+struct Server {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    addr: String,
+    ready: String,
+}
+
+impl Server {
+    fn start(state: &Path) -> Server {
+        let state = state.to_str().expect("text");
+        Server::start_with(&["--state", state])
+    }
+
+    fn start_with(more: &[&str]) -> Server {
+        let mut child = Command::new(RINGWAY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--shards", "1"])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("runs");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut ready = String::new();
+        out.read_line(&mut ready).expect("says something");
+        let addr = ready.split_whitespace().find_map(|word| word.strip_prefix("listen="));
+        let addr = addr.unwrap_or_else(|| panic!("no address in {ready:?}")).to_owned();
+        Server { child, out, addr, ready }
+    }
+
+    /// Runs a command against it: exit code, standard output, standard error.
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let output = ringway(&[&["--server", &self.addr], args].concat());
+        let code = output.status.code().expect("no signal ended it");
+        (code, text(&output.stdout), text(&output.stderr))
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let (code, out, err) = self.run(&[&["--json"], args].concat());
+        assert_eq!(code, 0, "{args:?}: {err}");
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("{args:?}: {error}: {out}"))
+    }
+
+    /// Starts a command that stays, and waits until it has said `word`.
+    fn start_holder(&self, args: &[&str], word: &str) -> (Child, BufReader<impl Read + use<>>) {
+        let mut child = Command::new(RINGWAY)
+            .args(["--server", &self.addr])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("runs");
+        let mut out = BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        while !line.contains(word) {
+            line.clear();
+            let read = out.read_line(&mut line).expect("readable");
+            assert!(read > 0, "{args:?} ended without saying {word:?}");
+        }
+        (child, out)
+    }
+
+    fn stop(mut self) -> i32 {
+        signal(&self.child, Signal::TERM);
+        self.child.wait().expect("ends").code().expect("by itself")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A session from open to close, in a file between commands; each answer has its exit code.
+#[test]
+fn a_session_in_a_file() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let saved = dir.path().join("session.json");
+    let saved = saved.to_str().expect("text");
+    let server = Server::start(&dir.path().join("state"));
+    let opened = server.json(&["session", "open", "--node", "7", "--save", saved]);
+    let session = opened["session"].as_str().expect("text").to_owned();
+    let granted = server.json(&["port", "register", "a", "b/1", "--as", saved]);
+    assert_eq!(granted[0]["result"], "granted");
+    let token = granted[0]["token"].as_u64().expect("a number").to_string();
+
+    let (code, out, _) = server.run(&["port", "register", "a"]);
+    assert_eq!((code, out.split_whitespace().nth(1)), (1, Some("held")), "{out}");
+    let owners = server.json(&["port", "query", "a", "free"]);
+    assert_eq!(owners[0]["session"], *session);
+    assert_eq!(owners[1]["result"], "free");
+    assert_eq!(server.json(&["session", "info", "--node", "7"])["names"], 2);
+    assert_eq!(server.json(&["session", "list"])["sessions"][0]["session"], *session);
+    assert_eq!(server.json(&["port", "list", "b/"])["names"][0]["name"], "b/1");
+    assert_eq!(server.run(&["session", "renew", "--as", saved]).0, 0);
+
+    assert_eq!(server.run(&["port", "release", "a", "--token", "1", "--as", saved]).0, 1);
+    assert_eq!(server.run(&["port", "release", "a", "--token", &token, "--as", saved]).0, 0);
+    assert_eq!(server.run(&["port", "release", "a", "--as", saved]).0, 1, "not its own any more");
+    assert_eq!(server.run(&["port", "release", "a", "b", "--token", "1", "--as", saved]).0, 2);
+    assert_eq!(server.run(&["session", "close", "--as", saved]).0, 0);
+    assert_eq!(server.run(&["session", "renew", "--as", saved]).0, 1);
+    assert_eq!(server.run(&["session", "info", &session]).0, 1);
+    assert_eq!(server.json(&["port", "query", "b/1"])[0]["result"], "free");
+    assert_eq!(server.stop(), 0);
+}
+
+/// A name is held while a program holds it: until Ctrl-C, until its command ends, or until an
+/// operator ends its session. The next one gets a larger token.
+#[test]
+fn a_name_is_held_as_long_as_its_program() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let server = Server::start(&dir.path().join("state"));
+    let (mut holder, _out) = server.start_holder(&["port", "register", "lock"], "held until");
+    let held = server.json(&["port", "query", "lock"]);
+    assert_eq!(held[0]["result"], "owned");
+    signal(&holder, Signal::INT);
+    assert_eq!(holder.wait().expect("ends").code(), Some(0));
+    assert_eq!(server.json(&["port", "query", "lock"])[0]["result"], "free");
+
+    let script = "echo $RINGWAY_TOKEN; exit 7";
+    let (code, out, err) = server.run(&["port", "register", "lock", "--", "sh", "-c", script]);
+    assert_eq!(code, 7, "{err}");
+    let token: u64 = out.trim().parse().expect("the command's output and nothing else");
+    assert!(token > held[0]["token"].as_u64().expect("a number"), "{out}");
+
+    let waits = ["port", "register", "lock", "--", "sh", "-c", "echo here; exec sleep 600"];
+    let (mut holder, _out) = server.start_holder(&waits, "here");
+    let owner = server.json(&["port", "query", "lock"]);
+    let session = owner[0]["session"].as_str().expect("text");
+    assert_eq!(server.run(&["port", "register", "lock", "--", "true"]).0, 1);
+    assert_eq!(server.run(&["session", "kill", session]).0, 0);
+    assert_eq!(holder.wait().expect("its command was stopped").code(), Some(1));
+    assert_eq!(server.run(&["port", "register", "lock", "--once"]).0, 0);
+    let nothing = ["port", "register", "lock", "--", "/nonexistent/program"];
+    assert_eq!(server.run(&nothing).0, 3);
+}
+
+/// After SIGKILL nothing is granted until the longest lease has passed, and epochs go on; after a
+/// drain with nobody left there is no wait.
+#[test]
+fn a_killed_server_waits() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let state = dir.path().join("state");
+    let server = Server::start(&state);
+    assert!(server.ready.contains("epoch=1") && !server.ready.contains("starting"));
+    server.json(&["session", "open", "--node", "1", "--lease-ms", "1000"]);
+    drop(server);
+
+    let server = Server::start(&state);
+    assert!(server.ready.contains("epoch=2"), "{}", server.ready);
+    assert!(server.ready.contains("starting_ms="), "{}", server.ready);
+    let (code, out, _) = server.run(&["port", "register", "a", "--once"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("STARTING") || out.contains("refused"), "{out}");
+    let doctor = ringway(&["doctor", "--state", state.to_str().expect("text")]);
+    assert!(text(&doctor.stdout).contains("a server is running on it"));
+    while server.run(&["port", "register", "a", "--once"]).0 != 0 {}
+    assert_eq!(server.stop(), 0);
+    let server = Server::start(&state);
+    assert!(!server.ready.contains("starting"), "{}", server.ready);
+}
+
+/// Who must act is told by the exit code: 2 for words, 3 for the host, 4 for the network.
+#[test]
+fn exit_codes_say_who_must_act() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let state = dir.path().join("state");
+    let server = Server::start(&state);
+    let state = state.to_str().expect("text");
+    let gone = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+        listener.local_addr().expect("bound").to_string()
+    };
+    let serve = ["serve", "--admin", "off", "--listen"];
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["--server", &gone, "port", "query", "a"], 4, "cannot connect"),
+        (&["--server", "nowhere", "port", "query", "a"], 2, "give host:port"),
+        (&["port", "register"], 2, "required"),
+        (&["serve", "--shards", "none"], 2, "--shards is \"none\""),
+        (&["serve", "--config", "/nonexistent.toml"], 3, "/nonexistent.toml"),
+        (&["serve", "--listen", "0.0.0.0:0"], 2, "allow_plain_remote"),
+        (&["serve", "--admin", "off", "--listen", "127.0.0.1:0", "--state", state], 3, "in use by"),
+        (&[&serve[..], &[&server.addr, "--state", "temporary"]].concat(), 3, "is taken"),
+        (&["session", "renew", "--as", "/nonexistent"], 2, "session open --save"),
+    ];
+    for (args, code, said) in cases {
+        let output = ringway(args);
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(*code), "{args:?}: {err}");
+        assert!(err.contains(said), "{args:?}: {err}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    let output = ringway(&["--json", "--server", &gone, "port", "query", "a"]);
+    let error: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    assert_eq!(error["exit_code"], 4);
+}
+
+/// A user with a token gets its own namespaces; without one, nothing.
+#[test]
+fn credentials_from_end_to_end() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (users, token) = (path("users.toml"), path("shop.token"));
+    let add = ["credentials", "add", "shop", "-n", "orders", "--file", &users];
+    let added = ringway(&add);
+    assert!(added.status.success());
+    std::fs::write(&token, &added.stdout).expect("writes");
+    let server = Server::start_with(&["--state", &path("state"), "--credentials", &users]);
+    let shop = ["--user", "shop", "--token-file", &token];
+    let ask = |args: &[&str]| server.run(&[&shop[..], args].concat());
+    assert_eq!(server.run(&["port", "query", "orders/1"]).0, 1, "nobody in particular");
+    assert_eq!(ask(&["port", "register", "orders/1", "--once"]).0, 0);
+    let (code, out, _) = ask(&["port", "register", "carts/1", "--once"]);
+    assert_eq!(code, 1, "{out}");
+    std::fs::write(&token, "rwt_guessed").expect("writes");
+    assert_eq!(ask(&["port", "query", "orders/1"]).0, 1);
+}
+
+/// The counters and the printed configuration are for programs, too.
+#[test]
+fn programs_can_read_it() {
+    let mut server = Server::start_with(&["--state", "temporary"]);
+    let shards = server.json(&["shards"]);
+    assert_eq!(shards[0]["slots"], 16_384);
+    let load = ["load", "--duration-s", "0.2", "--warmup-s", "0", "--names", "1k", "--prefill"];
+    let report = server.json(&[&load[..], &["--expect", "owned"]].concat());
+    assert!(report["ops"].as_u64().expect("a number") > 0);
+    let printed = ringway(&["serve", "--print-config", "--shards", "1"]);
+    assert!(text(&printed.stdout).contains("\nshards = 1\n"));
+    let doctor = ringway(&["--json", "doctor", "--state", "temporary"]);
+    let lines: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    assert_eq!(lines[0]["what"], "io_uring");
+
+    signal(&server.child, Signal::TERM);
+    let mut rest = String::new();
+    server.out.read_to_string(&mut rest).expect("readable");
+    assert_eq!(rest, "", "one line, and no more, on standard output");
+}

@@ -1,0 +1,108 @@
+//! Starts that must not succeed: one clear message, and the exit code that says whose turn it is.
+
+use std::net::TcpListener;
+
+use crate::support::{Server, Setup};
+
+/// A state directory has one server; the second is told which process has it.
+#[test]
+fn a_second_server_on_a_state_directory_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let setup = Setup::new().state(dir.path());
+    let first = setup.start();
+    let pid = first.pid().to_string();
+    setup.refused().with(3).complains(&["in use by another server", &pid, "--state"]);
+    first.client().query_one(b"a").expect("the first did not notice");
+    first.stop();
+    setup.start().stop();
+}
+
+/// A port that somebody listens on: exit 3, the address in the message, and nothing left behind
+/// that would make the next start wait.
+#[test]
+fn a_taken_port_is_refused() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port of the kernel's choice");
+    let addr = taken.local_addr().expect("bound");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let setup = Setup::new().state(dir.path()).flag("--own-ports", false);
+    let refused = setup.clone().flag("--listen", addr).refused().with(3);
+    refused.complains(&[&addr.to_string(), "is taken", "listen elsewhere"]);
+    let server = setup.start();
+    assert!(server.starting.is_zero(), "{:?}", server.starting);
+    server.stop();
+    let refused = setup.clone().flag("--admin", addr).refused().with(3);
+    refused.complains(&[&addr.to_string(), "--admin"]);
+}
+
+/// Another ringway on the port is no exception: two servers never share one.
+#[test]
+fn two_servers_do_not_share_a_port() {
+    let first = Setup::new().start();
+    let second = Setup::new().flag("--listen", first.addr).flag("--own-ports", false);
+    second.refused().with(3).complains(&[&first.addr.to_string(), "is taken"]);
+    first.stop();
+}
+
+/// More shards than cores is a mistake unless one says that they may share.
+#[test]
+fn more_shards_than_cores_need_a_word() {
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    let setup = Setup::new().shards(cores + 1);
+    let refused = setup.clone().flag("--pin", "auto").refused().with(3);
+    refused.complains(&["--shards", &format!("{cores} cores"), "pin = false"]);
+    let server = setup.start();
+    let shards = server.word("shards").map(str::to_owned);
+    assert_eq!(shards, Some((cores + 1).to_string()));
+    let mut client = server.client();
+    assert_eq!(usize::from(client.shard_map().expect("a map").shards), cores + 1);
+    server.stop();
+}
+
+/// Words that are wrong are the caller's doing: exit 2, and what would be right.
+#[test]
+fn wrong_words_are_told_from_a_wrong_host() {
+    for (flag, value, words) in [
+        ("--listen", "here", ["--listen", "127.0.0.1:7400"]),
+        ("--shards", "0", ["--shards", "1 to 128"]),
+        ("--max-memory", "much", ["--max-memory", "12GiB"]),
+        ("--profile", "mars", ["--profile", "wan"]),
+        ("--max-lease-ms", "1", ["--max-lease-ms", "86400000"]),
+        ("--admin", "0.0.0.0:0", ["--admin", "loopback"]),
+    ] {
+        Setup::new().flag(flag, value).refused().with(2).complains(&words);
+    }
+    Setup::new().flag("--max-memory", "1MiB").refused().with(3).complains(&["at least"]);
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a directory").expect("writes");
+    Setup::new().state(&file).refused().with(3).complains(&["is not a directory", "--state"]);
+    let config = dir.path().join("ringway.toml");
+    std::fs::write(&config, "\n\nshard = 2\n").expect("writes");
+    let refused = Setup::new().flag("--config", config.display()).refused().with(2);
+    refused.complains(&["ringway.toml:3", "did you mean \"shards\"?"]);
+}
+
+/// A record that cannot be believed stops the start: a wrong epoch would give tokens out twice.
+#[test]
+fn a_damaged_state_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let setup = Setup::new().state(dir.path());
+    setup.start().stop();
+    let path = dir.path().join("state.toml");
+    let text = std::fs::read_to_string(&path).expect("a record");
+    std::fs::write(&path, text.replace("epoch = 1", "epoch = 0")).expect("writes");
+    setup.refused().with(3).complains(&["is damaged", "checksum", "backup"]);
+}
+
+/// With little lockable memory the control plane runs on `poll`, and the server serves.
+#[test]
+fn little_lockable_memory_is_enough() {
+    let mut command = std::process::Command::new("sh");
+    let inner = Setup::new().command();
+    command.args(["-c", "ulimit -l 64 && exec \"$@\"", "sh"]).arg(inner.get_program());
+    command.args(inner.get_args());
+    let server = Server::start(command);
+    assert_eq!(server.word("control"), Some("poll"));
+    server.client().register_one(b"a").expect("granted");
+    server.stop();
+}
