@@ -233,6 +233,11 @@ impl Oracle {
         Ok(())
     }
 
+    /// A session was gone before anybody looked.
+    pub(crate) fn ended_unseen(&mut self, session: SessionId, now: u64) {
+        self.expired_at.insert(session, now);
+    }
+
     /// Whether a process that keeps its rules has brought a renewal to its session by now.
     fn was_deliverable(&self, renewal: &Renewal, now: u64) -> bool {
         let overlaps = |from: u64, until: u64| from < now && until + HOP > renewal.arrived;

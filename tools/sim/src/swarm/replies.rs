@@ -336,6 +336,10 @@ impl World {
             facts.node == Some(node) && *session > data.session
         });
         self.oracle.sessions.insert(data.session, facts);
+        if !self.is_live(data.session) {
+            // It ended before its client heard of it: nobody knows when.
+            self.oracle.ended_unseen(data.session, self.now);
+        }
         if newer {
             self.oracle.may_end(data.session, sent.at);
             self.oracle.has_ended(data.session, usize::MAX, self.now);

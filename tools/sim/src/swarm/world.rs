@@ -603,6 +603,13 @@ impl World {
         }
     }
 
+    /// Whether the process has a session.
+    pub(crate) fn is_live(&self, session: SessionId) -> bool {
+        let home = ringway_coord_proto::SlotMap::new(self.plan.shards).shard_of(session.slot());
+        let process = self.server.as_ref().map(|server| &server.process);
+        process.is_some_and(|process| process.shard(home.index()).sessions().is_live(session))
+    }
+
     /// O3 looks into the sessions: nobody outside sees an expiry.
     fn look_for_expiries(&mut self, shard: usize) -> Judged {
         let Some(server) = self.server.as_mut() else { return Ok(()) };
