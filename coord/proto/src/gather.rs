@@ -53,6 +53,11 @@ impl Gathers {
         Ok(index as u32)
     }
 
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
     /// One under way.
     pub fn get_mut(&mut self, index: u32) -> Option<&mut Gather> {
         self.slots.get_mut(index as usize)?.as_mut()

@@ -31,6 +31,7 @@ use ringway_table::{Grant, Name, Owner, OwnerLog, RecordCursor, RecordId, Table}
 use crate::handle::{Bound, Handle};
 use crate::outcome::Outcome;
 use crate::paged::Paged;
+use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, status};
 
 /// A record's flag: held by a `SET` lock, whose value is its secret.
@@ -56,6 +57,7 @@ pub struct Names<R> {
     mirrors: Vec<Paged<Mirror>>,
     sweeping: VecDeque<Handle>,
     grants_from: Moment,
+    pub(crate) sabotage: Sabotage,
     used_up: bool,
 }
 
@@ -84,6 +86,7 @@ impl<R: Region> Names<R> {
             mirrors: (0..shards).map(|_| Paged::default()).collect(),
             sweeping: VecDeque::new(),
             grants_from,
+            sabotage: Sabotage::default(),
             used_up: false,
         }
     }
@@ -232,7 +235,8 @@ impl<R: Region> Names<R> {
         stale: Option<RecordId>,
     ) -> Outcome {
         let slot = slot_of(name);
-        let sequence = self.sequences[slot.index()] + 1;
+        let next = u64::from(!self.sabotage.breaks(Rule::TokensGrow));
+        let sequence = self.sequences[slot.index()] + next;
         if sequence > Token::SEQUENCE_MAX {
             // Until a later epoch is persisted; the shell hears of it at the end of the turn.
             self.used_up = true;
@@ -310,7 +314,8 @@ impl<R: Region> Names<R> {
     #[inline]
     fn session_of(&self, owner: Owner) -> Option<SessionId> {
         let mirror = self.mirror(owner.0)?;
-        (!mirror.ended && mirror.id != 0).then_some(SessionId(mirror.id))
+        let owns = !mirror.ended || self.sabotage.breaks(Rule::DeadOwnNothing);
+        (owns && mirror.id != 0).then_some(SessionId(mirror.id))
     }
 
     #[inline]
@@ -323,6 +328,14 @@ impl<R: Region> Names<R> {
         let of_home = &mut self.mirrors[handle.home().index()];
         of_home.grow_to(handle.local() + 1);
         &mut of_home[handle.local()]
+    }
+
+    /// Mirrors of sessions that live or are being swept. Linear in all there ever were.
+    pub fn mirrors_in_use(&self) -> usize {
+        let of_home = |mirrors: &Paged<Mirror>| {
+            (0..mirrors.len()).filter(|local| mirrors[*local].id != 0).count()
+        };
+        self.mirrors.iter().map(of_home).sum()
     }
 
     /// Bytes of the mirrors.

@@ -152,6 +152,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.serve_op(id, &frame, raw, env);
                     frame.index += 1;
                     (first, remote) = (self.batch.ops.len(), false);
+                    if self.conns[id.index as usize].closing {
+                        return self.drop_rest(id, &frame, env);
+                    }
                     if self.is_waiting(id) {
                         return self.stall(id, &frame, rest);
                     }
@@ -215,6 +218,15 @@ impl<R: Region, A: Access> Shard<R, A> {
             index: frame.index,
             bytes: rest.into(),
         }));
+    }
+
+    /// An op of the frame has ended the connection's own session, and so the connection: what is
+    /// behind that op is not executed.
+    fn drop_rest(&mut self, id: ConnId, frame: &Frame, env: &mut impl Env) {
+        if let Some(pending) = frame.pending {
+            self.pendings.abandon(pending, frame.count - frame.index);
+        }
+        self.answer_queue(id, env);
     }
 
     fn is_waiting(&mut self, id: ConnId) -> bool {

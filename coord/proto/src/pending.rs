@@ -107,6 +107,12 @@ impl PendingTable {
         self.answer(index, at, Outcome::bytes(status, place, bytes.len()));
     }
 
+    /// So many ops of a unit will never be executed; they stay `BUSY`.
+    pub fn abandon(&mut self, index: u32, ops: u16) {
+        let unit = &mut self.units[index as usize];
+        unit.missing -= u32::from(ops);
+    }
+
     /// Forgets a unit that was answered, or whose connection is gone.
     pub fn end(&mut self, index: u32) {
         let unit = &mut self.units[index as usize];
@@ -120,9 +126,14 @@ impl PendingTable {
         self.free.push(index);
     }
 
+    /// Units in use.
+    pub fn len(&self) -> usize {
+        self.units.len() - self.free.len()
+    }
+
     /// Whether no unit is in use.
     pub fn is_empty(&self) -> bool {
-        self.units.len() == self.free.len()
+        self.len() == 0
     }
 }
 

@@ -13,6 +13,7 @@ use crate::mail::{self, Asker, RequestOp};
 use crate::op_code;
 use crate::outcome::Answer;
 use crate::parse::BARE_INDEX;
+use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
 use crate::turn::{Shape, Source, Unit, inline_words};
@@ -347,11 +348,15 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn answer_queue(&mut self, conn: ConnId, env: &mut impl Env) {
         loop {
             let Some(state) = self.conn_mut(conn) else { return };
-            let Some(front) = state.queue.front().copied() else { break };
+            let Some(mut front) = state.queue.front().copied() else { break };
             if self.pendings.get(front).missing > 0 {
-                return;
+                match self.complete_out_of_order(conn) {
+                    Some(other) => front = other,
+                    None => return,
+                }
+            } else {
+                self.conns[conn.index as usize].queue.pop_front();
             }
-            self.conns[conn.index as usize].queue.pop_front();
             self.write_unit(conn, front, env);
             self.pendings.end(front);
         }
@@ -363,6 +368,17 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.later(conn);
             env.again();
         }
+    }
+
+    /// Any complete unit of a connection, where the order is sabotaged; none otherwise.
+    #[inline]
+    fn complete_out_of_order(&mut self, conn: ConnId) -> Option<u32> {
+        if !self.sabotage.breaks(Rule::AnswersInOrder) {
+            return None;
+        }
+        let queue = &mut self.conns[conn.index as usize].queue;
+        let at = queue.iter().position(|unit| self.pendings.get(*unit).missing == 0)?;
+        queue.remove(at)
     }
 
     fn write_unit(&mut self, conn: ConnId, pending: u32, env: &mut impl Env) {
@@ -428,6 +444,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Tells a session's home that a connection of it is gone.
     pub(crate) fn tell_closed(&mut self, conn: ConnId, bound: Bound, env: &mut impl Env) {
         let home = bound.handle.home();
+        if self.sabotage.breaks(Rule::ClosedIsTold) {
+            return;
+        }
         if home == self.id() {
             let from = ConnRef { shard: home, conn };
             self.sessions.conn_closed(bound.session, from, &mut self.acts);

@@ -33,6 +33,7 @@ use crate::handle::{Bound, Handle};
 use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::paged::Paged;
+use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, push, status};
 
 /// Who asks: an identity that passed authentication.
@@ -208,11 +209,13 @@ pub struct Sessions {
     by_node: HashMap<u64, u32, KeyedState>,
     sequences: Box<[u32]>,
     wheel: Wheel<(u32, u64)>,
-    awaiting_lease: Vec<u32>,
+    /// Place and id: the place may be another's by the time the lease is allowed.
+    awaiting_lease: Vec<(u32, u64)>,
     leased: usize,
     used_up: bool,
     sessions_max: usize,
     counts: Counts,
+    pub(crate) sabotage: Sabotage,
 }
 
 /// What happened to sessions since the start.
@@ -253,6 +256,7 @@ impl Sessions {
             used_up: false,
             sessions_max: start.sessions_max,
             counts: Counts::default(),
+            sabotage: Sabotage::default(),
         }
     }
 
@@ -296,6 +300,11 @@ impl Sessions {
         let slot = Slot::of(&ask.node.0.to_le_bytes());
         let local = self.place(slot)?;
         if let Some(old) = before {
+            let session = &mut self.table[old as usize];
+            if session.conn == Some(who.from) {
+                // Its connection goes on with the new session: that is no reason to close it.
+                session.flags &= !FLAG_BARE;
+            }
             self.end(old, Ended::Replaced, acts);
         }
         self.by_node.insert(ask.node.0, local);
@@ -470,7 +479,8 @@ impl Sessions {
     /// Another shard has attached a session; the last one to do so opens it.
     pub fn attached(&mut self, bound: Bound, acts: &mut Vec<Act>) {
         let session = &mut self.table[bound.handle.local()];
-        if session.id == bound.session.0 && session.is_live() {
+        let awaited = !self.sabotage.breaks(Rule::AttachFirst);
+        if session.id == bound.session.0 && session.is_live() && awaited {
             session.unattached -= 1;
             if session.unattached == 0 {
                 self.opened(bound.handle.local() as u32, acts);
@@ -481,13 +491,13 @@ impl Sessions {
     /// The state directory allows leases of `lease` from now on.
     pub fn lease_raised(&mut self, lease: Span, acts: &mut Vec<Act>) {
         self.lease_allowed = self.lease_allowed.max(lease);
-        for local in core::mem::take(&mut self.awaiting_lease) {
+        for (local, id) in core::mem::take(&mut self.awaiting_lease) {
             let session = &mut self.table[local as usize];
-            if !session.is_live() || session.flags & FLAG_OPENING == 0 {
+            if session.id != id || !session.is_live() || session.flags & FLAG_OPENING == 0 {
                 continue;
             }
             if Span::from_ms(u64::from(session.lease_ms)) > self.lease_allowed {
-                self.awaiting_lease.push(local);
+                self.awaiting_lease.push((local, id));
                 continue;
             }
             session.unattached -= 1;
@@ -500,6 +510,13 @@ impl Sessions {
     /// A shard holds no more record of an ended session; after the last one its place is free.
     pub fn swept(&mut self, handle: Handle) {
         let session = &mut self.table[handle.local()];
+        if self.sabotage.breaks(Rule::SweptEverywhere) {
+            if session.flags & FLAG_ENDING != 0 {
+                *session = Session::default();
+                self.free.push(handle.local() as u32);
+            }
+            return;
+        }
         assert!(session.flags & FLAG_ENDING != 0 && session.unswept > 0, "swept once by each");
         session.unswept -= 1;
         if session.unswept == 0 {
@@ -584,6 +601,16 @@ impl Sessions {
         (out, bounds, None)
     }
 
+    /// Whether a session lives here.
+    pub fn is_live(&self, id: SessionId) -> bool {
+        self.by_id.contains_key(&id.0)
+    }
+
+    /// Places that are not free: those of live sessions and of ended ones not yet swept.
+    pub fn places_in_use(&self) -> usize {
+        self.table.len() - self.free.len()
+    }
+
     /// Live sessions whose clients count a lease: after a stop they may believe in it for as long
     /// as it runs.
     pub const fn leased(&self) -> usize {
@@ -620,7 +647,8 @@ impl Sessions {
         acts: &mut Vec<Act>,
     ) -> Result<(), u8> {
         let session = &mut self.table[local as usize];
-        if !ask.secret.matches(&Secret(session.secret)) {
+        let checked = !self.sabotage.breaks(Rule::SecretsChecked);
+        if checked && !ask.secret.matches(&Secret(session.secret)) {
             return Err(status::REFUSED);
         }
         if session.flags & FLAG_OPENING != 0 || lease > self.lease_allowed {
@@ -694,10 +722,13 @@ impl Sessions {
         let lease = Span::from_ms(u64::from(session.lease_ms));
         session.opener = Some(Box::new(ticket));
         session.unattached = (self.shards - 1) as u16;
+        if self.sabotage.breaks(Rule::AttachFirst) {
+            session.unattached = 0;
+        }
         acts.push(Act::Attach(bound));
-        if lease > self.lease_allowed {
+        if lease > self.lease_allowed && !self.sabotage.breaks(Rule::LeaseOnDisk) {
             session.unattached += 1;
-            self.awaiting_lease.push(local);
+            self.awaiting_lease.push((local, session.id));
             acts.push(Act::RaiseLease(lease));
         }
         if session.unattached == 0 {
@@ -766,7 +797,9 @@ impl Sessions {
         let session = &mut self.table[local as usize];
         let bare = session.flags & FLAG_BARE != 0;
         if let Some(ticket) = session.opener.take() {
+            // Its connection never had it, so there is nothing to tell it, or to close.
             acts.push(Act::Answer(*ticket, Answer::plain(status::NOSESSION)));
+            session.conn = None;
         }
         if let Some(to) = session.conn.take() {
             acts.push(Act::Push {

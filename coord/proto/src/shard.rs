@@ -17,6 +17,7 @@
 //! execution (`execute`), single ops that need more than a status (`serve`), mail (`post`).
 //! Tests: `tests/` of this crate drive whole shards with bytes; `tools/sim` whole processes.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
@@ -25,7 +26,7 @@ use ringway_core::{ConnId, Epoch, Moment, Region, ShardId, Slot, Span};
 use ringway_table::Table;
 
 use crate::access::{Access, Grantee};
-use crate::conn::{Conn, Speech};
+use crate::conn::{Conn, Speech, Stalled};
 use crate::env::Env;
 use crate::gather::Gathers;
 use crate::keyed::KeyedState;
@@ -35,6 +36,7 @@ use crate::names::Names;
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
+use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::Turn;
@@ -96,6 +98,7 @@ pub struct Shard<R, A> {
     pub(crate) parked: Vec<crate::execute::Parked>,
     pub(crate) bare_slot: u16,
     pub(crate) args: crate::resp::Args,
+    pub(crate) sabotage: Sabotage,
     now: Moment,
     in_turn: bool,
     planned: Option<Moment>,
@@ -146,6 +149,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             bare_slot,
             args: crate::resp::Args::new(),
             start,
+            sabotage: Sabotage::default(),
             now,
             in_turn: false,
             planned: Some(now),
@@ -209,6 +213,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.execute(env);
         let conn = core::mem::take(&mut self.conns[id.index as usize]);
         self.open_conns -= 1;
+        self.abandon(conn.stalled);
         for pending in conn.queue {
             if self.pendings.get(pending).missing == 0 {
                 self.pendings.end(pending);
@@ -232,6 +237,10 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Executes what the turn brought, and what time brought. Call it once after all inputs.
     pub fn turn(&mut self, now: Moment, env: &mut impl Env) {
         self.begin(now);
+        if self.sabotage.breaks(Rule::RenewalsFirst) {
+            self.sessions.expire(self.clock.ripe(), &mut self.acts);
+            self.settle(env);
+        }
         self.execute(env);
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { break };
@@ -242,8 +251,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.execute(env);
-        let lease_now = self.clock.now();
-        let more_due = !self.clock.is_paused() && self.sessions.expire(lease_now, &mut self.acts);
+        let ripe = self.clock.ripe();
+        let more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
         self.settle(env);
         self.sweep(env);
         self.step_lists(env);
@@ -340,8 +349,9 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     #[inline]
     pub(crate) fn conn_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let any = self.sabotage.breaks(Rule::ConnsHaveGenerations);
         let conn = self.conns.get_mut(id.index as usize)?;
-        (conn.open && conn.generation == id.generation).then_some(conn)
+        (conn.open && (conn.generation == id.generation || any)).then_some(conn)
     }
 
     /// The identity of a connection, if it needs none or has shown it.
@@ -447,11 +457,23 @@ impl<R: Region, A: Access> Shard<R, A> {
         if let Some(conn) = self.conn_mut(id) {
             conn.closing = true;
             conn.carry = Vec::new();
-            conn.stalled = None;
-            if conn.queue.is_empty() {
+            let stalled = conn.stalled.take();
+            self.abandon(stalled);
+            if self.conns[id.index as usize].queue.is_empty() {
                 self.execute(env);
                 env.close(id);
+            } else {
+                self.answer_queue(id, env);
             }
+        }
+    }
+
+    /// The rest of a frame is not executed any more, and its unit no longer waits for it.
+    fn abandon(&mut self, stalled: Option<Box<Stalled>>) {
+        if let Some(stalled) = stalled
+            && let Some(pending) = stalled.pending
+        {
+            self.pendings.abandon(pending, stalled.count - stalled.index);
         }
     }
 

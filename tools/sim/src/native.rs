@@ -1,44 +1,13 @@
 //! A native client in a few lines: builds frames, reads replies, checks the framing on the way.
 
 use ringway_coord_proto::access::Access;
-use ringway_coord_proto::wire::{
-    self, FrameHeader, FrameWriter, KIND_PUSH, KIND_REPLY, KIND_REQUEST, PREFACE_BYTES, Preface,
-    Reply, next_op, next_reply, op, push, put_op, status,
-};
+use ringway_coord_proto::wire::{self, FrameWriter, KIND_REQUEST, Preface, op, put_op};
 use ringway_core::wire::Put;
 use ringway_core::{SessionId, Token};
 
 use crate::process::{Link, Process};
-
-/// One reply, owned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Got {
-    /// A status.
-    Plain(u8),
-    /// A status with an owner.
-    Owner(u8, SessionId, Token),
-    /// A status with bytes.
-    Data(u8, Vec<u8>),
-}
-
-impl Got {
-    /// The status.
-    pub fn status(&self) -> u8 {
-        match self {
-            Got::Plain(status) | Got::Owner(status, ..) | Got::Data(status, _) => *status,
-        }
-    }
-
-    /// The status in words, with the token of an owner.
-    pub fn words(&self) -> String {
-        match self {
-            Got::Owner(_, _, token) => {
-                format!("{} {}", status::name(self.status()), token.sequence())
-            }
-            _ => status::name(self.status()).to_owned(),
-        }
-    }
-}
+pub use crate::stream::Got;
+use crate::stream::{Heard, Stream};
 
 /// A client on one connection.
 pub struct Native {
@@ -46,8 +15,7 @@ pub struct Native {
     pub link: Link,
     sequence: u64,
     answered: u64,
-    received: Vec<u8>,
-    preface: bool,
+    stream: Stream,
     /// Replies that have come, in order, a frame each.
     pub frames: Vec<Vec<Got>>,
     /// Notices that have come: code, session, reason.
@@ -63,8 +31,7 @@ impl Native {
             link,
             sequence: 0,
             answered: 0,
-            received: Vec::new(),
-            preface: false,
+            stream: Stream::default(),
             frames: Vec::new(),
             notices: Vec::new(),
         }
@@ -91,23 +58,14 @@ impl Native {
     /// Takes what has arrived.
     pub fn receive<A: Access>(&mut self, process: &mut Process<A>) {
         let bytes = process.take(self.link);
-        self.received.extend_from_slice(&bytes);
-        if !self.preface && self.received.len() >= PREFACE_BYTES {
-            let theirs = self.received[..PREFACE_BYTES].try_into().expect("16 bytes");
-            assert!(Preface::parse(&theirs).is_some(), "the server's preface");
-            self.received.drain(..PREFACE_BYTES);
-            self.preface = true;
-        }
-        while self.preface {
-            let Some(header) = FrameHeader::parse(&self.received).expect("valid") else { break };
-            if self.received.len() < header.len {
-                break;
-            }
-            let body: Vec<u8> = self.received.drain(..header.len).skip(16).collect();
-            match header.kind {
-                KIND_REPLY => self.take_reply(&header, &body),
-                KIND_PUSH => self.take_push(&body),
-                kind => panic!("a server never sends kind {kind}"),
+        for heard in self.stream.take(&bytes).expect("a stream as documented") {
+            match heard {
+                Heard::Replies(sequence, got) => {
+                    self.answered += 1;
+                    assert_eq!(sequence, self.answered, "frames are answered in order");
+                    self.frames.push(got);
+                }
+                Heard::Notice(code, session, reason) => self.notices.push((code, session, reason)),
             }
         }
     }
@@ -128,34 +86,6 @@ impl Native {
     /// Whether all frames have been answered.
     pub fn is_answered(&self) -> bool {
         self.answered == self.sequence
-    }
-
-    fn take_reply(&mut self, header: &FrameHeader, body: &[u8]) {
-        self.answered += 1;
-        assert_eq!(header.sequence, self.answered, "frames are answered in order");
-        let mut rest = body;
-        let mut got = Vec::new();
-        for _ in 0..header.count {
-            got.push(match next_reply(&mut rest).expect("as many replies as counted") {
-                Reply::Plain(status) => Got::Plain(status),
-                Reply::Owner { status, session, token } => Got::Owner(status, session, token),
-                Reply::Data(status, bytes) => Got::Data(status, bytes.to_vec()),
-            });
-        }
-        assert!(rest.is_empty(), "nothing behind the last reply");
-        self.frames.push(got);
-    }
-
-    fn take_push(&mut self, body: &[u8]) {
-        let mut rest = body;
-        while let Some(notice) = next_op(&mut rest) {
-            let session = notice.body.first_chunk().map_or(0, |id| u64::from_le_bytes(*id));
-            let reason = match notice.code {
-                push::SESSION_ENDED => notice.body[8],
-                _ => 0,
-            };
-            self.notices.push((notice.code, SessionId(session), reason));
-        }
     }
 }
 

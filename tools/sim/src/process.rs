@@ -3,8 +3,15 @@
 //! It drives the same [`Shard`]s as the server does, byte for byte. What the reactor and the kernel
 //! decide in production (when mail arrives, how a stream is cut, who turns first) the caller
 //! decides here, so that a schedule is replayed by its seed.
+//!
+//! Two ways to drive it: [`Process::settle`] and [`Process::run_for`] let everything happen at once
+//! and in order, which is what stories want; the finer calls ([`Process::deliver`],
+//! [`Process::deliver_mail`], [`Process::end_turn`]) leave every choice to the swarm.
+//!
+//! Always: mail between two shards arrives in the order in which it was posted; a connection's
+//! index is used again only after its shard was told of the close, and with another generation.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use ringway_coord_proto::access::{Access, Open};
 use ringway_coord_proto::mail::{LEASE_RAISED, RAISE_LEASE};
@@ -57,44 +64,63 @@ pub struct Link {
     pub conn: ConnId,
 }
 
-/// What the shards of a process asked their driver for.
+/// What a shard asked its driver for, of one connection that is open.
+#[derive(Default)]
+struct Pipe {
+    out: Vec<u8>,
+    /// Bytes that a reader has not taken, where the test says that it does not read.
+    backlog: usize,
+    paused: bool,
+    closed: bool,
+}
+
+/// What a shard of a process asked its driver for.
 #[derive(Default)]
 struct Outside {
-    out: HashMap<ConnId, Vec<u8>>,
-    /// Bytes that a reader has not taken, where the test says that it does not read.
-    backlog: HashMap<ConnId, usize>,
-    paused: HashMap<ConnId, bool>,
-    closed: Vec<ConnId>,
+    pipes: BTreeMap<ConnId, Pipe>,
     posts: Vec<(ShardId, Vec<u8>)>,
     again: bool,
     scratch: Vec<u8>,
     secrets: Option<Rng>,
+    /// Bytes that were written to a connection that was gone.
+    strays: usize,
+}
+
+impl Outside {
+    fn count_strays(&mut self) {
+        self.strays += self.scratch.len();
+        self.scratch.clear();
+    }
 }
 
 impl Env for Outside {
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        if self.closed.contains(&conn) {
-            self.scratch.clear();
-            return &mut self.scratch;
+        self.count_strays();
+        match self.pipes.get_mut(&conn).filter(|pipe| !pipe.closed) {
+            Some(pipe) => &mut pipe.out,
+            None => &mut self.scratch,
         }
-        self.out.entry(conn).or_default()
     }
 
     fn backlog(&self, conn: ConnId) -> usize {
-        self.backlog.get(&conn).copied().unwrap_or(0) + self.out.get(&conn).map_or(0, Vec::len)
+        self.pipes.get(&conn).map_or(0, |pipe| pipe.backlog + pipe.out.len())
     }
 
     fn pause(&mut self, conn: ConnId) {
-        self.paused.insert(conn, true);
+        if let Some(pipe) = self.pipes.get_mut(&conn) {
+            pipe.paused = true;
+        }
     }
 
     fn resume(&mut self, conn: ConnId) {
-        self.paused.insert(conn, false);
+        if let Some(pipe) = self.pipes.get_mut(&conn) {
+            pipe.paused = false;
+        }
     }
 
     fn close(&mut self, conn: ConnId) {
-        if !self.closed.contains(&conn) {
-            self.closed.push(conn);
+        if let Some(pipe) = self.pipes.get_mut(&conn) {
+            pipe.closed = true;
         }
     }
 
@@ -118,8 +144,10 @@ impl Env for Outside {
 struct Place<A> {
     shard: Shard<HeapRegion, A>,
     outside: Outside,
-    inbox: VecDeque<(ShardId, Vec<u8>)>,
-    next_index: u32,
+    /// Mail that waits, by sender; the last one is the control plane.
+    inboxes: Vec<VecDeque<Vec<u8>>>,
+    generations: Vec<u32>,
+    free: Vec<u32>,
 }
 
 /// A process.
@@ -127,6 +155,8 @@ pub struct Process<A = Open> {
     places: Vec<Place<A>>,
     now: Moment,
     lease_allowed: Span,
+    /// Leases that the control plane was asked to allow and has not yet.
+    raises: VecDeque<Span>,
 }
 
 impl Process<Open> {
@@ -146,11 +176,17 @@ impl<A: Access> Process<A> {
                     secrets: Some(Rng::new(settings.seed ^ (index as u64) << 32)),
                     ..Outside::default()
                 },
-                inbox: VecDeque::new(),
-                next_index: 0,
+                inboxes: (0..=settings.shards).map(|_| VecDeque::new()).collect(),
+                generations: Vec::new(),
+                free: Vec::new(),
             })
             .collect();
-        Self { places, now: settings.now, lease_allowed: settings.lease_allowed }
+        Self {
+            places,
+            now: settings.now,
+            lease_allowed: settings.lease_allowed,
+            raises: VecDeque::new(),
+        }
     }
 
     /// The present.
@@ -168,16 +204,33 @@ impl<A: Access> Process<A> {
         &self.places[index].shard
     }
 
+    /// A shard, to be told things that no client can tell it.
+    pub fn shard_mut(&mut self, index: usize) -> &mut Shard<HeapRegion, A> {
+        &mut self.places[index].shard
+    }
+
     /// Lets time pass without anybody turning.
     pub fn pass(&mut self, span: Span) {
         self.now = self.now + span;
     }
 
+    /// Moves the present to a moment that is not earlier.
+    pub fn at(&mut self, now: Moment) {
+        assert!(self.now <= now, "time runs forward");
+        self.now = now;
+    }
+
     /// Accepts a connection at a shard.
     pub fn connect(&mut self, shard: usize) -> Link {
         let place = &mut self.places[shard];
-        let conn = ConnId { index: place.next_index, generation: 1 };
-        place.next_index += 1;
+        let index = place.free.pop().unwrap_or_else(|| {
+            place.generations.push(0);
+            (place.generations.len() - 1) as u32
+        });
+        let generation = place.generations[index as usize] + 1;
+        place.generations[index as usize] = generation;
+        let conn = ConnId { index, generation };
+        place.outside.pipes.insert(conn, Pipe::default());
         place.shard.opened(self.now, conn);
         Link { shard, conn }
     }
@@ -185,59 +238,102 @@ impl<A: Access> Process<A> {
     /// Hands bytes of a client to its shard. They are executed in the shard's next turn.
     pub fn send(&mut self, link: Link, bytes: &[u8]) {
         let place = &mut self.places[link.shard];
-        if !place.outside.closed.contains(&link.conn) {
+        if place.outside.pipes.get(&link.conn).is_some_and(|pipe| !pipe.closed) {
             place.shard.received(self.now, link.conn, bytes, &mut place.outside);
         }
     }
 
-    /// The client's end is gone.
+    /// The client will send nothing more.
+    pub fn end(&mut self, link: Link) {
+        let place = &mut self.places[link.shard];
+        place.shard.ended(self.now, link.conn, &mut place.outside);
+    }
+
+    /// The connection is gone: the client's end, or after [`Self::is_closed`] the server's.
     pub fn disconnect(&mut self, link: Link) {
         let place = &mut self.places[link.shard];
+        // What the close itself writes has nobody to read it, but is not stray either.
         place.shard.closed(self.now, link.conn, &mut place.outside);
-        place.outside.out.remove(&link.conn);
+        if place.outside.pipes.remove(&link.conn).is_some() {
+            place.free.push(link.conn.index);
+        }
     }
 
     /// What the process sent on a connection since the last call.
     pub fn take(&mut self, link: Link) -> Vec<u8> {
-        self.places[link.shard].outside.out.remove(&link.conn).unwrap_or_default()
+        let pipe = self.places[link.shard].outside.pipes.get_mut(&link.conn);
+        pipe.map(|pipe| std::mem::take(&mut pipe.out)).unwrap_or_default()
     }
 
     /// Whether the process has closed a connection.
     pub fn is_closed(&self, link: Link) -> bool {
-        self.places[link.shard].outside.closed.contains(&link.conn)
+        self.places[link.shard].outside.pipes.get(&link.conn).is_none_or(|pipe| pipe.closed)
     }
 
-    /// Whether the process reads from a connection.
+    /// Whether the process does not read from a connection.
     pub fn is_paused(&self, link: Link) -> bool {
-        self.places[link.shard].outside.paused.get(&link.conn).copied().unwrap_or(false)
+        let pipe = self.places[link.shard].outside.pipes.get(&link.conn);
+        pipe.is_some_and(|pipe| pipe.paused)
     }
 
     /// A client that does not read: so many bytes wait for it. Fewer than before wake the shard.
     pub fn set_backlog(&mut self, link: Link, bytes: usize) {
         let place = &mut self.places[link.shard];
-        let before = place.outside.backlog.insert(link.conn, bytes).unwrap_or(0);
+        let Some(pipe) = place.outside.pipes.get_mut(&link.conn) else { return };
+        let before = std::mem::replace(&mut pipe.backlog, bytes);
         if bytes < before {
             place.shard.drained(self.now, link.conn, &mut place.outside);
         }
     }
 
-    /// One turn of one shard, with at most `mail` messages of its inbox. Returns whether it asked
-    /// for another turn, or has mail left.
-    pub fn turn(&mut self, shard: usize, mail: usize) -> bool {
+    /// Messages that wait at a shard from one sender; `from` may be the control plane.
+    pub fn mail_waiting(&self, shard: usize, from: usize) -> usize {
+        self.places[shard].inboxes[from].len()
+    }
+
+    /// Hands a shard the oldest message of one sender.
+    pub fn deliver_mail(&mut self, shard: usize, from: usize) {
+        let place = &mut self.places[shard];
+        if let Some(message) = place.inboxes[from].pop_front() {
+            let from = ShardId(from as u8);
+            place.shard.mail(self.now, from, &message, &mut place.outside);
+        }
+    }
+
+    /// A graceful stop begins, at one shard.
+    pub fn stop(&mut self, shard: usize) {
+        let place = &mut self.places[shard];
+        place.shard.stop(self.now, &mut place.outside);
+    }
+
+    /// Ends the turn of a shard that was handed its input, and posts what it wrote to others.
+    /// Returns whether it asked for another turn, or has mail left.
+    pub fn end_turn(&mut self, shard: usize) -> bool {
         let now = self.now;
         let place = &mut self.places[shard];
         place.outside.again = false;
-        for _ in 0..mail.min(place.inbox.len()) {
-            let (from, message) = place.inbox.pop_front().expect("counted");
-            place.shard.mail(now, from, &message, &mut place.outside);
-        }
         place.shard.turn(now, &mut place.outside);
-        let busy = place.outside.again || !place.inbox.is_empty();
-        let posts = std::mem::take(&mut place.outside.posts);
-        for (to, message) in posts {
+        let busy = place.outside.again || place.inboxes.iter().any(|inbox| !inbox.is_empty());
+        for (to, message) in std::mem::take(&mut place.outside.posts) {
             self.route(shard, to, message);
         }
         busy
+    }
+
+    /// One turn of one shard, with at most `mail` messages of each sender. Returns whether it
+    /// asked for another turn, or has mail left.
+    pub fn turn(&mut self, shard: usize, mail: usize) -> bool {
+        for from in 0..=self.shards() {
+            for _ in 0..mail.min(self.mail_waiting(shard, from)) {
+                self.deliver_mail(shard, from);
+            }
+        }
+        self.end_turn(shard)
+    }
+
+    /// When a shard wants its next turn, if nothing arrives.
+    pub fn wake_at(&self, shard: usize) -> Option<Moment> {
+        self.places[shard].shard.wake_at()
     }
 
     /// Turns all shards until none has anything to do.
@@ -247,8 +343,12 @@ impl<A: Access> Process<A> {
             let mut busy = false;
             for shard in 0..self.shards() {
                 busy |= self.turn(shard, usize::MAX);
+                while let Some(lease) = self.next_raise() {
+                    self.allow_lease(lease);
+                }
             }
-            if !busy && self.places.iter().all(|place| place.inbox.is_empty()) {
+            if !busy && self.places.iter().all(|place| place.inboxes.iter().all(VecDeque::is_empty))
+            {
                 return;
             }
         }
@@ -266,19 +366,36 @@ impl<A: Access> Process<A> {
         }
     }
 
+    /// The next lease that the control plane was asked to allow.
+    pub fn next_raise(&mut self) -> Option<Span> {
+        self.raises.pop_front()
+    }
+
+    /// The state directory allows a lease: every shard is told.
+    pub fn allow_lease(&mut self, lease: Span) {
+        self.lease_allowed = self.lease_allowed.max(lease);
+        let mut raised = vec![LEASE_RAISED];
+        raised.extend_from_slice(&self.lease_allowed.0.to_le_bytes());
+        let control = self.shards();
+        for place in &mut self.places {
+            place.inboxes[control].push_back(raised.clone());
+        }
+    }
+
+    /// Bytes that shards wrote to connections that were gone: none, ever.
+    pub fn strays(&mut self) -> usize {
+        self.places.iter_mut().for_each(|place| place.outside.count_strays());
+        self.places.iter().map(|place| place.outside.strays).sum()
+    }
+
     fn route(&mut self, from: usize, to: ShardId, message: Vec<u8>) {
         if to.index() < self.shards() {
-            self.places[to.index()].inbox.push_back((ShardId(from as u8), message));
+            self.places[to.index()].inboxes[from].push_back(message);
             return;
         }
         assert_eq!(message[0], RAISE_LEASE, "the control plane is asked for nothing else");
         let lease = u64::from_le_bytes(message[1..9].try_into().expect("a lease"));
-        self.lease_allowed = self.lease_allowed.max(Span(lease));
-        let mut raised = vec![LEASE_RAISED];
-        raised.extend_from_slice(&self.lease_allowed.0.to_le_bytes());
-        for place in &mut self.places {
-            place.inbox.push_back((to, raised.clone()));
-        }
+        self.raises.push_back(Span(lease));
     }
 }
 

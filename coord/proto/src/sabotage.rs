@@ -1,0 +1,97 @@
+//! Rules that can be switched off, so that the simulator can show that it would notice.
+//!
+//! Without the feature `sabotage` a [`Sabotage`] has no bytes and every question to it is the
+//! constant `false`: a product cannot break a rule, nor spend an instruction on not doing so.
+//! Only `tools/sim` enables the feature, and only on demand.
+
+/// A rule of the coordinator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// An opening is answered only when every shard has attached the session.
+    AttachFirst,
+    /// The names of an ended session are free.
+    DeadOwnNothing,
+    /// A handle is used again only when every shard has swept it.
+    SweptEverywhere,
+    /// Lease time stands still while the shard does.
+    StallsDoNotCount,
+    /// Renewals of a turn apply before its expiries.
+    RenewalsFirst,
+    /// A session is taken over only with its secret.
+    SecretsChecked,
+    /// Units are answered in the order of their connection.
+    AnswersInOrder,
+    /// A lease is granted only when the state directory allows for it.
+    LeaseOnDisk,
+    /// The home of a session is told of its lost connection.
+    ClosedIsTold,
+    /// What comes late for a connection finds that it is gone.
+    ConnsHaveGenerations,
+    /// Every grant takes the next number.
+    TokensGrow,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 11] = [
+        Rule::AttachFirst,
+        Rule::DeadOwnNothing,
+        Rule::SweptEverywhere,
+        Rule::StallsDoNotCount,
+        Rule::RenewalsFirst,
+        Rule::SecretsChecked,
+        Rule::AnswersInOrder,
+        Rule::LeaseOnDisk,
+        Rule::ClosedIsTold,
+        Rule::ConnsHaveGenerations,
+        Rule::TokensGrow,
+    ];
+}
+
+/// Which rule is switched off, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sabotage {
+    #[cfg(feature = "sabotage")]
+    rule: Option<Rule>,
+}
+
+impl Sabotage {
+    /// None is.
+    pub(crate) const NONE: Self = Self {
+        #[cfg(feature = "sabotage")]
+        rule: None,
+    };
+
+    /// One rule is switched off.
+    #[cfg(feature = "sabotage")]
+    pub(crate) const fn of(rule: Rule) -> Self {
+        Self { rule: Some(rule) }
+    }
+
+    /// Whether the rule is switched off.
+    #[inline(always)]
+    pub(crate) fn breaks(self, rule: Rule) -> bool {
+        #[cfg(feature = "sabotage")]
+        return self.rule == Some(rule);
+        #[cfg(not(feature = "sabotage"))]
+        {
+            let _ = rule;
+            false
+        }
+    }
+}
+
+#[cfg(not(feature = "sabotage"))]
+const _: () = assert!(size_of::<Sabotage>() == 0, "a product has nothing to switch off");
+
+#[cfg(feature = "sabotage")]
+impl<R: ringway_core::Region, A: crate::access::Access> crate::shard::Shard<R, A> {
+    /// Switches one rule off, for good.
+    pub fn break_rule(&mut self, rule: Rule) {
+        let sabotage = Sabotage::of(rule);
+        self.sabotage = sabotage;
+        self.clock.sabotage = sabotage;
+        self.names.sabotage = sabotage;
+        self.sessions.sabotage = sabotage;
+    }
+}

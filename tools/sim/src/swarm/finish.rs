@@ -1,0 +1,170 @@
+//! Coming to rest: faults have ceased, and what was promised has to happen in bounded time.
+
+use ringway_coord_proto::residue::Residue;
+use ringway_coord_proto::wire::op;
+use ringway_core::limits::LEASE_DEFAULT;
+
+use super::client::{Asked, Client};
+use super::plan::{ClientPlan, Style};
+use super::world::{Event, Judged, World};
+
+/// Within this much virtual time after the last fault every request is answered.
+const ANSWERED_WITHIN: u64 = 200_000_000;
+/// Within this much virtual time after its lease a name of a lost session can be granted.
+const GRANTABLE_WITHIN: u64 = 100_000_000;
+/// Within this much virtual time after the last connection nothing is kept.
+const EMPTY_WITHIN: u64 = 100_000_000;
+/// A process that stopped is up again within this time.
+const UP_WITHIN: u64 = 3_000_000_000;
+
+impl World {
+    /// Ends the faults, and demands.
+    pub(crate) fn finish(&mut self) -> Judged {
+        self.note(|_| "all faults cease".to_owned());
+        self.calm_down()?;
+        let began = self.now;
+        self.everybody_asks();
+        self.run_until(began + ANSWERED_WITHIN)?;
+        for (index, wire) in self.wires.iter().enumerate().filter(|(_, wire)| wire.open) {
+            if let Some(sent) = wire.expected.front().filter(|sent| sent.at <= began) {
+                return Err(format!(
+                    "wire {index}: {:?} of {} is unanswered; {}",
+                    sent.ops,
+                    sent.at,
+                    self.server_side(index)
+                ));
+            }
+        }
+        let observer = self.observe()?;
+        self.abandon(observer)?;
+        self.leave(observer)?;
+        self.oracle.check_histories(self.options.trace)
+    }
+
+    fn calm_down(&mut self) -> Judged {
+        self.calm = true;
+        self.wake_all();
+        for client in 0..self.clients.len() {
+            self.schedule(self.now, Event::Think(client));
+        }
+        for index in 0..self.wires.len() {
+            if self.wires[index].slow_until > self.now {
+                self.wires[index].slow_until = self.now;
+                let shard = self.wires[index].shard;
+                self.turn_by(shard, self.now);
+            }
+        }
+        let until = self.now + UP_WITHIN;
+        while self.server.as_ref().is_none_or(|server| server.stopping) {
+            if self.now > until || !self.step()? {
+                return Err("the process does not come up".to_owned());
+            }
+        }
+        let grants_from = self.server.as_ref().map_or(0, |server| server.grants_from);
+        self.run_until(grants_from.max(self.now))
+    }
+
+    fn everybody_asks(&mut self) {
+        for index in 0..self.wires.len() {
+            let wire = &self.wires[index];
+            if wire.open && !wire.fin && wire.down_end.is_none() {
+                let stamp = self.clients[wire.client].clock(self.now);
+                self.send_frame(index, vec![Asked::Look(op::PING)], stamp);
+            }
+        }
+    }
+
+    /// Lets the world run until a moment.
+    fn run_until(&mut self, until: u64) -> Judged {
+        while self.next_at().is_some_and(|at| at <= until) {
+            self.step()?;
+        }
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    /// Somebody new asks for every name. The histories judge the answers: names of sessions that
+    /// are renewed are still theirs.
+    fn observe(&mut self) -> Result<usize, String> {
+        let plan = ClientPlan {
+            style: Style::Bare,
+            node: 1,
+            sessions: 1,
+            wires: 1,
+            lease_ms: 0,
+            rate: 1_000,
+            late: false,
+        };
+        let observer = self.clients.len();
+        self.clients.push(Client::new(plan, &mut self.rng));
+        let wire = self.connect(observer).ok_or("nobody listens")?;
+        self.clients[observer].wires.push(wire);
+        self.demand(observer, Asked::Query)?;
+        Ok(observer)
+    }
+
+    /// Asks for every name, and expects the answers in time.
+    fn demand(&mut self, observer: usize, ask: impl Fn(usize) -> Asked) -> Judged {
+        let wire = self.clients[observer].wires[0];
+        let names: Vec<usize> = (0..self.plan.names.len()).collect();
+        for names in names.chunks(1_000) {
+            self.send_frame(wire, names.iter().map(|name| ask(*name)).collect(), 0);
+        }
+        self.run_until(self.now + ANSWERED_WITHIN)?;
+        self.read_all(observer)?;
+        match self.wires[wire].expected.front() {
+            Some(sent) => Err(format!("the observer's {:?} is unanswered", sent.ops)),
+            None => Ok(()),
+        }
+    }
+
+    /// All clients but the observer vanish: each name can be granted once the leases are over.
+    fn abandon(&mut self, observer: usize) -> Judged {
+        self.note(|_| "all clients vanish".to_owned());
+        let lost = self.wires.iter().enumerate().filter(|(_, wire)| wire.open);
+        let lost: Vec<usize> =
+            lost.filter(|(_, wire)| wire.client != observer).map(|(index, _)| index).collect();
+        for wire in lost {
+            self.drop_wire(wire);
+        }
+        for client in self.clients.iter_mut().take(observer) {
+            client.wires.clear();
+            client.decided = None;
+            client.mine.iter_mut().for_each(|mine| mine.live = None);
+        }
+        let leases = self.oracle.sessions.values().map(|facts| facts.lease).max().unwrap_or(0);
+        let asked = self.plan.clients.iter().map(|client| u64::from(client.lease_ms) * 1_000_000);
+        let lease = asked.max().unwrap_or(LEASE_DEFAULT.0).max(leases);
+        self.run_until(self.now + lease + GRANTABLE_WITHIN)?;
+        let names = self.plan.names.len();
+        self.demand(observer, Asked::Register)?;
+        for name in 0..names {
+            let holds = self.oracle.holds.get(&name);
+            if !holds.is_some_and(|holds| holds.iter().any(|hold| hold.client == observer)) {
+                return Err(format!("name {name} is not granted though its owners are gone"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last one goes: nothing is kept, and nothing was ever said to a connection that was gone.
+    fn leave(&mut self, observer: usize) -> Judged {
+        let wire = self.clients[observer].wires[0];
+        self.drop_wire(wire);
+        self.clients[observer].wires.clear();
+        self.run_until(self.now + EMPTY_WITHIN)?;
+        let Some(server) = self.server.as_mut() else { return Err("no process".to_owned()) };
+        for shard in 0..server.process.shards() {
+            let residue = server.process.shard(shard).residue();
+            if residue != Residue::default() {
+                let open = |wire: &&super::world::Wire| wire.shard == shard && !wire.server_gone;
+                let open: Vec<String> = self.wires.iter().filter(open).map(|w| w.words()).collect();
+                return Err(format!("shard {shard} leaks: {residue:?}; {}", open.join("; ")));
+            }
+        }
+        match server.process.strays() {
+            0 => Ok(()),
+            strays => Err(format!("{strays} bytes were written to connections that were gone")),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The swarm: whole processes, clients and faults from one seed, and a judge that watches.
+//!
+//! A seed draws a plan (how many shards and clients, which faults and how often), then the world
+//! runs event by event: shards turn, clients think, bytes and mail arrive late and cut anywhere,
+//! everything stops and dies now and then. When the steps are used up, faults cease, and the world
+//! has to come to rest: every request answered, every name of every gone session free, nothing kept.
+//!
+//! Always: the same seed and options give the same run, on every machine.
+//!
+//! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
+//! and believe, `oracle` what must hold, `history` linearizability, `finish` coming to rest.
+//! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
+
+mod client;
+mod finish;
+mod frames;
+pub mod history;
+mod oracle;
+mod plan;
+mod replies;
+mod world;
+
+use ringway_coord_proto::sabotage::Rule;
+
+/// A rule that a run breaks on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// One of the coordinator's; needs the feature `sabotage`.
+    Rule(Rule),
+    /// The epoch stays what it was when the process starts again.
+    EpochStays,
+    /// A lease that an earlier life was allowed is granted without being written again.
+    EarlierLifeAllows,
+    /// After an unclean stop names are granted at once.
+    GrantsAtOnce,
+}
+
+impl Breach {
+    /// All breaches.
+    pub fn all() -> impl Iterator<Item = Breach> {
+        let rules = Rule::ALL.into_iter().map(Breach::Rule);
+        rules.chain([Breach::EpochStays, Breach::EarlierLifeAllows, Breach::GrantsAtOnce])
+    }
+
+    /// Its name on a command line.
+    pub fn name(self) -> String {
+        match self {
+            Breach::Rule(rule) => format!("{rule:?}"),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// The breach of that name.
+    pub fn named(name: &str) -> Option<Breach> {
+        Self::all().find(|breach| breach.name() == name)
+    }
+}
+
+/// How to run a seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Events before faults cease.
+    pub steps: u64,
+    /// Shards; `None`: the seed decides.
+    pub shards: Option<usize>,
+    /// Print what happens.
+    pub trace: bool,
+    /// The rule that is switched off, to see whether the judge notices.
+    pub breach: Option<Breach>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { steps: 1_500, shards: None, trace: false, breach: None }
+    }
+}
+
+/// What a run did, to see that seeds do not pass by doing nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Replies read.
+    pub replies: u64,
+    /// Names granted.
+    pub grants: u64,
+    /// Sessions opened.
+    pub opened: u64,
+    /// Sessions taken over.
+    pub resumed: u64,
+    /// Leases that ran out.
+    pub expired: u64,
+    /// Connections lost.
+    pub lost: u64,
+    /// Stops of shards, of the process, of clients.
+    pub stalls: u64,
+    /// Crashes and stops of the process.
+    pub restarts: u64,
+    /// Turns of shards.
+    pub turns: u64,
+    /// Virtual milliseconds.
+    pub ms: u64,
+}
+
+impl Tally {
+    /// Adds another run's.
+    pub fn add(&mut self, other: &Tally) {
+        self.replies += other.replies;
+        self.grants += other.grants;
+        self.opened += other.opened;
+        self.resumed += other.resumed;
+        self.expired += other.expired;
+        self.lost += other.lost;
+        self.stalls += other.stalls;
+        self.restarts += other.restarts;
+        self.turns += other.turns;
+        self.ms += other.ms;
+    }
+}
+
+/// Runs a seed. The error says which rule was broken, and when.
+///
+/// # Panics
+/// If the code under test does.
+pub fn run(seed: u64, options: &Options) -> Result<Tally, String> {
+    world::World::new(seed, options).run()
+}
