@@ -145,12 +145,7 @@ impl World {
                 return Err(format!(
                     "O1: name {name} has two owners: client {} by {} under {}, client {} by {} \
                      under {}",
-                    hold.client,
-                    hold.session,
-                    hold.token,
-                    other.client,
-                    other.session,
-                    other.token
+                    hold.client, hold.session, hold.token, other.client, other.session, other.token
                 ));
             }
         }
@@ -266,7 +261,9 @@ impl World {
             let mut ops = vec![Asked::Open(index, resume, !wrong)];
             if resume.is_none() {
                 // What was registered last is swept last.
-                ops.extend((self.plan.few..self.plan.names.len()).rev().take(5).map(Asked::Register));
+                ops.extend(
+                    (self.plan.few..self.plan.names.len()).rev().take(5).map(Asked::Register),
+                );
             }
             self.send_frame(wire, ops, stamp);
         }

@@ -21,7 +21,9 @@ impl World {
         let first = self.asked + 1;
         self.asked += ops.len() as u64;
         let undisturbed = self.is_undisturbed(index);
-        self.note(|_| format!("wire {index} sends {ops:?}{}", if barrier { " BARRIER" } else { "" }));
+        self.note(|_| {
+            format!("wire {index} sends {ops:?}{}", if barrier { " BARRIER" } else { "" })
+        });
         for (offset, asked) in ops.iter().enumerate() {
             self.before_sending(index, first + offset as u64, *asked);
         }

@@ -177,10 +177,7 @@ fn check_order(sights: &BTreeMap<Token, Sight>) -> Result<(), String> {
 }
 
 /// L4.
-fn check_certain_ends(
-    entries: &[Entry],
-    ends: &BTreeMap<SessionId, End>,
-) -> Result<(), String> {
+fn check_certain_ends(entries: &[Entry], ends: &BTreeMap<SessionId, End>) -> Result<(), String> {
     for entry in entries {
         if let Seen::Owner(session, token) = entry.seen
             && let Some(end) = ends.get(&session)
@@ -211,12 +208,10 @@ fn check_absence(entry: &Entry, sights: &BTreeMap<Token, Sight>) -> Result<(), S
         _ => false,
     };
     match newest_before(sights, entry.call) {
-        Some((token, sight)) if denies(token, sight) && sight.end_from > entry.ret => {
-            Err(format!(
-                "L3: {:?} at {}..{}, but {token} of {} cannot have ended before {}",
-                entry.seen, entry.call, entry.ret, sight.session, sight.end_from
-            ))
-        }
+        Some((token, sight)) if denies(token, sight) && sight.end_from > entry.ret => Err(format!(
+            "L3: {:?} at {}..{}, but {token} of {} cannot have ended before {}",
+            entry.seen, entry.call, entry.ret, sight.session, sight.end_from
+        )),
         _ => Ok(()),
     }
 }
@@ -326,7 +321,8 @@ mod tests {
         }
 
         fn verdict(&self) -> String {
-            check(&self.entries, &self.ends).map_or_else(|why| why[..2].to_owned(), |()| "ok".into())
+            check(&self.entries, &self.ends)
+                .map_or_else(|why| why[..2].to_owned(), |()| "ok".into())
         }
     }
 

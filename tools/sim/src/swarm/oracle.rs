@@ -216,8 +216,8 @@ impl Oracle {
             let direct = renewal.shard == home && renewal.handed != 0 && renewal.handed <= now;
             // At its home it applies before any expiry of the turn; elsewhere it has to come in time.
             let applied = if direct { renewal.handed } else { renewal.arrived };
-            let in_time = direct
-                || (renewal.arrived < runs_until && self.was_deliverable(renewal, now));
+            let in_time =
+                direct || (renewal.arrived < runs_until && self.was_deliverable(renewal, now));
             if in_time && now < applied + facts.lease {
                 return Err(format!(
                     "O3: {session} expired at {now} at shard {home}; a renewal arrived at shard \

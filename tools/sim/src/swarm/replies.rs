@@ -75,15 +75,22 @@ impl World {
                         self.lost_openings.push((node, index));
                     }
                     Asked::Release(name, _) => {
-                        let releases = self.clients[client].releases.entry((name, index)).or_default();
+                        let releases =
+                            self.clients[client].releases.entry((name, index)).or_default();
                         releases.outstanding -= 1;
                         releases.unknown |= !implicit;
                     }
                     _ => {}
                 }
                 if let Some((name, verb)) = verb_of(*asked) {
-                    let entry =
-                        Entry { client, by, verb, call: sent.at, ret: u64::MAX, seen: Seen::Nothing };
+                    let entry = Entry {
+                        client,
+                        by,
+                        verb,
+                        call: sent.at,
+                        ret: u64::MAX,
+                        seen: Seen::Nothing,
+                    };
                     self.oracle.entries.entry(name).or_default().push(entry);
                 }
             }
@@ -332,9 +339,11 @@ impl World {
             ended_by: u64::MAX,
             life: self.wires[index].life,
         };
-        let newer = self.oracle.sessions.iter().any(|(session, facts)| {
-            facts.node == Some(node) && *session > data.session
-        });
+        let newer = self
+            .oracle
+            .sessions
+            .iter()
+            .any(|(session, facts)| facts.node == Some(node) && *session > data.session);
         self.oracle.sessions.insert(data.session, facts);
         if !self.is_live(data.session) {
             // It ended before its client heard of it: nobody knows when.
@@ -380,7 +389,9 @@ impl World {
         }
         let own = sent.ops.iter().filter(|asked| !matches!(asked, Asked::Look(_)));
         let binding = |asked: &&Asked| matches!(asked, Asked::Open(..) | Asked::Close(..));
-        if own.filter(binding).count() > 1 || (wire.fin && style == Style::BareOpen) {
+        if own.filter(binding).count() > 1
+            || ((wire.fin || wire.may_close) && style == Style::BareOpen)
+        {
             from = from.min(sent.at);
         }
         // Other wires: openings of the same node whose outcome is not known, by anybody.
@@ -510,7 +521,8 @@ impl World {
             None => {
                 // The first register of a connection without a session has opened a bare one.
                 (wire.bound, wire.implicit) = (Some(hold.session), true);
-                let gone = if wire.server_gone || wire.fin { sent.at } else { u64::MAX };
+                let gone =
+                    if wire.server_gone || wire.fin || wire.may_close { sent.at } else { u64::MAX };
                 let may_end_from = wire.rebound_at.min(gone);
                 let facts = Facts {
                     client: wire.client,

@@ -247,7 +247,9 @@ impl World {
         let mut process = Process::start(&settings);
         break_rules(&mut process, self.options.breach);
         let life = self.tally.restarts as u32 + 1;
-        self.note(|_| format!("start life {life} epoch {} grants from {grants_from}", settings.epoch.0));
+        self.note(|_| {
+            format!("start life {life} epoch {} grants from {grants_from}", settings.epoch.0)
+        });
         self.server = Some(Server {
             process,
             life,
@@ -309,11 +311,14 @@ impl World {
 
     /// A stop is through; it was a clean one if no session was left.
     fn stopped(&mut self, life: u32) {
-        let Some(server) = self.server.as_ref().filter(|server| server.life == life) else { return };
+        let Some(server) = self.server.as_ref().filter(|server| server.life == life) else {
+            return;
+        };
         let shards = 0..server.process.shards();
         let mut shards = shards.map(|shard| server.process.shard(shard));
         let waited = self.now >= server.grants_from;
-        let clean = shards.all(|shard| shard.may_stop() && shard.sessions().leased() == 0) && waited;
+        let clean =
+            shards.all(|shard| shard.may_stop() && shard.sessions().leased() == 0) && waited;
         if clean {
             (self.disk.clean, self.disk.longest) = (true, 0);
         }
@@ -323,7 +328,9 @@ impl World {
 
     /// The state directory has written a lease: it may be granted.
     fn written(&mut self, life: u32, lease: u64) {
-        let Some(server) = self.server.as_mut().filter(|server| server.life == life) else { return };
+        let Some(server) = self.server.as_mut().filter(|server| server.life == life) else {
+            return;
+        };
         let disk = &mut self.disk;
         let lease = if self.plan.ladder { lease.next_multiple_of(1_000_000_000) } else { lease };
         disk.granted = disk.granted.max(lease);
@@ -509,7 +516,8 @@ impl World {
         let late = self.rng.chance(self.plan.faults.late_mail);
         let Some(server) = self.server.as_mut() else { return false };
         let posted = &mut server.posted[shard][from];
-        let some = if late { self.rng.below(posted.len() as u64 + 1) as usize } else { posted.len() };
+        let some =
+            if late { self.rng.below(posted.len() as u64 + 1) as usize } else { posted.len() };
         let overdue = posted.iter().take_while(|at| **at + HOP <= self.now).count();
         let count = some.max(overdue);
         posted.drain(..count);
