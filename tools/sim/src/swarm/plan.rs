@@ -158,7 +158,7 @@ impl Faults {
             late_mail: rate(500),
             shard_stall: rate(4),
             process_stall: rate(4),
-            process_crash: rate(4),
+            process_crash: rate(15),
             clean_stop: rate(1),
             kill: rate(10),
             wrong_secret: rate(60),
