@@ -54,7 +54,7 @@ impl World {
             _ => true,
         };
         let held_up = wire.expected.iter().any(|sent| sent.barrier || sent.ops.iter().any(waits));
-        !held_up && wire.slow_until == 0
+        !held_up && wire.slow_until == 0 && !wire.disturbed && !wire.may_close
     }
 
     /// What the sending alone may cause, whatever becomes of it.
@@ -73,6 +73,9 @@ impl World {
                     let node = self.clients[client].mine[mine].node;
                     self.opened_on.entry(node).or_default().push(index);
                     self.replaces(node);
+                }
+                if resume.is_some() || self.clients[client].mine[mine].live.is_some() {
+                    self.disturbs(index, client);
                 }
                 if right && self.clients[client].plan.style != Style::Gateway {
                     self.rebinds(index);
@@ -97,8 +100,24 @@ impl World {
                 // Behind an OPEN it may close what that opens.
                 self.wires[index].rebound_at = self.wires[index].rebound_at.min(now);
             }
-            Asked::Kill(session) => self.oracle.may_end(session, now),
+            Asked::Kill(session) => {
+                self.oracle.may_end(session, now);
+                if let Some(victim) = self.oracle.sessions.get(&session).map(|facts| facts.client) {
+                    self.disturbs(usize::MAX, victim);
+                }
+            }
             _ => {}
+        }
+    }
+
+    /// All connections of a client but one may be closed by the server from now on: one of its
+    /// sessions ends, or moves.
+    fn disturbs(&mut self, index: usize, client: usize) {
+        for (other, wire) in self.wires.iter_mut().enumerate() {
+            if wire.client == client && other != index && wire.open {
+                wire.disturbed = true;
+                self.oracle.wire_disturbed(other);
+            }
         }
     }
 

@@ -264,6 +264,11 @@ impl Oracle {
         self.renewals.retain(|renewal| renewal.wire != wire || renewal.handed != 0);
     }
 
+    /// Renewals on a wire that the server may close at any moment are not counted on.
+    pub(crate) fn wire_disturbed(&mut self, wire: usize) {
+        self.renewals.retain(|renewal| renewal.wire != wire);
+    }
+
     /// The process died: so did all sessions of its life, though their clients may count on them
     /// until their leases are over.
     pub(crate) fn life_over(&mut self, life: u32, now: u64) {

@@ -92,7 +92,8 @@ impl Plan {
         let drawn = 1 + rng.below(5) as usize;
         let shards = options.shards.unwrap_or(drawn);
         let clients = 1 + rng.below(6) as usize;
-        let lease_ms = [100, 150, 300, 1_000][rng.below(4) as usize];
+        let draw_lease = |rng: &mut Rng| [100, 150, 300, 1_000][rng.below(4) as usize];
+        let common = rng.chance(500).then(|| draw_lease(rng));
         let twins = rng.chance(150);
         let clients = (0..clients)
             .map(|index| {
@@ -108,7 +109,7 @@ impl Plan {
                     node: if twins { 100 + index as u64 / 2 * 10 } else { 100 + index as u64 * 10 },
                     sessions: if style == Style::Gateway { 1 + rng.below(3) as usize } else { 1 },
                     wires: 1 + rng.below(3) as usize,
-                    lease_ms: lease_ms + rng.below(3) as u32 * 50,
+                    lease_ms: common.unwrap_or_else(|| draw_lease(rng)) + rng.below(3) as u32 * 50,
                     rate: if rng.chance(500) { 1_000 } else { 900 + rng.below(201) },
                 }
             })
@@ -157,7 +158,7 @@ impl Faults {
             late_mail: rate(500),
             shard_stall: rate(4),
             process_stall: rate(4),
-            process_crash: rate(2),
+            process_crash: rate(15),
             clean_stop: rate(1),
             kill: rate(10),
             wrong_secret: rate(60),

@@ -389,7 +389,9 @@ impl World {
         }
         let own = sent.ops.iter().filter(|asked| !matches!(asked, Asked::Look(_)));
         let binding = |asked: &&Asked| matches!(asked, Asked::Open(..) | Asked::Close(..));
-        if own.filter(binding).count() > 1 || (wire.fin && style == Style::BareOpen) {
+        if own.filter(binding).count() > 1
+            || ((wire.fin || wire.may_close) && style == Style::BareOpen)
+        {
             from = from.min(sent.at);
         }
         // Other wires: openings of the same node whose outcome is not known, by anybody.
@@ -519,7 +521,8 @@ impl World {
             None => {
                 // The first register of a connection without a session has opened a bare one.
                 (wire.bound, wire.implicit) = (Some(hold.session), true);
-                let gone = if wire.server_gone || wire.fin { sent.at } else { u64::MAX };
+                let gone =
+                    if wire.server_gone || wire.fin || wire.may_close { sent.at } else { u64::MAX };
                 let may_end_from = wire.rebound_at.min(gone);
                 let facts = Facts {
                     client: wire.client,

@@ -88,6 +88,8 @@ pub(crate) struct Wire {
     /// When the client last asked for another session on it; the bare one ends by that.
     pub(crate) rebound_at: u64,
     pub(crate) may_close: bool,
+    /// Something was sent elsewhere that may make the server close it.
+    pub(crate) disturbed: bool,
 }
 
 impl Wire {
@@ -679,6 +681,7 @@ impl World {
             implicit: false,
             rebound_at: u64::MAX,
             may_close: false,
+            disturbed: false,
         });
         self.note(|_| format!("client {client} connects wire {index} to shard {shard}"));
         self.put(index, &ringway_coord_proto::wire::Preface::OURS.encode());

@@ -1,0 +1,149 @@
+//! What the swarm found, told as stories: each was a seed once.
+
+use ringway_coord_proto::SlotMap;
+use ringway_coord_proto::residue::Residue;
+use ringway_coord_proto::wire::{op, status};
+use ringway_core::{Slot, Span};
+use ringway_sim::native::{Got, Native, open, opened, query, register, with_secret};
+use ringway_sim::process::{Process, Settings};
+
+fn start(shards: usize) -> Process {
+    Process::start(&Settings { shards, ..Settings::default() })
+}
+
+fn words(got: &[Got]) -> String {
+    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
+}
+
+/// A node whose session has its home at a shard.
+fn node_at(shards: usize, shard: usize) -> u64 {
+    let home = |node: &u64| SlotMap::new(shards).shard_of(Slot::of(&node.to_le_bytes())).index();
+    (1..).find(|node| home(node) == shard).expect("every shard has nodes")
+}
+
+fn assert_idle(process: &Process) {
+    for shard in 0..process.shards() {
+        let residue = process.shard(shard).residue();
+        let unfinished = [residue.pendings, residue.waiting, residue.in_flight, residue.jobs];
+        assert_eq!(unfinished, [0; 4], "shard {shard}");
+    }
+}
+
+/// A client opens again on the connection by which its session lives: the old session ends, the
+/// connection goes on with the new one and is not closed with the old.
+#[test]
+fn opening_again_keeps_its_own_connection() {
+    for shards in [1, 2, 5] {
+        let mut process = start(shards);
+        let mut a = Native::connect(&mut process, 0);
+        let first = opened(&a.ask(&mut process, &[open(op::OPEN_BARE, 7, 1_000, None)])[0]);
+        let got = a.ask(&mut process, &[open(op::OPEN_BARE, 7, 1_000, None), register("x")]);
+        assert_ne!(opened(&got[0]).session, first.session);
+        assert_eq!(got[1].words(), "GRANTED 1");
+        assert!(!process.is_closed(a.link), "{shards} shards");
+        assert_eq!(words(&a.ask(&mut process, &[query("x")])), "OWNED 1");
+    }
+}
+
+/// A frame ends the session that its connection lives by, and goes on: what stands behind is not
+/// executed, the frame is answered nevertheless, then the connection is closed. Nothing stays.
+#[test]
+fn a_frame_that_ends_its_own_connection_is_answered() {
+    for shards in [1, 2, 5] {
+        let mut process = start(shards);
+        let mut a = Native::connect(&mut process, 0);
+        let Got::Owner(_, session, _) = a.ask(&mut process, &[register("x")])[0] else { panic!() };
+        let kill = (op::KILL, 0, session.0.to_le_bytes().to_vec());
+        let ops = [query("x"), kill, query("x"), open(0, 7, 1_000, None), register("y")];
+        a.send(&mut process, &ops);
+        process.settle();
+        a.receive(&mut process);
+        assert!(a.is_answered() && process.is_closed(a.link), "{shards} shards");
+        assert_eq!(a.frames[0][0].words(), "OWNED 1");
+        assert_eq!(a.frames[0][4], Got::Plain(status::BUSY), "not executed");
+        process.disconnect(a.link);
+        process.settle();
+        assert_idle(&process);
+    }
+}
+
+/// A connection is lost while a frame of it waits for a session: the frame's unit goes as well.
+#[test]
+fn a_connection_lost_in_the_middle_of_a_frame_leaves_nothing() {
+    let mut process = start(2);
+    let mut a = Native::connect(&mut process, 0);
+    a.send(&mut process, &[open(0, node_at(2, 0), 1_000, None), register("x"), query("x")]);
+    process.turn(0, 0);
+    process.disconnect(a.link);
+    process.settle();
+    assert_idle(&process);
+    process.run_for(Span::from_ms(1_100));
+    assert_eq!(process.shard(0).residue(), Residue::default());
+    assert_eq!(process.shard(1).residue(), Residue::default());
+}
+
+/// Two openings that wait for the state directory are replaced, and a third takes the place of the
+/// first. When the lease is allowed, only the third was waited for, and only once: it is answered
+/// when the other shard has attached it, not before.
+#[test]
+fn an_allowed_lease_opens_whom_it_was_asked_for() {
+    let settings = Settings { shards: 2, lease_allowed: Span::ZERO, ..Settings::default() };
+    let mut process = Process::start(&settings);
+    let ask = [open(0, node_at(2, 0), 1_000, None)];
+    let mut clients: Vec<Native> = (0..3).map(|_| Native::connect(&mut process, 0)).collect();
+    for client in &mut clients {
+        // Both shards sweep what was replaced, so its place is free for the next but one.
+        for turn in 0..4 {
+            process.turn(turn % 2, usize::MAX);
+        }
+        client.send(&mut process, &ask);
+        process.turn(0, usize::MAX);
+    }
+    let lease = process.next_raise().expect("asked of the state directory");
+    process.allow_lease(lease);
+    process.turn(0, usize::MAX);
+    clients[2].receive(&mut process);
+    assert!(!clients[2].is_answered(), "the other shard does not know of it yet");
+    process.settle();
+    clients.iter_mut().for_each(|client| client.receive(&mut process));
+    assert_eq!(words(&clients[0].frames[0]), "NOSESSION");
+    assert_eq!(words(&clients[1].frames[0]), "NOSESSION");
+    assert!(!opened(&clients[2].frames[0][0]).resumed);
+    assert_idle(&process);
+}
+
+/// The lease runs out while a stopped shard keeps a session from being opened: its client hears
+/// that there is none, and nothing of a session it was never told of.
+#[test]
+fn a_session_that_ends_before_it_is_open_is_not_announced() {
+    let mut process = start(2);
+    let mut a = Native::connect(&mut process, 0);
+    a.send(&mut process, &[open(op::OPEN_BARE, node_at(2, 0), 100, None)]);
+    for _ in 0..100 {
+        process.turn(0, usize::MAX);
+        process.pass(Span::from_ms(2));
+    }
+    process.settle();
+    a.receive(&mut process);
+    assert_eq!(a.frames, [[Got::Plain(status::NOSESSION)]]);
+    assert_eq!(a.notices, []);
+    assert!(!process.is_closed(a.link));
+}
+
+/// The whole process is stopped while a shard sleeps until a lease ends, and wakes as planned: the
+/// renewal that lies in another shard's socket counts.
+#[test]
+fn a_stop_hidden_in_a_sleep_expires_nobody() {
+    let mut process = start(2);
+    let mut a = Native::connect(&mut process, 1);
+    let mine = opened(&a.ask(&mut process, &[open(0, node_at(2, 0), 1_000, None)])[0]);
+    let wake = process.wake_at(0).expect("a lease ends");
+    process.pass(wake.since(process.now()));
+    process.turn(0, usize::MAX);
+    // Only now the other shard reads what had come long before.
+    a.send(&mut process, &[with_secret(op::RENEW, mine.session, mine.secret)]);
+    process.run_for(Span::from_ms(500));
+    a.receive(&mut process);
+    assert_eq!(words(&a.frames[0]), "OK");
+    assert_eq!(a.notices, []);
+}
