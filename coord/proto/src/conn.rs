@@ -72,8 +72,6 @@ pub struct Conn {
     pub ended: bool,
     /// It stands in the shard's list of connections with unparsed bytes.
     pub ready: bool,
-    /// `CLIENT REPLY` and such: nothing is sent.
-    pub mute: bool,
     /// Its session is bare: both end together.
     pub bare: bool,
     /// The opening of a bare session failed with this status.

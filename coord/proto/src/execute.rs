@@ -6,11 +6,13 @@
 
 use alloc::vec::Vec;
 
+use ringway_core::limits::MAIL_BYTES_MAX;
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
 
 use crate::access::Access;
+use crate::conn::Waits;
 use crate::env::Env;
 use crate::handle::Bound;
 use crate::mail::{self, Asker};
@@ -149,7 +151,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut posts = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::takes_lock(op.code) && op.target == me && self.must_park(batch, op) {
+            if op_code::may_raise(op.code) && op.target == me && self.must_park(batch, op) {
                 self.park(batch, op, unit);
             } else if op.target == me || op.target == ANYWHERE {
                 let outcome = self.run_next(batch, at, unit.bound);
@@ -160,16 +162,30 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.pendings.answer(pending, op.index, outcome);
                 }
             } else {
-                self.add_request(batch, op, (unit, pending));
                 posts += 1;
+                if self.add_request(batch, op, (unit, pending)) {
+                    self.post_requests(env);
+                }
             }
         }
         if posts > 0 {
             self.post_requests(env);
         }
-        if self.pendings.get(pending).missing == 0 {
-            self.answer_queue(self.pendings.get(pending).conn, env);
+        let unit = self.pendings.get(pending);
+        let (conn, missing) = (unit.conn, unit.missing);
+        if missing > 0 {
+            return;
         }
+        let Some(state) = self.conn_mut(conn) else {
+            // It waited for the state directory, and its connection did not.
+            return self.pendings.end(pending);
+        };
+        if matches!(state.waits, Waits::Op(unit, _) if unit == pending) {
+            state.waits = Waits::No;
+            self.later(conn);
+            env.again();
+        }
+        self.answer_queue(conn, env);
     }
 
     fn run_mail(
@@ -185,7 +201,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut count = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::takes_lock(op.code) && self.must_park(batch, op) {
+            if op_code::may_raise(op.code) && self.must_park(batch, op) {
                 self.park(batch, op, unit);
                 continue;
             }
@@ -206,8 +222,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.mail_out = out;
     }
 
-    /// Appends an op to the request for its shard.
-    fn add_request(&mut self, batch: &Turn, op: &Op, (unit, pending): (&Unit, u32)) {
+    /// Appends an op to the request for its shard. True if that has become large: a command may
+    /// carry more than a mailbox takes in one message.
+    fn add_request(&mut self, batch: &Turn, op: &Op, (unit, pending): (&Unit, u32)) -> bool {
         let target = usize::from(op.target);
         if self.requests[target].is_empty() {
             let conn = self.pendings.get(pending).conn;
@@ -225,8 +242,10 @@ impl<R: Region, A: Access> Shard<R, A> {
         let at = mail::begin_request_op(out, op);
         put_request_body(batch, op, out);
         mail::finish_request_op(out, at);
+        let is_large = out.len() > MAIL_BYTES_MAX / 2;
         self.in_flight[target] += 1;
         self.stats.forwarded_out += 1;
+        is_large
     }
 
     fn post_requests(&mut self, env: &mut impl Env) {
@@ -357,7 +376,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             op_code::LOCK_EXTEND_IF => Span(left.0.saturating_add(span.0)),
             _ => span,
         };
-        match self.sessions.set_lease(now, bound.handle, lease) {
+        match self.sessions.set_lease(now, bound.handle, lease, &mut self.acts) {
             Ok(()) => Outcome::plain(status::OK),
             Err(status) => Outcome::plain(status),
         }

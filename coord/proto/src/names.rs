@@ -40,6 +40,9 @@ pub const FLAG_LOCK: u8 = 0x01;
 /// Epochs that records can tell apart: four bits. One lasts 2^44 grants of a slot.
 pub const EPOCHS_MAX: usize = 16;
 
+/// Entries of one session's log that are looked at before the next decision.
+const SWEEP_STEP: usize = 256;
+
 /// What this shard knows of a session that lives at its home shard.
 #[derive(Default)]
 struct Mirror {
@@ -108,8 +111,8 @@ impl<R: Region> Names<R> {
     }
 
     /// Whether a slot has run out of sequence and grants nothing more in this epoch.
-    pub const fn is_used_up(&self) -> bool {
-        self.used_up
+    pub fn is_used_up(&self) -> bool {
+        self.used_up && self.epochs.len() < EPOCHS_MAX
     }
 
     /// N2: grants go on under a later, persisted epoch; sequences start over. Records keep the
@@ -147,10 +150,12 @@ impl<R: Region> Names<R> {
             let Some(handle) = self.sweeping.front().copied() else { break };
             let mirror = &mut self.mirrors[handle.home().index()][handle.local()];
             let mut released = 0;
-            // A session without names still costs one: a million of them are sliced as well.
+            let step = left.min(SWEEP_STEP);
             let done =
-                self.table.sweep(handle.owner(), &mut mirror.log, left, |_, _| released += 1);
-            left = left.saturating_sub(released.max(1));
+                self.table.sweep(handle.owner(), &mut mirror.log, step, |_, _| released += 1);
+            // Entries that were looked at count, and a session without names still costs one: a
+            // million of either are sliced as well.
+            left = left.saturating_sub(if done { released.max(1) } else { step });
             if done {
                 *mirror = Mirror::default();
                 self.sweeping.pop_front();

@@ -31,6 +31,13 @@ pub const fn takes_lock(code: u8) -> bool {
     matches!(code, LOCK_SET | LOCK_SET_OR_EXPIRE)
 }
 
+/// Whether an op gives a lease that it names first among its kept bytes: it may have to wait until
+/// the state directory allows for that lease.
+#[inline]
+pub const fn may_raise(code: u8) -> bool {
+    takes_lock(code) || matches!(code, LOCK_EXPIRE | LOCK_EXPIRE_IF)
+}
+
 /// Whether an op is about a name.
 #[inline]
 pub const fn on_name(code: u8) -> bool {

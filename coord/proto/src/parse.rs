@@ -21,6 +21,9 @@ use crate::wire::{
     MAGIC, PREFACE_BYTES, Preface, RawOp, TLS_HANDSHAKE, next_op, op, push, status,
 };
 
+/// Ops of one frame that are served by themselves in one turn: their answers may be large.
+const SERVED_PER_TURN: usize = 64;
+
 /// The ticket index that stands for a connection's bare session, not for an op.
 pub(crate) const BARE_INDEX: u16 = u16::MAX;
 
@@ -131,7 +134,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     fn parse_frame(&mut self, id: ConnId, mut frame: Frame, bytes: &[u8], env: &mut impl Env) {
         let (mut rest, mut first) = (bytes, self.batch.ops.len());
-        let mut remote = false;
+        let (mut remote, mut served) = (false, 0);
         while frame.index < frame.count {
             let before = rest;
             let next = match next_op(&mut rest) {
@@ -151,6 +154,11 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.execute(env);
                     self.serve_op(id, &frame, raw, env);
                     frame.index += 1;
+                    served += 1;
+                    if served == SERVED_PER_TURN && frame.index < frame.count {
+                        self.later(id);
+                        return self.stall(id, &frame, rest);
+                    }
                     (first, remote) = (self.batch.ops.len(), false);
                     if self.conns[id.index as usize].closing {
                         return self.drop_rest(id, &frame, env);
@@ -175,6 +183,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.push_unit(id, &mut frame, (first, remote));
+        self.conns[id.index as usize].refused = 0;
         if !rest.is_empty() {
             self.protocol_error(id, env);
         }

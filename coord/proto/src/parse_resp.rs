@@ -269,6 +269,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.add_op(op, first);
         }
         self.resp_unit(id, first, RespShape::Register);
+        self.conns[id.index as usize].refused = 0;
         Flow::Taken
     }
 
@@ -281,6 +282,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.add_op(op, first);
         self.resp_unit(id, first, shape);
+        let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
+        if op_code::may_raise(code) && self.sessions.lease_to_raise(Span(ns)).is_some() {
+            // H2: what comes behind it waits until it was done.
+            let conn = &mut self.conns[id.index as usize];
+            if let Some(unit) = conn.queue.back() {
+                conn.waits = Waits::Op(*unit, 0);
+            }
+        }
     }
 
     fn renew_unit(&mut self, id: ConnId, proofs: Proofs<'_>) {
@@ -362,8 +371,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let me = self.id().0;
         let ops = &self.batch.ops[first..];
         let local = ops.iter().all(|op| {
-            (op.target == me || op.target == crate::parse::ANYWHERE)
-                && !op_code::takes_lock(op.code)
+            (op.target == me || op.target == crate::parse::ANYWHERE) && !op_code::may_raise(op.code)
         });
         let count = ops.len();
         let shape = Shape::Resp(shape);

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use ringway_core::ConnId;
+use ringway_core::limits::FRAME_BYTES_MAX;
 
 use crate::outcome::Outcome;
 use crate::turn::Shape;
@@ -103,6 +104,10 @@ impl PendingTable {
     pub fn answer_data(&mut self, index: u32, at: u16, status: u8, bytes: &[u8]) {
         let unit = &mut self.units[index as usize];
         let place = unit.data.len();
+        if place > 0 && place + bytes.len() > FRAME_BYTES_MAX {
+            // It could not be sent in one frame anyway.
+            return self.answer(index, at, Outcome::plain(crate::wire::status::BUSY));
+        }
         unit.data.extend_from_slice(bytes);
         self.answer(index, at, Outcome::bytes(status, place, bytes.len()));
     }

@@ -189,7 +189,11 @@ impl<R: Region, A: Access> Shard<R, A> {
                     writer.integer(i64::from(node.slots.0));
                     writer.integer(i64::from(node.slots.1));
                     writer.array(4);
-                    writer.bulk(host);
+                    if host.is_empty() {
+                        writer.null();
+                    } else {
+                        writer.bulk(host);
+                    }
                     writer.integer(i64::from(node.port));
                     writer.bulk(node_id(epoch, node.shard).as_bytes());
                     writer.array(0);

@@ -21,7 +21,7 @@ use crate::list::ListAsk;
 use crate::mail::{self, Asker};
 use crate::outcome::Answer;
 use crate::parse::Frame;
-use crate::sessions::{Act, ConnRef, Open, Opener, Ticket};
+use crate::sessions::{Act, ConnRef, Open, Opener, Principal, Ticket};
 use crate::shard::Shard;
 use crate::stats::verb_index;
 use crate::turn::Op;
@@ -76,6 +76,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.conns[id.index as usize].waits = Waits::Op(pending, index);
                 }
                 let asker = Asker { pending: unit, ..self.asker_of(id) };
+                if own_close {
+                    // Whatever the answer is, the session is over for this connection.
+                    self.conns[id.index as usize].bound = None;
+                }
                 if shard == self.id() {
                     self.serve_here(&asker, ticket, &raw, env);
                     self.settle(env);
@@ -154,6 +158,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn authenticate(&mut self, id: ConnId, user: &[u8], password: &[u8]) -> u8 {
         match self.access.verify(user, password) {
             Some(grantee) => {
+                let conn = &self.conns[id.index as usize];
+                // A session belongs to the identity that opened it, and so does its connection.
+                if conn.bound.is_some() && conn.grantee != Some(grantee) {
+                    return status::REFUSED;
+                }
                 self.conns[id.index as usize].grantee = Some(grantee);
                 status::OK
             }
@@ -220,14 +229,21 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.kill(SessionId(body.u64()?), ticket, &mut self.acts);
                 return Ok(None);
             }
-            op::SESSION => return self.serve_record(ticket, SessionId(body.u64()?), env),
+            op::SESSION => {
+                return self.serve_record(ticket, SessionId(body.u64()?), viewer(asker), env);
+            }
             op::NODE => match self.sessions.of_node(NodeId(body.u64()?)) {
-                Some(session) => return self.serve_record(ticket, session, env),
+                Some(session) => return self.serve_record(ticket, session, viewer(asker), env),
                 None => Answer::plain(status::NOSESSION),
             },
             op::SESSIONS => {
                 let (cursor, most) = (body.u64()?, body.u16()?);
-                return Ok(self.serve_sessions(ticket, cursor as u32, usize::from(most), env));
+                return Ok(self.serve_sessions(
+                    ticket,
+                    (cursor as u32, usize::from(most)),
+                    viewer(asker),
+                    env,
+                ));
             }
             op::LIST => return self.serve_list(asker, ticket, &mut body, env),
             op::SHARD_STATS => {
@@ -280,8 +296,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         &mut self,
         ticket: Ticket,
         session: SessionId,
+        viewer: Option<Principal>,
         env: &mut impl Env,
     ) -> Result<Option<Answer>, Truncated> {
+        if viewer.is_some() && self.sessions.principal_of(session) != viewer {
+            return Ok(Some(Answer::plain(status::NOSESSION)));
+        }
         let Some((record, bound)) = self.sessions.record(self.clock.now(), session) else {
             return Ok(Some(Answer::plain(status::NOSESSION)));
         };
@@ -293,13 +313,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn serve_sessions(
         &mut self,
         ticket: Ticket,
-        from: u32,
-        most: usize,
+        (from, most): (u32, usize),
+        viewer: Option<Principal>,
         env: &mut impl Env,
     ) -> Option<Answer> {
         let bounds_max = (most.clamp(1, SESSIONS_PAGE_MAX), SESSIONS_PAGE_BYTES);
         let (records, sessions, next) =
-            self.sessions.page(self.clock.now(), from as usize, bounds_max);
+            self.sessions.page(self.clock.now(), from as usize, bounds_max, viewer);
         let shard = self.id().index() as u64;
         let cursor = match next {
             Some(local) => shard << 32 | local as u64,
@@ -441,6 +461,11 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.shards(),
         )
     }
+}
+
+/// Whose sessions an asker sees: an operator sees all, anybody else its own.
+fn viewer(asker: &Asker) -> Option<Principal> {
+    (!asker.operator).then_some(asker.principal)
 }
 
 /// Reads the body of OPEN; the inner error is a status.

@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use ringway_core::limits::{EXPIRIES_PER_TURN, SESSIONS_PER_SHARD_MAX};
 use ringway_core::slot::SLOTS;
-use ringway_core::wheel::Wheel;
+use ringway_core::wheel::{TimerKey, Wheel};
 use ringway_core::wire::Put;
 use ringway_core::{ConnId, Epoch, Moment, NodeId, Secret, SessionId, ShardId, Slot, Span};
 
@@ -165,7 +165,6 @@ const FLAG_OPENING: u8 = 0x10;
 /// The flags of a session record on the wire.
 const RECORD_AWAY: u8 = 0x01;
 const RECORD_BARE: u8 = 0x02;
-const RECORD_ENDING: u8 = 0x04;
 
 #[derive(Default)]
 struct Session {
@@ -175,8 +174,9 @@ struct Session {
     secret: [u8; 16],
     /// In lease time.
     deadline: Moment,
-    /// When the wheel will look at it; an entry for another moment is stale.
+    /// When its timer in the wheel will look at it: at the deadline or before.
     wheel_at: Moment,
+    timer: Option<TimerKey>,
     info: Option<Box<[u8]>>,
     /// The receiving connection, if `flags` and `away` say there is one.
     conn: Option<ConnRef>,
@@ -191,6 +191,12 @@ struct Session {
 }
 
 impl Session {
+    /// Whether this is its secret. Bare sessions and locks have none that anybody could know:
+    /// theirs is all zero, which proves nothing.
+    fn is_proven_by(&self, secret: &Secret) -> bool {
+        self.secret != [0; 16] && secret.matches(&Secret(self.secret))
+    }
+
     const fn is_live(&self) -> bool {
         self.id != 0 && self.flags & FLAG_ENDING == 0
     }
@@ -379,9 +385,19 @@ impl Sessions {
     }
 
     /// Gives a live session another lease, counted from now; `value` replaces a lock's secret.
-    pub fn set_lease(&mut self, now: Moment, handle: Handle, lease: Span) -> Result<(), u8> {
-        if lease > self.lease_allowed || lease < Span::from_ms(1) {
+    pub fn set_lease(
+        &mut self,
+        now: Moment,
+        handle: Handle,
+        lease: Span,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), u8> {
+        if lease < self.rules.min || lease > self.rules.max {
             return Err(status::LEASE);
+        }
+        if lease > self.lease_allowed {
+            acts.push(Act::RaiseLease(lease));
+            return Err(status::BUSY);
         }
         self.start(now, handle.local() as u32, lease);
         Ok(())
@@ -392,7 +408,7 @@ impl Sessions {
     pub fn renew(&mut self, now: Moment, id: SessionId, secret: Option<&Secret>) -> u8 {
         let Some(local) = self.by_id.get(&id.0) else { return status::NOSESSION };
         let session = &mut self.table[*local as usize];
-        if secret.is_some_and(|secret| !secret.matches(&Secret(session.secret))) {
+        if secret.is_some_and(|secret| !session.is_proven_by(secret)) {
             return status::REFUSED;
         }
         if session.lease_ms != 0 {
@@ -412,8 +428,8 @@ impl Sessions {
     ) {
         let found = self.by_id.get(&id.0).copied().ok_or(status::NOSESSION);
         let proven = found.and_then(|local| {
-            let own = Secret(self.table[local as usize].secret);
-            let proven = secret.is_none_or(|secret| secret.matches(&own));
+            let session = &self.table[local as usize];
+            let proven = secret.is_none_or(|secret| session.is_proven_by(secret));
             proven.then_some(local).ok_or(status::REFUSED)
         });
         match proven {
@@ -456,7 +472,7 @@ impl Sessions {
     ) -> Result<Bound, u8> {
         let local = *self.by_id.get(&id.0).ok_or(status::NOSESSION)?;
         let session = &self.table[local as usize];
-        let same = session.principal == principal.0 && secret.matches(&Secret(session.secret));
+        let same = session.principal == principal.0 && session.is_proven_by(secret);
         if session.flags & FLAG_LOCK != 0 || !same {
             return Err(status::REFUSED);
         }
@@ -531,17 +547,17 @@ impl Sessions {
         let mut left = EXPIRIES_PER_TURN;
         while left > 0 {
             let Some((local, id)) = self.wheel.pop(now) else { return false };
+            left -= 1;
             let session = &mut self.table[local as usize];
             if session.id != id || !session.is_live() || session.wheel_at > now {
                 continue;
             }
             if session.deadline > now {
                 session.wheel_at = session.deadline;
-                let at = session.deadline;
-                self.wheel.insert(at, (local, id));
+                session.timer = Some(self.wheel.insert(session.deadline, (local, id)));
                 continue;
             }
-            left -= 1;
+            session.timer = None;
             self.end(local, Ended::Expired, acts);
         }
         true
@@ -574,26 +590,35 @@ impl Sessions {
         Some((out, self.bound(local)))
     }
 
+    /// Whose session it is.
+    pub fn principal_of(&self, id: SessionId) -> Option<Principal> {
+        let local = *self.by_id.get(&id.0)?;
+        Some(Principal(self.table[local as usize].principal))
+    }
+
     /// The session of a node.
     pub fn of_node(&self, node: NodeId) -> Option<SessionId> {
         self.by_node.get(&node.0).map(|local| SessionId(self.table[*local as usize].id))
     }
 
     /// Records from place `from` on, at most `most` of them and about `bytes_max` bytes; the
-    /// place to go on at, or `None` after the last.
+    /// place to go on at, or `None` after the last. A `viewer` sees only its own.
     pub fn page(
         &self,
         now: Moment,
         from: usize,
         (most, bytes_max): (usize, usize),
+        viewer: Option<Principal>,
     ) -> (Vec<u8>, Vec<Bound>, Option<usize>) {
         let (mut out, mut bounds) = (Vec::new(), Vec::new());
         for local in from..self.table.len() {
-            if bounds.len() == most || out.len() >= bytes_max {
+            let full = bounds.len() == most || out.len() >= bytes_max;
+            if full || local - from >= PAGE_PLACES_MAX {
                 return (out, bounds, Some(local));
             }
             let session = &self.table[local];
-            if session.is_live() && session.flags & FLAG_OPENING == 0 {
+            let seen = viewer.is_none_or(|viewer| viewer.0 == session.principal);
+            if seen && session.is_live() && session.flags & FLAG_OPENING == 0 {
                 self.put_record(now, local as u32, &mut out);
                 bounds.push(self.bound(local as u32));
             }
@@ -648,15 +673,22 @@ impl Sessions {
     ) -> Result<(), u8> {
         let session = &mut self.table[local as usize];
         let checked = !self.sabotage.breaks(Rule::SecretsChecked);
-        if checked && !ask.secret.matches(&Secret(session.secret)) {
+        if checked && !session.is_proven_by(&ask.secret) {
             return Err(status::REFUSED);
         }
-        if session.flags & FLAG_OPENING != 0 || lease > self.lease_allowed {
+        if session.flags & FLAG_OPENING != 0 {
+            return Err(status::BUSY);
+        }
+        if lease > self.lease_allowed {
+            // The state directory is asked; the client asks again.
+            acts.push(Act::RaiseLease(lease));
             return Err(status::BUSY);
         }
         let gateway = ask.flags & op::OPEN_GATEWAY != 0;
         let before = core::mem::replace(&mut session.conn, (!gateway).then_some(who.from));
         let id = SessionId(session.id);
+        session.flags &= !FLAG_GATEWAY;
+        session.flags |= if gateway { FLAG_GATEWAY } else { 0 };
         if ask.info != EMPTY_INFO {
             session.info = Some(ask.info.into());
         }
@@ -711,7 +743,10 @@ impl Sessions {
         session.deadline = now + lease;
         if session.wheel_at <= now || session.wheel_at > session.deadline {
             session.wheel_at = session.deadline;
-            self.wheel.insert(session.deadline, (local, session.id));
+            if let Some(timer) = session.timer.take() {
+                self.wheel.cancel(timer);
+            }
+            session.timer = Some(self.wheel.insert(session.deadline, (local, session.id)));
         }
     }
 
@@ -786,6 +821,9 @@ impl Sessions {
         session.flags |= FLAG_ENDING;
         session.unswept = if everywhere { self.shards as u16 } else { 1 };
         session.info = None;
+        if let Some(timer) = session.timer.take() {
+            self.wheel.cancel(timer);
+        }
         self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
         self.by_id.remove(&bound.session.0);
@@ -826,23 +864,21 @@ impl Sessions {
         };
         let away = session.conn.is_none() && session.flags & (FLAG_GATEWAY | FLAG_LOCK) == 0;
         let bare = session.flags & FLAG_BARE != 0;
-        let ending = session.flags & FLAG_ENDING != 0;
         out.put_u64(session.id);
         out.put_u64(session.node);
         out.put_u32(session.lease_ms);
         out.put_u32(left);
         out.put_u64(0);
-        out.put_u8(
-            if away { RECORD_AWAY } else { 0 }
-                | if bare { RECORD_BARE } else { 0 }
-                | if ending { RECORD_ENDING } else { 0 },
-        );
+        out.put_u8(if away { RECORD_AWAY } else { 0 } | if bare { RECORD_BARE } else { 0 });
         match &session.info {
             Some(info) if session.flags & FLAG_LOCK == 0 => out.extend_from_slice(info),
             _ => out.extend_from_slice(EMPTY_INFO),
         }
     }
 }
+
+/// Places that one page of sessions looks at, empty ones included.
+const PAGE_PLACES_MAX: usize = 65_536;
 
 /// Where the name count stands in a session record.
 pub const RECORD_NAMES_AT: usize = 24;

@@ -66,7 +66,8 @@ pub struct ShardStart {
     pub base_port: u16,
     /// Unix time less the driver's clock, for `TIME`.
     pub unix_at_zero: Span,
-    /// The address that clients reach this server at, for `CLUSTER SLOTS`.
+    /// The address that clients reach this server at, for `CLUSTER SLOTS`; empty where it listens
+    /// on all of them: a client then stays with the one it used.
     pub host: Vec<u8>,
 }
 
@@ -392,10 +393,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn check_carry(&mut self, id: ConnId, env: &mut impl Env) {
         let Some(conn) = self.conn_mut(id) else { return };
         let held = conn.carry.len() + conn.stalled.as_ref().map_or(0, |s| s.bytes.len());
-        if !conn.paused && held > CONN_IN_MAX / 2 {
+        // What is held although nothing stands in the way is the beginning of a command, and only
+        // reading on completes it.
+        let busy = conn.is_waiting() || conn.blocked || conn.ready || conn.stalled.is_some();
+        if !conn.paused && busy && held > CONN_IN_MAX / 2 {
             conn.paused = true;
             env.pause(id);
-        } else if conn.paused && held <= CONN_IN_MAX / 4 && !conn.blocked {
+        } else if conn.paused && !conn.blocked && (!busy || held <= CONN_IN_MAX / 4) {
             conn.paused = false;
             env.resume(id);
         }

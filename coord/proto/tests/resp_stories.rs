@@ -154,8 +154,42 @@ fn a_long_lock_waits_for_the_state_directory() {
         let mut a = Redis::connect(&mut process, 0);
         let got = a.says(&mut process, "SET one v NX PX 20000\nPING\nSET two v NX PX 500\nGET one");
         assert_eq!(got, "+OK|+PONG|+OK|$1|v|", "{shards} shards");
+        let order = a.says(&mut process, "SET four v NX PX 25000\nGET four\nDEL four\nGET four");
+        assert_eq!(order, "+OK|$1|v|:1|$-1|", "what comes behind a parked lock stays behind it");
         let too_long = a.says(&mut process, "SET three v NX PX 60000");
         assert!(too_long.starts_with("-LEASE"), "{too_long}");
+    }
+}
+
+/// Names of one slot in one command may be more than a mailbox message holds.
+#[test]
+fn a_huge_command_reaches_another_shard() {
+    let mut process = start(2);
+    let mut a = Redis::connect(&mut process, 0);
+    let mut b = Redis::connect(&mut process, 1);
+    let names: Vec<String> = (0..3_000).map(|i| format!("{{t}}{i:0>240}")).collect();
+    for redis in [&mut a, &mut b] {
+        let got = redis.says(&mut process, &format!("PORT.QUERY {}", names.join(" ")));
+        assert_eq!(got, format!("*3000|{}", "$-1|".repeat(3_000)));
+    }
+}
+
+/// Session ids are public; whose secret nobody drew cannot be proven by guessing zeros.
+#[test]
+fn a_zero_secret_proves_nothing() {
+    let mut process = start(2);
+    let mut a = Redis::connect(&mut process, 0);
+    let mut b = Redis::connect(&mut process, 1);
+    a.says(&mut process, "PORT.REGISTER x\nSET lock v NX PX 5000");
+    for name in ["x", "lock"] {
+        let owner = b.says(&mut process, &format!("PORT.QUERY {name}"));
+        let session = &owner.split('|').nth(1).expect("an owner")[..16];
+        let zeros = "0".repeat(32);
+        for verb in ["SESSION.CLOSE", "SESSION.RENEW", "SESSION.ATTACH"] {
+            let got = b.says(&mut process, &format!("{verb} {session} {zeros}"));
+            assert!(got.starts_with("-REFUSED"), "{verb}: {got}");
+        }
+        assert_eq!(b.says(&mut process, &format!("EXISTS {name}")), ":1|");
     }
 }
 

@@ -322,7 +322,7 @@ fn start_shards(
         own_ports: vec![0; config.shards],
         base_port: 0,
         unix_at_zero: unix_at_zero(),
-        host: config.listen.ip().to_string().into_bytes(),
+        host: advertised_host(config),
     };
     let hash_key = HashKey([key(2), key(3)]);
     // Reserved before any thread starts, so that a refusal is an error and not a panic.
@@ -352,6 +352,12 @@ fn start_shards(
     };
     let runtime = runtime_config(config);
     Ok(Shards::start(runtime, make)?)
+}
+
+/// The address for cluster clients: none where we listen on every address of the host.
+fn advertised_host(config: &Config) -> Vec<u8> {
+    let ip = config.listen.ip();
+    if ip.is_unspecified() { Vec::new() } else { ip.to_string().into_bytes() }
 }
 
 fn runtime_config(config: &Config) -> RuntimeConfig {

@@ -254,8 +254,9 @@ impl<F: Files> StateDir<F> {
         Ok((state, Opened { epoch, previous, server_id }))
     }
 
-    /// Remembers that leases up to `span` may be granted from now on. Returns the span that is now
-    /// remembered, which is at least that; `most` is the longest lease the server ever grants.
+    /// Remembers that leases up to `span` may be granted from now on. Returns the span that this
+    /// life may grant, which is at least that: what an earlier life left behind is forgotten when
+    /// it settles. `most` is the longest lease the server ever grants.
     pub async fn raise_longest_lease(
         &mut self,
         span: Span,
@@ -267,7 +268,7 @@ impl<F: Files> StateDir<F> {
             self.replace(record).await?;
         }
         self.granted_ms = self.granted_ms.max(wanted_ms);
-        Ok(Span::from_ms(self.record.longest_lease_ms))
+        Ok(Span::from_ms(self.granted_ms))
     }
 
     /// The leases of earlier lives have run out: an unclean stop from now on has to wait only for

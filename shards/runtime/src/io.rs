@@ -82,6 +82,11 @@ impl Io<'_> {
     pub fn pause(&mut self, conn: ConnId) {
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::PAUSED);
+            // The service acts on what it sees now: it is told when that is over, even if the
+            // send that is on its way empties the backlog before this turn ends.
+            if found.backlog() > ringway_core::limits::CONN_OUT_HIGH {
+                found.flags.set(Flags::HIGH);
+            }
             self.state.touch(conn.index);
         }
     }
