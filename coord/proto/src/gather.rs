@@ -54,7 +54,7 @@ impl Gathers {
     }
 
     /// How many are under way.
-    pub fn len(&self) -> usize {
+    pub fn under_way(&self) -> usize {
         self.slots.iter().flatten().count()
     }
 

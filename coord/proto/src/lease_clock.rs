@@ -22,8 +22,9 @@ use crate::sabotage::{Rule, Sabotage};
 /// A turn that is later than this was a stall, not a busy moment.
 pub const STALL: Span = Span::from_ms(50);
 /// How long lease time stands still after a stall: other shards, stalled with us, read their
-/// sockets and forward what they find.
-pub const STALL_PAUSE: Span = Span::from_ms(20);
+/// sockets and forward what they find. Long enough for all of them to get a core again where
+/// others wait for one as well.
+pub const STALL_PAUSE: Span = Span::from_ms(100);
 /// It stands still at most once in this time, or an overloaded server would expire nobody ever.
 pub const STALL_PAUSE_EVERY: Span = Span::from_s(1);
 
@@ -92,18 +93,20 @@ impl LeaseClock {
     pub fn turn(&mut self, now: Moment, planned: Option<Moment>) {
         let elapsed = now.since(self.real);
         let late = planned.map_or(Span::ZERO, |planned| now.since(planned.max(self.real)));
+        // Time within a pause does not count.
+        let most = now.since(self.real.max(self.paused_until));
         self.real = self.real.max(now);
         if self.sabotage.breaks(Rule::StallsDoNotCount) {
             self.lease = self.lease + elapsed;
             self.ripe = self.lease;
             return;
         }
-        self.advance(now, elapsed, Span(late.0.min(elapsed.0)));
+        self.advance(now, elapsed, Span(late.0.min(elapsed.0)), most);
         self.settle(now, elapsed);
     }
 
     /// C1, C2.
-    fn advance(&mut self, now: Moment, elapsed: Span, late: Span) {
+    fn advance(&mut self, now: Moment, elapsed: Span, late: Span, most: Span) {
         let counted = Span(elapsed.0 - late.0 + late.0.min(LEASE_STEP_MAX.0));
         if late > STALL {
             self.stalls += 1;
@@ -115,9 +118,15 @@ impl LeaseClock {
                 return;
             }
         }
-        if now >= self.paused_until {
-            self.lease = self.lease + counted;
-        }
+        // Of a sleep that reached beyond the pause, only the part behind it counts.
+        self.lease = self.lease + Span(counted.0.min(most.0));
+    }
+
+    /// Lease time stands still: nobody is to be expired, not even whose deadline was what the last
+    /// turn planned to wake for. That renewal may be on its way from another shard.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.real < self.paused_until
     }
 
     /// C3.
@@ -146,8 +155,10 @@ impl LeaseClock {
     /// looking again, if nothing stalls.
     pub fn real_of(&self, lease: Moment) -> Moment {
         match self.settling {
-            _ if lease <= self.ripe => self.real,
-            Some(settling) if lease <= self.lease => settling.at.max(self.real),
+            _ if lease <= self.ripe => self.real.max(self.paused_until),
+            Some(settling) if lease <= self.lease => {
+                settling.at.max(self.real).max(self.paused_until)
+            }
             _ => self.real.max(self.paused_until) + lease.since(self.lease),
         }
     }
@@ -179,11 +190,14 @@ mod tests {
         let mut clock = LeaseClock::new(ms(0));
         clock.turn(ms(10_000), Some(ms(100)));
         assert_eq!((clock.now(), clock.stalls()), (ms(100), 1));
+        assert!(clock.is_paused(), "whoever was due at 100 is not expired now");
         clock.turn(ms(10_010), Some(ms(10_010)));
         assert_eq!(clock.now(), ms(100), "paused");
-        assert_eq!(clock.real_of(ms(150)), ms(10_070));
-        clock.turn(ms(10_021), Some(ms(10_021)));
-        assert_eq!(clock.now(), ms(111));
+        assert!(clock.is_paused());
+        assert_eq!(clock.real_of(ms(150)), ms(10_150));
+        clock.turn(ms(10_111), Some(ms(10_111)));
+        assert_eq!(clock.now(), ms(111), "the pause itself does not count");
+        assert!(!clock.is_paused());
     }
 
     /// All shards were stopped while this one slept as planned, and it wakes on time: the renewal

@@ -251,7 +251,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         self.execute(env);
-        let more_due = self.sessions.expire(self.clock.ripe(), &mut self.acts);
+        let ripe = self.clock.ripe();
+        let more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
         self.settle(env);
         self.sweep(env);
         self.step_lists(env);

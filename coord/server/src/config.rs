@@ -123,7 +123,7 @@ keys! {
         "How it is logged";
     Drain "drain_ms" "--drain-ms" "5000"
         "milliseconds, at most 3600000 (an hour)",
-        "How long a stop may take to tell clients and end their sessions";
+        "How long a stop may take to answer what was asked and close the connections";
 }
 
 /// What the service promises about time; see the documentation of failover.

@@ -17,7 +17,7 @@ use ringway_coord_proto::mail::{self, LEASE_RAISED, lease_message};
 use ringway_coord_proto::{LeaseRules, Shard, ShardStart, SlotMap};
 use ringway_core::limits::{CONNS_PER_SHARD_MAX, LEASE_DEFAULT, SESSIONS_PER_SHARD_MAX};
 use ringway_core::{Moment, ShardId, Span};
-use ringway_ring::{Committer, MappedRegion, MemoryBudget, host};
+use ringway_ring::{Committer, MappedRegion, MemoryBudget, ProbeMask, SetupError, host};
 use ringway_shards::{
     ControlPort as Mailbox, PinPolicy, RunError, Running, Runtime as Shards, RuntimeConfig,
     ShardContext, ShardCounters, SpinPolicy,
@@ -45,6 +45,9 @@ pub enum StartError {
     /// The control plane.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The kernel.
+    #[error(transparent)]
+    Kernel(#[from] SetupError),
     /// The credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -167,6 +170,8 @@ impl Node {
     /// # Errors
     /// When the configuration does not fit the host. Nothing is left running then.
     pub fn start(config: Config) -> Result<Node, StartError> {
+        // Before anything else: glommio ends the process where io_uring is refused.
+        ringway_ring::probe(ProbeMask::default())?;
         let access = match &config.access {
             Access::Anyone => NodeAccess::anyone(),
             Access::Users(path) => NodeAccess::users(Credentials::load(path)?),

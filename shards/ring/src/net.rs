@@ -14,7 +14,8 @@ pub const BACKLOG: i32 = 4096;
 
 /// Opens `count` sockets that listen on the same address; the kernel spreads connections over
 /// them by a hash. Port 0 takes a free one, the same for all. Accepted sockets inherit
-/// TCP_NODELAY.
+/// TCP_NODELAY, and CUBIC as their congestion control where the kernel has it: BBR paces by timers
+/// of the socket, which for small replies costs more than the replies do.
 ///
 /// # Errors
 /// Whatever the kernel says: the address is in use, is not ours, or may not be used by this user.
@@ -77,6 +78,17 @@ fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+    let cubic = b"cubic";
+    // SAFETY: reads `len` bytes of a constant. Where it fails the system's own choice stays.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            cubic.as_ptr().cast(),
+            cubic.len() as libc::socklen_t,
+        );
+    }
     Ok(socket)
 }
 

@@ -7,7 +7,8 @@ use ringway_coord_server::config::{Draft, Key};
 
 pub(crate) const SERVE_HELP: &str = "\
 Prints one line `ready ...` on standard output when it serves; logs go to standard error. SIGTERM
-and Ctrl-C end all sessions, tell their clients, and stop; a second one stops at once.
+and Ctrl-C answer what was asked, close the connections, and stop; a second one stops at once. Who
+counts on a lease then works on until it has passed, so the next start grants nothing before that.
 
 A flag beats the configuration file, the file beats the default. `--print-config` prints all keys
 with their meaning: redirect it into a file to have one to start from.
@@ -77,7 +78,7 @@ config_flags! {
     log_level: LogLevel "LEVEL",
     /// How it is logged: text or json [default: text].
     log_format: LogFormat "FORMAT",
-    /// How long a stop may take to tell clients and end their sessions [default: 5000].
+    /// How long a stop may take to answer what was asked and close the connections [default: 5000].
     drain_ms: Drain "MS",
 }
 

@@ -256,7 +256,8 @@ fn the_printed_configuration_reads_back() {
     server.stop();
 }
 
-/// `ringway up` needs nothing, keeps nothing, prints a tour whose commands fit, and stops on Ctrl-C.
+/// `ringway up` needs nothing, keeps nothing, prints a tour whose commands fit, and stops on
+/// Ctrl-C.
 #[test]
 fn up_is_a_tour() {
     let words = ["up", "--listen", "127.0.0.1:0", "--admin", "off", "--shards", "1"];

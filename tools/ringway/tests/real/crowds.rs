@@ -13,8 +13,8 @@ use crate::support::{Server, Setup, Watch, granted, pass, until};
 const BOUND: Duration = Duration::from_millis(1000);
 
 /// Clients write pipelines and never read. The server stops reading them after a bounded number of
-/// bytes, its memory stays where it was, and another client does not notice. One that reads at last gets
-/// every answer.
+/// bytes, its memory stays where it was, and another client does not notice. One that reads at last
+/// gets every answer.
 #[test]
 fn a_flood_is_not_felt_by_others() {
     let server = Setup::new().shards(2).start();
@@ -31,7 +31,8 @@ fn a_flood_is_not_felt_by_others() {
     let grown = server.resident_bytes().saturating_sub(before);
     println!("calm {calm:?}\nflooded {flooded:?}\nmemory grew by {} KiB", grown >> 10);
     assert!(flooded.worst < BOUND, "{flooded:?}");
-    // Two connections, each with the replies and the input that one may keep, and what allocators add.
+    // Two connections, each with the replies and the input that one may keep, and what allocators
+    // add.
     assert!(grown < 48 << 20, "{grown} bytes");
     // Whole commands are answered in full. What was cut in the middle is not a command yet.
     let whole = resp.sent / (lines.len() / 100);

@@ -8,7 +8,8 @@ use ringway_core::NodeId;
 use crate::support::{Setup, granted, granted_at_last, held, spawn_at};
 
 /// Two clients on separate connections claim the same names at the same time: every name has one
-/// owner, both agree on who it is, and what one of them releases the other gets under a larger token.
+/// owner, both agree on who it is, and what one of them releases the other gets under a larger
+/// token.
 #[test]
 fn a_name_has_one_owner() {
     let server = Setup::new().shards(2).start();

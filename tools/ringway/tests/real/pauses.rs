@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use crate::support::{Setup, granted, granted_at_last, held, pass, ringway_at, spawn_at, until};
 
 /// A client process stands longer than its lease. Its session has ended, another has the name under
-/// a larger token, and when it goes on it is told, and everything it tries under its session is refused.
+/// a larger token, and when it goes on it is told, and everything it tries under its session is
+/// refused.
 #[test]
 fn a_client_that_slept_too_long_is_told() {
     let server = Setup::new().shards(2).start();
@@ -84,7 +85,10 @@ fn a_server_that_slept_expires_nobody_who_renewed() {
         let mut watcher = server.client();
         until("who was silent expires", || match watcher.session(silent) {
             Ok(_) => None,
-            Err(error) => Some(assert_eq!(error.refusal(), Some(Refusal::NoSession), "{error}")),
+            Err(error) => {
+                assert_eq!(error.refusal(), Some(Refusal::NoSession), "{error}");
+                Some(())
+            }
         });
         granted_at_last(&mut watcher, "silent");
         done.store(true, Ordering::Relaxed);

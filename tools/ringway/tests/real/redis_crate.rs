@@ -29,8 +29,8 @@ fn lock(connection: &mut Connection, name: &str, value: &str, ms: u64) -> bool {
     set.query::<Option<String>>(connection).expect("an answer").is_some()
 }
 
-/// A lock as the documentation of Redis describes it, by two clients: one has it, the other's unlock
-/// changes nothing, the owner's frees it, and the fencing token has grown meanwhile.
+/// A lock as the documentation of Redis describes it, by two clients: one has it, the other's
+/// unlock changes nothing, the owner's frees it, and the fencing token has grown meanwhile.
 #[test]
 fn a_lock_with_its_unlock_script() {
     let server = Setup::new().shards(2).start();

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Server, Setup};
+use crate::support::{Server, Setup, ringway};
 
 /// A state directory has one server; the second is told which process has it.
 #[test]
@@ -105,4 +105,42 @@ fn little_lockable_memory_is_enough() {
     assert_eq!(server.word("control"), Some("poll"));
     server.client().register_one(b"a").expect("granted");
     server.stop();
+}
+
+/// io_uring refused, as the default profile of a container does it: one message with the remedy,
+/// exit 3, from the server and from doctor; and the next start need not wait for anything.
+#[test]
+fn a_refused_io_uring_is_said_with_its_remedy() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let setup = Setup::new().state(dir.path());
+    let refused = setup.clone();
+    let confined = std::thread::spawn(move || {
+        // Only this thread, and the processes that it starts.
+        seccompiler::apply_filter(&without_io_uring()).expect("a kernel with seccomp");
+        refused.refused().with(3).complains(&["io_uring is refused", "seccomp=unconfined"]);
+        let doctor = ringway(&["doctor", "--json", "--state", "temporary"]).with(3).json();
+        assert_eq!(
+            (&doctor[0]["what"], &doctor[0]["verdict"]),
+            (&"io_uring".into(), &"fail".into())
+        );
+        assert!(
+            doctor[0]["remedy"].as_str().is_some_and(|text| text.contains("seccomp=unconfined"))
+        );
+    });
+    confined.join().expect("refused as it should be");
+    let server = setup.start();
+    assert!(server.starting.is_zero(), "{:?}", server.starting);
+    server.stop();
+}
+
+/// A filter that answers EPERM to whoever sets a ring up.
+fn without_io_uring() -> seccompiler::BpfProgram {
+    use seccompiler::{SeccompAction, SeccompFilter};
+    const IO_URING_SETUP: i64 = 425;
+    const EPERM: u32 = 1;
+    let rules = [(IO_URING_SETUP, Vec::new())].into_iter().collect();
+    let arch = std::env::consts::ARCH.try_into().expect("a processor that we run on");
+    let (others, ours) = (SeccompAction::Allow, SeccompAction::Errno(EPERM));
+    let filter = SeccompFilter::new(rules, others, ours, arch).expect("a filter");
+    filter.try_into().expect("it compiles")
 }

@@ -38,7 +38,8 @@ fn granted_after_start(client: &mut Client, name: &[u8]) -> (Token, Option<Durat
 
 /// After SIGKILL an owner may believe in its lease for as long as it lasts. The next server takes a
 /// new epoch, answers questions, says `STARTING` with the wait, grants nothing until then, and its
-/// tokens are larger than all before, for the same name. A second kill while it waits changes nothing.
+/// tokens are larger than all before, for the same name. A second kill while it waits changes
+/// nothing.
 #[test]
 fn a_killed_server_comes_back_without_giving_a_name_away_early() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -121,8 +122,8 @@ fn a_clean_stop_lets_the_next_server_grant_at_once() {
     second.stop();
 }
 
-/// SIGTERM while a session counts on its lease: the owner works on, so the next server waits. A stop
-/// within that wait has not seen it pass, so the one after waits again.
+/// SIGTERM while a session counts on its lease: the owner works on, so the next server waits. A
+/// stop within that wait has not seen it pass, so the one after waits again.
 #[test]
 fn a_stop_with_an_owner_at_work_makes_the_next_server_wait() {
     let dir = tempfile::tempdir().expect("temporary directory");
