@@ -36,7 +36,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             pendings: self.pendings.len(),
             waiting: self.ready.len() + self.hungry.len() + self.batch.units.len(),
             in_flight: self.in_flight.iter().map(|ops| *ops as usize).sum(),
-            jobs: self.gathers.under_way() + usize::from(self.lists.is_active()) + self.parked.len(),
+            jobs: self.gathers.under_way()
+                + usize::from(self.lists.is_active())
+                + self.parked.len(),
             sessions: self.sessions.len(),
             places: self.sessions.places_in_use(),
             mirrors: self.names.mirrors_in_use(),
