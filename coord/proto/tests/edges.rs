@@ -3,7 +3,7 @@
 use ringway_coord_proto::SlotMap;
 use ringway_coord_proto::residue::Residue;
 use ringway_coord_proto::wire::{op, status};
-use ringway_core::{Slot, Span};
+use ringway_core::{Moment, Slot, Span};
 use ringway_sim::native::{Got, Native, open, opened, query, register, with_secret};
 use ringway_sim::process::{Process, Settings};
 
@@ -137,9 +137,11 @@ fn a_stop_hidden_in_a_sleep_expires_nobody() {
     let mut process = start(2);
     let mut a = Native::connect(&mut process, 1);
     let mine = opened(&a.ask(&mut process, &[open(0, node_at(2, 0), 1_000, None)])[0]);
-    let wake = process.wake_at(0).expect("a lease ends");
-    process.pass(wake.since(process.now()));
-    process.turn(0, usize::MAX);
+    while process.now() < Moment(0) + Span::from_ms(1_000) {
+        let wake = process.wake_at(0).expect("a lease ends");
+        process.pass(wake.since(process.now()));
+        process.turn(0, usize::MAX);
+    }
     // Only now the other shard reads what had come long before.
     a.send(&mut process, &[with_secret(op::RENEW, mine.session, mine.secret)]);
     process.run_for(Span::from_ms(500));

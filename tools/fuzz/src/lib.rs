@@ -43,6 +43,7 @@ impl Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    targets::conn::CONN,
     targets::native::FRAME,
     targets::native::PREFACE,
     targets::native::REPLIES,

@@ -3,7 +3,7 @@
 //! A seed draws a plan (how many shards and clients, which faults and how often), then the world
 //! runs event by event: shards turn, clients think, bytes and mail arrive late and cut anywhere,
 //! everything stops and dies now and then. When the steps are used up, faults cease, and the world
-//! has to come to rest: every request answered, every name of every gone session free, nothing kept.
+//! has to come to rest: every request answered, every name of a gone session free, nothing kept.
 //!
 //! Always: the same seed and options give the same run, on every machine.
 //!

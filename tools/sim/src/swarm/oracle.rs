@@ -11,7 +11,8 @@
 //! - O4  A session that cannot have ended is not said to have ended.
 //! - O5  Whoever replaced a session finds its names free at once.
 //!
-//! Not here: the order of replies (`client.rs`), linearizability (`history.rs`), leaks (`world.rs`).
+//! Not here: the order of replies (`replies.rs`), linearizability (`history.rs`), leaks
+//! (`finish.rs`).
 
 use std::collections::BTreeMap;
 
@@ -214,7 +215,7 @@ impl Oracle {
         let mut runs_until = facts.confirmed + facts.lease;
         for renewal in renewals {
             let direct = renewal.shard == home && renewal.handed != 0 && renewal.handed <= now;
-            // At its home it applies before any expiry of the turn; elsewhere it has to come in time.
+            // At its home it applies before any expiry of the turn; elsewhere it has to be in time.
             let applied = if direct { renewal.handed } else { renewal.arrived };
             let in_time =
                 direct || (renewal.arrived < runs_until && self.was_deliverable(renewal, now));

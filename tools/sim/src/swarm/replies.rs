@@ -45,7 +45,8 @@ impl World {
         }
         self.note(|_| format!("wire {index} was closed by the server"));
         let answered = wire.expected.is_empty() && !wire.stream.is_amid();
-        if !wire.may_close && !(wire.fin && answered) {
+        let reasonable = wire.may_close || (wire.fin && answered);
+        if !reasonable {
             return Err(format!(
                 "wire {index} was closed for no reason, with {} frames unanswered",
                 wire.expected.len()
@@ -202,7 +203,7 @@ impl World {
             Asked::Kill(session) => self.proof_answered((Some(session), true, closing, true), got),
             Asked::Look(_) => match got {
                 Got::Data(status::DATA, _) | Got::Plain(status::BUSY) => Ok(()),
-                other => Err(format!("{}", other.words())),
+                other => Err(other.words()),
             },
         }
     }

@@ -572,7 +572,6 @@ impl World {
                 server.process.disconnect(link);
                 (wire.server_gone, wire.server_gone_at) = (true, self.now);
                 self.oracle.wire_gone(index);
-                return;
             } else if !wire.half_closed {
                 wire.half_closed = true;
                 server.process.end(link);
