@@ -97,11 +97,12 @@ fn live(disk: &FaultyDisk, dir: &Path, promised: &mut Promised) -> Result<(), St
         promised.clean = false;
         let kept = promised.lease;
         let raised = state.raise_longest_lease(Span::from_ms(1_500), MOST).await?;
-        promised.lease = kept.max(Span::from_ms(1_500));
-        assert!(raised >= promised.lease);
+        // What it returns may be granted from now on, and so it is promised.
+        assert!(raised >= Span::from_ms(1_500));
+        promised.lease = kept.max(raised);
         promised.epoch = state.next_epoch().await?.0;
         // The wait is over: what lives before us granted has run out.
-        promised.lease = Span::from_ms(1_500);
+        promised.lease = raised;
         state.settle().await?;
         state.raise_longest_lease(Span::from_s(12), MOST).await?;
         promised.lease = Span::from_s(12);
