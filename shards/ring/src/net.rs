@@ -47,6 +47,13 @@ pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listeners.remove(0))
 }
 
+/// Ends a listening socket at once, whoever else still holds it: an accept that the ring has not
+/// let go of yet would keep the port taken for a while after the process has ended.
+pub fn stop_listening(listener: &TcpListener) {
+    // SAFETY: touches no memory. It fails only for a socket that does not listen any more.
+    unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
 /// Closes so that the peer sees a reset instead of an end (SO_LINGER with zero time). For tests
 /// that need a rude peer.
 ///

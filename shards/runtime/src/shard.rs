@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span, limits};
-use ringway_ring::{Completion, Errno, Feature, Received, Ring, SendMode, Tag, Wait, host};
+use ringway_ring::{Completion, Errno, Feature, Received, Ring, SendMode, Tag, Wait, host, net};
 
 use crate::conns::{Flags, NO_SEND};
 use crate::counters::ShardCounters;
@@ -613,6 +613,9 @@ impl<S: Service> Shard<S> {
         self.drain.begin(self.now, self.drain_span);
         self.state.again = true;
         for (index, door) in self.doors.iter_mut().enumerate() {
+            if let Some(listener) = &door.listener {
+                net::stop_listening(listener);
+            }
             if door.armed {
                 self.ring.stop_accepting(Tag(index as u32));
             } else {
