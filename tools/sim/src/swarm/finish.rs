@@ -38,7 +38,7 @@ impl World {
         let observer = self.observe()?;
         self.abandon(observer)?;
         self.leave(observer)?;
-        self.oracle.check_histories(self.options.trace)
+        self.oracle.check_histories()
     }
 
     fn calm_down(&mut self) -> Judged {

@@ -292,13 +292,17 @@ impl Oracle {
         self.sessions.iter().map(|(session, facts)| (*session, end(facts))).collect()
     }
 
+    /// What was asked of and answered about each name.
+    pub(crate) fn print_histories(&self) {
+        for (name, entries) in &self.entries {
+            entries.iter().for_each(|entry| println!("name {name}: {entry}"));
+        }
+    }
+
     /// Histories of all names.
-    pub(crate) fn check_histories(&self, trace: bool) -> Result<(), String> {
+    pub(crate) fn check_histories(&self) -> Result<(), String> {
         let ends = self.ends();
         for (name, entries) in &self.entries {
-            for entry in entries.iter().filter(|_| trace) {
-                println!("name {name}: {entry}");
-            }
             super::history::check(entries, &ends)
                 .map_err(|why| format!("the history of name {name} is not linearizable: {why}"))?;
         }

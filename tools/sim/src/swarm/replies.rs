@@ -401,7 +401,8 @@ impl World {
             _ => false,
         };
         let lost = self.lost_openings.iter().filter(|(of, _)| *of == node);
-        if lost.map(|(_, wire)| &self.wires[*wire]).any(|wire| self.may_still_act(wire, sent.at)) {
+        let mut lost = lost.map(|(_, other)| &self.wires[*other]).filter(|o| o.life == wire.life);
+        if lost.any(|other| self.may_still_act(other, sent.at)) {
             from = from.min(sent.at);
         }
         for other in &self.wires {
@@ -435,9 +436,8 @@ impl World {
     /// Whether what was sent on a lost wire may take effect after a moment.
     fn may_still_act(&self, wire: &super::world::Wire, moment: u64) -> bool {
         !wire.server_gone
-            || (Some(wire.life) == self.life()
-                && (wire.server_gone_at + 4 * HOP > moment
-                    || self.oracle.stalled_since(wire.server_gone_at)))
+            || wire.server_gone_at + 4 * HOP > moment
+            || self.oracle.stalled_since(wire.server_gone_at)
     }
 
     /// A `CLOSE` without a secret that was sent behind a frame ends what that frame binds.

@@ -175,6 +175,9 @@ impl World {
 
     pub(crate) fn run(mut self) -> Result<Tally, String> {
         let judged = self.run_to_the_end();
+        if judged.is_err() && self.options.trace {
+            self.oracle.print_histories();
+        }
         judged.map_err(|why| format!("at {} ns: {why}", self.now))?;
         self.tally.ms = self.now / 1_000_000 - 1_000;
         Ok(self.tally)
@@ -284,7 +287,9 @@ impl World {
         for wire in self.wires.iter_mut().filter(|wire| wire.life == server.life) {
             wire.down.retain(|(at, _)| *at <= self.now);
             wire.down_end = Some(wire.down_end.unwrap_or(u64::MAX).min(self.now));
-            (wire.server_gone, wire.server_gone_at) = (true, self.now);
+            if !wire.server_gone {
+                (wire.server_gone, wire.server_gone_at) = (true, self.now);
+            }
             wire.may_close = true;
         }
         let pause = log_range(&mut self.rng, 1_000_000, 2_000_000_000);
