@@ -116,7 +116,7 @@ row_resp1() { row_resp 1; }
 row_resp16() { row_resp 16; }
 row_resp32() { row_resp 32; }
 
-cpu_ns() { cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%d", sum }'; }
+cpu_ns() { cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
 
 bench() { # file, port, pid, pipeline, command...
     local file=$1 at=$2 pid=$3 pipeline=$4 before after rate
