@@ -155,13 +155,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.serve_op(id, &frame, raw, env);
                     frame.index += 1;
                     served += 1;
-                    if served == SERVED_PER_TURN && frame.index < frame.count {
-                        self.later(id);
-                        return self.stall(id, &frame, rest);
-                    }
                     (first, remote) = (self.batch.ops.len(), false);
                     if self.conns[id.index as usize].closing {
                         return self.drop_rest(id, &frame, env);
+                    }
+                    if served == SERVED_PER_TURN && frame.index < frame.count {
+                        self.later(id);
+                        return self.stall(id, &frame, rest);
                     }
                     if self.is_waiting(id) {
                         return self.stall(id, &frame, rest);

@@ -187,8 +187,13 @@ impl World {
                 self.renew_answered(index, sent, (session, right), got)
             }
             Asked::Close(session, right) => {
+                let own = session.is_none();
                 let session = session.or(self.wires[index].bound);
-                self.proof_answered((session, right, closing, true), got)
+                self.proof_answered((session, right, closing, true), got)?;
+                if own {
+                    self.unbinds(index, sent);
+                }
+                Ok(())
             }
             Asked::Attach(session, right) => {
                 self.proof_answered((Some(session), right, closing, false), got)?;
@@ -301,6 +306,19 @@ impl World {
             (Got::Plain(status::BUSY), _) if self.wires[index].may_close => Ok(()),
             _ => Err(format!("{} with secret right: {right}", got.words())),
         }
+    }
+
+    /// A connection that closed its own session has none, until it opens or registers again.
+    fn unbinds(&mut self, index: usize, sent: &Sent) {
+        let rebinds = |asked: &&Asked| {
+            matches!(asked, Asked::Open(..) | Asked::Attach(..) | Asked::Close(None, _))
+        };
+        let again = sent.ops.iter().filter(rebinds).count() > 1;
+        let wire = &mut self.wires[index];
+        let mut later = wire.expected.iter().filter(|sent| sent.ops.iter().any(|op| rebinds(&op)));
+        let later = later.next().map_or(u64::MAX, |sent| sent.at);
+        (wire.bound, wire.implicit) = (None, false);
+        wire.rebound_at = if again || wire.fin { sent.at } else { later };
     }
 
     fn binds(&mut self, index: usize, session: SessionId) {
