@@ -36,12 +36,12 @@ fn every_broken_rule_is_noticed() {
 #[test]
 fn an_expiry_before_a_renewal_is_noticed() {
     let breach = Some(Breach::Rule(Rule::RenewalsFirst));
-    expect(Options { breach, shards: Some(1), ..Options::default() }, 1_500);
+    expect(Options { breach, shards: Some(1), ..Options::default() }, 8_000);
 }
 
 /// It takes two crashes with a wait between them that is survived, and leases of two lengths.
 #[test]
 fn a_lease_that_only_an_earlier_life_wrote_is_noticed() {
     let breach = Some(Breach::EarlierLifeAllows);
-    expect(Options { breach, steps: 5_000, ..Options::default() }, 3_000);
+    expect(Options { breach, steps: 3_000, ..Options::default() }, 8_000);
 }

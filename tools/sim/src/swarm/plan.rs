@@ -70,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     /// The longest lease on the disk at the start, in ms.
     pub(crate) longest_ms: u64,
+    /// Whether the process begins after an unclean stop.
+    pub(crate) unclean: bool,
     /// Whether leases are rounded up on the disk.
     pub(crate) ladder: bool,
     /// How long the control plane takes to write, at most, in ns.
@@ -104,7 +106,7 @@ impl Plan {
                     _ => Style::Gateway,
                 };
                 ClientPlan {
-                    late: rng.chance(150),
+                    late: rng.chance(250),
                     style,
                     node: if twins { 100 + index as u64 / 2 * 10 } else { 100 + index as u64 * 10 },
                     sessions: if style == Style::Gateway { 1 + rng.below(3) as usize } else { 1 },
@@ -121,6 +123,7 @@ impl Plan {
                 _ => format!("n{index}"),
             })
             .collect();
+        let longest_ms = [0, 100, 300, 1_000, 30_000][rng.below(5) as usize];
         let few = names.len();
         if rng.chance(20) {
             // More names of one owner in one shard than a turn sweeps.
@@ -132,7 +135,8 @@ impl Plan {
             names,
             few,
             faults: Faults::draw(rng),
-            longest_ms: [0, 100, 1_000, 30_000][rng.below(4) as usize],
+            longest_ms,
+            unclean: longest_ms <= 1_000 && rng.chance(500),
             ladder: rng.chance(400),
             disk_ns: log_range(rng, 50_000, 20_000_000),
             latency_ns: log_range(rng, 20_000, 4_000_000),

@@ -134,7 +134,12 @@ impl World {
     pub(crate) fn new(seed: u64, options: &Options) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::draw(&mut rng, options);
-        let disk = Disk { epoch: 0, longest: plan.longest_ms * 1_000_000, granted: 0, clean: true };
+        let disk = Disk {
+            epoch: 0,
+            longest: plan.longest_ms * 1_000_000,
+            granted: 0,
+            clean: !plan.unclean,
+        };
         let now = 1_000_000_000;
         let clients = plan.clients.iter().map(|plan| Client::new(*plan, &mut rng)).collect();
         let mut world = Self {
@@ -159,7 +164,9 @@ impl World {
         world.note(|world| format!("{:#?}", world.plan));
         world.start();
         for client in 0..world.clients.len() {
-            let at = world.now + world.rng.below(world.plan.think_ns);
+            // Some come when the others have settled in.
+            let latest = if world.rng.chance(250) { 2_000_000_000 } else { world.plan.think_ns };
+            let at = world.now + world.rng.below(latest);
             world.schedule(at, Event::Think(client));
         }
         world
