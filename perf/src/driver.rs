@@ -225,18 +225,26 @@ impl Driver<'_> {
         let rate = ask.rate.map(|rate| rate / frame);
         let (task, tolerant) = (ask.task, ask.tolerant);
         let phase = Phase { task, start_ns, from_ns, until_ns, ops_max, rate, tolerant };
+        // Without a warm-up the first sample is taken before anybody starts: a driver that gets its
+        // core late would otherwise find all of a short task done.
+        let first = (from_ns == start_ns).then(|| self.sample()).transpose()?;
         for sender in &self.asks {
             let tally = Tally::new(self.config.spec.expect);
             sender.send((phase, tally)).map_err(|_| LoadError::ThreadDied)?;
         }
-        self.gather(&ask, &phase)
+        self.gather(&ask, &phase, first)
     }
 
-    fn gather(&mut self, ask: &Ask, phase: &Phase) -> Result<Gathered, LoadError> {
+    fn gather(
+        &mut self,
+        ask: &Ask,
+        phase: &Phase,
+        mut first: Option<Sample>,
+    ) -> Result<Gathered, LoadError> {
         let mut outcomes = Vec::new();
         let mut seconds = Vec::new();
-        let (mut first, mut last) = (None, None);
-        let ops_before = self.ops();
+        let mut last = None;
+        let ops_before = first.map_or_else(|| self.ops(), |sample| sample.ops);
         self.last_tick = (self.shared.now().min(phase.start_ns), ops_before);
         let mut tick_ns = phase.from_ns + TICK_NS;
         self.tick(ask, phase, ops_before);
@@ -267,7 +275,7 @@ impl Driver<'_> {
         }
         let span = first.zip(last).filter(|_| self.process.is_some());
         let server = span.map(|(first, last)| ServerSpan {
-            cpu_ns: last.cpu_ns - first.cpu_ns,
+            cpu_ns: last.cpu_ns.saturating_sub(first.cpu_ns),
             ops: last.ops - first.ops,
             seconds: (last.at_ns - first.at_ns) as f64 / 1e9,
         });
