@@ -35,6 +35,7 @@ pub mod residue;
 pub mod resp;
 pub mod resp_reply;
 mod resp_text;
+pub mod runs;
 pub mod sabotage;
 mod serve;
 pub mod sessions;

@@ -197,9 +197,27 @@ impl Session {
         self.secret != [0; 16] && secret.matches(&Secret(self.secret))
     }
 
+    /// Starts its lease again, if one runs.
+    #[inline]
+    fn renew(&mut self, now: Moment) {
+        if self.lease_ms != 0 {
+            self.deadline = now + Span::from_ms(u64::from(self.lease_ms));
+        }
+    }
+
     const fn is_live(&self) -> bool {
         self.id != 0 && self.flags & FLAG_ENDING == 0
     }
+}
+
+/// An [`Open`] with `RESUME` that waits for the state directory.
+struct Resume {
+    who: Opener,
+    flags: u8,
+    node: NodeId,
+    lease: Span,
+    secret: Secret,
+    info: Box<[u8]>,
 }
 
 /// The sessions of one shard.
@@ -217,6 +235,8 @@ pub struct Sessions {
     wheel: Wheel<(u32, u64)>,
     /// Place and id: the place may be another's by the time the lease is allowed.
     awaiting_lease: Vec<(u32, u64)>,
+    /// Those that resume with a longer lease than is allowed yet.
+    awaiting_resume: Vec<Resume>,
     leased: usize,
     used_up: bool,
     sessions_max: usize,
@@ -258,9 +278,10 @@ impl Sessions {
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
+            awaiting_resume: Vec::new(),
             leased: 0,
             used_up: false,
-            sessions_max: start.sessions_max,
+            sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -304,7 +325,7 @@ impl Sessions {
             return Err(status::NOSESSION);
         }
         let slot = Slot::of(&ask.node.0.to_le_bytes());
-        let local = self.place(slot)?;
+        let local = self.place(slot, usize::from(before.is_some()))?;
         if let Some(old) = before {
             let session = &mut self.table[old as usize];
             if session.conn == Some(who.from) {
@@ -331,7 +352,7 @@ impl Sessions {
     /// Opens the session of a connection that registers without having opened one. No lease runs:
     /// the connection is the sign of life, and its end is certain.
     pub fn open_bare(&mut self, who: Opener, slot: Slot, acts: &mut Vec<Act>) {
-        match self.place(slot) {
+        match self.place(slot, 0) {
             Err(status) => acts.push(Act::Answer(who.ticket, Answer::plain(status))),
             Ok(local) => {
                 let session = &mut self.table[local as usize];
@@ -356,7 +377,7 @@ impl Sessions {
         if lease > self.lease_allowed {
             return Err(status::BUSY);
         }
-        let local = self.place(slot)?;
+        let local = self.place(slot, 0)?;
         let session = &mut self.table[local as usize];
         session.info = Some(value.into());
         session.flags = FLAG_LOCK;
@@ -369,6 +390,16 @@ impl Sessions {
     /// The lease a `SET` lock would need the state directory to allow, if it does not yet.
     pub fn lease_to_raise(&self, lease: Span) -> Option<Span> {
         (lease > self.lease_allowed && lease <= self.rules.max).then_some(lease)
+    }
+
+    /// The longest lease that this server grants at all.
+    pub const fn lease_max(&self) -> Span {
+        self.rules.max
+    }
+
+    /// Resumes that wait for the state directory.
+    pub fn resumes_waiting(&self) -> usize {
+        self.awaiting_resume.len()
     }
 
     /// The value of a `SET` lock.
@@ -411,9 +442,7 @@ impl Sessions {
         if secret.is_some_and(|secret| !session.is_proven_by(secret)) {
             return status::REFUSED;
         }
-        if session.lease_ms != 0 {
-            session.deadline = now + Span::from_ms(u64::from(session.lease_ms));
-        }
+        session.renew(now);
         self.counts.renewed += 1;
         status::OK
     }
@@ -505,7 +534,7 @@ impl Sessions {
     }
 
     /// The state directory allows leases of `lease` from now on.
-    pub fn lease_raised(&mut self, lease: Span, acts: &mut Vec<Act>) {
+    pub fn lease_raised(&mut self, now: Moment, lease: Span, acts: &mut Vec<Act>) {
         self.lease_allowed = self.lease_allowed.max(lease);
         for (local, id) in core::mem::take(&mut self.awaiting_lease) {
             let session = &mut self.table[local as usize];
@@ -520,6 +549,12 @@ impl Sessions {
             if session.unattached == 0 {
                 self.opened(local, acts);
             }
+        }
+        for waiting in core::mem::take(&mut self.awaiting_resume) {
+            let Resume { who, flags, node, lease, secret, info } = waiting;
+            let ask = Open { flags, node, lease, secret, info: &info };
+            // A resume makes no secret.
+            self.open(now, who, &ask, Secret([0; 16]), acts);
         }
     }
 
@@ -680,9 +715,9 @@ impl Sessions {
             return Err(status::BUSY);
         }
         if lease > self.lease_allowed {
-            // The state directory is asked; the client asks again.
-            acts.push(Act::RaiseLease(lease));
-            return Err(status::BUSY);
+            // S4: until then the session has the lease it had, and is as alive as its client.
+            session.renew(now);
+            return self.await_resume(who, ask, lease, acts);
         }
         let gateway = ask.flags & op::OPEN_GATEWAY != 0;
         let before = core::mem::replace(&mut session.conn, (!gateway).then_some(who.from));
@@ -707,14 +742,37 @@ impl Sessions {
         Ok(())
     }
 
+    /// Keeps a resume until the state directory allows its lease; then it is asked again.
+    fn await_resume(
+        &mut self,
+        who: Opener,
+        ask: &Open<'_>,
+        lease: Span,
+        acts: &mut Vec<Act>,
+    ) -> Result<(), u8> {
+        acts.push(Act::RaiseLease(lease));
+        if self.awaiting_resume.len() >= LEASE_WAITERS_MAX {
+            return Err(status::BUSY);
+        }
+        let info = ask.info.into();
+        let (flags, node, secret) = (ask.flags, ask.node, ask.secret);
+        self.awaiting_resume.push(Resume { who, flags, node, lease, secret, info });
+        Ok(())
+    }
+
     fn lease_of(&self, asked: Span) -> Result<Span, u8> {
         let lease = if asked == Span::ZERO { self.rules.default } else { asked };
         let fits = self.rules.min <= lease && lease <= self.rules.max;
         fits.then_some(lease).ok_or(status::LEASE)
     }
 
-    /// Takes an empty place and gives it an identity.
-    fn place(&mut self, slot: Slot) -> Result<u32, u8> {
+    /// Takes an empty place and gives it an identity, while `replaced` live sessions are about to
+    /// end for it. The limit counts those that live; ended ones keep their places until they are
+    /// swept, and a reserve is there for that.
+    fn place(&mut self, slot: Slot, replaced: usize) -> Result<u32, u8> {
+        if self.by_id.len() - replaced >= self.sessions_max {
+            return Err(status::FULL);
+        }
         let sequence = self.sequences[slot.index()];
         if u64::from(sequence) >= SessionId::SEQUENCE_MAX {
             self.used_up = true;
@@ -722,7 +780,7 @@ impl Sessions {
         }
         let local = match self.free.pop() {
             Some(local) => local,
-            None if self.table.len() < self.sessions_max.min(SESSIONS_PER_SHARD_MAX) => {
+            None if self.table.len() < self.sessions_max + ending_max(self.sessions_max) => {
                 self.table.grow_to(self.table.len() + 1);
                 (self.table.len() - 1) as u32
             }
@@ -879,6 +937,20 @@ impl Sessions {
 
 /// Places that one page of sessions looks at, empty ones included.
 const PAGE_PLACES_MAX: usize = 65_536;
+
+/// Resumes, or ops on locks, that may wait for the state directory at a time; one beyond that is
+/// answered `BUSY`.
+pub const LEASE_WAITERS_MAX: usize = 16 * 1024;
+
+/// Places for sessions that have ended and are not swept yet, beside those for live ones: so many
+/// that a sixteenth of all may be replaced at once at the limit.
+const fn ending_max(sessions_max: usize) -> usize {
+    let share = sessions_max / 16;
+    if share > ENDING_MIN { share } else { ENDING_MIN }
+}
+
+const ENDING_MIN: usize = 64;
+const ENDING_MAX: usize = ending_max(SESSIONS_PER_SHARD_MAX);
 
 /// Where the name count stands in a session record.
 pub const RECORD_NAMES_AT: usize = 24;
