@@ -193,7 +193,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// frame, local, and nothing of their connection is ahead.
     fn push_unit(&mut self, id: ConnId, frame: &mut Frame, (first, collect): (usize, bool)) {
         let conn = &mut self.conns[id.index as usize];
-        let count = self.batch.ops.len() - first;
+        let mut count = self.batch.ops.len() - first;
         let direct = frame.pending.is_none() && !collect && conn.queue.is_empty();
         let source = if direct {
             Source::Direct(id)
@@ -204,6 +204,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 conn.queue.push_back(index);
                 index
             });
+            if collect {
+                count = self.send_away(id, first, pending);
+            }
             if count == 0 {
                 return;
             }
@@ -212,7 +215,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.batch.units.push(Unit {
             source,
             shape: Shape::Native,
-            bound: conn.bound,
+            bound: self.conns[id.index as usize].bound,
             first: first as u32,
             count: count as u32,
             sequence: frame.sequence,
@@ -401,7 +404,6 @@ pub(crate) const fn answered(status: u8) -> Op {
         code: op_code::ANSWERED,
         flags: 0,
         target: ANYWHERE,
-        hashed: true,
     }
 }
 

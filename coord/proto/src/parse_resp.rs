@@ -373,7 +373,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let local = ops.iter().all(|op| {
             (op.target == me || op.target == crate::parse::ANYWHERE) && !op_code::may_raise(op.code)
         });
-        let count = ops.len();
+        let mut count = ops.len();
         let shape = Shape::Resp(shape);
         let conn = &mut self.conns[id.index as usize];
         let source = if local && conn.queue.is_empty() {
@@ -381,12 +381,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         } else {
             let unit = self.pendings.begin(id, shape, 0, count);
             conn.queue.push_back(unit);
+            count = self.send_away(id, first, unit);
+            if count == 0 {
+                return;
+            }
             Source::Pending(unit)
         };
         self.batch.units.push(Unit {
             source,
             shape,
-            bound: conn.bound,
+            bound: self.conns[id.index as usize].bound,
             first: first as u32,
             count: count as u32,
             sequence: 0,

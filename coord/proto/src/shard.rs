@@ -36,6 +36,7 @@ use crate::names::Names;
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
+use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
@@ -86,7 +87,7 @@ pub struct Shard<R, A> {
     pub(crate) ready: VecDeque<ConnId>,
     pub(crate) hungry: Vec<ConnId>,
     pub(crate) in_flight: Vec<u32>,
-    pub(crate) requests: Vec<Vec<u8>>,
+    pub(crate) requests: Requests,
     pub(crate) scratch: Vec<u8>,
     pub(crate) overflows: u64,
     pub(crate) mail_out: Vec<u8>,
@@ -136,7 +137,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             ready: VecDeque::new(),
             hungry: Vec::new(),
             in_flight: alloc::vec![0; shards],
-            requests: (0..shards).map(|_| Vec::new()).collect(),
+            requests: Requests::new(shards),
             scratch: Vec::new(),
             overflows: 0,
             mail_out: Vec::new(),

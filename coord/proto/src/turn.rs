@@ -32,8 +32,6 @@ pub struct Op {
     pub flags: u8,
     /// The shard that executes it.
     pub target: u8,
-    /// Whether `hash` is already right.
-    pub hashed: bool,
 }
 
 /// Where the replies of a unit go.
@@ -104,7 +102,6 @@ impl Turn {
             code,
             flags,
             target: 0,
-            hashed: false,
         }
     }
 
