@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 
+use ringway_core::limits::NAME_BYTES_INLINE;
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -17,7 +18,7 @@ use crate::handle::Bound;
 use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::{Outcome, put_outcome};
-use crate::parse::ANYWHERE;
+use crate::parse::{ANYWHERE, answered};
 use crate::sessions::{Act, Principal};
 use crate::shard::Shard;
 use crate::stats::verb_index;
@@ -215,25 +216,43 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Sends ops since `first` that other shards own on their way, as parts of `pending`; the
     /// others stay in the batch. Returns how many stay.
     pub(crate) fn send_away(&mut self, id: ConnId, first: usize, pending: u32) -> usize {
-        let me = self.id().0;
-        let asker = Asker { pending: self.pendings.id(pending), ..self.asker_of(id) };
-        let (batch, requests) = (&mut self.batch, &mut self.requests);
-        let (mut stay, end) = (first, batch.ops.len());
-        for at in first..end {
-            let op = batch.ops[at];
-            if op.target == me || op.target == ANYWHERE {
-                batch.ops[stay] = op;
-                stay += 1;
-            } else {
-                requests.add(ShardId(op.target), &asker, &op, |out| {
-                    put_request_body(batch, &op, out);
-                });
+        let away = self.part_away(first);
+        if away > 0 {
+            let asker = Asker { pending: self.pendings.id(pending), ..self.asker_of(id) };
+            for op in &self.away[..away] {
+                let (batch, to) = (&self.batch, ShardId(op.target));
+                let is_name = matches!(op.code, op::QUERY | op::REGISTER);
+                if is_name && usize::from(op.len) <= NAME_BYTES_INLINE {
+                    self.requests.add_short(to, &asker, op);
+                } else {
+                    self.requests.add(to, &asker, op, |out| put_request_body(batch, op, out));
+                }
                 self.in_flight[usize::from(op.target)] += 1;
             }
+            self.stats.forwarded_out += away as u64;
         }
-        batch.ops.truncate(stay);
-        self.stats.forwarded_out += (end - stay) as u64;
-        stay - first
+        self.batch.ops.len() - first
+    }
+
+    /// Moves ops since `first` that other shards own out of the batch, into `away`. Without a
+    /// branch for each op: which shard a name belongs to cannot be predicted.
+    fn part_away(&mut self, first: usize) -> usize {
+        let me = self.id().0;
+        let ops = &mut self.batch.ops;
+        if self.away.len() < ops.len() - first {
+            self.away.resize(ops.len() - first, answered(0));
+        }
+        let (mut stay, mut away) = (first, 0);
+        for at in first..ops.len() {
+            let op = ops[at];
+            let stays = (op.target == me) | (op.target == ANYWHERE);
+            ops[stay] = op;
+            self.away[away] = op;
+            stay += usize::from(stays);
+            away += usize::from(!stays);
+        }
+        ops.truncate(stay);
+        away
     }
 
     /// One op, here and now.

@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 
+use ringway_core::limits::NAME_BYTES_INLINE;
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, Epoch, SessionId, ShardId, Span};
 
@@ -68,7 +69,8 @@ pub struct Asker {
 }
 
 /// Starts a unit of a request, behind [`REQUEST`] or another unit; ops are appended with
-/// [`begin_request_op`] and counted with [`count_one`] at the place that this returns.
+/// [`begin_request_op`], and their count is patched with [`set_count`] at the place that this
+/// returns.
 pub fn put_unit(out: &mut Vec<u8>, asker: &Asker) -> usize {
     out.put_u8(u8::from(asker.operator));
     let count_at = out.len();
@@ -115,6 +117,21 @@ pub fn begin_request_op(out: &mut Vec<u8>, op: &Op) -> usize {
     at
 }
 
+/// An op whose body is its name, of up to 16 bytes: most ops are. One copy of a fixed length.
+#[inline]
+pub fn put_short_request_op(out: &mut Vec<u8>, op: &Op) {
+    const NAME_AT: usize = REQUEST_OP_BYTES + 1;
+    let mut bytes = [0; NAME_AT + NAME_BYTES_INLINE];
+    bytes[..2].copy_from_slice(&op.index.to_le_bytes());
+    (bytes[2], bytes[3], bytes[4], bytes[REQUEST_OP_BYTES]) =
+        (op.code, op.flags, 1 + op.len, op.len);
+    bytes[NAME_AT..NAME_AT + 8].copy_from_slice(&op.words[0].to_le_bytes());
+    bytes[NAME_AT + 8..].copy_from_slice(&op.words[1].to_le_bytes());
+    let end = out.len() + NAME_AT + usize::from(op.len);
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
+}
+
 /// Patches the length of an op that [`begin_request_op`] started at `at`.
 #[inline]
 pub fn finish_request_op(out: &mut [u8], at: usize) {
@@ -122,10 +139,8 @@ pub fn finish_request_op(out: &mut [u8], at: usize) {
     out[at + 4..at + 6].copy_from_slice(&len.to_le_bytes());
 }
 
-/// Counts one op more, where the count stands.
-#[inline]
-pub fn count_one(out: &mut [u8], count_at: usize) {
-    let count = u16::from_le_bytes([out[count_at], out[count_at + 1]]) + 1;
+/// Says how many ops a unit has.
+pub fn set_count(out: &mut [u8], count_at: usize, count: u16) {
     out[count_at..count_at + 2].copy_from_slice(&count.to_le_bytes());
 }
 
@@ -154,7 +169,7 @@ pub fn put_reply(out: &mut Vec<u8>, pending: (u32, u32)) {
 /// Appends one reply.
 #[inline]
 pub fn put_reply_outcome(out: &mut Vec<u8>, index: u16, outcome: Outcome) {
-    out.put_u16(index);
+    out.extend_from_slice(&index.to_le_bytes());
     put_outcome(out, outcome);
 }
 

@@ -195,20 +195,18 @@ impl<R: Region, A: Access> Shard<R, A> {
         reader.u8()?;
         let count = reader.u16()?;
         let id = (reader.u32()?, reader.u32()?);
-        let mut rest = reader.rest();
         if let Some(in_flight) = self.in_flight.get_mut(from.index()) {
             *in_flight = in_flight.saturating_sub(u32::from(count));
         }
         let Some(unit) = self.pendings.find(id) else { return Ok(()) };
-        let waits = self.conns.get(unit.conn.index as usize).map_or(Waits::No, |conn| conn.waits);
-        let mut awaited = None;
-        for _ in 0..count {
-            let (index, reply) = mail::reply(&mut rest).ok_or(Truncated)?;
-            self.pendings.answer_wire(id.0, index, &reply);
-            awaited = awaited.or((waits == Waits::Op(id.0, index)).then_some(index));
-        }
+        let awaited = match self.conns.get(unit.conn.index as usize).map(|conn| conn.waits) {
+            Some(Waits::Op(pending, index)) if pending == id.0 => Some(index),
+            _ => None,
+        };
+        let found = self.pendings.answer_run(id.0, (count, reader.rest()), awaited);
+        let awaited = awaited.filter(|_| found == Some(true));
         self.after_answer(id.0, awaited, env);
-        Ok(())
+        found.map(|_| ()).ok_or(Truncated)
     }
 
     fn take_bind(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {

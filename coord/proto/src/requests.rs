@@ -38,8 +38,11 @@ struct Bundle {
     ends: Vec<usize>,
     /// Where the last message starts.
     start: usize,
-    /// The unit that the last op belongs to, and where its count stands.
-    unit: Option<((u32, u32), usize)>,
+    /// The unit that the last op belongs to.
+    unit: Option<(u32, u32)>,
+    /// Its ops, and where their count goes.
+    count: u16,
+    count_at: usize,
 }
 
 impl Requests {
@@ -50,21 +53,36 @@ impl Requests {
 
     /// Adds an op whose body `put` appends. Ops of one unit follow each other.
     #[inline]
-    pub(crate) fn add(&mut self, to: ShardId, asker: &Asker, op: &Op, put: impl FnOnce(&mut Vec<u8>)) {
-        let bundle = &mut self.bundles[to.index()];
-        let count_at = match bundle.unit {
-            Some((unit, at)) if unit == asker.pending => at,
-            _ => bundle.begin_unit(asker),
-        };
-        let bytes = &mut bundle.bytes;
+    pub(crate) fn add(
+        &mut self,
+        to: ShardId,
+        asker: &Asker,
+        op: &Op,
+        put: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let bytes = self.begin(to, asker);
         let at = mail::begin_request_op(bytes, op);
         put(bytes);
         mail::finish_request_op(bytes, at);
-        mail::count_one(bytes, count_at);
-        if bytes.len() - bundle.start > MESSAGE_BYTES {
-            bundle.unit = None;
-        }
+    }
+
+    /// Adds an op whose body is its name, of up to 16 bytes.
+    #[inline]
+    pub(crate) fn add_short(&mut self, to: ShardId, asker: &Asker, op: &Op) {
+        mail::put_short_request_op(self.begin(to, asker), op);
+    }
+
+    /// Where the next op of a unit for a shard goes.
+    #[inline]
+    fn begin(&mut self, to: ShardId, asker: &Asker) -> &mut Vec<u8> {
         self.open |= 1 << to.index();
+        let bundle = &mut self.bundles[to.index()];
+        let is_long = bundle.bytes.len() - bundle.start > MESSAGE_BYTES;
+        if bundle.unit != Some(asker.pending) || is_long {
+            bundle.begin_unit(asker, is_long);
+        }
+        bundle.count += 1;
+        &mut bundle.bytes
     }
 
     /// Posts everything.
@@ -79,21 +97,29 @@ impl Requests {
 }
 
 impl Bundle {
-    /// Starts a unit, in a new message if the present one is long enough.
-    fn begin_unit(&mut self, asker: &Asker) -> usize {
-        if self.bytes.is_empty() || self.bytes.len() - self.start > MESSAGE_BYTES {
-            if !self.bytes.is_empty() {
+    /// Starts a unit; in a new message if there is none, or that is long enough.
+    fn begin_unit(&mut self, asker: &Asker, is_long: bool) {
+        self.end_unit();
+        if self.bytes.is_empty() || is_long {
+            if is_long {
                 self.ends.push(self.bytes.len());
             }
             self.start = self.bytes.len();
             self.bytes.push(mail::REQUEST);
         }
-        let count_at = mail::put_unit(&mut self.bytes, asker);
-        self.unit = Some((asker.pending, count_at));
-        count_at
+        self.unit = Some(asker.pending);
+        self.count_at = mail::put_unit(&mut self.bytes, asker);
+    }
+
+    fn end_unit(&mut self) {
+        if self.unit.take().is_some() {
+            mail::set_count(&mut self.bytes, self.count_at, self.count);
+        }
+        self.count = 0;
     }
 
     fn post(&mut self, to: ShardId, env: &mut impl Env) {
+        self.end_unit();
         let mut from = 0;
         for end in self.ends.drain(..).chain([self.bytes.len()]) {
             env.post(to, &self.bytes[from..end]);
@@ -101,7 +127,7 @@ impl Bundle {
         }
         self.bytes.clear();
         self.bytes.shrink_to(KEPT_BYTES);
-        (self.start, self.unit) = (0, None);
+        self.start = 0;
     }
 }
 
@@ -109,9 +135,9 @@ impl Bundle {
 mod tests {
     use alloc::vec;
 
+    use ringway_core::ConnId;
     use ringway_core::limits::{MAIL_BYTES_MAX, SHARDS_MAX};
     use ringway_core::wire::Reader;
-    use ringway_core::ConnId;
 
     use super::*;
     use crate::parse::answered;

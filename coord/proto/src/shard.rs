@@ -40,7 +40,7 @@ use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
-use crate::turn::Turn;
+use crate::turn::{Op, Turn};
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -88,6 +88,8 @@ pub struct Shard<R, A> {
     pub(crate) hungry: Vec<ConnId>,
     pub(crate) in_flight: Vec<u32>,
     pub(crate) requests: Requests,
+    /// Scratch of `send_away`.
+    pub(crate) away: Vec<Op>,
     pub(crate) scratch: Vec<u8>,
     pub(crate) overflows: u64,
     pub(crate) mail_out: Vec<u8>,
@@ -138,6 +140,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             hungry: Vec::new(),
             in_flight: alloc::vec![0; shards],
             requests: Requests::new(shards),
+            away: Vec::new(),
             scratch: Vec::new(),
             overflows: 0,
             mail_out: Vec::new(),
