@@ -141,6 +141,16 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Some(raw) => (self.read_op(id, raw), Some(raw)),
                 None => (Next::Batched(answered(status::MALFORMED)), None),
             };
+            let crowded = match &next {
+                (Next::Batched(op), _) => Some(op.target).filter(|to| self.is_crowded(*to)),
+                (Next::Serve, _) => self.any_crowded(),
+                (Next::NeedsSession, _) => None,
+            };
+            if crowded.is_some() {
+                self.push_unit(id, &mut frame, (first, true));
+                self.starve(id, crowded);
+                return self.stall(id, &frame, before);
+            }
             match next {
                 (Next::Batched(mut op), _) => {
                     op.index = frame.index;
