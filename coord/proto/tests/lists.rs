@@ -39,13 +39,13 @@ impl Listing {
     fn take(&mut self, got: &Got, names: &BTreeSet<Place>) {
         let Got::Data(status::DATA, page) = got else { panic!("{got:?}") };
         let mut reader = Reader::new(page);
-        self.done = reader.u8().unwrap() != 0;
-        let next = (reader.u16().unwrap(), reader.short_bytes().unwrap().to_vec());
+        self.done = reader.u8().expect("a page") != 0;
+        let next = (reader.u16().expect("a page"), reader.short_bytes().expect("a page").to_vec());
         let mut found = Vec::new();
-        for _ in 0..reader.u16().unwrap() {
-            let name = reader.short_bytes().unwrap().to_vec();
+        for _ in 0..reader.u16().expect("a page") {
+            let name = reader.short_bytes().expect("a page").to_vec();
             found.push((Slot::of(&name).number(), name));
-            reader.bytes(16).unwrap();
+            reader.bytes(16).expect("a page");
         }
         let behind = |place: &&Place| {
             let upto = if next.1.is_empty() { place.0 < next.0 } else { **place <= next };
