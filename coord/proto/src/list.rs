@@ -3,14 +3,15 @@
 //! The table is not ordered, and keeping it so would cost every name bytes that only lists need.
 //! The first page of a list is one walk over the shard's records in slices, which keeps the
 //! smallest names behind the cursor in a bounded heap; on its way it notes where the names of the
-//! slots behind are (`runs`). The pages that follow look only at the names of their own slots, until
-//! the run is read to its end and the next page walks again. Every name that lives throughout the
-//! request and belongs to the page is in it, whichever way the page was made.
+//! slots behind are (`runs`). The pages that follow look only at the names of their own slots,
+//! until the run is read to its end and the next page walks again. Every name that lives
+//! throughout the request and belongs to the page is in it, whichever way the page was made.
 //!
-//! Cost: a listing of all names costs [`WALKS_A_LISTING`](crate::runs::WALKS_A_LISTING) walks and a
-//! second look at each name. Names that one slot has more of than a run holds cost a walk a page.
+//! Cost: a listing of all names costs [`WALKS_A_LISTING`](crate::runs::WALKS_A_LISTING) walks and
+//! a second look at each name. Names that one slot has more of than a run holds cost a walk a page.
 //! Bounds: [`JOBS_MAX`] lists at a time; in a turn [`STEP_RECORDS`] records of a walk or
-//! [`STEP_IDS`] of a run, of one list; a page of at most [`PAGE_BYTES_MAX`] bytes.
+//! [`STEP_IDS`] of a run, of one list; and once a list, its page of [`PAGE_BYTES_MAX`] bytes at
+//! most, and the beginning or the end of a run, a bin for each slot: about a millisecond.
 //! Tests: `coord/proto/tests/lists.rs`; cost: `coord/proto/examples/listing.rs`.
 
 use alloc::collections::BinaryHeap;
