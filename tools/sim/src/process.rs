@@ -38,6 +38,8 @@ pub struct Settings {
     pub grants_from: Moment,
     /// The longest lease that the state directory allows at the start.
     pub lease_allowed: Span,
+    /// Sessions that may live at one shard.
+    pub sessions_max: usize,
     /// Seeds secrets and hash keys.
     pub seed: u64,
 }
@@ -50,6 +52,7 @@ impl Default for Settings {
             now: Moment(0),
             grants_from: Moment(0),
             lease_allowed: LEASE_MAX_DEFAULT,
+            sessions_max: 1 << 20,
             seed: 1,
         }
     }
@@ -410,7 +413,7 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         epoch: settings.epoch,
         rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
         lease_allowed: settings.lease_allowed,
-        sessions_max: 1 << 20,
+        sessions_max: settings.sessions_max,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),
