@@ -424,7 +424,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn covers_prefix(&self, asker: &Asker, prefix: &[u8]) -> bool {
         let grantee = self.access.by_principal(asker.principal);
         grantee.is_some_and(|grantee| {
-            grantee.namespaces.is_empty() || (prefix.contains(&b'/') && grantee.covers(prefix))
+            grantee.namespaces.is_none() || (prefix.contains(&b'/') && grantee.covers(prefix))
         })
     }
 

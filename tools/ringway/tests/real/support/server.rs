@@ -182,6 +182,11 @@ impl Server {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    /// What it has said on standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.so_far()
+    }
+
     /// Bytes of memory that are its own.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
