@@ -15,7 +15,7 @@ use crate::config::{LoadConfig, Protocol};
 use crate::error::LoadError;
 use crate::latency::Latencies;
 use crate::net::{Door, pin, raise_descriptors};
-use crate::proc::Process;
+use crate::proc::{CpuTimes, Process};
 use crate::report::{Progress, Second};
 use crate::source::{Lane, Source, Task};
 use crate::tally::Tally;
@@ -81,10 +81,9 @@ pub(crate) struct Driver<'a> {
     last_tick: (u64, u64),
 }
 
-#[derive(Clone, Copy)]
 struct Sample {
     at_ns: u64,
-    cpu_ns: u64,
+    cpu: CpuTimes,
     ops: u64,
 }
 
@@ -244,12 +243,12 @@ impl Driver<'_> {
         let mut outcomes = Vec::new();
         let mut seconds = Vec::new();
         let mut last = None;
-        let ops_before = first.map_or_else(|| self.ops(), |sample| sample.ops);
+        let ops_before = first.as_ref().map_or_else(|| self.ops(), |sample| sample.ops);
         self.last_tick = (self.shared.now().min(phase.start_ns), ops_before);
         let mut tick_ns = phase.from_ns + TICK_NS;
         self.tick(ask, phase, ops_before);
         while outcomes.len() < self.asks.len() {
-            let edge = match (first, last) {
+            let edge = match (&first, &last) {
                 (None, _) => phase.from_ns,
                 (_, None) => phase.until_ns,
                 _ => u64::MAX,
@@ -275,7 +274,7 @@ impl Driver<'_> {
         }
         let span = first.zip(last).filter(|_| self.process.is_some());
         let server = span.map(|(first, last)| ServerSpan {
-            cpu_ns: last.cpu_ns.saturating_sub(first.cpu_ns),
+            cpu_ns: last.cpu.since(&first.cpu),
             ops: last.ops - first.ops,
             seconds: (last.at_ns - first.at_ns) as f64 / 1e9,
         });
@@ -287,8 +286,9 @@ impl Driver<'_> {
     }
 
     fn sample(&self) -> Result<Sample, LoadError> {
-        let cpu_ns = self.process.map_or(Ok(0), |process| process.cpu_ns())?;
-        Ok(Sample { at_ns: self.shared.now(), cpu_ns, ops: self.ops() })
+        let cpu = self.process.map(|process| process.cpu_times()).transpose()?;
+        let (at_ns, ops) = (self.shared.now(), self.ops());
+        Ok(Sample { at_ns, cpu: cpu.unwrap_or_default(), ops })
     }
 
     fn tick(&mut self, ask: &Ask, phase: &Phase, ops_before: u64) -> Second {

@@ -630,7 +630,9 @@ mod tests {
                 "has a `/` in it",
             ),
         ] {
-            let error = Credentials::from_text(&text, path, &mut Identities::default()).expect_err(&text).to_string();
+            let error = Credentials::from_text(&text, path, &mut Identities::default())
+                .expect_err(&text)
+                .to_string();
             assert!(error.contains(said), "{text}\n said: {error}\n not: {said}");
         }
         let missing = load(Path::new("/nonexistent/users")).expect_err("no file");

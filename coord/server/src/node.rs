@@ -208,8 +208,7 @@ impl Node {
         let opened = started.opened;
         let grants_from = host::now() + lease_to_wait_for(opened.previous);
         let _ = shared.port.set(started.port.clone());
-        let running =
-            start_shards(&config, map, (&shared, &started.port), &opened, grants_from);
+        let running = start_shards(&config, map, (&shared, &started.port), &opened, grants_from);
         let mut running = match running {
             Ok(running) => running,
             Err(error) => {

@@ -75,12 +75,7 @@ impl Stop {
     }
 }
 
-fn listen(
-    mut signals: Signals,
-    tell: &SyncSender<()>,
-    stopped: &AtomicBool,
-    hung_up: &AtomicBool,
-) {
+fn listen(mut signals: Signals, tell: &SyncSender<()>, stopped: &AtomicBool, hung_up: &AtomicBool) {
     for signal in signals.forever() {
         if signal == SIGHUP {
             hung_up.store(true, Ordering::Release);

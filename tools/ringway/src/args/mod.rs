@@ -91,9 +91,11 @@ pub(crate) enum CredentialsCommand {
                             token\nand new grants.")]
     Add(CredentialsAddArgs),
     /// Take a user out of the file.
-    #[command(after_help = "A running server goes on with what it has read until it is sent SIGHUP; \
+    #[command(
+        after_help = "A running server goes on with what it has read until it is sent SIGHUP; \
                             then it closes the\nuser's connections. Sessions end with their \
-                            leases.")]
+                            leases."
+    )]
     Remove(CredentialsRemoveArgs),
     /// The users of the file and what they may do.
     List(CredentialsListArgs),

@@ -196,7 +196,7 @@ impl Server {
         kib * 1024
     }
 
-    /// Time that all of its threads have spent on a core.
+    /// Time that all of its threads have spent on a core; one that ends takes its own with it.
     pub(crate) fn cpu(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
         let spent = tasks.map(|task| {
