@@ -16,6 +16,7 @@ use crate::parse::BARE_INDEX;
 use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
+use crate::stats::is_forwarded_by_slot;
 use crate::turn::{Shape, Source, Unit, inline_words};
 use crate::wire::{self, FrameWriter, KIND_PUSH, KIND_REPLY, RawOp, Reply, op, push, status};
 
@@ -117,9 +118,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         let (asker, count) = mail::request(reader)?;
         let source = Source::Mail(from, asker.pending);
         let mut first = self.batch.ops.len();
-        self.stats.forwarded_in += u64::from(count);
         for _ in 0..count {
             let request = mail::request_op(reader)?;
+            self.stats.forwarded_in += u64::from(is_forwarded_by_slot(request.code));
             let simple = op_code::on_name(request.code) || request.code == op::RENEW;
             if !simple {
                 self.push_mail_unit(source, asker.bound, first);

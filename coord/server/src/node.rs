@@ -117,6 +117,9 @@ impl Shared {
         if let Some(counters) = self.counters(shard) {
             metrics.turn_ns_max.set(counters.turn_ns_max.get());
             metrics.turn_ns.set(counters.turn_ns.get());
+            for (mine, theirs) in metrics.turn_buckets.iter().zip(&counters.turn_classes) {
+                mine.set(theirs.get());
+            }
             metrics.mailbox_depth.set(counters.mail_waiting_now.get());
             metrics.buffers_in_use.set(counters.buffers_max.get());
             metrics.bytes_in.set(counters.receive_bytes.get());

@@ -211,6 +211,7 @@ mod tests {
             "ringway load --mix query=90,register=5,release=5 --connections 64",
             "ringway load --frame 1 --pipeline 1 --rate 50000 --pid 17 --json",
             "ringway load fill --names 100M --churn-half --pid 17",
+            "ringway load sweep --doomed 1M --prefill --expect owned --rate 20000",
             "ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000",
             "ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379",
             "ringway load scenario resp-p16 --pid 17 --against-pid 18",
