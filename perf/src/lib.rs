@@ -2,7 +2,8 @@
 //!
 //! [`run`] measures a mix of queries, registers and releases, in a closed or an open loop;
 //! [`fill`] registers a population and weighs it; [`run_sessions`] keeps many sessions alive;
-//! [`sweep`] ends a session with many names under a load; [`compare`] takes two loads in turns. All report as data (serde) and as a table for people.
+//! [`sweep`] ends a session with many names under a load; [`compare`] takes two loads in turns.
+//! All report as data (serde) and as a table for people.
 //!
 //! The generator verifies what it measures: every reply's status is looked at, and a run with a
 //! reply that should not have come is an error, not a number.

@@ -263,17 +263,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         };
         let mut text = String::new();
         if wanted("server") {
-            let waits = self.names.grants_from().since(self.now()).as_ms_ceil();
-            text += &format!(
-                "# Server\r\nredis_version:{REDIS_VERSION}\r\nringway_version:{}\r\n\
-                 redis_mode:standalone\r\narch_bits:64\r\nepoch:{}\r\nshards:{}\r\nshard:{}\r\n\
-                 tcp_port:{}\r\nstarting_ms:{waits}\r\n\r\n",
-                env!("CARGO_PKG_VERSION"),
-                self.start.epoch.0,
-                self.shards(),
-                self.id(),
-                self.start.base_port,
-            );
+            text += &self.info_server();
         }
         if wanted("clients") {
             let clients = self.connections();
@@ -322,6 +312,20 @@ impl<R: Region, A: Access> Shard<R, A> {
             );
         }
         text
+    }
+
+    fn info_server(&self) -> String {
+        let waits = self.names.grants_from().since(self.now()).as_ms_ceil();
+        format!(
+            "# Server\r\nredis_version:{REDIS_VERSION}\r\nringway_version:{}\r\n\
+             redis_mode:standalone\r\narch_bits:64\r\nepoch:{}\r\nshards:{}\r\nshard:{}\r\n\
+             tcp_port:{}\r\nstarting_ms:{waits}\r\n\r\n",
+            env!("CARGO_PKG_VERSION"),
+            self.start.epoch.0,
+            self.shards(),
+            self.id(),
+            self.start.base_port,
+        )
     }
 
     /// What benchmarks and libraries ask for; everything else has no value.

@@ -8,7 +8,8 @@
 //! - M1  Only the shard that owns a [`ShardMetrics`] writes to it.
 //! - M2  A counter never goes back; a peak only grows; a gauge is what it was last set to.
 //!
-//! Bounds: constant time and no allocation to count; at most 4 KiB a shard, computed at compile time.
+//! Bounds: constant time and no allocation to count; at most 4 KiB a shard, checked at compile
+//! time.
 //! Not here: who asks for the numbers (`admin.rs`), when they are counted (`pump.rs`).
 //! Tests: below.
 
