@@ -1,7 +1,8 @@
 //! Named loads in files: what the README's table was measured with, to be run again by anybody.
 //!
 //! A scenario is a TOML file of one kind: `[load]`, `[fill]`, `[sweep]`, `[sessions]`, or `[a]` and
-//! `[b]` to compare. Targets and process ids are the caller's to fill in; the built-in files hold none.
+//! `[b]` to compare. Targets and process ids are the caller's to fill in; the built-in files hold
+//! none.
 
 use serde::Deserialize;
 

@@ -80,15 +80,19 @@ pub(crate) struct CredentialsArgs {
     pub(crate) command: CredentialsCommand,
 }
 
+const CREDENTIALS_HELP: &str = "\
+Example:
+  ringway credentials add shop --namespace orders --file users.toml > shop.token
+
+A server reads the file when it starts and on SIGHUP. A grant of `orders` covers the name `orders`
+and every name that begins with `orders/`. A user that is there already gets a new token and new
+grants.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredentialsCommand {
     /// Add a user, or give one a new token and new grants. The token is printed once and kept
     /// nowhere: the file holds its digest only.
-    #[command(after_help = "Example:\n  ringway credentials add shop --namespace orders --file \
-                            users.toml > shop.token\n\nA server reads the file when it starts and \
-                            on SIGHUP. A grant of `orders` covers the name `orders`\nand every name \
-                            that begins with `orders/`. A user that is there already gets a new \
-                            token\nand new grants.")]
+    #[command(after_help = CREDENTIALS_HELP)]
     Add(CredentialsAddArgs),
     /// Take a user out of the file.
     #[command(
