@@ -171,18 +171,19 @@ struct User {
     operator: bool,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UsersFile {
-    #[serde(default, rename = "user")]
-    users: Vec<Spanned<User>>,
+    /// An empty list is written when the last user is removed; a file without one was cut off.
+    #[serde(rename = "user")]
+    users: Option<Vec<Spanned<User>>>,
 }
 
 /// The file of users, for those who change it.
 #[derive(Debug)]
 pub struct Users {
     path: PathBuf,
-    file: UsersFile,
+    users: Vec<Spanned<User>>,
 }
 
 /// A user as `ringway credentials list` shows it: no token, no digest.
@@ -220,14 +221,15 @@ pub struct NewUser {
 impl Users {
     /// Reads a file that is there.
     pub fn read(path: &Path) -> Result<Users, CredentialsError> {
-        Ok(Users { path: path.to_owned(), file: parse(&read(path)?, path)? })
+        let users = parse(&read(path)?, path)?.users.unwrap_or_default();
+        Ok(Users { path: path.to_owned(), users })
     }
 
     /// Reads the file; no file is no users.
     pub fn open(path: &Path) -> Result<Users, CredentialsError> {
         match Users::read(path) {
             Err(CredentialsError::Host { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                Ok(Users { path: path.to_owned(), file: UsersFile::default() })
+                Ok(Users { path: path.to_owned(), users: Vec::new() })
             }
             read => read,
         }
@@ -244,7 +246,7 @@ impl Users {
             return Err(CredentialsError::Word { what, word, why: "has more than 64 namespaces" });
         }
         let replaced = self.take_out(&new.name);
-        if self.file.users.len() >= USERS_MAX {
+        if self.users.len() >= USERS_MAX {
             return Err(CredentialsError::Full(self.path.clone()));
         }
         let token = format!("{TOKEN_PREFIX}{}", hex(&random_bytes::<32>()));
@@ -254,7 +256,7 @@ impl Users {
             namespaces: new.namespaces.clone(),
             operator: new.operator,
         };
-        self.file.users.push(Spanned::new(0..0, user));
+        self.users.push(Spanned::new(0..0, user));
         self.save()?;
         Ok(Added { token, replaced })
     }
@@ -270,7 +272,7 @@ impl Users {
 
     /// Every user, by name.
     pub fn list(&self) -> Vec<ListedUser> {
-        let listed = self.file.users.iter().map(|user| {
+        let listed = self.users.iter().map(|user| {
             let User { name, namespaces, operator, .. } = user.get_ref().clone();
             ListedUser { name, namespaces, operator }
         });
@@ -281,15 +283,16 @@ impl Users {
 
     /// Whether there was one.
     fn take_out(&mut self, name: &str) -> bool {
-        let before = self.file.users.len();
-        self.file.users.retain(|user| user.get_ref().name != name);
-        self.file.users.len() < before
+        let before = self.users.len();
+        self.users.retain(|user| user.get_ref().name != name);
+        self.users.len() < before
     }
 
     /// Replaces the file, atomically, readable for its owner only.
     fn save(&self) -> Result<(), CredentialsError> {
         let head = "# Users of a ringway server; `ringway credentials` writes this file.\n\n";
-        let text = toml::to_string(&self.file).expect("plain strings");
+        let file = UsersFile { users: Some(self.users.clone()) };
+        let text = toml::to_string(&file).expect("plain strings");
         let mut new = self.path.clone().into_os_string();
         new.push(".new");
         let new = PathBuf::from(new);
@@ -332,8 +335,17 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads and checks the file.
+    /// Reads and checks the file for a server that starts: somebody must be able to connect.
     pub fn load(path: &Path, identities: &mut Identities) -> Result<Credentials, CredentialsError> {
+        let credentials = Self::reload(path, identities)?;
+        if credentials.users.is_empty() { Err(nobody(path)) } else { Ok(credentials) }
+    }
+
+    /// Reads and checks the file for a server that runs: the last user may be gone by now.
+    pub fn reload(
+        path: &Path,
+        identities: &mut Identities,
+    ) -> Result<Credentials, CredentialsError> {
         Self::from_text(&read(path)?, path, identities)
     }
 
@@ -342,19 +354,15 @@ impl Credentials {
         path: &Path,
         identities: &mut Identities,
     ) -> Result<Credentials, CredentialsError> {
-        let file = parse(text, path)?;
+        let listed = parse(text, path)?.users.ok_or_else(|| nobody(path))?;
         let wrong =
             |line, message| CredentialsError::Syntax { path: path.to_owned(), line, message };
-        if file.users.is_empty() {
-            let hint = "add one with `ringway credentials add USER --file FILE`";
-            return Err(wrong(1, format!("there is no user, so nobody could connect: {hint}")));
-        }
-        if file.users.len() > USERS_MAX {
-            let line = line_of(text, file.users[USERS_MAX].span().start);
+        if listed.len() > USERS_MAX {
+            let line = line_of(text, listed[USERS_MAX].span().start);
             return Err(wrong(line, format!("there are more than {USERS_MAX} users")));
         }
-        let mut users: Vec<(Principal, [u8; 32])> = Vec::with_capacity(file.users.len());
-        for user in file.users {
+        let mut users: Vec<(Principal, [u8; 32])> = Vec::with_capacity(listed.len());
+        for user in listed {
             let (line, user) = (line_of(text, user.span().start), user.into_inner());
             let Some(digest) = unhex(&user.token_sha256) else {
                 let message = format!("token_sha256 of user {:?} is not 64 hex digits", user.name);
@@ -400,6 +408,12 @@ impl Credentials {
     pub fn principals(&self) -> impl Iterator<Item = &Principal> {
         self.users.iter().map(|(principal, _)| principal)
     }
+}
+
+fn nobody(path: &Path) -> CredentialsError {
+    let message = "there is no user, so nobody could connect: add one with `ringway credentials \
+                   add USER --file FILE`";
+    CredentialsError::Syntax { path: path.to_owned(), line: 1, message: message.to_owned() }
 }
 
 /// What a user of the file may do. Its number is given once the whole file is known to be good.
@@ -586,6 +600,12 @@ mod tests {
         let credentials = load(&path).expect("our own file");
         assert_eq!(credentials.verify(b"b", tokens[0].as_bytes()), None);
         assert!(credentials.verify(b"a", tokens[1].as_bytes()).is_some());
+        // Without its last user the file is still a whole one, though no server starts with it.
+        users.remove("a").expect("it is there");
+        let started = load(&path).expect_err("nobody could connect").to_string();
+        assert!(started.contains("there is no user"), "{started}");
+        let again = Credentials::reload(&path, &mut Identities::default());
+        assert_eq!(again.expect("nobody any more").principals().count(), 0);
     }
 
     /// K2: readable or writable for anyone else is refused, with the command that mends it.

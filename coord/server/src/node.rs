@@ -291,7 +291,7 @@ impl Node {
     pub fn reload_credentials(&self) -> Result<usize, CredentialsError> {
         let Access::Users(path) = &self.config.access else { return Ok(0) };
         let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
-        let credentials = Credentials::load(path, &mut identities)?;
+        let credentials = Credentials::reload(path, &mut identities)?;
         let users = credentials.principals().count();
         *self.shared.access.lock().unwrap_or_else(PoisonError::into_inner) =
             NodeAccess::users(credentials);

@@ -60,10 +60,10 @@ fn list(args: &CredentialsListArgs, json: bool) -> Result<(), CredentialsError> 
             .iter()
             .map(|user| {
                 let namespaces = match user.namespaces.join(" ") {
-                    none if none.is_empty() => "-".to_owned(),
+                    none if none.is_empty() => "none".to_owned(),
                     some => some,
                 };
-                let operator = if user.operator { "yes" } else { "-" };
+                let operator = if user.operator { "yes" } else { "no" };
                 vec![user.name.clone(), operator.to_owned(), namespaces]
             })
             .collect();

@@ -163,6 +163,13 @@ fn credentials_are_read_again_on_sighup() {
     assert!(server.log().contains("the earlier credentials stay in force"), "{}", server.log());
     connect("stays", &stays).expect("as before");
     granted(&mut kept, "y/still");
+
+    std::fs::write(users.file(), text).expect("writes");
+    for user in names {
+        users.remove(&user).with(0);
+    }
+    server.signal(Signal::HUP);
+    until("nobody is left", || asked(&mut kept, "y/1").err());
     server.stop();
 }
 
