@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::access::NodeAccess;
 use crate::admin::{Health, NodeView};
 use crate::config::{Access, Config};
-use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime};
+use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime, Stalled};
 use crate::credentials::{Credentials, CredentialsError, Identities};
 use crate::metrics::{ShardMetrics, ShardView};
 use crate::pump::Pump;
@@ -299,9 +299,10 @@ impl Node {
         Ok(users)
     }
 
-    /// Makes the control plane's thread sleep: for the test that watches the shards meanwhile.
-    pub fn stall_control(&self, span: Span) {
-        self.control.stall(span);
+    /// Blocks the control plane's thread until the result is dropped: for the test that watches the
+    /// shards meanwhile.
+    pub fn stall_control(&self) -> Stalled {
+        self.control.stall()
     }
 
     /// Waits for the end.
