@@ -12,7 +12,7 @@ out=${1:?where to keep the reports}
 shift
 rows=("$@")
 [ ${#rows[@]} -gt 0 ] || rows=(query churn fill10 fill30 fill70 fill100 large resp1 resp16 resp32 \
-    bench memory forwarded gateway own latency idle)
+    bench memory forwarded gateway own latency sweep idle)
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_PER_RUN:-5}
 ringway=${RINGWAY_BIN:-target/release/ringway}
@@ -208,6 +208,15 @@ row_latency() { # at half of the lower of the two unpipelined maxima
         --against-pid "$redis" "${common[@]}" --rate "$rate" --duration-s "$seconds" \
         --rounds "$rounds" >"$out/latency-1.json"
     without_redis
+    unserve
+}
+
+row_sweep() { # a million names of a dead session, under 20 000 single queries a second
+    serve 1 0
+    for n in $(times); do
+        load sweep --pid "$server" --doomed 1M --rate 20000 --connections 50 --pipeline 16 \
+            --prefill --expect owned --seed "$n" --duration-s "$seconds" >"$out/sweep-$n.json"
+    done
     unserve
 }
 

@@ -66,6 +66,20 @@ if share is not None:
     count = median("own", "sessions")
     row(f"{count:.0f} sessions on own connections, 10 000 renewals a second", "5 % of a core", f"{share * 100:.1f} %")
     row("bytes a session on its own connection", "512", f"{median('own', 'server_bytes_per_session'):.0f}")
+if reports("sweep"):
+    def micros(when):
+        keys = ("p50_us", "p99_us", "p999_us", "max_us")
+        return " / ".join(f"{median('sweep', when, 'latency', key):.0f}" for key in keys)
+    row("single queries, 20 000/s, while 1 M names of a dead session are swept: "
+        "p50 / p99 / p99.9 / max", "others do not stall",
+        f"{micros('during')} us (calm {micros('calm')}); worst turn "
+        f"{median('sweep', 'worst_turn_ms'):.2f} ms, all free after {median('sweep', 'free_ms'):.1f} ms, "
+        f"swept after {median('sweep', 'swept_ms'):.0f} ms")
+for count in (10, 30, 70, 100):
+    turn = [step["worst_turn_ms"] for fill in reports(f"fill{count}") for step in fill.get("steps", [])
+            if step["step"] == "fill" and step.get("worst_turn_ms") is not None]
+    if turn:
+        row(f"worst turn during the fresh fill of {count} M names", "stated", f"{max(turn):.2f} ms")
 idle = median("idle", "cpu_ns_per_s")
 if idle is not None:
     row("idle server", "no measurable CPU", f"{idle / 1e7:.3f} % of a core")

@@ -15,7 +15,7 @@ use crate::config::{LoadConfig, Protocol};
 use crate::error::LoadError;
 use crate::latency::Latencies;
 use crate::net::{Door, pin, raise_descriptors};
-use crate::proc::Process;
+use crate::proc::{CpuTimes, Process};
 use crate::report::{Progress, Second};
 use crate::source::{Lane, Source, Task};
 use crate::tally::Tally;
@@ -81,10 +81,9 @@ pub(crate) struct Driver<'a> {
     last_tick: (u64, u64),
 }
 
-#[derive(Clone, Copy)]
 struct Sample {
     at_ns: u64,
-    cpu_ns: u64,
+    cpu: CpuTimes,
     ops: u64,
 }
 
@@ -99,11 +98,12 @@ pub(crate) fn with_driver<R>(
     let process = spec.pid.map(Process::new).transpose()?;
     raise_descriptors(spec.connections)?;
     let gauges: Vec<Gauge> = (0..spec.threads).map(|_| Gauge::default()).collect();
-    let abort = AtomicBool::new(false);
+    let (abort, enough) = (AtomicBool::new(false), AtomicBool::new(false));
     let shared = Shared {
         addr: config.addr,
         base: Instant::now(),
         stop,
+        enough: &enough,
         abort: &abort,
         pipeline: spec.pipeline,
         threads: spec.threads,
@@ -191,7 +191,7 @@ fn serve_as<W: Wire>(
     Ok(())
 }
 
-impl Driver<'_> {
+impl<'a> Driver<'a> {
     fn wait_connected(&mut self) -> Result<(), LoadError> {
         for _ in 0..self.asks.len() {
             self.replies.recv().map_err(|_| LoadError::ThreadDied)??;
@@ -209,8 +209,23 @@ impl Driver<'_> {
         self.process
     }
 
+    /// Ends the running phase early when it is set; each phase begins with it cleared.
+    pub(crate) fn enough(&self) -> &'a AtomicBool {
+        self.shared.enough
+    }
+
     /// Runs one phase on all threads.
     pub(crate) fn phase(&mut self, ask: Ask) -> Result<Gathered, LoadError> {
+        self.phase_from(ask, &mut || {})
+    }
+
+    /// The same, with a call when measuring begins.
+    pub(crate) fn phase_from(
+        &mut self,
+        ask: Ask,
+        begin: &mut dyn FnMut(),
+    ) -> Result<Gathered, LoadError> {
+        self.shared.enough.store(false, Ordering::Relaxed);
         let threads = self.asks.len() as u64;
         let start_ns = self.shared.now() + LEAD_NS;
         let (from_ns, until_ns) = match ask.window {
@@ -232,25 +247,26 @@ impl Driver<'_> {
             let tally = Tally::new(self.config.spec.expect);
             sender.send((phase, tally)).map_err(|_| LoadError::ThreadDied)?;
         }
-        self.gather(&ask, &phase, first)
+        self.gather((&ask, &phase), first, begin)
     }
 
     fn gather(
         &mut self,
-        ask: &Ask,
-        phase: &Phase,
+        (ask, phase): (&Ask, &Phase),
         mut first: Option<Sample>,
+        begin: &mut dyn FnMut(),
     ) -> Result<Gathered, LoadError> {
         let mut outcomes = Vec::new();
         let mut seconds = Vec::new();
         let mut last = None;
-        let ops_before = first.map_or_else(|| self.ops(), |sample| sample.ops);
+        let mut begun = false;
+        let ops_before = first.as_ref().map_or_else(|| self.ops(), |sample| sample.ops);
         self.last_tick = (self.shared.now().min(phase.start_ns), ops_before);
         let mut tick_ns = phase.from_ns + TICK_NS;
         self.tick(ask, phase, ops_before);
         while outcomes.len() < self.asks.len() {
-            let edge = match (first, last) {
-                (None, _) => phase.from_ns,
+            let edge = match (begun, &last) {
+                (false, _) => phase.from_ns,
                 (_, None) => phase.until_ns,
                 _ => u64::MAX,
             };
@@ -262,8 +278,12 @@ impl Driver<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Err(LoadError::ThreadDied),
             }
             let now = self.shared.now();
-            if first.is_none() && now >= phase.from_ns {
-                first = Some(self.sample()?);
+            if !begun && now >= phase.from_ns {
+                begun = true;
+                if first.is_none() {
+                    first = Some(self.sample()?);
+                }
+                begin();
             }
             if last.is_none() && (now >= phase.until_ns || outcomes.len() == self.asks.len()) {
                 last = Some(self.sample()?);
@@ -275,7 +295,7 @@ impl Driver<'_> {
         }
         let span = first.zip(last).filter(|_| self.process.is_some());
         let server = span.map(|(first, last)| ServerSpan {
-            cpu_ns: last.cpu_ns.saturating_sub(first.cpu_ns),
+            cpu_ns: last.cpu.since(&first.cpu),
             ops: last.ops - first.ops,
             seconds: (last.at_ns - first.at_ns) as f64 / 1e9,
         });
@@ -287,8 +307,9 @@ impl Driver<'_> {
     }
 
     fn sample(&self) -> Result<Sample, LoadError> {
-        let cpu_ns = self.process.map_or(Ok(0), |process| process.cpu_ns())?;
-        Ok(Sample { at_ns: self.shared.now(), cpu_ns, ops: self.ops() })
+        let cpu = self.process.map(|process| process.cpu_times()).transpose()?;
+        let (at_ns, ops) = (self.shared.now(), self.ops());
+        Ok(Sample { at_ns, cpu: cpu.unwrap_or_default(), ops })
     }
 
     fn tick(&mut self, ask: &Ask, phase: &Phase, ops_before: u64) -> Second {

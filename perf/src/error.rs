@@ -84,6 +84,9 @@ pub enum ConfigError {
     /// Sessions are native.
     #[error("sessions run over protocol native only")]
     SessionsNative,
+    /// Keys have no sessions.
+    #[error("a sweep needs sessions: use protocol native or port")]
+    SweepKeys,
     /// A scenario file.
     #[error("scenario {name}: {source}")]
     Scenario {
@@ -93,7 +96,9 @@ pub enum ConfigError {
         source: Box<toml::de::Error>,
     },
     /// A file of no kind, or of several.
-    #[error("scenario {0}: it needs one of [load], [fill], [sessions], or both [a] and [b]")]
+    #[error(
+        "scenario {0}: it needs one of [load], [fill], [sweep], [sessions], or both [a] and [b]"
+    )]
     ScenarioKind(String),
     /// No such built-in scenario.
     #[error("no scenario `{name}`; there are: {known}")]
@@ -219,6 +224,25 @@ pub enum LoadError {
     /// A call to the server beside the load failed.
     #[error("asking the server about itself: {0}")]
     Client(#[from] ClientError),
+    /// The server says nothing about its shards.
+    #[error("{0} does not say how its shards do: is it Ringway, and of this release?")]
+    NotRingway(SocketAddr),
+    /// The names of the session that is to end could not all be registered.
+    #[error(
+        "a name of the session that is to end was answered {said}; give another seed or prefix"
+    )]
+    Doomed {
+        /// What the server said.
+        said: String,
+    },
+    /// The names of a dead session are still there.
+    #[error("{left} names of the dead session are not swept after {seconds:.1} s")]
+    NotSwept {
+        /// How many.
+        left: u64,
+        /// Since its end.
+        seconds: f64,
+    },
     /// A thread ended without a result, which only a bug does.
     #[error("a load thread ended without a result: please report this")]
     ThreadDied,

@@ -2,7 +2,8 @@
 //!
 //! [`run`] measures a mix of queries, registers and releases, in a closed or an open loop;
 //! [`fill`] registers a population and weighs it; [`run_sessions`] keeps many sessions alive;
-//! [`compare`] takes two loads in turns. All report as data (serde) and as a table for people.
+//! [`sweep`] ends a session with many names under a load; [`compare`] takes two loads in turns.
+//! All report as data (serde) and as a table for people.
 //!
 //! The generator verifies what it measures: every reply's status is looked at, and a run with a
 //! reply that should not have come is an error, not a number.
@@ -28,7 +29,9 @@ mod schedule;
 mod sessions;
 pub mod sink;
 mod source;
+mod sweep;
 mod tally;
+mod watch;
 mod wire;
 mod worker;
 
@@ -42,4 +45,5 @@ pub use report::{FillReport, FillStep, OwnUse, Progress, Report, Second, ServerU
 pub use run::{fill, run};
 pub use scenario::{BUILT_IN, Scenario, What};
 pub use sessions::{SessionsConfig, SessionsReport, SessionsSpec, run_sessions};
+pub use sweep::{SweepReport, sweep};
 pub use tally::Expect;

@@ -1,9 +1,12 @@
 //! What the operating system knows about a process: CPU time to the nanosecond, and memory.
 //!
-//! CPU time is the sum of what the scheduler has counted for each thread (`schedstat`). A thread
-//! that ends between two readings takes its time with it; a running thread's count is as old as
-//! its last tick, a few milliseconds at most. Both are noise over a window of seconds.
+//! CPU time is what the scheduler has counted for each thread (`schedstat`), compared thread by
+//! thread: one that ends between two readings takes only its own time with it, so a span is never
+//! less than what the threads used that lived through it. A running thread's count is as old as
+//! its last tick, a few milliseconds at most: noise over a window of seconds.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -16,25 +19,40 @@ pub(crate) struct Process {
     pid: u32,
 }
 
+/// CPU time of each thread of a process at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CpuTimes {
+    ns_by_task: BTreeMap<OsString, u64>,
+}
+
+impl CpuTimes {
+    /// CPU time used since an earlier reading of the same process.
+    pub(crate) fn since(&self, earlier: &CpuTimes) -> u64 {
+        let before = |task| earlier.ns_by_task.get(task).copied().unwrap_or(0);
+        self.ns_by_task.iter().map(|(task, now)| now.saturating_sub(before(task))).sum()
+    }
+}
+
 impl Process {
     /// The process with this id, if its counters can be read.
     pub(crate) fn new(pid: u32) -> Result<Process, LoadError> {
         let process = Process { pid };
-        process.cpu_ns()?;
+        process.cpu_times()?;
         process.rss_bytes()?;
         Ok(process)
     }
 
-    /// CPU time that all threads of the process have used.
-    pub(crate) fn cpu_ns(&self) -> Result<u64, LoadError> {
-        let sum = || -> io::Result<u64> {
-            let mut sum = 0;
+    /// CPU time that each thread of the process has used.
+    pub(crate) fn cpu_times(&self) -> Result<CpuTimes, LoadError> {
+        let read = || -> io::Result<CpuTimes> {
+            let mut times = CpuTimes::default();
             for task in fs::read_dir(format!("/proc/{}/task", self.pid))? {
-                sum += thread_ns(&task?.path())?;
+                let task = task?;
+                times.ns_by_task.insert(task.file_name(), thread_ns(&task.path())?);
             }
-            Ok(sum)
+            Ok(times)
         };
-        sum().map_err(|source| LoadError::Process { pid: self.pid, source })
+        read().map_err(|source| LoadError::Process { pid: self.pid, source })
     }
 
     /// Memory of the process that is in RAM.
@@ -99,8 +117,18 @@ mod tests {
         let used = counted_ns() - before;
         assert!((80_000_000..130_000_000).contains(&used), "{used} ns of about 100 ms");
         let me = Process::new(std::process::id()).expect("readable");
-        assert!(me.cpu_ns().expect("readable") >= used);
+        assert!(me.cpu_times().expect("readable").since(&CpuTimes::default()) >= used);
         assert!(me.rss_bytes().expect("readable") > 500_000);
+    }
+
+    /// A thread that ends meanwhile takes its own time with it, not that of the others.
+    #[test]
+    fn an_ended_thread_leaves_the_others_their_time() {
+        let times = |tasks: &[(&str, u64)]| CpuTimes {
+            ns_by_task: tasks.iter().map(|(task, ns)| ((*task).into(), *ns)).collect(),
+        };
+        let before = times(&[("1", 500), ("2", 9_000)]);
+        assert_eq!(times(&[("1", 700), ("3", 40)]).since(&before), 240);
     }
 
     /// A process that is not there is said to be so, with its number.

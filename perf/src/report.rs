@@ -104,6 +104,9 @@ pub struct FillStep {
     pub slowest_second: Second,
     /// The slowest reply of any second.
     pub worst_us: f64,
+    /// The server's longest turn, exactly if it is the longest of its life, else to a factor of
+    /// two upwards; absent if the server is not Ringway.
+    pub worst_turn_ms: Option<f64>,
     /// The server's memory at the end, and per name, if its process id was given.
     pub rss_bytes: Option<u64>,
     /// Growth of that memory since before the first step, per name held.
@@ -202,6 +205,9 @@ impl fmt::Display for FillStep {
         let worst = short(self.worst_us);
         write!(f, "{step:<10} {ops} ops in {seconds:.1} s, {rate}/s, slowest second {slowest}/s,")?;
         write!(f, " worst {worst} us")?;
+        if let Some(turn) = self.worst_turn_ms {
+            write!(f, ", worst turn {turn:.3} ms")?;
+        }
         if let Some(per) = self.ops_per_cpu_s {
             write!(f, ", {} ops per CPU second", short(per))?;
         }

@@ -2,15 +2,13 @@
 
 use std::sync::atomic::AtomicBool;
 
-use ringway_client::{Client, Options};
-use ringway_core::ShardId;
-
 use crate::config::{LoadConfig, Protocol};
 use crate::driver::{Ask, Driver, Gathered, with_driver};
 use crate::error::LoadError;
 use crate::mix::Kind;
 use crate::report::{FillReport, FillStep, OwnUse, Progress, Report, Second, ServerUse};
 use crate::source::Task;
+use crate::watch::{Numbers, Watch};
 
 /// Runs a load and says what it came to. `stop` ends it early, with a report of what was measured
 /// until then; `progress` is called about once a second, from this thread.
@@ -21,12 +19,7 @@ pub fn run(
 ) -> Result<Report, LoadError> {
     with_driver(config, stop, &mut progress, |driver| {
         let spec = &config.spec;
-        let mut prefill = None;
-        if spec.prefill {
-            let before = Baseline::new(config, driver)?;
-            let all = walk(config, "fill", Kind::Register, (0, spec.names.count, 1));
-            prefill = Some(before.step(driver, all, spec.names.count)?);
-        }
+        let prefill = prepare(config, driver)?;
         if spec.mix.release > 0 {
             let size = spec.churn / 2;
             let held = driver.phase(Ask {
@@ -38,15 +31,7 @@ pub fn run(
                 return judge(config, driver, held, prefill);
             }
         }
-        let measured = driver.phase(Ask {
-            name: "measure",
-            task: Task::Mix,
-            window: Some((config.warmup, config.duration)),
-            ops_max: spec.ops,
-            rate: spec.rate,
-            tolerant: false,
-            size: 0,
-        })?;
+        let measured = driver.phase(measure(config, "measure"))?;
         let report = judge(config, driver, measured, prefill)?;
         if spec.protocol == Protocol::Keys && (spec.prefill || spec.mix.registers()) {
             clear(config, driver)?;
@@ -66,7 +51,7 @@ pub fn fill(
     with_driver(config, stop, &mut progress, |driver| {
         let count = config.spec.names.count;
         let half = count.div_ceil(2);
-        let before = Baseline::new(config, driver)?;
+        let mut before = Baseline::new(config, driver)?;
         let mut asks = vec![(walk(config, "fill", Kind::Register, (0, count, 1)), count)];
         if churn_half {
             asks.push((walk(config, "release", Kind::Release, (0, count, 2)), count - half));
@@ -88,6 +73,32 @@ pub fn fill(
         }
         Ok(FillReport { spec: config.spec.clone(), names, steps, stopped: driver.stopped() })
     })
+}
+
+/// Registers the names that queries pick from, if they are to be there.
+pub(crate) fn prepare(
+    config: &LoadConfig,
+    driver: &mut Driver<'_>,
+) -> Result<Option<FillStep>, LoadError> {
+    let count = config.spec.names.count;
+    if !config.spec.prefill {
+        return Ok(None);
+    }
+    let mut before = Baseline::new(config, driver)?;
+    before.step(driver, walk(config, "fill", Kind::Register, (0, count, 1)), count).map(Some)
+}
+
+/// The mix over the window, at the rate.
+pub(crate) fn measure(config: &LoadConfig, name: &'static str) -> Ask {
+    Ask {
+        name,
+        task: Task::Mix,
+        window: Some((config.warmup, config.duration)),
+        ops_max: config.spec.ops,
+        rate: config.spec.rate,
+        tolerant: false,
+        size: 0,
+    }
 }
 
 /// Keys of Redis outlive their connections: an earlier run's may be met, ours are cleared away.
@@ -115,7 +126,8 @@ fn clear(config: &LoadConfig, driver: &mut Driver<'_>) -> Result<(), LoadError> 
     driver.phase(walk(config, "clear", Kind::Release, (from, to, 1))).map(|_| ())
 }
 
-fn judge(
+/// The report of a measured run, if it is one.
+pub(crate) fn judge(
     config: &LoadConfig,
     driver: &Driver<'_>,
     measured: Gathered,
@@ -171,21 +183,31 @@ fn accept(report: Report, measured: &Gathered) -> Result<Report, LoadError> {
     Ok(report)
 }
 
-/// The server's memory before anything was registered.
+/// The server's memory before anything was registered, and its numbers before the next step.
 struct Baseline<'a> {
     config: &'a LoadConfig,
     rss_bytes: Option<u64>,
     table_bytes: Option<u64>,
+    watch: Option<Watch>,
+    numbers: Option<Numbers>,
 }
 
 impl<'a> Baseline<'a> {
     fn new(config: &'a LoadConfig, driver: &Driver<'_>) -> Result<Baseline<'a>, LoadError> {
         let rss_bytes = driver.process().map(|process| process.rss_bytes()).transpose()?;
-        Ok(Baseline { config, rss_bytes, table_bytes: table_bytes(config) })
+        let mut watch = Watch::connect(config);
+        let numbers = watch.as_mut().and_then(Watch::ask);
+        let table_bytes = numbers.as_ref().map(|numbers| numbers.table_bytes);
+        Ok(Baseline { config, rss_bytes, table_bytes, watch, numbers })
     }
 
     /// Runs one step of a fill, after which `held` names are held.
-    fn step(&self, driver: &mut Driver<'_>, ask: Ask, held: u64) -> Result<FillStep, LoadError> {
+    fn step(
+        &mut self,
+        driver: &mut Driver<'_>,
+        ask: Ask,
+        held: u64,
+    ) -> Result<FillStep, LoadError> {
         let done = driver.phase(ask)?;
         let seconds = done.window_s.max(1e-9);
         let ops_per_s = done.window_ops as f64 / seconds;
@@ -198,6 +220,11 @@ impl<'a> Baseline<'a> {
             let grown = now?.saturating_sub(before?);
             Some(grown as f64 / held.max(1) as f64)
         };
+        let numbers = self.watch.as_mut().and_then(Watch::ask);
+        let table_bytes = numbers.as_ref().map(|numbers| numbers.table_bytes);
+        let earlier = std::mem::replace(&mut self.numbers, numbers);
+        let both = self.numbers.as_ref().zip(earlier);
+        let worst_turn_ms = both.map(|(now, earlier)| now.worst_turn_ms(&earlier));
         let ops_per_cpu_s =
             done.server.map(|span| span.ops as f64 * 1e9 / span.cpu_ns.max(1) as f64);
         let step = FillStep {
@@ -208,9 +235,10 @@ impl<'a> Baseline<'a> {
             latency,
             slowest_second,
             worst_us: latency.max_us,
+            worst_turn_ms,
             rss_bytes,
             rss_bytes_per_name: per_name(rss_bytes, self.rss_bytes),
-            table_bytes_per_name: per_name(table_bytes(self.config), self.table_bytes),
+            table_bytes_per_name: per_name(table_bytes, self.table_bytes),
             ops_per_cpu_s,
         };
         if done.tally.unexpected + done.unanswered > 0 {
@@ -220,22 +248,4 @@ impl<'a> Baseline<'a> {
         }
         Ok(step)
     }
-}
-
-/// What the server says its tables take; `None` if it is not Ringway or does not say.
-fn table_bytes(config: &LoadConfig) -> Option<u64> {
-    if config.spec.protocol == Protocol::Keys {
-        return None;
-    }
-    let credentials = config.spec.credentials.as_ref().map(Into::into);
-    let options = Options { timeout: config.timeout, credentials };
-    let mut client = Client::connect(config.addr, options).ok()?;
-    let shards = client.shard_map().ok()?.shards;
-    (0..shards)
-        .map(|shard| {
-            let stats = client.shard_stats(ShardId(shard)).ok()?;
-            let stats: serde_json::Value = serde_json::from_str(&stats).ok()?;
-            stats.get("table_bytes")?.as_u64()
-        })
-        .sum()
 }

@@ -1,7 +1,8 @@
 //! Named loads in files: what the README's table was measured with, to be run again by anybody.
 //!
-//! A scenario is a TOML file of one kind: `[load]`, `[fill]`, `[sessions]`, or `[a]` and `[b]` to
-//! compare. Targets and process ids are the caller's to fill in; the built-in files hold none.
+//! A scenario is a TOML file of one kind: `[load]`, `[fill]`, `[sweep]`, `[sessions]`, or `[a]` and
+//! `[b]` to compare. Targets and process ids are the caller's to fill in; the built-in files hold
+//! none.
 
 use serde::Deserialize;
 
@@ -31,6 +32,13 @@ pub enum What {
         /// Release every second name afterwards, and register as many new ones.
         churn_half: bool,
     },
+    /// The names of a dead session swept under a load.
+    Sweep {
+        /// The load.
+        load: Box<LoadSpec>,
+        /// How many names.
+        doomed: u64,
+    },
     /// Sessions kept alive.
     Sessions(Box<SessionsSpec>),
     /// Two loads in turns.
@@ -52,11 +60,19 @@ struct File {
     #[serde(default)]
     churn_half: bool,
     rounds: Option<usize>,
+    #[serde(default = "doomed")]
+    doomed: u64,
+    sweep: Option<Box<LoadSpec>>,
     load: Option<Box<LoadSpec>>,
     fill: Option<Box<LoadSpec>>,
     sessions: Option<Box<SessionsSpec>>,
     a: Option<Box<LoadSpec>>,
     b: Option<Box<LoadSpec>>,
+}
+
+/// Names of a session that is to end, unless told otherwise.
+const fn doomed() -> u64 {
+    1_000_000
 }
 
 /// The built-in scenarios: name and text.
@@ -69,6 +85,7 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("fill-30m", include_str!("../scenarios/fill-30m.toml")),
     ("fill-70m", include_str!("../scenarios/fill-70m.toml")),
     ("fill-100m", include_str!("../scenarios/fill-100m.toml")),
+    ("sweep", include_str!("../scenarios/sweep.toml")),
     ("resp-p1", include_str!("../scenarios/resp-p1.toml")),
     ("resp-p16", include_str!("../scenarios/resp-p16.toml")),
     ("resp-p32", include_str!("../scenarios/resp-p32.toml")),
@@ -90,12 +107,17 @@ impl Scenario {
         })?;
         let churn_half = file.churn_half;
         let rounds = file.rounds.unwrap_or(ROUNDS_MIN);
-        let what = match (file.load, file.fill, file.sessions, file.a.zip(file.b)) {
-            (Some(load), None, None, None) => What::Load(load),
-            (None, Some(fill), None, None) => What::Fill { fill, churn_half },
-            (None, None, Some(sessions), None) => What::Sessions(sessions),
-            (None, None, None, Some((a, b))) => What::Compare { a, b, rounds },
-            _ => return Err(ConfigError::ScenarioKind(name.to_owned())),
+        let doomed = file.doomed;
+        let kinds = [
+            file.load.map(What::Load),
+            file.fill.map(|fill| What::Fill { fill, churn_half }),
+            file.sweep.map(|load| What::Sweep { load, doomed }),
+            file.sessions.map(What::Sessions),
+            file.a.zip(file.b).map(|(a, b)| What::Compare { a, b, rounds }),
+        ];
+        let mut kinds = kinds.into_iter().flatten();
+        let (Some(what), None) = (kinds.next(), kinds.next()) else {
+            return Err(ConfigError::ScenarioKind(name.to_owned()));
         };
         Ok(Scenario { question: file.question, what })
     }
@@ -133,7 +155,7 @@ mod tests {
                     check(b);
                 }
                 What::Load(load) => check(load),
-                What::Fill { fill, .. } => check(fill),
+                What::Fill { fill: load, .. } | What::Sweep { load, .. } => check(load),
                 What::Sessions(sessions) => {
                     SessionsConfig::new(*sessions).unwrap_or_else(|e| panic!("{name}: {e}"));
                 }

@@ -194,11 +194,11 @@ pub fn run_sessions(
     keeper.open_all()?;
     let open_s = open_start.elapsed().as_secs_f64();
     let rss_open = rss()?;
-    let cpu = || process.map(|process| process.cpu_ns()).transpose();
+    let cpu = || process.map(|process| process.cpu_times()).transpose();
     let (cpu_before, start) = (cpu()?, Instant::now());
     keeper.renew_all()?;
     let window_s = start.elapsed().as_secs_f64();
-    let used = cpu()?.zip(cpu_before).map(|(after, before)| after.saturating_sub(before) as f64);
+    let used = cpu()?.zip(cpu_before).map(|(after, before)| after.since(&before) as f64);
     let sessions = keeper.opened;
     let connections = spec.connections as f64;
     let grown = |after: Option<u64>, before: Option<u64>, by: f64| {

@@ -94,6 +94,8 @@ pub(crate) struct Shared<'a> {
     pub(crate) base: Instant,
     /// Somebody wants the run to end now.
     pub(crate) stop: &'a AtomicBool,
+    /// The running phase has what it wanted.
+    pub(crate) enough: &'a AtomicBool,
     /// Another thread has failed.
     pub(crate) abort: &'a AtomicBool,
     pub(crate) pipeline: usize,
@@ -423,6 +425,7 @@ impl<'a, W: Wire> Worker<'a, W> {
         run.now >= run.phase.until_ns
             || run.out.window_ops >= run.phase.ops_max
             || run.out.tally.unexpected > 0
+            || self.shared.enough.load(Ordering::Relaxed)
             || self.shared.stop.load(Ordering::Relaxed)
             || self.shared.abort.load(Ordering::Relaxed)
     }

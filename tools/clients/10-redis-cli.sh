@@ -9,7 +9,7 @@ cli() { redis-cli -p "$port" "$@" 2>&1; }
 
 is "PING" "$(cli PING)" "PONG"
 is "ECHO" "$(cli ECHO "two words")" "two words"
-matches "INFO" "$(cli INFO server)" "*# Server*ringway_version*"
+matches "INFO" "$(cli INFO server)" "*# Server*redis_version:7.*ringway_version*"
 matches "HELLO 3" "$(cli -3 HELLO 3)" "*proto*3*"
 is "DBSIZE of nothing" "$(cli DBSIZE)" "0"
 is "COUNTKEYSINSLOT of nothing" "$(cli CLUSTER COUNTKEYSINSLOT 9000)" "0"

@@ -64,7 +64,10 @@ def token(client, name):
 
 def basics(client, protocol):
     equal("PING", client.ping(), True)
-    equal("INFO", "ringway_version" in client.info(), True)
+    info = client.info()
+    equal("INFO", (info["redis_version"], info["loading"], info["role"]), ("7.2.0", 0, "master"))
+    equal("INFO of us", "ringway_version" in info, True)
+    equal("INFO keyspace", "keys" in client.info("keyspace")["db0"], True)
     equal("CLIENT SETNAME", client.client_setname("story"), True)
     equal("CLIENT GETNAME", client.client_getname(), "story")
     name = f"basic/{protocol}"

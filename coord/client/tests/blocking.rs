@@ -264,7 +264,7 @@ fn notices_are_kept_apart_from_replies() {
     client.ping(b"x").expect("echoed");
     let ended = Notice::SessionEnded { session: SessionId(5), reason: EndReason::Expired };
     assert_eq!(client.take_notice(), Some(ended));
-    let patience = Duration::from_secs(5);
+    let patience = Duration::from_secs(60);
     let moved = Notice::SessionMoved { session: SessionId(6) };
     assert_eq!(client.wait_notice(patience).expect("heard"), Some(moved));
     assert_eq!(client.wait_notice(patience).expect("heard"), Some(Notice::Unknown(0x7F)));
@@ -297,7 +297,8 @@ fn a_silent_server_times_out() {
         greet(stream);
         while next_request(stream).is_some() {}
     });
-    let options = Options { timeout: Duration::from_millis(30), ..Options::default() };
+    // Long enough for the greeting, also on a busy machine.
+    let options = Options { timeout: Duration::from_secs(1), ..Options::default() };
     let mut client = Client::connect(mock.addr, options).expect("greeted");
     let error = client.renew().expect_err("no answer");
     assert!(matches!(error, Error::Timeout { doing: "RENEW", .. }), "{error}");
@@ -351,9 +352,8 @@ fn connecting_fails_with_advice() {
     assert_eq!(error.refusal(), Some(Refusal::Refused));
     mock.thread.join().expect("played");
 
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let addr = listener.local_addr().expect("bound");
-    drop(listener);
+    // Whatever listens for the other tests has another address and a larger port.
+    let addr = ([127, 0, 0, 77], 1).into();
     let error = Client::connect(addr, Options::default()).expect_err("nobody listens");
     assert!(error.to_string().contains("is `ringway serve` running there?"), "{error}");
 }

@@ -11,8 +11,8 @@ pub struct Grantee {
     pub principal: Principal,
     /// Its name, for lists and logs.
     pub name: Vec<u8>,
-    /// The namespaces it may use; empty: all of them.
-    pub namespaces: Vec<Vec<u8>>,
+    /// The namespaces it may use; `None`: all of them.
+    pub namespaces: Option<Vec<Vec<u8>>>,
     /// Whether it may act on other principals' sessions.
     pub operator: bool,
 }
@@ -20,22 +20,21 @@ pub struct Grantee {
 impl Grantee {
     /// What a connection is where no credentials are asked for.
     pub const fn anyone() -> Self {
-        Self { principal: Principal(0), name: Vec::new(), namespaces: Vec::new(), operator: true }
+        Self { principal: Principal(0), name: Vec::new(), namespaces: None, operator: true }
     }
 
     /// Whether it may learn about names of any namespace, and so about all names together.
     pub const fn sees_all(&self) -> bool {
-        self.operator || self.namespaces.is_empty()
+        self.operator || self.namespaces.is_none()
     }
 
     /// Whether a name belongs to one of its namespaces: what stands before the first `/`.
     #[inline]
     pub fn covers(&self, name: &[u8]) -> bool {
-        self.namespaces.is_empty() || {
+        self.namespaces.as_ref().is_none_or(|namespaces| {
             let end = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
-            let namespace = &name[..end];
-            self.namespaces.iter().any(|covered| covered == namespace)
-        }
+            namespaces.iter().any(|covered| *covered == name[..end])
+        })
     }
 }
 

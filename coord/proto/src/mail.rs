@@ -53,6 +53,9 @@ pub const END_ACK: u8 = 16;
 /// An [`END_ACK`] was taken note of: the session's names are free here.
 pub const ENDED: u8 = 17;
 
+/// From the control plane, for the shell that drives the shard: there are other credentials.
+pub const ACCESS: u8 = 18;
+
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {

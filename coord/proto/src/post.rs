@@ -16,6 +16,7 @@ use crate::parse::BARE_INDEX;
 use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
+use crate::stats::is_forwarded_by_slot;
 use crate::turn::{Op, Shape, Source, Unit, inline_words};
 use crate::wire::{self, FrameWriter, KIND_PUSH, KIND_REPLY, RawOp, Reply, op, push, status};
 
@@ -116,7 +117,6 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) -> Result<(), Truncated> {
         while !reader.is_empty() {
             let (asker, count) = mail::unit(reader)?;
-            self.stats.forwarded_in += u64::from(count);
             self.take_unit(from, (&asker, count), reader, env)?;
         }
         Ok(())
@@ -131,6 +131,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) -> Result<(), Truncated> {
         let source = Source::Mail(from, asker.pending);
         let mut first = self.batch.ops.len();
+        let mut forwarded = u64::from(count);
         for _ in 0..count {
             let request = mail::request_op(reader)?;
             if op_code::on_name(request.code) || request.code == op::RENEW {
@@ -138,6 +139,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.batch.ops.push(op);
                 continue;
             }
+            forwarded -= u64::from(!is_forwarded_by_slot(request.code));
             self.push_mail_unit(source, asker.bound, first);
             self.execute(env);
             let ticket = Ticket {
@@ -152,6 +154,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             first = self.batch.ops.len();
         }
         self.push_mail_unit(source, asker.bound, first);
+        self.stats.forwarded_in += forwarded;
         Ok(())
     }
 

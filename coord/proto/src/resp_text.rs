@@ -260,7 +260,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
-    /// `INFO`; what all names come to is only for those who may see them all.
+    /// What `INFO` says: of the shard that the connection is on, with the fields that clients,
+    /// their ready checks and `redis-cli --stat` look at. What all names come to is only for those
+    /// who may see them all.
     fn info(&self, sections: ArgList<'_>, sees_all: bool) -> String {
         let wanted = |name: &str| {
             sections.is_empty()
@@ -272,25 +274,27 @@ impl<R: Region, A: Access> Shard<R, A> {
         };
         let mut text = String::new();
         if wanted("server") {
-            let waits = self.names.grants_from().since(self.now()).as_ms_ceil();
-            text += &format!(
-                "# Server\r\nringway_version:{}\r\nredis_mode:standalone\r\nepoch:{}\r\n\
-                 shards:{}\r\nshard:{}\r\ntcp_port:{}\r\nstarting_ms:{waits}\r\n\r\n",
-                env!("CARGO_PKG_VERSION"),
-                self.start.epoch.0,
-                self.shards(),
-                self.id(),
-                self.start.base_port,
-            );
+            text += &self.info_server();
         }
         if wanted("clients") {
             let clients = self.connections();
-            text += &format!("# Clients\r\nconnected_clients:{clients}\r\n\r\n");
+            text +=
+                &format!("# Clients\r\nconnected_clients:{clients}\r\nblocked_clients:0\r\n\r\n");
         }
         if wanted("memory") && sees_all {
             let table = self.names.table().bytes().total();
             let sessions = self.sessions.bytes() + self.names.mirror_bytes();
-            text += &format!("# Memory\r\ntable_bytes:{table}\r\nsession_bytes:{sessions}\r\n\r\n");
+            text += &format!(
+                "# Memory\r\nused_memory:{}\r\nmaxmemory_policy:noeviction\r\n\
+                 table_bytes:{table}\r\nsession_bytes:{sessions}\r\n\r\n",
+                table + sessions,
+            );
+        }
+        if wanted("persistence") {
+            // Ready checks wait while this says that it loads. Questions are answered at once,
+            // and a grant that has to wait says so itself (`STARTING`).
+            text += "# Persistence\r\nloading:0\r\nrdb_bgsave_in_progress:0\r\n\
+                     aof_enabled:0\r\naof_rewrite_in_progress:0\r\n\r\n";
         }
         if wanted("stats") {
             let stats = &self.stats;
@@ -304,6 +308,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 stats.protocol_errors,
             );
         }
+        if wanted("replication") {
+            text += "# Replication\r\nrole:master\r\nconnected_slaves:0\r\n\r\n";
+        }
+        if wanted("cluster") {
+            // The shards of a process forward, so no client has to speak to them as a cluster.
+            text += "# Cluster\r\ncluster_enabled:0\r\n\r\n";
+        }
         if wanted("keyspace") && sees_all {
             let names = self.names.table().len();
             let sessions = self.sessions.len();
@@ -312,6 +323,20 @@ impl<R: Region, A: Access> Shard<R, A> {
             );
         }
         text
+    }
+
+    fn info_server(&self) -> String {
+        let waits = self.names.grants_from().since(self.now()).as_ms_ceil();
+        format!(
+            "# Server\r\nredis_version:{REDIS_VERSION}\r\nringway_version:{}\r\n\
+             redis_mode:standalone\r\narch_bits:64\r\nepoch:{}\r\nshards:{}\r\nshard:{}\r\n\
+             tcp_port:{}\r\nstarting_ms:{waits}\r\n\r\n",
+            env!("CARGO_PKG_VERSION"),
+            self.start.epoch.0,
+            self.shards(),
+            self.id(),
+            self.start.base_port,
+        )
     }
 
     /// What benchmarks and libraries ask for; everything else has no value.
@@ -340,6 +365,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         writer.bulk_text(us % 1_000_000);
     }
 }
+
+/// The Redis whose answers ours are like: clients decide by it what they may ask.
+const REDIS_VERSION: &str = "7.2.0";
 
 /// A shard as a cluster client sees it.
 struct Node {

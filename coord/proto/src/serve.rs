@@ -24,7 +24,7 @@ use crate::outcome::Answer;
 use crate::parse::Frame;
 use crate::sessions::{Act, ConnRef, Open, Opener, Principal, Ticket};
 use crate::shard::Shard;
-use crate::stats::verb_index;
+use crate::stats::{is_forwarded_by_slot, verb_index};
 use crate::turn::Op;
 use crate::wire::{RawOp, op, status};
 
@@ -102,7 +102,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.requests.add(shard, asker, &op, |out| out.extend_from_slice(raw.body));
         self.requests.post(env);
         self.in_flight[shard.index()] += 1;
-        self.stats.forwarded_out += 1;
+        self.stats.forwarded_out += u64::from(is_forwarded_by_slot(raw.code));
     }
 
     /// What can be answered where the connection is, and which shard serves the rest.

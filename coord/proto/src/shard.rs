@@ -295,6 +295,30 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// Other credentials from now on. `heir` says what an identity of the earlier ones is among the
+    /// new; a connection whose identity has no heir is closed, the others keep theirs, with the
+    /// rights it has now. What arrived before is executed first, under the earlier ones.
+    pub fn replace_access(
+        &mut self,
+        now: Moment,
+        access: A,
+        heir: impl Fn(&A, &A, u32) -> Option<u32>,
+        env: &mut impl Env,
+    ) {
+        self.begin(now);
+        self.execute(env);
+        let earlier = core::mem::replace(&mut self.access, access);
+        for index in 0..self.conns.len() {
+            let conn = &mut self.conns[index];
+            let Some(grantee) = conn.grantee.filter(|_| conn.open) else { continue };
+            conn.grantee = heir(&self.access, &earlier, grantee);
+            if conn.grantee.is_none() {
+                let id = ConnId { index: index as u32, generation: conn.generation };
+                self.close(id, env);
+            }
+        }
+    }
+
     /// Whether a stop has nothing left to wait for.
     pub fn may_stop(&self) -> bool {
         self.stopping && self.open_conns == 0 && self.pendings.is_empty()

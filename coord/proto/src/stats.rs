@@ -28,6 +28,13 @@ pub const fn verb_index(code: u8) -> usize {
     }
 }
 
+/// Whether an op that another shard serves counts as forwarded: a client that knows the map would
+/// have sent it there. Who asks a shard for its own numbers could not, and must not change them.
+#[inline]
+pub const fn is_forwarded_by_slot(code: u8) -> bool {
+    code != op::SHARD_STATS
+}
+
 /// Statuses that are counted as refusals: the errors by their low five bits, then `HELD` and
 /// `STARTING`.
 pub const REFUSALS: usize = 34;

@@ -24,6 +24,15 @@ impl NodeAccess {
         let grantees = credentials.principals().map(grantee_of).collect();
         Self { credentials: Some(Arc::new(credentials)), grantees }
     }
+
+    /// The index here of an identity that was verified by an earlier reading of the file; `None` if
+    /// its user is gone or has another token by now.
+    pub fn heir(&self, earlier: &NodeAccess, index: u32) -> Option<u32> {
+        match (&self.credentials, &earlier.credentials) {
+            (Some(now), Some(then)) => now.heir(then, index as usize).map(|at| at as u32),
+            _ => Some(index),
+        }
+    }
 }
 
 impl Access for NodeAccess {
@@ -48,13 +57,64 @@ impl Access for NodeAccess {
 
 fn grantee_of(principal: &credentials::Principal) -> Grantee {
     let namespaces = match &principal.namespaces {
-        Namespaces::All => Vec::new(),
-        Namespaces::Some(words) => words.iter().map(|word| word.as_bytes().to_vec()).collect(),
+        Namespaces::All => None,
+        Namespaces::Some(words) => {
+            Some(words.iter().map(|word| word.as_bytes().to_vec()).collect())
+        }
     };
     Grantee {
         principal: Principal(principal.id),
         name: principal.name.as_bytes().to_vec(),
         namespaces,
         operator: principal.operator,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::credentials::Identities;
+
+    fn access(users: &[(&str, char, &str)], identities: &mut Identities) -> NodeAccess {
+        let text: String = users
+            .iter()
+            .map(|(name, token, namespaces)| {
+                let token = token.to_string().repeat(64);
+                format!(
+                    "[[user]]\nname = \"{name}\"\ntoken_sha256 = \"{token}\"\nnamespaces = \
+                     [{namespaces}]\n"
+                )
+            })
+            .collect();
+        let read = Credentials::from_text(&text, Path::new("users.toml"), identities);
+        NodeAccess::users(read.expect("a good file"))
+    }
+
+    /// A user without any namespace may use no name, and `*` is all of them.
+    #[test]
+    fn no_namespace_is_no_name() {
+        let access =
+            access(&[("all", 'a', "\"*\""), ("none", 'b', "")], &mut Identities::default());
+        assert!(access.grantee(0).covers(b"orders/1"));
+        assert!(!access.grantee(1).covers(b"orders/1") && !access.grantee(1).covers(b""));
+    }
+
+    /// Who stays in the file under the same token is the same, wherever it stands by now; who is
+    /// gone, or has another token, has no heir. A number once given never means another user.
+    #[test]
+    fn identities_survive_another_reading() {
+        let mut identities = Identities::default();
+        let users = [("b", 'b', "\"x\""), ("c", 'c', ""), ("d", 'd', "")];
+        let first = access(&users, &mut identities);
+        let users = [("a", 'a', ""), ("b", 'b', "\"y\""), ("c", 'e', "")];
+        let second = access(&users, &mut identities);
+        assert_eq!([0, 1, 2].map(|index| second.heir(&first, index)), [Some(1), None, None]);
+        assert!(second.grantee(1).covers(b"y/1") && !second.grantee(1).covers(b"x/1"));
+        assert_eq!(second.grantee(1).principal, first.grantee(0).principal);
+        assert_eq!(second.grantee(2).principal, first.grantee(1).principal, "its sessions are its");
+        let new = second.grantee(0).principal;
+        assert!((0..3).all(|index| first.grantee(index).principal != new));
     }
 }

@@ -27,7 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::thread::JoinHandle;
@@ -243,11 +243,24 @@ impl Control {
         Ok(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
     }
 
-    /// Makes the control thread sleep that long: for the test that watches the shards meanwhile.
-    pub fn stall(&self, span: Span) {
-        self.shared.stall_ms.store(span.as_ms_ceil(), Ordering::Release);
+    /// Blocks the control thread until the result is dropped, and returns when it stands: for the
+    /// tests that watch the shards meanwhile.
+    pub fn stall(&self) -> Stalled {
+        let (stand, standing) = sync_channel(0);
+        let (hold, held) = sync_channel(0);
+        *self.shared.stall.lock().unwrap_or_else(PoisonError::into_inner) = Some((stand, held));
         self.shared.ring();
+        // It looks for this before anything else.
+        let _ = standing.recv();
+        Stalled { _hold: hold }
     }
+}
+
+/// The control thread is blocked as long as this lives.
+#[derive(Debug)]
+#[must_use]
+pub struct Stalled {
+    _hold: SyncSender<()>,
 }
 
 /// A shard's side of the control plane. Nothing here waits.
@@ -319,7 +332,8 @@ struct Shared {
     epoch: AtomicU32,
     settle: AtomicBool,
     stop: AtomicU8,
-    stall_ms: AtomicU64,
+    /// Where to say that the thread stands, and what holds it then.
+    stall: Mutex<Option<(SyncSender<()>, Receiver<()>)>>,
     failures: AtomicU64,
     bell: Mutex<Option<Waker>>,
 }
@@ -334,7 +348,7 @@ impl Shared {
             epoch: AtomicU32::new(0),
             settle: AtomicBool::new(false),
             stop: AtomicU8::new(RUNNING),
-            stall_ms: AtomicU64::new(0),
+            stall: Mutex::new(None),
             failures: AtomicU64::new(0),
             bell: Mutex::new(None),
         }
@@ -362,7 +376,7 @@ impl Shared {
     /// Whether there is anything for the control thread to do that has not just failed.
     fn has_work(&self) -> bool {
         self.stop.load(Ordering::Acquire) != RUNNING
-            || self.stall_ms.load(Ordering::Acquire) > 0
+            || self.stall.lock().unwrap_or_else(PoisonError::into_inner).is_some()
             || self.settle.load(Ordering::Acquire)
             || self.wants_lease()
             || self.wants_epoch()
@@ -423,9 +437,11 @@ impl<F: Files> Keeper<F> {
 
     /// Does what is wished for; false once the thread is to end.
     async fn grant_wishes(&mut self) -> bool {
-        let stall_ms = self.shared.stall_ms.swap(0, Ordering::AcqRel);
-        if stall_ms > 0 {
-            std::thread::sleep(Duration::from_millis(stall_ms));
+        let stall = self.shared.stall.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((stand, held)) = stall {
+            let _ = stand.send(());
+            // Ends when the other side is dropped.
+            let _ = held.recv();
         }
         if self.shared.settle.swap(false, Ordering::AcqRel)
             && let Err(error) = self.state.settle().await

@@ -8,7 +8,8 @@
 //! - M1  Only the shard that owns a [`ShardMetrics`] writes to it.
 //! - M2  A counter never goes back; a peak only grows; a gauge is what it was last set to.
 //!
-//! Bounds: constant time and no allocation to count; about 4 KiB a shard, computed at compile time.
+//! Bounds: constant time and no allocation to count; at most 4 KiB a shard, checked at compile
+//! time.
 //! Not here: who asks for the numbers (`admin.rs`), when they are counted (`pump.rs`).
 //! Tests: below.
 
@@ -22,14 +23,13 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use ringway_coord_proto::wire::{op, status};
+use ringway_shards::{DURATION_CLASSES, duration_class, duration_class_end_ns};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Health;
 
 /// Buckets of a latency histogram: below 256 ns, then doubling, the last without an upper bound.
-pub const BUCKETS: usize = 24;
-/// The upper bound of the first bucket, as a power of two of nanoseconds.
-const BUCKET_FIRST_LOG2: u32 = 8;
+pub const BUCKETS: usize = DURATION_CLASSES;
 /// Refusals that are told apart; see [`refusal`].
 const REFUSALS: usize = 32;
 
@@ -81,6 +81,8 @@ macro_rules! numbers {
         #[repr(align(128))]
         pub struct ShardMetrics {
             $($(#[doc = $doc])+ pub $name: Count,)+
+            /// How many turns took how long.
+            pub turn_buckets: [Count; BUCKETS],
             refused: [Count; REFUSALS],
             verbs: [VerbMetrics; Verb::ALL.len()],
         }
@@ -93,6 +95,9 @@ macro_rules! numbers {
             /// The core that its thread is pinned to; absent if it is not.
             pub core: Option<u32>,
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// How many turns took how long: below 256 ns, then doubling; the last without an
+            /// upper bound. Without the time spent waiting.
+            pub turn_buckets: Vec<u64>,
             /// Operations refused, by the name of their status.
             pub refused: BTreeMap<String, u64>,
             /// Operations done and how long they took, by verb; absent if there were none.
@@ -106,6 +111,7 @@ macro_rules! numbers {
                     shard,
                     core,
                     $($name: self.$name.get(),)+
+                    turn_buckets: self.turn_buckets.iter().map(Count::get).collect(),
                     refused: self.refused(),
                     verbs: self.verbs(),
                 }
@@ -117,6 +123,7 @@ macro_rules! numbers {
             /// larger one stays.
             pub fn merge(&mut self, other: &ShardView) {
                 $(self.$name = merged(Kind::$kind, self.$name, other.$name);)+
+                add_buckets(&mut self.turn_buckets, &other.turn_buckets);
                 for (status, count) in &other.refused {
                     *self.refused.entry(status.clone()).or_default() += count;
                 }
@@ -163,7 +170,7 @@ numbers! {
     forwarded_out: Counter,
     /// Operations executed for a connection of another shard.
     forwarded_in: Counter,
-    /// Bytes waiting in the mailboxes to this shard.
+    /// Bytes that wait here for room in the mailboxes of other shards.
     mailbox_depth: Gauge,
     /// Most receive buffers that held bytes at once.
     buffers_in_use: Peak,
@@ -315,7 +322,7 @@ impl ShardMetrics {
     pub fn verb_done(&self, verb: Verb, ops: u64, latency_ns: u64) {
         let metrics = &self.verbs[verb as usize];
         metrics.latency_ns_sum.add(latency_ns.wrapping_mul(ops));
-        metrics.buckets[bucket_of(latency_ns)].add(ops);
+        metrics.buckets[duration_class(latency_ns)].add(ops);
     }
 
     /// Counts `ops` operations that were answered with this status instead of being done.
@@ -358,18 +365,6 @@ fn refusal(status: u8) -> usize {
     }
 }
 
-/// The bucket of a latency.
-#[inline]
-fn bucket_of(latency_ns: u64) -> usize {
-    let log2 = u64::BITS - (latency_ns >> BUCKET_FIRST_LOG2).leading_zeros();
-    (log2 as usize).min(BUCKETS - 1)
-}
-
-/// The first latency that lies above a bucket.
-fn bucket_end_ns(bucket: usize) -> u64 {
-    1 << (BUCKET_FIRST_LOG2 as usize + bucket)
-}
-
 /// What one verb did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerbView {
@@ -389,8 +384,8 @@ impl VerbView {
         let mut below = 0;
         for (bucket, &count) in self.buckets.iter().enumerate() {
             if below + count >= wanted {
-                let start = if bucket == 0 { 0 } else { bucket_end_ns(bucket - 1) };
-                let width = u128::from(bucket_end_ns(bucket) - start);
+                let start = if bucket == 0 { 0 } else { duration_class_end_ns(bucket - 1) };
+                let width = u128::from(duration_class_end_ns(bucket) - start);
                 let part = width * u128::from(wanted - below) / u128::from(count.max(1));
                 return start + part as u64;
             }
@@ -413,11 +408,22 @@ impl VerbView {
     fn merge(&mut self, other: &VerbView) {
         self.count += other.count;
         self.latency_ns_sum = self.latency_ns_sum.saturating_add(other.latency_ns_sum);
-        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
-        for (mine, theirs) in self.buckets.iter_mut().zip(&other.buckets) {
-            *mine += theirs;
-        }
+        add_buckets(&mut self.buckets, &other.buckets);
     }
+}
+
+fn add_buckets(mine: &mut Vec<u64>, theirs: &[u64]) {
+    mine.resize(mine.len().max(theirs.len()), 0);
+    mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| *mine += theirs);
+}
+
+/// A histogram's buckets as Prometheus wants them: upper bound in seconds, and count.
+fn bounded(buckets: &[u64]) -> Vec<(f64, u64)> {
+    let ends = (0..).map(|bucket| match bucket + 1 {
+        BUCKETS => f64::INFINITY,
+        _ => duration_class_end_ns(bucket) as f64 / 1e9,
+    });
+    ends.zip(buckets.iter().copied()).collect()
 }
 
 struct Number {
@@ -452,6 +458,7 @@ impl Collector for Scrape {
         ready.encode(encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?)?;
         self.encode_numbers(&mut encoder)?;
         self.encode_refusals(&mut encoder)?;
+        self.encode_turns(&mut encoder)?;
         self.encode_latencies(&mut encoder)
     }
 }
@@ -491,6 +498,20 @@ impl Scrape {
         Ok(())
     }
 
+    fn encode_turns(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        let help = "Turns of the shard's loop, without the time spent waiting";
+        let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
+        let mut family = encoder.encode_descriptor("shard_turn_duration", help, unit, kind)?;
+        for view in &self.shards {
+            let labels = [("shard", view.shard)];
+            let (sum, count) = (view.turn_ns as f64 / 1e9, view.turn_buckets.iter().sum());
+            let mut metric = family.encode_family(&labels)?;
+            let buckets = bounded(&view.turn_buckets);
+            metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
     fn encode_latencies(&self, encoder: &mut DescriptorEncoder) -> Encoded {
         let help = "From the arrival of an operation to its reply";
         let unit = Some(&Unit::Seconds);
@@ -499,11 +520,7 @@ impl Scrape {
         for view in &self.shards {
             for (verb, done) in &view.verbs {
                 let labels = [("shard", view.shard.to_string()), ("verb", verb.clone())];
-                let ends = (0..).map(|bucket| match bucket + 1 {
-                    BUCKETS => f64::INFINITY,
-                    _ => bucket_end_ns(bucket) as f64 / 1e9,
-                });
-                let buckets: Vec<(f64, u64)> = ends.zip(done.buckets.iter().copied()).collect();
+                let buckets = bounded(&done.buckets);
                 let sum = done.latency_ns_sum as f64 / 1e9;
                 let mut metric = family.encode_family(&labels)?;
                 metric.encode_histogram::<NoLabelSet>(sum, done.count, &buckets, None)?;
@@ -516,17 +533,6 @@ impl Scrape {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A latency lies in the bucket whose bounds enclose it, at every power of two and beside it.
-    #[test]
-    fn buckets_enclose_their_latencies() {
-        assert_eq!(bucket_of(0), 0);
-        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
-        for bucket in 0..BUCKETS - 1 {
-            assert_eq!(bucket_of(bucket_end_ns(bucket) - 1), bucket);
-            assert_eq!(bucket_of(bucket_end_ns(bucket)), bucket + 1);
-        }
-    }
 
     /// What two shards counted adds up, verb by verb, and the longest turn of either is kept.
     #[test]
@@ -595,6 +601,7 @@ mod tests {
         metrics.requests.add(12);
         metrics.verb_done(Verb::Query, 12, 700);
         metrics.refused_with(status::HELD, 1);
+        metrics.turn_buckets[3].add(1);
         let shards = vec![metrics.snapshot(0, None), ShardMetrics::default().snapshot(1, None)];
         let text = prometheus_text(Health::Ready, shards);
         let bucket = "ringway_shard_latency_seconds_bucket";
@@ -607,6 +614,7 @@ mod tests {
             "ringway_shard_requests_total{shard=\"0\"} 12",
             "ringway_shard_requests_total{shard=\"1\"} 0",
             "ringway_shard_refused_total{shard=\"0\",status=\"HELD\"} 1",
+            "ringway_shard_turn_duration_seconds_count{shard=\"0\"} 1",
             "ringway_shard_latency_seconds_count{shard=\"0\",verb=\"query\"} 12",
             &microsecond,
             &all,

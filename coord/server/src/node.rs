@@ -28,8 +28,8 @@ use thiserror::Error;
 use crate::access::NodeAccess;
 use crate::admin::{Health, NodeView};
 use crate::config::{Access, Config};
-use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime};
-use crate::credentials::{Credentials, CredentialsError};
+use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime, Stalled};
+use crate::credentials::{Credentials, CredentialsError, Identities};
 use crate::metrics::{ShardMetrics, ShardView};
 use crate::pump::Pump;
 use crate::state::{Opened, Previous};
@@ -71,12 +71,14 @@ pub(crate) struct Shared {
     slots: Vec<u64>,
     grants_from: OnceLock<Moment>,
     port: OnceLock<ControlPort>,
+    /// Who may connect. Shards have copies of their own, and are told when this one changes.
+    access: Mutex<NodeAccess>,
     draining: AtomicBool,
     drain_until: AtomicU64,
 }
 
 impl Shared {
-    fn new(map: SlotMap) -> Self {
+    fn new(map: SlotMap, access: NodeAccess) -> Self {
         let shards = 0..map.shards();
         let slots = |shard| {
             let (first, last) = map.run(ShardId(shard as u8));
@@ -90,6 +92,7 @@ impl Shared {
             slots: shards.map(slots).collect(),
             grants_from: OnceLock::new(),
             port: OnceLock::new(),
+            access: Mutex::new(access),
             draining: AtomicBool::new(false),
             drain_until: AtomicU64::new(0),
         }
@@ -114,6 +117,9 @@ impl Shared {
         if let Some(counters) = self.counters(shard) {
             metrics.turn_ns_max.set(counters.turn_ns_max.get());
             metrics.turn_ns.set(counters.turn_ns.get());
+            for (mine, theirs) in metrics.turn_buckets.iter().zip(&counters.turn_classes) {
+                mine.set(theirs.get());
+            }
             metrics.mailbox_depth.set(counters.mail_waiting_now.get());
             metrics.buffers_in_use.set(counters.buffers_max.get());
             metrics.bytes_in.set(counters.receive_bytes.get());
@@ -123,6 +129,11 @@ impl Shared {
             metrics.buffers_exhausted.set(counters.buffers_exhausted.get());
         }
         metrics.snapshot(shard.index() as u32, self.core(shard).map(|core| core as u32))
+    }
+
+    /// Who may connect, as last read.
+    pub(crate) fn access(&self) -> NodeAccess {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn anybody_leased(&self) -> bool {
@@ -158,6 +169,8 @@ pub struct Node {
     control: Control,
     running: Running,
     shared: Arc<Shared>,
+    mailbox: Arc<Mutex<Option<Mailbox>>>,
+    identities: Mutex<Identities>,
     opened: Opened,
     admin: crate::config::AdminPlace,
     runtime: &'static str,
@@ -172,12 +185,13 @@ impl Node {
     pub fn start(config: Config) -> Result<Node, StartError> {
         // Before anything else: glommio ends the process where io_uring is refused.
         ringway_ring::probe(ProbeMask::default())?;
+        let mut identities = Identities::default();
         let access = match &config.access {
             Access::Anyone => NodeAccess::anyone(),
-            Access::Users(path) => NodeAccess::users(Credentials::load(path)?),
+            Access::Users(path) => NodeAccess::users(Credentials::load(path, &mut identities)?),
         };
         let map = SlotMap::new(config.shards);
-        let shared = Arc::new(Shared::new(map));
+        let shared = Arc::new(Shared::new(map, access));
         let mailbox: Arc<Mutex<Option<Mailbox>>> = Arc::default();
         let news_box = Arc::clone(&mailbox);
         let news_shared = Arc::clone(&shared);
@@ -197,8 +211,7 @@ impl Node {
         let opened = started.opened;
         let grants_from = host::now() + lease_to_wait_for(opened.previous);
         let _ = shared.port.set(started.port.clone());
-        let running =
-            start_shards(&config, map, (access, &shared, &started.port), &opened, grants_from);
+        let running = start_shards(&config, map, (&shared, &started.port), &opened, grants_from);
         let mut running = match running {
             Ok(running) => running,
             Err(error) => {
@@ -218,7 +231,19 @@ impl Node {
         // What was persisted while the shards were not there yet to hear it.
         tell_all(&mailbox, &lease_message(LEASE_RAISED, started.port.lease_persisted()));
         let (admin, runtime, control) = (started.admin, started.runtime, started.control);
-        Ok(Node { config, control, running, shared, opened, admin, runtime, grants_from })
+        let identities = Mutex::new(identities);
+        Ok(Node {
+            config,
+            control,
+            running,
+            shared,
+            mailbox,
+            identities,
+            opened,
+            admin,
+            runtime,
+            grants_from,
+        })
     }
 
     /// Where clients connect: the shared address first, then each shard's own.
@@ -258,9 +283,26 @@ impl Node {
         self.running.stop();
     }
 
-    /// Makes the control plane's thread sleep: for the test that watches the shards meanwhile.
-    pub fn stall_control(&self, span: Span) {
-        self.control.stall(span);
+    /// Reads the credentials again and tells the shards; how many users there are. A connection
+    /// whose user is gone or has another token is closed, the others have what the file grants now.
+    ///
+    /// # Errors
+    /// When the file is not good; then the earlier credentials stay in force.
+    pub fn reload_credentials(&self) -> Result<usize, CredentialsError> {
+        let Access::Users(path) = &self.config.access else { return Ok(0) };
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        let credentials = Credentials::reload(path, &mut identities)?;
+        let users = credentials.principals().count();
+        *self.shared.access.lock().unwrap_or_else(PoisonError::into_inner) =
+            NodeAccess::users(credentials);
+        tell_all(&self.mailbox, &[mail::ACCESS]);
+        Ok(users)
+    }
+
+    /// Blocks the control plane's thread until the result is dropped: for the test that watches the
+    /// shards meanwhile.
+    pub fn stall_control(&self) -> Stalled {
+        self.control.stall()
     }
 
     /// Waits for the end.
@@ -296,7 +338,7 @@ fn tell_all(mailbox: &Mutex<Option<Mailbox>>, message: &[u8]) {
 fn start_shards(
     config: &Config,
     map: SlotMap,
-    (access, shared, port): (NodeAccess, &Arc<Shared>, &ControlPort),
+    (shared, port): (&Arc<Shared>, &ControlPort),
     opened: &Opened,
     grants_from: Moment,
 ) -> Result<Running, StartError> {
@@ -347,7 +389,7 @@ fn start_shards(
             let _ = shared.cores[context.shard.index()].set(core);
         }
         let start = ShardStart { id: context.shard, ..start.clone() };
-        let shard = Shard::new(context.now, start, table, access.clone());
+        let shard = Shard::new(context.now, start, table, shared.access());
         Pump::new(shard, port.clone(), &shared, (context.shard, context.control))
     };
     let runtime = runtime_config(config);

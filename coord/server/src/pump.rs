@@ -161,7 +161,12 @@ impl Service for Pump {
 
     fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>) {
         self.begin(now);
-        self.shard.mail(now, from, message, &mut Hands { io, own: &mut self.own });
+        let hands = &mut Hands { io, own: &mut self.own };
+        if message == [mail::ACCESS] {
+            let access = hands.own.shared.access();
+            return self.shard.replace_access(now, access, NodeAccess::heir, hands);
+        }
+        self.shard.mail(now, from, message, hands);
     }
 
     fn turn(&mut self, now: Moment, io: &mut Io<'_>) {

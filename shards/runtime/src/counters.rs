@@ -33,6 +33,23 @@ impl Counter {
     }
 }
 
+/// Classes of durations: below 256 ns, then doubling, the last without an upper bound.
+pub const DURATION_CLASSES: usize = 24;
+/// The upper bound of the first class, as a power of two of nanoseconds.
+const CLASS_FIRST_LOG2: u32 = 8;
+
+/// The class of a duration.
+#[inline]
+pub fn duration_class(ns: u64) -> usize {
+    let log2 = u64::BITS - (ns >> CLASS_FIRST_LOG2).leading_zeros();
+    (log2 as usize).min(DURATION_CLASSES - 1)
+}
+
+/// The first duration that lies above a class.
+pub fn duration_class_end_ns(class: usize) -> u64 {
+    1 << (CLASS_FIRST_LOG2 as usize + class)
+}
+
 /// The numbers of one shard. Those ending in `_now` go up and down, `_max` and `_ns_max` are the
 /// largest ever, all others count since the start.
 #[derive(Debug, Default)]
@@ -44,6 +61,8 @@ pub struct ShardCounters {
     pub turn_ns_max: Counter,
     /// Time spent in passes, in nanoseconds.
     pub turn_ns: Counter,
+    /// How many passes took how long, by [`duration_class`].
+    pub turn_classes: [Counter; DURATION_CLASSES],
     /// Connections accepted, also those refused, or gone before they could be served.
     pub accepts: Counter,
     /// Connections refused because the shard had as many as it may have.
@@ -80,4 +99,20 @@ pub struct ShardCounters {
     pub spins_vain: Counter,
     /// Times it woke somebody.
     pub doorbells: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A duration lies in the class whose bounds enclose it, at every power of two and beside it.
+    #[test]
+    fn classes_enclose_their_durations() {
+        assert_eq!(duration_class(0), 0);
+        assert_eq!(duration_class(u64::MAX), DURATION_CLASSES - 1);
+        for class in 0..DURATION_CLASSES - 1 {
+            assert_eq!(duration_class(duration_class_end_ns(class) - 1), class);
+            assert_eq!(duration_class(duration_class_end_ns(class)), class + 1);
+        }
+    }
 }

@@ -31,7 +31,9 @@ mod wake;
 
 pub use conns::CONN_BYTES;
 pub use control::ControlPort;
-pub use counters::{Counter, ShardCounters};
+pub use counters::{
+    Counter, DURATION_CLASSES, ShardCounters, duration_class, duration_class_end_ns,
+};
 pub use io::Io;
 pub use placement::PinPolicy;
 pub use runtime::{Addresses, RunError, Running, Runtime, RuntimeConfig, StartError, Stopper};

@@ -32,7 +32,7 @@ use ringway_core::{ConnId, Moment, ShardId, Span, limits};
 use ringway_ring::{Completion, Errno, Feature, Received, Ring, SendMode, Tag, Wait, host, net};
 
 use crate::conns::{Flags, NO_SEND};
-use crate::counters::ShardCounters;
+use crate::counters::{ShardCounters, duration_class};
 use crate::drain::{Drain, StopState, Verdict};
 use crate::io::IoState;
 use crate::office::Incoming;
@@ -204,6 +204,7 @@ impl<S: Service> Shard<S> {
         self.counters.turns.add(1);
         self.counters.turn_ns.add(took);
         self.counters.turn_ns_max.raise_to(took);
+        self.counters.turn_classes[duration_class(took)].add(1);
         end
     }
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use ringway_coord_server::config::{
     Access, AdminPlace, Config, ConfigError, Draft, Host, StatePlace,
 };
-use ringway_coord_server::credentials::Credentials;
+use ringway_coord_server::credentials::{Credentials, Identities};
 use ringway_coord_server::ring::{self, ProbeMask, Report, RowState, SetupError};
 use ringway_coord_server::state;
 use serde::Serialize;
@@ -225,7 +225,7 @@ fn writable(dir: &Path) -> bool {
 fn credentials(config: &Config) -> Line {
     match &config.access {
         Access::Anyone => ok("credentials", "none asked for; only this host can connect"),
-        Access::Users(file) => match Credentials::load(file) {
+        Access::Users(file) => match Credentials::load(file, &mut Identities::default()) {
             Ok(users) => ok("credentials", format!("{} users", users.principals().count())),
             Err(error) => fail("credentials", "cannot be used", error.to_string()),
         },

@@ -21,12 +21,21 @@ use crate::signals::Stop;
 /// Where Redis listens.
 const AGAINST: &str = "127.0.0.1:6379";
 
+/// Queries a second while names are swept.
+const SWEEP_RATE: f64 = 20_000.0;
+
 pub(crate) fn run(args: &LoadArgs, server: &ServerArgs, json: bool) -> Result<ExitCode, Failure> {
     let target = Target::new(server)?;
     let what = match &args.command {
         None => What::Load(Box::new(target.load(&args.flags))),
         Some(LoadCommand::Fill(args)) => {
             What::Fill { fill: Box::new(target.load(&args.flags)), churn_half: args.churn_half }
+        }
+        Some(LoadCommand::Sweep(args)) => {
+            let mut load = target.load(&args.flags);
+            load.frame = args.flags.frame.unwrap_or(1);
+            load.rate = args.flags.rate.or(Some(SWEEP_RATE));
+            What::Sweep { load: Box::new(load), doomed: args.doomed }
         }
         Some(LoadCommand::Sessions(args)) => {
             let mut spec = SessionsSpec::default();
@@ -98,6 +107,7 @@ impl Target {
         Ok(match scenario.what {
             What::Load(load) => What::Load(ours(load)),
             What::Fill { fill, churn_half } => What::Fill { fill: ours(fill), churn_half },
+            What::Sweep { load, doomed } => What::Sweep { load: ours(load), doomed },
             What::Sessions(mut spec) => {
                 spec.duration_s = args.duration_s.unwrap_or(spec.duration_s);
                 spec.pid = args.pid.or(spec.pid);
@@ -152,6 +162,10 @@ fn perform(what: What, stop: &AtomicBool, json: bool) -> Result<(), Failure> {
             let config = LoadConfig::new(*fill).map_err(usage)?;
             report(json, ringway_perf::fill(&config, churn_half, stop, &mut tell))
         }
+        What::Sweep { load, doomed } => {
+            let config = LoadConfig::new(*load).map_err(usage)?;
+            report(json, ringway_perf::sweep(&config, doomed, stop, &mut tell))
+        }
         What::Sessions(spec) => {
             let config = SessionsConfig::new(*spec).map_err(usage)?;
             report(json, ringway_perf::run_sessions(&config, stop, &mut tell))
@@ -199,11 +213,15 @@ fn failure(error: LoadError) -> Failure {
     match error {
         LoadError::Config(error) => usage(error),
         LoadError::Client(error) => error.into(),
-        LoadError::Unexpected { .. } | LoadError::Greeting { .. } => Failure::Refused(text),
+        LoadError::Unexpected { .. }
+        | LoadError::Greeting { .. }
+        | LoadError::Doomed { .. }
+        | LoadError::NotSwept { .. } => Failure::Refused(text),
         LoadError::Connect { .. }
         | LoadError::Io { .. }
         | LoadError::Closed { .. }
         | LoadError::Broken { .. }
+        | LoadError::NotRingway(_)
         | LoadError::Unanswered { .. } => Failure::Unreachable(text),
         LoadError::Descriptors { .. }
         | LoadError::Pin { .. }

@@ -3,14 +3,14 @@
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use ringway_coord_server::config::{Config, Draft, Host, Key, LogFormat, LogLevel};
+use ringway_coord_server::config::{Access, Config, Draft, Host, Key, LogFormat, LogLevel};
 use ringway_coord_server::node::Node;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::server::{ServeArgs, UpArgs};
 use crate::failure::Failure;
 use crate::output::say;
-use crate::signals::Stop;
+use crate::signals::{Came, Stop};
 
 const TOUR: &str = "
 This server forgets everything when it stops. In another terminal, try:
@@ -72,7 +72,11 @@ fn tour(node: &Node) -> String {
 
 fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode, Failure> {
     log(&config);
-    let stop = Stop::install()?;
+    // Without credentials there is nothing to read again, and a closed terminal ends the server.
+    let stop = match config.access {
+        Access::Users(_) => Stop::install_with_hangup()?,
+        Access::Anyone => Stop::install()?,
+    };
     let node = Node::start(config).map_err(|error| Failure::Host(error.to_string()))?;
     if json {
         let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
@@ -81,7 +85,12 @@ fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode
         say(&node.ready_line());
     }
     greet(&node);
-    stop.wait();
+    while let Came::Hangup = stop.next() {
+        match node.reload_credentials() {
+            Ok(users) => tracing::info!("the credentials were read again: {users} users"),
+            Err(error) => tracing::error!("the earlier credentials stay in force: {error}"),
+        }
+    }
     tracing::info!("stopping; a second signal stops at once");
     node.stop();
     node.join().map_err(|error| Failure::Host(error.to_string()))?;

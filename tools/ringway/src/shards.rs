@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ringway_client::{Client, ShardMap};
-use ringway_coord_server::metrics::{ShardView, VerbView};
+use ringway_coord_server::metrics::{ShardView, Verb, VerbView};
 use ringway_core::ShardId;
 use serde_json::{Value, json};
 
@@ -82,7 +82,8 @@ struct Rates<'a> {
     port: Option<u16>,
     requests_per_s: f64,
     turn_ops: f64,
-    forwarded_share: f64,
+    /// None if nothing was asked.
+    forwarded_share: Option<f64>,
     busy_share: f64,
     verbs: Vec<(&'a str, VerbView, f64)>,
 }
@@ -93,9 +94,11 @@ impl<'a> Rates<'a> {
         let requests = now.requests - old.requests;
         let turns = now.turns.saturating_sub(old.turns);
         let forwarded = now.forwarded_out.saturating_sub(old.forwarded_out);
-        // What its own connections asked: done here but not for another shard, or sent away.
+        // What its own connections asked about names and sessions: done here but not for another
+        // shard, or sent away. Questions about the server itself, as ours are, are not among them.
         let for_others = now.forwarded_in.saturating_sub(old.forwarded_in);
-        let asked = requests.saturating_sub(for_others) + forwarded;
+        let about_us = count_of(now, Verb::Server).saturating_sub(count_of(old, Verb::Server));
+        let asked = requests.saturating_sub(for_others + about_us) + forwarded;
         let verbs = now.verbs.iter().map(|(verb, done)| {
             let done = match old.verbs.get(verb) {
                 Some(earlier) => done.since(earlier),
@@ -109,7 +112,7 @@ impl<'a> Rates<'a> {
             port,
             requests_per_s: requests as f64 / seconds,
             turn_ops: part(requests, turns),
-            forwarded_share: part(forwarded, asked),
+            forwarded_share: (asked > 0).then(|| part(forwarded, asked)),
             busy_share: now.turn_ns.saturating_sub(old.turn_ns) as f64 / 1e9 / seconds,
             verbs: verbs.filter(|(_, done, _)| done.count > 0).collect(),
         }
@@ -127,7 +130,7 @@ impl<'a> Rates<'a> {
             short(now.connections as f64),
             short(self.requests_per_s),
             short(self.turn_ops),
-            format!("{:.1}%", self.forwarded_share * 100.0),
+            self.forwarded_share.map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0)),
             format!("{:.1}%", self.busy_share * 100.0),
             size(now.mailbox_depth),
             now.buffers_in_use.to_string(),
@@ -161,6 +164,11 @@ impl<'a> Rates<'a> {
     }
 }
 
+/// How often a verb was done since the server's start.
+fn count_of(view: &ShardView, verb: Verb) -> u64 {
+    view.verbs.get(verb.name()).map_or(0, |done| done.count)
+}
+
 fn page(rates: &[Rates<'_>]) -> String {
     let head = [
         "shard", "core", "port", "slots", "names", "sess", "conns", "ops/s", "ops/turn", "fwd",
@@ -190,7 +198,7 @@ fn page(rates: &[Rates<'_>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ringway_coord_server::metrics::{ShardMetrics, Verb};
+    use ringway_coord_server::metrics::ShardMetrics;
 
     use super::*;
 
@@ -222,6 +230,20 @@ mod tests {
         assert!(json["latency"]["query"]["p99_ns"].as_u64().expect("a number") < 1_024);
         let page = page(&rates);
         assert!(page.contains("query") && page.contains("50.0%"), "{page}");
+    }
+
+    /// A server that is asked for nothing but its numbers has no forwarded share.
+    #[test]
+    fn our_own_questions_are_not_a_share() {
+        let metrics = ShardMetrics::default();
+        let begun = Instant::now();
+        let before = sample(begun, &metrics);
+        metrics.requests.add(2);
+        metrics.verb_done(Verb::Server, 2, 700);
+        let now = sample(begun + Duration::from_secs(1), &metrics);
+        let rates = now.since(&before);
+        assert_eq!(rates[0].json()["forwarded_share"], Value::Null);
+        assert_eq!(rates[0].row()[9], "-");
     }
 
     /// A restarted server's counters begin again; no rate is negative or absurd.

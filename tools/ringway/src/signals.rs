@@ -1,58 +1,90 @@
-//! SIGTERM and Ctrl-C: the first asks to stop, the second does.
+//! SIGTERM and Ctrl-C: the first asks to stop, the second does. SIGHUP, for who wants to hear it:
+//! read again what was read at the start.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::failure::{Failure, host};
 
-/// Told once that the program is to stop.
+/// Told that the program is to stop.
 pub(crate) struct Stop {
-    first: Receiver<()>,
-    flag: Arc<AtomicBool>,
+    /// A word to whoever waits; what it is about stands in the flags.
+    news: Receiver<()>,
+    stop: Arc<AtomicBool>,
+    hangup: Arc<AtomicBool>,
+}
+
+/// What [`Stop::next`] has heard.
+pub(crate) enum Came {
+    /// The program is to stop.
+    Stop,
+    /// SIGHUP, once or several times.
+    Hangup,
 }
 
 impl Stop {
     /// From now on the signals no longer end the program by themselves.
     pub(crate) fn install() -> Result<Stop, Failure> {
-        let signals = Signals::new([SIGINT, SIGTERM]);
-        let mut signals = signals.map_err(|error| host("cannot listen for signals", error))?;
-        let (tell, first) = sync_channel(1);
-        let flag = Arc::new(AtomicBool::new(false));
-        let raised = flag.clone();
+        Stop::install_for(&[SIGINT, SIGTERM])
+    }
+
+    /// The same for SIGHUP as well.
+    pub(crate) fn install_with_hangup() -> Result<Stop, Failure> {
+        Stop::install_for(&[SIGINT, SIGTERM, SIGHUP])
+    }
+
+    fn install_for(signals: &[i32]) -> Result<Stop, Failure> {
+        let signals = Signals::new(signals);
+        let signals = signals.map_err(|error| host("cannot listen for signals", error))?;
+        let (tell, news) = sync_channel(1);
+        let stop = Stop { news, stop: Arc::default(), hangup: Arc::default() };
+        let (stopped, hung_up) = (Arc::clone(&stop.stop), Arc::clone(&stop.hangup));
         let thread = std::thread::Builder::new().name("ringway-signals".to_owned());
-        let spawned = thread.spawn(move || {
-            let mut came = signals.forever();
-            if came.next().is_some() {
-                raised.store(true, Ordering::Relaxed);
-                let _ = tell.send(());
-            }
-            if let Some(second) = came.next() {
-                eprintln!("ringway: stopped at once by a second signal");
-                // As a shell reports a program that a signal has ended.
-                std::process::exit(128 + second);
-            }
-        });
+        let spawned = thread.spawn(move || listen(signals, &tell, &stopped, &hung_up));
         spawned.map_err(|error| host("cannot start a thread", error))?;
-        Ok(Stop { first, flag })
+        Ok(stop)
     }
 
-    /// True from the first signal on, for those who look from time to time.
+    /// True from the first signal to stop on, for those who look from time to time.
     pub(crate) fn flag(&self) -> &AtomicBool {
-        &self.flag
+        &self.stop
     }
 
-    /// Waits for the first signal.
-    pub(crate) fn wait(&self) {
-        let _ = self.first.recv();
+    /// Waits for the next signal.
+    pub(crate) fn next(&self) -> Came {
+        loop {
+            let _ = self.news.recv();
+            if self.stop.load(Ordering::Acquire) {
+                return Came::Stop;
+            }
+            if self.hangup.swap(false, Ordering::AcqRel) {
+                return Came::Hangup;
+            }
+        }
     }
 
-    /// Waits for the first signal, but not longer than this; whether it came.
+    /// Waits for the first signal to stop, but not longer than this; whether it came.
     pub(crate) fn wait_for(&self, at_most: Duration) -> bool {
-        self.first.recv_timeout(at_most) != Err(RecvTimeoutError::Timeout)
+        let _ = self.news.recv_timeout(at_most);
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+fn listen(mut signals: Signals, tell: &SyncSender<()>, stopped: &AtomicBool, hung_up: &AtomicBool) {
+    for signal in signals.forever() {
+        if signal == SIGHUP {
+            hung_up.store(true, Ordering::Release);
+        } else if stopped.swap(true, Ordering::AcqRel) {
+            eprintln!("ringway: stopped at once by a second signal");
+            // As a shell reports a program that a signal has ended.
+            std::process::exit(128 + signal);
+        }
+        // A word that nobody has taken yet stands for this one as well.
+        let _ = tell.try_send(());
     }
 }

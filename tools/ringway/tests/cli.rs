@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -164,6 +165,9 @@ fn a_name_is_held_as_long_as_its_program() {
     assert_eq!(server.run(&nothing).0, 3);
 }
 
+/// What a session of the killed server counts on.
+const LEASE: Duration = Duration::from_secs(2);
+
 /// After SIGKILL nothing is granted until the longest lease has passed, and epochs go on; after a
 /// drain with nobody left there is no wait.
 #[test]
@@ -172,18 +176,22 @@ fn a_killed_server_waits() {
     let state = dir.path().join("state");
     let server = Server::start(&state);
     assert!(server.ready.contains("epoch=1") && !server.ready.contains("starting"));
-    server.json(&["session", "open", "--node", "1", "--lease-ms", "1000"]);
+    server.json(&["session", "open", "--node", "1", "--lease-ms", "2000"]);
     drop(server);
 
+    let killed = Instant::now();
     let server = Server::start(&state);
     assert!(server.ready.contains("epoch=2"), "{}", server.ready);
     assert!(server.ready.contains("starting_ms="), "{}", server.ready);
     let (code, out, _) = server.run(&["port", "register", "a", "--once"]);
-    assert_eq!(code, 1, "{out}");
-    assert!(out.contains("STARTING") || out.contains("refused"), "{out}");
+    // On a machine that is busy with other tests the lease may be over by now.
+    let early = killed.elapsed() < LEASE;
+    assert!(!early || code == 1, "{out}");
+    assert!(code == 0 || out.contains("STARTING"), "{out}");
     let doctor = ringway(&["doctor", "--state", state.to_str().expect("text")]);
     assert!(text(&doctor.stdout).contains("a server is running on it"));
     while server.run(&["port", "register", "a", "--once"]).0 != 0 {}
+    assert!(killed.elapsed() >= LEASE, "within the old lease");
     assert_eq!(server.stop(), 0);
     let server = Server::start(&state);
     assert!(!server.ready.contains("starting"), "{}", server.ready);
@@ -196,13 +204,11 @@ fn exit_codes_say_who_must_act() {
     let state = dir.path().join("state");
     let server = Server::start(&state);
     let state = state.to_str().expect("text");
-    let gone = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-        listener.local_addr().expect("bound").to_string()
-    };
+    // Whatever listens for the other tests has another address and a larger port.
+    let gone = "127.0.0.77:1";
     let serve = ["serve", "--admin", "off", "--listen"];
     let cases: &[(&[&str], i32, &str)] = &[
-        (&["--server", &gone, "port", "query", "a"], 4, "cannot connect"),
+        (&["--server", gone, "port", "query", "a"], 4, "cannot connect"),
         (&["--server", "nowhere", "port", "query", "a"], 2, "give host:port"),
         (&["port", "register"], 2, "required"),
         (&["serve", "--shards", "none"], 2, "--shards is \"none\""),
@@ -219,7 +225,7 @@ fn exit_codes_say_who_must_act() {
         assert!(err.contains(said), "{args:?}: {err}");
         assert!(output.stdout.is_empty(), "{args:?}");
     }
-    let output = ringway(&["--json", "--server", &gone, "port", "query", "a"]);
+    let output = ringway(&["--json", "--server", gone, "port", "query", "a"]);
     let error: Value = serde_json::from_slice(&output.stderr).expect("JSON");
     assert_eq!(error["exit_code"], 4);
 }
@@ -251,9 +257,9 @@ fn programs_can_read_it() {
     let mut server = Server::start_with(&["--state", "temporary"]);
     let shards = server.json(&["shards"]);
     assert_eq!(shards[0]["slots"], 16_384);
-    let load = ["load", "--duration-s", "0.2", "--warmup-s", "0", "--names", "1k", "--prefill"];
+    let load = ["load", "--ops", "1k", "--warmup-s", "0", "--names", "1k", "--prefill"];
     let report = server.json(&[&load[..], &["--expect", "owned"]].concat());
-    assert!(report["ops"].as_u64().expect("a number") > 0);
+    assert!(report["ops"].as_u64().expect("a number") >= 1000);
     let printed = ringway(&["serve", "--print-config", "--shards", "1"]);
     assert!(text(&printed.stdout).contains("\nshards = 1\n"));
     let doctor = ringway(&["--json", "doctor", "--state", "temporary"]);

@@ -95,7 +95,7 @@ pub(crate) fn config(shards: usize) -> RuntimeConfig {
     RuntimeConfig {
         shards,
         pin: PinPolicy::Off,
-        drain: Span::from_s(2),
+        drain: DRAIN,
         ..RuntimeConfig::new("127.0.0.1:0".parse().unwrap())
     }
 }
@@ -134,9 +134,14 @@ impl Server {
         let start = Instant::now();
         self.running.stop();
         self.running.join().unwrap();
-        assert!(start.elapsed() < Duration::from_millis(1_900), "stopped only at the deadline");
+        let half = Duration::from_nanos(DRAIN.0) / 2;
+        assert!(start.elapsed() < half, "stopped only at the deadline");
     }
 }
+
+/// A stop that waits for time to run out takes this long: far longer than any other does on a
+/// loaded machine.
+const DRAIN: Span = Span::from_s(40);
 
 /// Longer than anything here takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -14,6 +14,7 @@ Examples:
   ringway load --mix query=90,register=5,release=5 --connections 64
   ringway load --frame 1 --pipeline 1 --rate 50000 --pid $(pidof ringway)
   ringway load fill --names 100M --churn-half --pid $(pidof ringway)
+  ringway load sweep --doomed 1M --prefill --expect owned --rate 20000
   ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000
   ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379
   ringway load scenario resp-p16 --pid $(pidof ringway) --against-pid $(pidof redis-server)";
@@ -31,6 +32,11 @@ pub(crate) struct LoadArgs {
 pub(crate) enum LoadCommand {
     /// Register a population, and say what a name takes in memory.
     Fill(Box<FillArgs>),
+    /// End a session with many names while queries run, and say what they felt.
+    #[command(after_help = "Unless told otherwise: 20000 single queries a second, open loop. The \
+                            load runs twice, once with\nnothing else going on, then from the \
+                            end of the session until its last name is swept.")]
+    Sweep(Box<SweepArgs>),
     /// Keep many sessions alive.
     Sessions(Box<SessionsLoadArgs>),
     /// Take two servers in turns, at least five times each; medians and ratios.
@@ -219,6 +225,15 @@ pub(crate) struct FillArgs {
     /// Release every second name afterwards, and register as many new ones.
     #[arg(long)]
     pub(crate) churn_half: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SweepArgs {
+    #[command(flatten)]
+    pub(crate) flags: LoadFlags,
+    /// Names of the session that ends.
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1M")]
+    pub(crate) doomed: u64,
 }
 
 #[derive(Debug, Args)]

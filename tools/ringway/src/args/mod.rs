@@ -80,15 +80,29 @@ pub(crate) struct CredentialsArgs {
     pub(crate) command: CredentialsCommand,
 }
 
+const CREDENTIALS_HELP: &str = "\
+Example:
+  ringway credentials add shop --namespace orders --file users.toml > shop.token
+
+A server reads the file when it starts and on SIGHUP. A grant of `orders` covers the name `orders`
+and every name that begins with `orders/`. A user that is there already gets a new token and new
+grants.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredentialsCommand {
     /// Add a user, or give one a new token and new grants. The token is printed once and kept
     /// nowhere: the file holds its digest only.
-    #[command(after_help = "Example:\n  ringway credentials add shop --namespace orders --file \
-                            users.toml > shop.token\n\nA server reads the file when it starts. A \
-                            grant of `orders` covers the name `orders` and every name\nthat begins \
-                            with `orders/`.")]
+    #[command(after_help = CREDENTIALS_HELP)]
     Add(CredentialsAddArgs),
+    /// Take a user out of the file.
+    #[command(
+        after_help = "A running server goes on with what it has read until it is sent SIGHUP; \
+                            then it closes the\nuser's connections. Sessions end with their \
+                            leases."
+    )]
+    Remove(CredentialsRemoveArgs),
+    /// The users of the file and what they may do.
+    List(CredentialsListArgs),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +119,22 @@ pub(crate) struct CredentialsAddArgs {
     /// The user may look at and end other users' sessions.
     #[arg(long)]
     pub(crate) operator: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialsRemoveArgs {
+    /// The user's name.
+    pub(crate) user: String,
+    /// The file of users.
+    #[arg(long, default_value = "users.toml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CredentialsListArgs {
+    /// The file of users.
+    #[arg(long, default_value = "users.toml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -185,11 +215,14 @@ mod tests {
             "ringway load --mix query=90,register=5,release=5 --connections 64",
             "ringway load --frame 1 --pipeline 1 --rate 50000 --pid 17 --json",
             "ringway load fill --names 100M --churn-half --pid 17",
+            "ringway load sweep --doomed 1M --prefill --expect owned --rate 20000",
             "ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000",
             "ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379",
             "ringway load scenario resp-p16 --pid 17 --against-pid 18",
             "ringway load scenario",
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
+            "ringway credentials remove shop --file users.toml",
+            "ringway credentials list --json",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
         ] {

@@ -1,9 +1,10 @@
 //! Who may connect, and to which names.
 
 use redis::Value;
-use ringway_client::{Options, Refusal};
+use ringway_client::{Client, Options, Refusal};
+use rustix::process::Signal;
 
-use crate::support::{Server, Setup, Told, granted, ringway};
+use crate::support::{Server, Setup, Told, granted, ringway, until};
 
 /// Beyond loopback a server listens only with credentials *and* the operator's word; each missing
 /// one is named. Nothing is bound meanwhile.
@@ -48,6 +49,7 @@ fn credentials_natively() {
     let denied = shop.kill(owner.session).expect_err("only operators kill");
     assert_eq!(denied.refusal(), Some(Refusal::Denied));
     let mut boss = server.client_as("boss", &admin).expect("authenticates");
+    assert_eq!(boss.query(&[b"orders/1"]).expect("answers"), [Err(Refusal::Denied)], "no names");
     boss.kill(owner.session).expect("an operator does");
     server.stop();
 }
@@ -105,6 +107,76 @@ fn credentials_on_the_command_line() {
     server.stop();
 }
 
+/// The file is read again on SIGHUP. Who is gone, or has another token, loses its connections and
+/// comes back with the new one only; who stays keeps its connection and has the new grants at once.
+/// A file that is not good changes nothing, and the log says where it is wrong.
+#[test]
+fn credentials_are_read_again_on_sighup() {
+    let users = Users::new();
+    let [stays, goes, renewed] = ["stays", "goes", "renewed"].map(|user| users.add(&[user, "-nx"]));
+    let server = users.serve();
+    let connect = |user: &str, token: &str| server.client_as(user, token);
+    let mut kept = connect("stays", &stays).expect("authenticates");
+    let mut gone = connect("goes", &goes).expect("authenticates");
+    let mut old = connect("renewed", &renewed).expect("authenticates");
+    let owner = granted(&mut kept, "x/kept");
+    granted(&mut gone, "x/gone");
+    granted(&mut old, "x/old");
+    let asked = |client: &mut Client, name: &str| client.query(&[name.as_bytes()]);
+
+    users.remove("goes").with(0);
+    users.remove("goes").with(1).complains(&["no user \"goes\""]);
+    let added = ringway(&["credentials", "add", "renewed", "-nx", "--file", &users.file()]).with(0);
+    assert!(added.err.contains("already"), "{added:?}");
+    // The same user's token, with other grants: as an operator with an editor changes them.
+    let text = std::fs::read_to_string(users.file()).expect("written");
+    let (before, after) = text.split_once("name = \"stays\"").expect("it is there");
+    let after = after.replacen("[\"x\"]", "[\"x\", \"y\"]", 1);
+    std::fs::write(users.file(), format!("{before}name = \"stays\"{after}")).expect("writes");
+    assert_eq!(asked(&mut kept, "y/1").expect("answers"), [Err(Refusal::Denied)], "not yet");
+    server.signal(Signal::HUP);
+    until("the new grants count", || (asked(&mut kept, "y/1").ok()? == [Ok(None)]).then_some(()));
+    assert_eq!(granted(&mut kept, "x/kept"), owner, "it never lost it");
+    for client in [&mut gone, &mut old] {
+        until("its connection is closed", || asked(client, "x/1").err());
+    }
+    until("their bare sessions ended with them", || {
+        let free = [Ok(None), Ok(None)];
+        (kept.query(&[b"x/gone", b"x/old"]).expect("answers") == free).then_some(())
+    });
+    for (user, token) in [("goes", &goes), ("renewed", &renewed)] {
+        let refused = connect(user, token).expect_err("a token of the past");
+        assert_eq!(refused.refusal(), Some(Refusal::Refused), "{user}: {refused}");
+    }
+    connect("renewed", added.out.trim()).expect("the new token");
+
+    let listed = ringway(&["credentials", "list", "--json", "--file", &users.file()]).with(0);
+    let names: Vec<_> = listed.json().as_array().expect("a list").iter().map(user_of).collect();
+    assert_eq!(names, ["first", "renewed", "stays"]);
+    std::fs::write(users.file(), text.replace("token_sha256", "password")).expect("writes");
+    server.signal(Signal::HUP);
+    let line = 1 + text.lines().position(|line| line.contains("token_sha256")).expect("some line");
+    until("the complaint", || {
+        let log = server.log();
+        log.contains(&format!("users.toml:{line}: unknown field")).then_some(())
+    });
+    assert!(server.log().contains("the earlier credentials stay in force"), "{}", server.log());
+    connect("stays", &stays).expect("as before");
+    granted(&mut kept, "y/still");
+
+    std::fs::write(users.file(), text).expect("writes");
+    for user in names {
+        users.remove(&user).with(0);
+    }
+    server.signal(Signal::HUP);
+    until("nobody is left", || asked(&mut kept, "y/1").err());
+    server.stop();
+}
+
+fn user_of(listed: &serde_json::Value) -> String {
+    listed["user"].as_str().expect("a name").to_owned()
+}
+
 struct Users {
     dir: tempfile::TempDir,
 }
@@ -125,6 +197,10 @@ impl Users {
         let file = self.file();
         let told = ringway(&[&["credentials", "add"], words, &["--file", &file]].concat()).with(0);
         told.out.trim().to_owned()
+    }
+
+    fn remove(&self, user: &str) -> Told {
+        ringway(&["credentials", "remove", user, "--file", &self.file()])
     }
 
     fn serve(&self) -> Server {

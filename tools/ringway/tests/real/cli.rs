@@ -140,11 +140,8 @@ fn a_command_runs_while_names_are_held() {
 /// Nobody there: exit 4, and what to do. Wrong words: exit 2.
 #[test]
 fn exit_codes_say_who_must_act() {
-    // A port that was just given back has no listener.
-    let nobody = {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        port.local_addr().expect("bound")
-    };
+    // Whatever listens for the other tests has another address and a larger port.
+    let nobody = ([127, 0, 0, 77], 1).into();
     let absent = ringway_at(nobody, &["port", "query", "a"]).with(4);
     absent.complains(&["running there?", "ringway up"]);
     let told = ringway_at(nobody, &["port", "query", "a", "--json"]).with(4);
@@ -178,6 +175,7 @@ fn shards_tell_the_truth() {
     assert_eq!((sum("slots"), sum("names"), sum("sessions")), (16_384, 300, 1));
     assert!(sum("connections") >= 2 && sum("memory_bytes") > 0);
     assert!(shards.iter().all(|s| s["port"].as_u64().is_some_and(|port| port > 0)), "{shards:?}");
+    assert!(shards.iter().all(|s| s["forwarded_share"].is_null()), "nobody asks: {shards:?}");
     let text = ringway_at(server.addr, &["shards"]).with(0).out;
     assert!(text.starts_with("shard") && text.lines().count() >= 3, "{text}");
     let mut watch = spawn_at(server.addr, &["shards", "--watch", "0.2", "--json"]);
@@ -233,6 +231,35 @@ fn completions_and_pages() {
     let dir = tempfile::tempdir().expect("temporary directory");
     ringway(&["man", "--dir", dir.path().to_str().expect("text")]).with(0);
     assert!(dir.path().join("ringway-port-register.1").is_file());
+}
+
+/// What a load says of the server itself: its longest turn in each step of a fill, and while the
+/// names of a dead session are swept.
+#[test]
+fn a_load_tells_the_longest_turns() {
+    let server = Setup::new().shards(2).start();
+    let at = |words: &[&str]| ringway_at(server.addr, &[words, &["--json"]].concat()).with(0);
+    let common = ["--connections", "2", "--spin", "false"];
+    let fill = at(&[&["load", "fill", "--names", "20k", "--churn-half"], &common[..]].concat());
+    let fill = fill.json();
+    let steps = fill["steps"].as_array().expect("steps");
+    let turns: Vec<_> = steps.iter().map(|step| step["worst_turn_ms"].as_f64()).collect();
+    assert!(turns.len() == 3 && turns.iter().all(|ms| ms.is_some_and(|ms| ms > 0.0)), "{fill}");
+
+    let sweep = ["load", "sweep", "--doomed", "50k", "--names", "1k", "--rate", "2000"];
+    let bounds = ["--warmup-s", "0", "--duration-s", "1", "--prefill", "--expect", "owned"];
+    let swept = at(&[&sweep[..], &common, &bounds].concat()).json();
+    let number = |what: &str| swept[what].as_f64().expect(what);
+    assert!(number("free_ms") <= number("swept_ms") && number("worst_turn_ms") > 0.0, "{swept}");
+    assert!(swept["calm"]["ops"].as_u64() > Some(0) && swept["during"].is_object(), "{swept}");
+    let shards = at(&["shards"]).json();
+    let sum = |key: &str| -> u64 {
+        shards.as_array().expect("shards").iter().map(|s| s[key].as_u64().expect(key)).sum()
+    };
+    assert!(sum("swept_names") >= 50_000, "{shards}");
+    let keys = ["load", "sweep", "--protocol", "keys"];
+    ringway_at(server.addr, &keys).with(2).complains(&["native or port"]);
+    server.stop();
 }
 
 /// The printed configuration is one that the server takes, and it says the same again.

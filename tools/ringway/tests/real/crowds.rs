@@ -9,8 +9,10 @@ use ringway_core::NodeId;
 
 use crate::support::{Server, Setup, Watch, granted, pass, until};
 
-/// What nobody may have to wait because of others, on a machine whose cores are busy with tests.
-const BOUND: Duration = Duration::from_millis(1000);
+/// What nobody may have to wait because of others, on a machine whose cores are busy with tests:
+/// the stories are about waits that would not end by themselves. How long they are on idle cores is
+/// what `perf/measure.sh` is for.
+const BOUND: Duration = Duration::from_secs(5);
 
 /// Clients write pipelines and never read. The server stops reading them after a bounded number of
 /// bytes, its memory stays where it was, and another client does not notice. One that reads at last
@@ -191,14 +193,14 @@ fn a_server_out_of_descriptors_goes_on() {
     for _ in 0..100 {
         first.query_one(b"a").expect("who is connected is served");
     }
-    let cpu = server.cpu();
+    let (cpu, begun) = (server.cpu(), Instant::now());
     pass(Duration::from_millis(500));
-    let spent = server.cpu() - cpu;
-    assert!(spent < Duration::from_millis(250), "it spins on accept: {spent:?} in half a second");
+    let (spent, passed) = (server.cpu().saturating_sub(cpu), begun.elapsed());
+    assert!(spent < passed / 2, "it spins on accept: {spent:?} of {passed:?}");
     drop(crowd);
     until("there is a place again", || {
         let options =
-            ringway_client::Options { timeout: Duration::from_millis(500), credentials: None };
+            ringway_client::Options { timeout: Duration::from_secs(5), credentials: None };
         ringway_client::Client::connect(server.addr, options).ok()
     });
     assert!(server.is_alive());
@@ -304,7 +306,7 @@ fn an_idle_server_uses_no_cpu() {
     let mut windows = (0..5).map(|_| {
         let before = server.cpu();
         pass(Duration::from_secs(2));
-        server.cpu() - before
+        server.cpu().saturating_sub(before)
     });
     let spent = windows.find(|spent| *spent < Duration::from_millis(20));
     println!("an idle server with 20 sessions used {spent:?} of 2 s");

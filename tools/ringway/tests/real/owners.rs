@@ -75,8 +75,9 @@ fn the_names_of_a_killed_process_are_free_at_once() {
         assert_eq!(process.wait(), None, "ended by the signal");
     }
     println!("a killed process's name was free after {soonest:?} at best");
-    // The least of five shows that no timer is in the way, even where others use the cores.
-    assert!(soonest < Duration::from_millis(100), "{soonest:?}");
+    // A lease would be in the way for 30 s. The least of five is also small where others use the
+    // cores.
+    assert!(soonest < Duration::from_secs(2), "{soonest:?}");
     server.stop();
 }
 

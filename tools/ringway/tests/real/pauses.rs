@@ -20,7 +20,7 @@ fn a_client_that_slept_too_long_is_told() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let saved = dir.path().join("session.json");
     let saved = saved.to_str().expect("text");
-    let open = ["session", "open", "--node", "7", "--lease-ms", "700", "--save", saved, "--hold"];
+    let open = ["session", "open", "--node", "7", "--lease-ms", "3000", "--save", saved, "--hold"];
     let mut process = spawn_at(server.addr, &open);
     process.line_with("opened for node 7");
     ringway_at(server.addr, &["port", "register", "job", "--as", saved]).with(0);
@@ -49,7 +49,7 @@ fn a_client_that_slept_too_long_is_told() {
 #[test]
 fn a_server_that_slept_expires_nobody_who_renewed() {
     const CLIENTS: usize = 8;
-    let lease = Duration::from_millis(1500);
+    let lease = Duration::from_millis(3000);
     let server = Setup::new().shards(2).start();
     let (ready, done) = (Barrier::new(CLIENTS + 1), AtomicBool::new(false));
     let mut idle = server.client();
@@ -66,7 +66,7 @@ fn a_server_that_slept_expires_nobody_who_renewed() {
             while !done.load(Ordering::Relaxed) {
                 client.renew().unwrap_or_else(|error| panic!("client {index}: {error}"));
                 renewals += 1;
-                pass(lease / 15);
+                pass(lease / 30);
             }
             // The same session still holds the same name under the same token.
             assert_eq!(granted(&mut client, &format!("kept/{index}")), owner);
@@ -77,7 +77,7 @@ fn a_server_that_slept_expires_nobody_who_renewed() {
         ready.wait();
         for _ in 0..2 {
             server.pause();
-            pass(lease * 2);
+            pass(lease * 5 / 4);
             server.signal(Signal::CONT);
             // Everybody is answered again before it stands once more.
             pass(lease / 3);

@@ -124,11 +124,6 @@ pub(super) struct Excuse {
 pub(super) const EXCUSES: &[Excuse] = &[
     Excuse {
         rule: "sleep",
-        place: "coord/server/src/control.rs",
-        why: "a test blocks the control plane on purpose, to see that no shard notices",
-    },
-    Excuse {
-        rule: "sleep",
         place: "coord/server/src/control/on_glommio.rs",
         why: "an accept that fails for want of descriptors has no event that says: try again",
     },

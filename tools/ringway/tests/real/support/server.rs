@@ -182,6 +182,11 @@ impl Server {
         self.child.try_wait().expect("our child").is_none()
     }
 
+    /// What it has said on standard error so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.so_far()
+    }
+
     /// Bytes of memory that are its own.
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
@@ -191,7 +196,7 @@ impl Server {
         kib * 1024
     }
 
-    /// Time that all of its threads have spent on a core.
+    /// Time that all of its threads have spent on a core; one that ends takes its own with it.
     pub(crate) fn cpu(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
         let spent = tasks.map(|task| {
