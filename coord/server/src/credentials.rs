@@ -13,7 +13,7 @@
 //!
 //! Bounds: 4096 users, 64 namespaces each, a file of at most 4 MiB; a check is a binary search and
 //! one digest. Not here: when a connection has to authenticate (`pump.rs`).
-//! Tests: below.
+//! Tests: below; `tools/fuzz` reads files.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -248,7 +248,8 @@ impl Credentials {
         Self::from_text(&read(path)?, path)
     }
 
-    fn from_text(text: &str, path: &Path) -> Result<Credentials, CredentialsError> {
+    /// Checks the text of a file; the path is for messages.
+    pub fn from_text(text: &str, path: &Path) -> Result<Credentials, CredentialsError> {
         let file = parse(text, path)?;
         let wrong =
             |message: String| CredentialsError::Syntax { path: path.to_owned(), line: 0, message };
