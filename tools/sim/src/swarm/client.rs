@@ -328,7 +328,9 @@ impl World {
             return live.renewed + live.lease / 3;
         }
         let margin = self.plan.latency_ns + 1_000_000;
-        live.stamp + live.lease.saturating_sub(margin) * plan.rate / 1_000
+        // Another time each time, and the same one however often it is asked for.
+        let late = live.stamp % (self.plan.too_late_ns + 1);
+        live.stamp + (live.lease + late).saturating_sub(margin) * plan.rate / 1_000
     }
 
     /// Sends now; or stops between having decided and sending, for up to ten seconds.

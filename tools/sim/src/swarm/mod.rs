@@ -22,6 +22,8 @@ mod world;
 
 use ringway_coord_proto::sabotage::Rule;
 
+pub use plan::Theme;
+
 /// A rule that a run breaks on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breach {
@@ -67,11 +69,13 @@ pub struct Options {
     pub trace: bool,
     /// The rule that is switched off, to see whether the judge notices.
     pub breach: Option<Breach>,
+    /// What all seeds are about; `None`: the seed decides.
+    pub theme: Option<Theme>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { steps: 1_500, shards: None, trace: false, breach: None }
+        Self { steps: 1_500, shards: None, trace: false, breach: None, theme: None }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a seed draws before anything happens.
 //!
 //! A run in which every fault happens all the time explores little: nothing ever gets far. So each
-//! seed switches each fault off, on, or to a high rate by itself.
+//! seed switches each fault off, on, or to a high rate by itself; and some rules fail only where
+//! hardly anything else does, so some seeds have a [`Theme`].
 
 use ringway_core::rng::Rng;
 
@@ -80,6 +81,28 @@ pub(crate) struct Plan {
     pub(crate) latency_ns: u64,
     /// How long a client waits between two looks, at most, in ns.
     pub(crate) think_ns: u64,
+    /// A late client sends its renewal so that it arrives in time; up to so much later, in ns.
+    pub(crate) too_late_ns: u64,
+    /// How long a stall takes, in ns.
+    pub(crate) stall_ns: (u64, u64),
+    /// The process dies within this time after its grants began, in ns; zero: by chance only.
+    pub(crate) life_ns: u64,
+}
+
+/// What a seed is about: one kind of fault, often, and clients that do nothing else wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Renewals that come at the last moment or too late, some in the turn that ends the lease.
+    LastMoment,
+    /// The process stops with renewals unread, and goes on.
+    Stalls,
+    /// The process dies again and again, and not all leases are equally long.
+    Restarts,
+}
+
+impl Theme {
+    /// All themes.
+    pub const ALL: [Theme; 3] = [Theme::LastMoment, Theme::Stalls, Theme::Restarts];
 }
 
 /// A number between the two, both included, small ones as likely as large ones.
@@ -129,7 +152,8 @@ impl Plan {
             // More names of one owner in one shard than a turn sweeps.
             names.extend((0..BULK).map(|index| format!("{{bulk}}{index}")));
         }
-        Self {
+        let latency_ns = log_range(rng, 20_000, 4_000_000);
+        let mut plan = Self {
             shards,
             clients,
             names,
@@ -139,13 +163,70 @@ impl Plan {
             unclean: longest_ms <= 1_000 && rng.chance(500),
             ladder: rng.chance(400),
             disk_ns: log_range(rng, 50_000, 20_000_000),
-            latency_ns: log_range(rng, 20_000, 4_000_000),
+            latency_ns,
             think_ns: log_range(rng, 200_000, 20_000_000),
+            too_late_ns: 0,
+            stall_ns: (1_000_000, 10_000_000_000),
+            life_ns: 0,
+        };
+        let drawn = Theme::ALL.get(rng.below(10) as usize).copied();
+        if let Some(theme) = options.theme.or(drawn) {
+            plan.follow(theme, rng);
+        }
+        plan
+    }
+
+    fn follow(&mut self, theme: Theme, rng: &mut Rng) {
+        self.faults = Faults { cut: self.faults.cut, ..Faults::NONE };
+        self.names.truncate(2);
+        self.few = self.names.len();
+        for client in &mut self.clients {
+            (client.style, client.sessions) = (Style::Plain, 1);
+            client.late = theme == Theme::LastMoment;
+        }
+        self.disk_ns = 200_000;
+        match theme {
+            // As long as a shard that slept waits for renewals, and somewhat more.
+            Theme::LastMoment => {
+                self.too_late_ns = 30_000_000;
+                (self.latency_ns, self.think_ns) = (100_000, 20_000_000);
+            }
+            Theme::Stalls => {
+                self.faults.process_stall = 10;
+                self.stall_ns = (50_000_000, 1_000_000_000);
+            }
+            Theme::Restarts => {
+                self.life_ns = 1_000_000_000;
+                (self.longest_ms, self.ladder, self.unclean) = (0, false, false);
+                self.think_ns = 60_000_000;
+                let lease = |rng: &mut Rng| if rng.chance(500) { 300 } else { 3_000 };
+                self.clients.iter_mut().for_each(|client| client.lease_ms = lease(rng));
+            }
         }
     }
 }
 
 impl Faults {
+    const NONE: Self = Self {
+        drop_wire: 0,
+        half_close: 0,
+        client_crash: 0,
+        client_pause: 0,
+        slow_reader: 0,
+        cut: 0,
+        late_mail: 0,
+        shard_stall: 0,
+        process_stall: 0,
+        process_crash: 0,
+        clean_stop: 0,
+        kill: 0,
+        wrong_secret: 0,
+        reopen: 0,
+        missed_renewal: 0,
+        spurious_turn: 0,
+        barrier: 0,
+    };
+
     fn draw(rng: &mut Rng) -> Self {
         let mut rate = |high: u64| match rng.below(3) {
             0 => 0,

@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Written(u32, u64),
     /// The leases of earlier lives of the process are over.
     Settled(u32),
+    /// That life of the process ends.
+    Crash(u32),
     /// The process is started again.
     Start,
     /// A process that is stopping has had its time.
@@ -213,6 +215,8 @@ impl World {
             Event::Think(client) => self.think(client)?,
             Event::Written(life, lease) => self.written(life, lease),
             Event::Settled(life) => self.settled(life),
+            Event::Crash(life) if self.life() == Some(life) && !self.calm => self.crash(),
+            Event::Crash(_) => {}
             Event::Start => self.start(),
             Event::Stopped(life) => self.stopped(life),
         }
@@ -280,8 +284,13 @@ impl World {
 
     /// The leases of earlier lives are over: only this one's matter from now on.
     fn settled(&mut self, life: u32) {
-        if self.life() == Some(life) {
-            self.disk.longest = self.disk.granted;
+        if self.life() != Some(life) {
+            return;
+        }
+        self.disk.longest = self.disk.granted;
+        if self.plan.life_ns > 0 {
+            let at = self.now + self.rng.below(self.plan.life_ns);
+            self.schedule(at, Event::Crash(life));
         }
     }
 
@@ -372,7 +381,8 @@ impl World {
     /// Stops one shard, or all of them.
     fn stall(&mut self) {
         let faults = self.plan.faults;
-        let span = log_range(&mut self.rng, 1_000_000, 10_000_000_000);
+        let (least, most) = self.plan.stall_ns;
+        let span = log_range(&mut self.rng, least, most);
         let Some(server) = self.server.as_mut() else { return };
         let until = self.now + span;
         if self.rng.chance(faults.process_stall) {
