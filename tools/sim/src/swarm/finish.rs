@@ -130,6 +130,7 @@ impl World {
         for client in self.clients.iter_mut().take(observer) {
             client.wires.clear();
             client.decided = None;
+            client.locks.clear();
             client.mine.iter_mut().for_each(|mine| mine.live = None);
         }
         let leases = self.oracle.sessions.values().map(|facts| facts.lease).max().unwrap_or(0);

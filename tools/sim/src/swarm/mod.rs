@@ -8,13 +8,14 @@
 //! Always: the same seed and options give the same run, on every machine.
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
-//! and believe, `oracle` what must hold, `history` linearizability, `finish` coming to rest.
+//! and believe, `locks` those that speak RESP, `oracle` what must hold, `history` linearizability, `finish` coming to rest.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
 mod client;
 mod finish;
 mod frames;
 pub mod history;
+mod locks;
 mod oracle;
 mod plan;
 mod replies;
@@ -90,6 +91,8 @@ pub struct Tally {
     pub opened: u64,
     /// Sessions taken over.
     pub resumed: u64,
+    /// Locks taken with `SET`.
+    pub locks: u64,
     /// Leases that ran out.
     pub expired: u64,
     /// Connections lost.
@@ -111,6 +114,7 @@ impl Tally {
         self.grants += other.grants;
         self.opened += other.opened;
         self.resumed += other.resumed;
+        self.locks += other.locks;
         self.expired += other.expired;
         self.lost += other.lost;
         self.stalls += other.stalls;

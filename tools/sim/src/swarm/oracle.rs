@@ -25,6 +25,8 @@ use super::history::{End, Entry};
 pub(crate) struct Facts {
     pub(crate) client: usize,
     pub(crate) node: Option<u64>,
+    /// The name that it is a `SET` lock of.
+    pub(crate) lock: Option<usize>,
     /// Zero: none; the session ends with its connection.
     pub(crate) lease: u64,
     /// When the last renewal that was confirmed, or the opening, was sent.
@@ -114,6 +116,12 @@ impl Oracle {
             facts.replaced_on = facts.replaced_on.or(Some(wire));
             facts.ended_by = facts.ended_by.min(now);
         }
+    }
+
+    /// The sessions that are or were locks of a name.
+    pub(crate) fn locks_of(&self, name: usize) -> impl Iterator<Item = SessionId> {
+        let of_name = move |(_, facts): &(_, &Facts)| facts.lock == Some(name);
+        self.sessions.iter().filter(of_name).map(|(session, _)| *session)
     }
 
     /// O5: what is asked behind an opening on its own wire does not meet what the opening replaced.

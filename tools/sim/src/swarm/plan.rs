@@ -22,6 +22,8 @@ pub(crate) enum Style {
     BareOpen,
     /// One connection opens several sessions and renews them; others are attached.
     Gateway,
+    /// Speaks RESP and takes locks, each a session of one name.
+    Locks,
 }
 
 /// A client, as drawn.
@@ -85,6 +87,8 @@ pub(crate) struct Plan {
     pub(crate) too_late_ns: u64,
     /// How long a stall takes, in ns.
     pub(crate) stall_ns: (u64, u64),
+    /// The lease of all locks.
+    pub(crate) lock_ms: u32,
     /// The process dies within this time after its grants began, in ns; zero: by chance only.
     pub(crate) life_ns: u64,
 }
@@ -122,10 +126,11 @@ impl Plan {
         let twins = rng.chance(150);
         let clients = (0..clients)
             .map(|index| {
-                let style = match rng.below(8) {
+                let style = match rng.below(10) {
                     0..4 => Style::Plain,
                     4 => Style::Bare,
                     5 | 6 => Style::BareOpen,
+                    7 | 8 => Style::Locks,
                     _ => Style::Gateway,
                 };
                 ClientPlan {
@@ -167,6 +172,7 @@ impl Plan {
             think_ns: log_range(rng, 200_000, 20_000_000),
             too_late_ns: 0,
             stall_ns: (1_000_000, 10_000_000_000),
+            lock_ms: draw_lease(rng),
             life_ns: 0,
         };
         let drawn = Theme::ALL.get(rng.below(10) as usize).copied();

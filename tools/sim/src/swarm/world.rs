@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use ringway_core::rng::Rng;
-use ringway_core::{Epoch, Moment, SessionId, Span};
+use ringway_core::{Epoch, Moment, SessionId, Span, Token};
 
 use super::client::{Client, Sent};
+use super::locks::{Deletion, RespStream};
 use super::oracle::{Expiry, HOP, Oracle};
-use super::plan::{Plan, log_range};
+use super::plan::{Plan, Style, log_range};
 use super::{Breach, Options, Tally};
 use crate::process::{Link, Process, Settings};
 use crate::stream::Stream;
@@ -82,7 +83,7 @@ pub(crate) struct Wire {
     pub(crate) fin: bool,
     pub(crate) slow_until: u64,
     pub(crate) slow_told: bool,
-    pub(crate) stream: Stream,
+    pub(crate) stream: Speech,
     pub(crate) expected: VecDeque<Sent>,
     pub(crate) sequence: u64,
     pub(crate) bound: Option<SessionId>,
@@ -92,6 +93,14 @@ pub(crate) struct Wire {
     pub(crate) may_close: bool,
     /// Something was sent elsewhere that may make the server close it.
     pub(crate) disturbed: bool,
+    /// The owner that the last query of a RESP client has seen.
+    pub(crate) owner_seen: Option<(SessionId, Token)>,
+}
+
+/// How a client reads what the server sends.
+pub(crate) enum Speech {
+    Native(Stream),
+    Resp(RespStream),
 }
 
 impl Wire {
@@ -122,6 +131,8 @@ pub(crate) struct World {
     pub(crate) asked: u64,
     /// Openings whose answer was lost: their node, and the wire they were sent on.
     pub(crate) lost_openings: Vec<(u64, usize)>,
+    /// Deletions by name, of whoever's lock.
+    pub(crate) deletions: BTreeMap<usize, Vec<Deletion>>,
     /// The wires on which a node was opened.
     pub(crate) opened_on: BTreeMap<u64, Vec<usize>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -158,6 +169,7 @@ impl World {
             calm: false,
             asked: 0,
             lost_openings: Vec::new(),
+            deletions: BTreeMap::new(),
             opened_on: BTreeMap::new(),
             events: BinaryHeap::new(),
             order: 0,
@@ -634,6 +646,13 @@ impl World {
         }
     }
 
+    /// When names were first granted in the life of a wire; `u64::MAX`: that life is over.
+    pub(crate) fn grants_from(&self, index: usize) -> u64 {
+        let life = self.wires[index].life;
+        let same = self.server.as_ref().filter(|server| server.life == life);
+        same.map_or(u64::MAX, |server| server.grants_from)
+    }
+
     /// Whether the process has a session.
     pub(crate) fn is_live(&self, session: SessionId) -> bool {
         let home = ringway_coord_proto::SlotMap::new(self.plan.shards).shard_of(session.slot());
@@ -675,6 +694,11 @@ impl World {
         let server = self.server.as_mut().filter(|server| !server.stopping)?;
         let index = self.wires.len();
         server.wires[shard].push(index);
+        let resp = self.clients[client].plan.style == Style::Locks;
+        let stream = match resp {
+            true => Speech::Resp(RespStream::default()),
+            false => Speech::Native(Stream::default()),
+        };
         self.wires.push(Wire {
             client,
             shard,
@@ -695,7 +719,8 @@ impl World {
             fin: false,
             slow_until: 0,
             slow_told: false,
-            stream: Stream::default(),
+            stream,
+            owner_seen: None,
             expected: VecDeque::new(),
             sequence: 0,
             bound: None,
@@ -705,7 +730,9 @@ impl World {
             disturbed: false,
         });
         self.note(|_| format!("client {client} connects wire {index} to shard {shard}"));
-        self.put(index, &ringway_coord_proto::wire::Preface::OURS.encode());
+        if !resp {
+            self.put(index, &ringway_coord_proto::wire::Preface::OURS.encode());
+        }
         Some(index)
     }
 
