@@ -40,11 +40,30 @@ impl Slot {
 /// The part of a name that decides its slot: the first non-empty `{tag}`, else all of it.
 #[inline]
 fn hashed_part(name: &[u8]) -> &[u8] {
+    if !has_brace(name) {
+        return name;
+    }
     let Some(open) = name.iter().position(|byte| *byte == b'{') else { return name };
     let rest = &name[open + 1..];
     match rest.iter().position(|byte| *byte == b'}') {
         Some(0) | None => name,
         Some(close) => &rest[..close],
+    }
+}
+
+/// Whether a name has an opening brace; few have. Looks at 8 bytes at a time, the last ones perhaps
+/// twice: a byte of `word ^ BRACES` is zero, and so borrows into its top bit, where the brace is.
+#[inline]
+fn has_brace(name: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const BRACES: u64 = ONES * b'{' as u64;
+    let in_word = |bytes: &[u8; 8]| {
+        let word = u64::from_le_bytes(*bytes) ^ BRACES;
+        word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
+    };
+    match name.last_chunk::<8>() {
+        Some(last) => in_word(last) || name.as_chunks::<8>().0.iter().any(in_word),
+        None => name.contains(&b'{'),
     }
 }
 
@@ -100,6 +119,8 @@ const fn make_tables() -> [[u16; 256]; 8] {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
 
     /// The check value of the catalogue of CRCs, and the slots `CLUSTER KEYSLOT` of Redis prints.
@@ -118,6 +139,19 @@ mod tests {
         assert_eq!(Slot::of(b"foo{}{bar}").number(), crc16(b"foo{}{bar}") % 16_384);
         assert_eq!(Slot::of(b"foo{{bar}}zap"), Slot::of(b"{bar"));
         assert_eq!(Slot::of(b"foo{bar").number(), crc16(b"foo{bar") % 16_384);
+    }
+
+    /// A tag is found wherever its brace stands, in names of any length.
+    #[test]
+    fn tags_are_found_anywhere() {
+        for before in 0..40 {
+            for behind in 0..20 {
+                let name = [&vec![b'z'; before][..], b"{tag}", &vec![0xFB; behind]].concat();
+                assert_eq!(Slot::of(&name), Slot::of(b"tag"), "{before} before, {behind} behind");
+            }
+            let plain = vec![b'z'; before];
+            assert_eq!(Slot::of(&plain).number(), crc16(&plain) % 16_384);
+        }
     }
 
     /// Slicing by eight must equal the byte-wise definition at every length.

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use ringway_core::limits::MAIL_BYTES_MAX;
+use ringway_core::limits::NAME_BYTES_INLINE;
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -18,7 +18,7 @@ use crate::handle::Bound;
 use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::{Outcome, put_outcome};
-use crate::parse::ANYWHERE;
+use crate::parse::{ANYWHERE, answered};
 use crate::sessions::{Act, Principal};
 use crate::shard::Shard;
 use crate::stats::verb_index;
@@ -33,8 +33,9 @@ const RECORD_AHEAD: usize = 16;
 const OVERFLOW_AHEAD: usize = 8;
 
 impl<R: Region, A: Access> Shard<R, A> {
-    /// Executes the batch and empties it. Nothing happens if it is empty.
+    /// Executes the batch and empties it, after what other shards are to do was posted.
     pub(crate) fn execute(&mut self, env: &mut impl Env) {
+        self.requests.post(env);
         if self.batch.units.is_empty() {
             return;
         }
@@ -64,7 +65,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let table = self.names.table();
         for at in 0..batch.ops.len() {
             let op = &batch.ops[at];
-            if op.hashed || op.len == 0 {
+            if op.len == 0 {
                 continue;
             }
             let hash = table.hash(&batch.name(op));
@@ -147,29 +148,19 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     fn run_pending(&mut self, batch: &Turn, unit: &Unit, pending: u32, env: &mut impl Env) {
-        let me = self.id().0;
-        let mut posts = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::may_raise(op.code) && op.target == me && self.must_park(batch, op) {
+            if op_code::may_raise(op.code) && self.must_park(batch, op) {
                 self.park(batch, op, unit);
-            } else if op.target == me || op.target == ANYWHERE {
-                let outcome = self.run_next(batch, at, unit.bound);
-                if outcome.status >> 6 == 0b10 {
-                    let bytes = outcome.data(&self.scratch);
-                    self.pendings.answer_data(pending, op.index, outcome.status, bytes);
-                } else {
-                    self.pendings.answer(pending, op.index, outcome);
-                }
-            } else {
-                posts += 1;
-                if self.add_request(batch, op, (unit, pending)) {
-                    self.post_requests(env);
-                }
+                continue;
             }
-        }
-        if posts > 0 {
-            self.post_requests(env);
+            let outcome = self.run_next(batch, at, unit.bound);
+            if outcome.status >> 6 == 0b10 {
+                let bytes = outcome.data(&self.scratch);
+                self.pendings.answer_data(pending, op.index, outcome.status, bytes);
+            } else {
+                self.pendings.answer(pending, op.index, outcome);
+            }
         }
         let unit = self.pendings.get(pending);
         let (conn, missing) = (unit.conn, unit.missing);
@@ -222,39 +213,46 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.mail_out = out;
     }
 
-    /// Appends an op to the request for its shard. True if that has become large: a command may
-    /// carry more than a mailbox takes in one message.
-    fn add_request(&mut self, batch: &Turn, op: &Op, (unit, pending): (&Unit, u32)) -> bool {
-        let target = usize::from(op.target);
-        if self.requests[target].is_empty() {
-            let conn = self.pendings.get(pending).conn;
-            let operator = self
-                .conns
-                .get(conn.index as usize)
-                .and_then(|conn| self.grantee(conn))
-                .is_some_and(|grantee| grantee.operator);
-            let principal = self.principal_of(conn);
-            let pending = self.pendings.id(pending);
-            let asker = Asker { pending, bound: unit.bound, principal, operator, conn };
-            mail::put_request(&mut self.requests[target], &asker);
+    /// Sends ops since `first` that other shards own on their way, as parts of `pending`; the
+    /// others stay in the batch. Returns how many stay.
+    pub(crate) fn send_away(&mut self, id: ConnId, first: usize, pending: u32) -> usize {
+        let away = self.part_away(first);
+        if away > 0 {
+            let asker = Asker { pending: self.pendings.id(pending), ..self.asker_of(id) };
+            for op in &self.away[..away] {
+                let (batch, to) = (&self.batch, ShardId(op.target));
+                let is_name = matches!(op.code, op::QUERY | op::REGISTER);
+                if is_name && usize::from(op.len) <= NAME_BYTES_INLINE {
+                    self.requests.add_short(to, &asker, op);
+                } else {
+                    self.requests.add(to, &asker, op, |out| put_request_body(batch, op, out));
+                }
+                self.in_flight[usize::from(op.target)] += 1;
+            }
+            self.stats.forwarded_out += away as u64;
         }
-        let out = &mut self.requests[target];
-        let at = mail::begin_request_op(out, op);
-        put_request_body(batch, op, out);
-        mail::finish_request_op(out, at);
-        let is_large = out.len() > MAIL_BYTES_MAX / 2;
-        self.in_flight[target] += 1;
-        self.stats.forwarded_out += 1;
-        is_large
+        self.batch.ops.len() - first
     }
 
-    fn post_requests(&mut self, env: &mut impl Env) {
-        for (target, request) in self.requests.iter_mut().enumerate() {
-            if !request.is_empty() {
-                env.post(ShardId(target as u8), request);
-                request.clear();
-            }
+    /// Moves ops since `first` that other shards own out of the batch, into `away`. Without a
+    /// branch for each op: which shard a name belongs to cannot be predicted.
+    fn part_away(&mut self, first: usize) -> usize {
+        let me = self.id().0;
+        let ops = &mut self.batch.ops;
+        if self.away.len() < ops.len() - first {
+            self.away.resize(ops.len() - first, answered(0));
         }
+        let (mut stay, mut away) = (first, 0);
+        for at in first..ops.len() {
+            let op = ops[at];
+            let stays = (op.target == me) | (op.target == ANYWHERE);
+            ops[stay] = op;
+            self.away[away] = op;
+            stay += usize::from(stays);
+            away += usize::from(!stays);
+        }
+        ops.truncate(stay);
+        away
     }
 
     /// One op, here and now.

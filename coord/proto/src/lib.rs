@@ -31,6 +31,7 @@ mod parse_resp;
 pub mod pending;
 pub mod placement;
 mod post;
+mod requests;
 pub mod residue;
 pub mod resp;
 pub mod resp_reply;

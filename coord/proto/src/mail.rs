@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 
+use ringway_core::limits::NAME_BYTES_INLINE;
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, Epoch, SessionId, ShardId, Span};
 
@@ -67,10 +68,12 @@ pub struct Asker {
     pub conn: ConnId,
 }
 
-/// Starts a request; ops are appended with [`put_request_op`], the count patched by the caller.
-pub fn put_request(out: &mut Vec<u8>, asker: &Asker) {
-    out.put_u8(REQUEST);
+/// Starts a unit of a request, behind [`REQUEST`] or another unit; ops are appended with
+/// [`begin_request_op`], and their count is patched with [`set_count`] at the place that this
+/// returns.
+pub fn put_unit(out: &mut Vec<u8>, asker: &Asker) -> usize {
     out.put_u8(u8::from(asker.operator));
+    let count_at = out.len();
     out.put_u16(0);
     out.put_u32(asker.pending.0);
     out.put_u32(asker.pending.1);
@@ -78,18 +81,17 @@ pub fn put_request(out: &mut Vec<u8>, asker: &Asker) {
     out.put_u32(asker.principal.0);
     out.put_u32(asker.conn.index);
     out.put_u32(asker.conn.generation);
-    out.put_u8(0);
+    count_at
 }
 
-/// Reads a request's header: who asks, and how many ops follow.
-pub fn request(reader: &mut Reader<'_>) -> Result<(Asker, u16), Truncated> {
+/// Reads a unit's header: who asks, and how many ops follow.
+pub fn unit(reader: &mut Reader<'_>) -> Result<(Asker, u16), Truncated> {
     let operator = reader.u8()? != 0;
     let count = reader.u16()?;
     let pending = (reader.u32()?, reader.u32()?);
     let bound = bound(reader)?;
     let principal = Principal(reader.u32()?);
     let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
-    reader.u8()?;
     Ok((Asker { pending, bound, principal, operator, conn }, count))
 }
 
@@ -102,8 +104,6 @@ pub struct RequestOp<'a> {
     pub code: u8,
     /// Its flags.
     pub flags: u8,
-    /// The name's hash, for ops on names; zero otherwise.
-    pub hash: u64,
     /// Its body.
     pub body: &'a [u8],
 }
@@ -114,21 +114,38 @@ pub fn begin_request_op(out: &mut Vec<u8>, op: &Op) -> usize {
     let index = op.index.to_le_bytes();
     let at = out.len();
     out.extend_from_slice(&[index[0], index[1], op.code, op.flags, 0, 0]);
-    out.extend_from_slice(&op.hash.to_le_bytes());
     at
 }
 
-/// Patches the length of an op that [`begin_request_op`] started at `at`, and counts it.
+/// An op whose body is its name, of up to 16 bytes: most ops are. One copy of a fixed length.
+#[inline]
+pub fn put_short_request_op(out: &mut Vec<u8>, op: &Op) {
+    const NAME_AT: usize = REQUEST_OP_BYTES + 1;
+    let mut bytes = [0; NAME_AT + NAME_BYTES_INLINE];
+    bytes[..2].copy_from_slice(&op.index.to_le_bytes());
+    (bytes[2], bytes[3], bytes[4], bytes[REQUEST_OP_BYTES]) =
+        (op.code, op.flags, 1 + op.len, op.len);
+    bytes[NAME_AT..NAME_AT + 8].copy_from_slice(&op.words[0].to_le_bytes());
+    bytes[NAME_AT + 8..].copy_from_slice(&op.words[1].to_le_bytes());
+    let end = out.len() + NAME_AT + usize::from(op.len);
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
+}
+
+/// Patches the length of an op that [`begin_request_op`] started at `at`.
 #[inline]
 pub fn finish_request_op(out: &mut [u8], at: usize) {
     let len = (out.len() - at - REQUEST_OP_BYTES) as u16;
     out[at + 4..at + 6].copy_from_slice(&len.to_le_bytes());
-    let count = u16::from_le_bytes([out[2], out[3]]) + 1;
-    patch_count(out, 0, count);
+}
+
+/// Says how many ops a unit has.
+pub fn set_count(out: &mut [u8], count_at: usize, count: u16) {
+    out[count_at..count_at + 2].copy_from_slice(&count.to_le_bytes());
 }
 
 /// Bytes of the header of one op of a request.
-const REQUEST_OP_BYTES: usize = 14;
+const REQUEST_OP_BYTES: usize = 6;
 
 /// Takes one op off a request.
 #[inline]
@@ -136,14 +153,8 @@ pub fn request_op<'a>(reader: &mut Reader<'a>) -> Result<RequestOp<'a>, Truncate
     let head: [u8; REQUEST_OP_BYTES] = reader.array()?;
     let len = u16::from_le_bytes([head[4], head[5]]);
     let body = reader.bytes(usize::from(len))?;
-    let hash = [head[6], head[7], head[8], head[9], head[10], head[11], head[12], head[13]];
-    Ok(RequestOp {
-        index: u16::from_le_bytes([head[0], head[1]]),
-        code: head[2],
-        flags: head[3],
-        hash: u64::from_le_bytes(hash),
-        body,
-    })
+    let index = u16::from_le_bytes([head[0], head[1]]);
+    Ok(RequestOp { index, code: head[2], flags: head[3], body })
 }
 
 /// Starts a reply; single replies are appended, the count patched by the caller.
@@ -158,7 +169,7 @@ pub fn put_reply(out: &mut Vec<u8>, pending: (u32, u32)) {
 /// Appends one reply.
 #[inline]
 pub fn put_reply_outcome(out: &mut Vec<u8>, index: u16, outcome: Outcome) {
-    out.put_u16(index);
+    out.extend_from_slice(&index.to_le_bytes());
     put_outcome(out, outcome);
 }
 

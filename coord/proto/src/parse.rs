@@ -141,6 +141,16 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Some(raw) => (self.read_op(id, raw), Some(raw)),
                 None => (Next::Batched(answered(status::MALFORMED)), None),
             };
+            let crowded = match &next {
+                (Next::Batched(op), _) => Some(op.target).filter(|to| self.is_crowded(*to)),
+                (Next::Serve, _) => self.any_crowded(),
+                (Next::NeedsSession, _) => None,
+            };
+            if crowded.is_some() {
+                self.push_unit(id, &mut frame, (first, true));
+                self.starve(id, crowded);
+                return self.stall(id, &frame, before);
+            }
             match next {
                 (Next::Batched(mut op), _) => {
                     op.index = frame.index;
@@ -193,7 +203,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// frame, local, and nothing of their connection is ahead.
     fn push_unit(&mut self, id: ConnId, frame: &mut Frame, (first, collect): (usize, bool)) {
         let conn = &mut self.conns[id.index as usize];
-        let count = self.batch.ops.len() - first;
+        let mut count = self.batch.ops.len() - first;
         let direct = frame.pending.is_none() && !collect && conn.queue.is_empty();
         let source = if direct {
             Source::Direct(id)
@@ -204,6 +214,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 conn.queue.push_back(index);
                 index
             });
+            if collect {
+                count = self.send_away(id, first, pending);
+            }
             if count == 0 {
                 return;
             }
@@ -212,7 +225,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.batch.units.push(Unit {
             source,
             shape: Shape::Native,
-            bound: conn.bound,
+            bound: self.conns[id.index as usize].bound,
             first: first as u32,
             count: count as u32,
             sequence: frame.sequence,
@@ -401,7 +414,6 @@ pub(crate) const fn answered(status: u8) -> Op {
         code: op_code::ANSWERED,
         flags: 0,
         target: ANYWHERE,
-        hashed: true,
     }
 }
 

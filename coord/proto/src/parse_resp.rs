@@ -105,12 +105,14 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn command(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
         match request {
             Request::Query(names) => self.names_unit(id, op::QUERY, names, RespShape::Query),
-            Request::Get(name) => self.lock_unit(id, op_code::LOCK_GET, name, &[], RespShape::Get),
+            Request::Get(name) => {
+                self.lock_unit(id, (op_code::LOCK_GET, name), &[], RespShape::Get)
+            }
             Request::Register { names, mode, replicated } => {
-                return self.register_unit(id, names, (mode, replicated), env);
+                self.register_unit(id, names, (mode, replicated), env)
             }
             Request::Release { names, token: None } => {
-                self.names_unit(id, op::RELEASE, names, RespShape::Count);
+                self.names_unit(id, op::RELEASE, names, RespShape::Count)
             }
             Request::Release { names, token: Some(token) } => {
                 let first = self.batch.ops.len();
@@ -121,33 +123,32 @@ impl<R: Region, A: Access> Shard<R, A> {
                     }
                     self.add_op(op, first);
                 }
-                self.resp_unit(id, first, RespShape::Count);
+                self.resp_unit(id, first, RespShape::Count)
             }
             Request::Lock { name, value, lease } => {
                 let kept = self.lock_fields(id, lease, value);
-                self.lock_unit(id, op_code::LOCK_SET, name, &kept, RespShape::Set);
+                self.lock_unit(id, (op_code::LOCK_SET, name), &kept, RespShape::Set)
             }
             Request::Del(names) => self.names_unit(id, op_code::LOCK_DEL, names, RespShape::Count),
             Request::Exists(names) => self.names_unit(id, op::QUERY, names, RespShape::Exists),
             Request::Expire { name, lease } => {
                 let kept = lease.0.to_le_bytes();
-                self.lock_unit(id, op_code::LOCK_EXPIRE, name, &kept, RespShape::Count);
+                self.lock_unit(id, (op_code::LOCK_EXPIRE, name), &kept, RespShape::Count)
             }
             Request::Ttl { name, unit } => {
                 let unit_ms = if unit == TimeUnit::Ms { 1 } else { 1_000 };
-                self.lock_unit(id, op_code::LOCK_LEFT, name, &[], RespShape::Left { unit_ms });
+                self.lock_unit(id, (op_code::LOCK_LEFT, name), &[], RespShape::Left { unit_ms })
             }
             Request::Script(call) => {
                 let (code, kept) = self.script_op(id, call.act, call.value);
                 let script = call.script;
                 let returns = [script.done.into(), script.absent.into(), script.other.into()];
-                self.lock_unit(id, code, call.name, &kept, RespShape::Script(returns));
+                self.lock_unit(id, (code, call.name), &kept, RespShape::Script(returns))
             }
             Request::Renew(proofs) => self.renew_unit(id, proofs),
             Request::DbSize => self.size_unit(id),
-            other => return self.served(id, other, env),
+            other => self.served(id, other, env),
         }
-        Flow::Taken
     }
 
     /// Commands that are single ops served by themselves, and those that are answered at once.
@@ -198,6 +199,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             other => return self.at_once(id, other, env),
         };
+        if let Some(shard) = self.any_crowded() {
+            self.starve(id, Some(shard));
+            return Flow::Again;
+        }
         let unit = self.pendings.begin(id, Shape::Resp(shape), 0, 1);
         self.conns[id.index as usize].queue.push_back(unit);
         self.execute(env);
@@ -225,13 +230,13 @@ impl<R: Region, A: Access> Shard<R, A> {
         waits
     }
 
-    fn names_unit(&mut self, id: ConnId, code: u8, names: Names<'_>, shape: RespShape) {
+    fn names_unit(&mut self, id: ConnId, code: u8, names: Names<'_>, shape: RespShape) -> Flow {
         let first = self.batch.ops.len();
         for name in names.iter() {
             let op = self.checked_op(id, code, name);
             self.add_op(op, first);
         }
-        self.resp_unit(id, first, shape);
+        self.resp_unit(id, first, shape)
     }
 
     fn register_unit(
@@ -268,31 +273,43 @@ impl<R: Region, A: Access> Shard<R, A> {
             };
             self.add_op(op, first);
         }
-        self.resp_unit(id, first, RespShape::Register);
-        self.conns[id.index as usize].refused = 0;
-        Flow::Taken
+        let flow = self.resp_unit(id, first, RespShape::Register);
+        if matches!(flow, Flow::Taken) {
+            self.conns[id.index as usize].refused = 0;
+        }
+        flow
     }
 
     /// One op on a lock, with what it needs beside its name.
-    fn lock_unit(&mut self, id: ConnId, code: u8, name: &[u8], kept: &[u8], shape: RespShape) {
+    fn lock_unit(
+        &mut self,
+        id: ConnId,
+        (code, name): (u8, &[u8]),
+        kept: &[u8],
+        shape: RespShape,
+    ) -> Flow {
         let first = self.batch.ops.len();
         let mut op = self.checked_op(id, code, name);
         if op.code == code {
             op.extra = self.batch.keep(kept);
         }
         self.add_op(op, first);
-        self.resp_unit(id, first, shape);
+        let flow = self.resp_unit(id, first, shape);
         let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
-        if op_code::may_raise(code) && self.sessions.lease_to_raise(Span(ns)).is_some() {
+        if matches!(flow, Flow::Taken)
+            && op_code::may_raise(code)
+            && self.sessions.lease_to_raise(Span(ns)).is_some()
+        {
             // H2: what comes behind it waits until it was done.
             let conn = &mut self.conns[id.index as usize];
             if let Some(unit) = conn.queue.back() {
                 conn.waits = Waits::Op(*unit, 0);
             }
         }
+        flow
     }
 
-    fn renew_unit(&mut self, id: ConnId, proofs: Proofs<'_>) {
+    fn renew_unit(&mut self, id: ConnId, proofs: Proofs<'_>) -> Flow {
         let first = self.batch.ops.len();
         let renew = |shard: &mut Self, body: &[u8]| {
             let op = shard.renew_op(id, body);
@@ -307,11 +324,11 @@ impl<R: Region, A: Access> Shard<R, A> {
             body[8..].copy_from_slice(&proof.secret.0);
             renew(self, &body);
         }
-        self.resp_unit(id, first, RespShape::Renew);
+        self.resp_unit(id, first, RespShape::Renew)
     }
 
     /// Every shard counts its names.
-    fn size_unit(&mut self, id: ConnId) {
+    fn size_unit(&mut self, id: ConnId) -> Flow {
         let first = self.batch.ops.len();
         for shard in 0..self.shards() {
             let mut op = answered(0);
@@ -319,7 +336,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             op.target = shard as u8;
             self.add_op(op, first);
         }
-        self.resp_unit(id, first, RespShape::Total);
+        self.resp_unit(id, first, RespShape::Total)
     }
 
     fn script_op(&self, id: ConnId, act: Act, value: &[u8]) -> (u8, Vec<u8>) {
@@ -367,13 +384,18 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Makes the ops since `first` a unit: answered directly if all are local and nothing of the
     /// connection is ahead.
     #[inline]
-    fn resp_unit(&mut self, id: ConnId, first: usize, shape: RespShape) {
+    fn resp_unit(&mut self, id: ConnId, first: usize, shape: RespShape) -> Flow {
         let me = self.id().0;
         let ops = &self.batch.ops[first..];
         let local = ops.iter().all(|op| {
             (op.target == me || op.target == crate::parse::ANYWHERE) && !op_code::may_raise(op.code)
         });
-        let count = ops.len();
+        let mut count = ops.len();
+        if !local && let Some(op) = ops.iter().find(|op| self.is_crowded(op.target)) {
+            self.starve(id, Some(op.target));
+            self.batch.ops.truncate(first);
+            return Flow::Again;
+        }
         let shape = Shape::Resp(shape);
         let conn = &mut self.conns[id.index as usize];
         let source = if local && conn.queue.is_empty() {
@@ -381,16 +403,21 @@ impl<R: Region, A: Access> Shard<R, A> {
         } else {
             let unit = self.pendings.begin(id, shape, 0, count);
             conn.queue.push_back(unit);
+            count = self.send_away(id, first, unit);
+            if count == 0 {
+                return Flow::Taken;
+            }
             Source::Pending(unit)
         };
         self.batch.units.push(Unit {
             source,
             shape,
-            bound: conn.bound,
+            bound: self.conns[id.index as usize].bound,
             first: first as u32,
             count: count as u32,
             sequence: 0,
         });
+        Flow::Taken
     }
 
     /// Answers an error in the command's place.

@@ -93,11 +93,29 @@ impl PendingTable {
     }
 
     /// Takes one op's reply as it came off a mailbox.
+    #[inline]
     pub fn answer_wire(&mut self, index: u32, at: u16, reply: &Reply<'_>) {
         match reply {
             Reply::Data(status, bytes) => self.answer_data(index, at, *status, bytes),
             _ => self.answer(index, at, crate::outcome::outcome_of(reply)),
         }
+    }
+
+    /// Takes `count` replies as they came off a mailbox, each behind its place. True if the one at
+    /// `awaited` is among them; `None` if they do not parse.
+    pub fn answer_run(
+        &mut self,
+        index: u32,
+        (count, mut rest): (u16, &[u8]),
+        awaited: Option<u16>,
+    ) -> Option<bool> {
+        let mut is_there = false;
+        for _ in 0..count {
+            let (at, reply) = crate::mail::reply(&mut rest)?;
+            self.answer_wire(index, at, &reply);
+            is_there |= awaited == Some(at);
+        }
+        Some(is_there)
     }
 
     /// Takes one op's reply that has bytes.

@@ -16,7 +16,7 @@ use crate::parse::BARE_INDEX;
 use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
-use crate::turn::{Shape, Source, Unit, inline_words};
+use crate::turn::{Op, Shape, Source, Unit, inline_words};
 use crate::wire::{self, FrameWriter, KIND_PUSH, KIND_REPLY, RawOp, Reply, op, push, status};
 
 impl<R: Region, A: Access> Shard<R, A> {
@@ -38,7 +38,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut reader = Reader::new(message);
         let kind = reader.u8()?;
         if kind == mail::REQUEST {
-            return self.take_request(from, &mut reader, env);
+            return self.take_requests(from, &mut reader, env);
         }
         // Everything else changes sessions or answers units; ops that came before it go first.
         if kind != mail::REPLY {
@@ -107,59 +107,74 @@ impl<R: Region, A: Access> Shard<R, A> {
         Ok(())
     }
 
-    /// Ops of another shard's connections join the batch, in their order.
-    fn take_request(
+    /// Units of another shard's connections join the batch, in their order.
+    fn take_requests(
         &mut self,
         from: ShardId,
         reader: &mut Reader<'_>,
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
-        let (asker, count) = mail::request(reader)?;
+        while !reader.is_empty() {
+            let (asker, count) = mail::unit(reader)?;
+            self.stats.forwarded_in += u64::from(count);
+            self.take_unit(from, (&asker, count), reader, env)?;
+        }
+        Ok(())
+    }
+
+    fn take_unit(
+        &mut self,
+        from: ShardId,
+        (asker, count): (&Asker, u16),
+        reader: &mut Reader<'_>,
+        env: &mut impl Env,
+    ) -> Result<(), Truncated> {
         let source = Source::Mail(from, asker.pending);
         let mut first = self.batch.ops.len();
-        self.stats.forwarded_in += u64::from(count);
         for _ in 0..count {
             let request = mail::request_op(reader)?;
-            let simple = op_code::on_name(request.code) || request.code == op::RENEW;
-            if !simple {
-                self.push_mail_unit(source, asker.bound, first);
-                self.execute(env);
-                let ticket = Ticket {
-                    shard: from,
-                    pending: asker.pending.0,
-                    generation: asker.pending.1,
-                    index: request.index,
-                };
-                let RequestOp { code, flags, body, .. } = request;
-                self.serve_here(&asker, ticket, &RawOp { code, flags, body }, env);
-                self.settle(env);
-                first = self.batch.ops.len();
+            if op_code::on_name(request.code) || request.code == op::RENEW {
+                let op = self.batch_op(&request)?;
+                self.batch.ops.push(op);
                 continue;
             }
-            let mut body = Reader::new(request.body);
-            let mut op = if request.code == op::RENEW {
-                let mut op = self.batch.name_op(request.code, request.flags, &[]);
-                op.extra = body.u64()?;
-                op.words = if request.flags != 0 { inline_words(body.rest()) } else { [0, 0] };
-                op
-            } else {
-                let name = body.short_bytes()?;
-                let mut op = self.batch.name_op(request.code, request.flags, name);
-                if request.code == op::RELEASE {
-                    op.extra = body.u64()?;
-                } else if request.code >= op_code::LOCK_SET {
-                    op.extra = self.batch.keep(body.rest());
-                }
-                op
+            self.push_mail_unit(source, asker.bound, first);
+            self.execute(env);
+            let ticket = Ticket {
+                shard: from,
+                pending: asker.pending.0,
+                generation: asker.pending.1,
+                index: request.index,
             };
-            op.index = request.index;
-            op.hash = request.hash;
-            op.hashed = true;
-            op.target = self.id().0;
-            self.batch.ops.push(op);
+            let RequestOp { code, flags, body, .. } = request;
+            self.serve_here(asker, ticket, &RawOp { code, flags, body }, env);
+            self.settle(env);
+            first = self.batch.ops.len();
         }
         self.push_mail_unit(source, asker.bound, first);
         Ok(())
+    }
+
+    /// An op of a request, as the batch takes it.
+    #[inline]
+    fn batch_op(&mut self, request: &RequestOp<'_>) -> Result<Op, Truncated> {
+        let mut body = Reader::new(request.body);
+        let mut op;
+        if request.code == op::RENEW {
+            op = self.batch.name_op(request.code, request.flags, &[]);
+            op.extra = body.u64()?;
+            op.words = if request.flags != 0 { inline_words(body.rest()) } else { [0, 0] };
+        } else {
+            op = self.batch.name_op(request.code, request.flags, body.short_bytes()?);
+            if request.code == op::RELEASE {
+                op.extra = body.u64()?;
+            } else if request.code >= op_code::LOCK_SET {
+                op.extra = self.batch.keep(body.rest());
+            }
+        }
+        op.index = request.index;
+        op.target = self.id().0;
+        Ok(op)
     }
 
     fn push_mail_unit(&mut self, source: Source, bound: Option<Bound>, first: usize) {
@@ -180,15 +195,18 @@ impl<R: Region, A: Access> Shard<R, A> {
         reader.u8()?;
         let count = reader.u16()?;
         let id = (reader.u32()?, reader.u32()?);
-        let mut rest = reader.rest();
         if let Some(in_flight) = self.in_flight.get_mut(from.index()) {
             *in_flight = in_flight.saturating_sub(u32::from(count));
         }
-        for _ in 0..count {
-            let (index, reply) = mail::reply(&mut rest).ok_or(Truncated)?;
-            self.answer_one(id, index, &reply, env);
-        }
-        Ok(())
+        let Some(unit) = self.pendings.find(id) else { return Ok(()) };
+        let awaited = match self.conns.get(unit.conn.index as usize).map(|conn| conn.waits) {
+            Some(Waits::Op(pending, index)) if pending == id.0 => Some(index),
+            _ => None,
+        };
+        let found = self.pendings.answer_run(id.0, (count, reader.rest()), awaited);
+        let awaited = awaited.filter(|_| found == Some(true));
+        self.after_answer(id.0, awaited, env);
+        found.map(|_| ()).ok_or(Truncated)
     }
 
     fn take_bind(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {
@@ -314,18 +332,19 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             _ => return,
         }
-        self.after_answer(id.0, ticket.index, env);
+        self.after_answer(id.0, Some(ticket.index), env);
     }
 
     fn answer_one(&mut self, id: (u32, u32), index: u16, reply: &Reply<'_>, env: &mut impl Env) {
         if self.pendings.find(id).is_some() {
             self.pendings.answer_wire(id.0, index, reply);
-            self.after_answer(id.0, index, env);
+            self.after_answer(id.0, Some(index), env);
         }
     }
 
-    /// A unit has one answer more: its connection may go on, and be answered.
-    fn after_answer(&mut self, pending: u32, index: u16, env: &mut impl Env) {
+    /// A unit has more answers, and perhaps one that its connection waits for: it may go on, and
+    /// be answered.
+    fn after_answer(&mut self, pending: u32, awaited: Option<u16>, env: &mut impl Env) {
         let unit = self.pendings.get(pending);
         let (conn, missing) = (unit.conn, unit.missing);
         let Some(state) = self.conn_mut(conn) else {
@@ -334,7 +353,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             return;
         };
-        if state.waits == Waits::Op(pending, index) {
+        if awaited.is_some_and(|index| state.waits == Waits::Op(pending, index)) {
             state.waits = Waits::No;
             self.later(conn);
             env.again();

@@ -97,15 +97,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         (index, raw): (u16, &RawOp<'_>),
         env: &mut impl Env,
     ) {
-        let mut out = Vec::with_capacity(64 + raw.body.len());
-        mail::put_request(&mut out, asker);
         let op = Op { index, code: raw.code, flags: raw.flags, ..crate::parse::answered(0) };
-        let at = mail::begin_request_op(&mut out, &op);
-        out.extend_from_slice(raw.body);
-        mail::finish_request_op(&mut out, at);
+        self.requests.add(shard, asker, &op, |out| out.extend_from_slice(raw.body));
+        self.requests.post(env);
         self.in_flight[shard.index()] += 1;
         self.stats.forwarded_out += 1;
-        env.post(shard, &out);
     }
 
     /// What can be answered where the connection is, and which shard serves the rest.

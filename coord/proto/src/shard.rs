@@ -36,10 +36,11 @@ use crate::names::Names;
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
+use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
-use crate::turn::Turn;
+use crate::turn::{Op, Turn};
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -84,9 +85,12 @@ pub struct Shard<R, A> {
     pub(crate) pendings: PendingTable,
     pub(crate) acts: Vec<Act>,
     pub(crate) ready: VecDeque<ConnId>,
-    pub(crate) hungry: Vec<ConnId>,
+    /// Connections that wait for a shard, or for their own units.
+    pub(crate) hungry: Vec<(ConnId, Option<u8>)>,
     pub(crate) in_flight: Vec<u32>,
-    pub(crate) requests: Vec<Vec<u8>>,
+    pub(crate) requests: Requests,
+    /// Scratch of `send_away`.
+    pub(crate) away: Vec<Op>,
     pub(crate) scratch: Vec<u8>,
     pub(crate) overflows: u64,
     pub(crate) mail_out: Vec<u8>,
@@ -136,7 +140,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             ready: VecDeque::new(),
             hungry: Vec::new(),
             in_flight: alloc::vec![0; shards],
-            requests: (0..shards).map(|_| Vec::new()).collect(),
+            requests: Requests::new(shards),
+            away: Vec::new(),
             scratch: Vec::new(),
             overflows: 0,
             mail_out: Vec::new(),
@@ -422,23 +427,40 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.stats.blocked_readers += 1;
             return false;
         }
-        let crowded = self.in_flight.iter().any(|ops| *ops > FORWARD_OPS_MAX);
-        if crowded || self.conns[id.index as usize].queue.len() >= UNITS_PER_CONN_MAX {
-            self.conns[id.index as usize].blocked = true;
-            self.hungry.push(id);
-            self.stats.waits_for_shards += 1;
+        if self.conns[id.index as usize].queue.len() >= UNITS_PER_CONN_MAX {
+            self.starve(id, None);
             return false;
         }
         true
     }
 
+    /// H4: whether so many ops are on their way to a shard that a further one has to wait.
+    #[inline]
+    pub(crate) fn is_crowded(&self, shard: u8) -> bool {
+        self.in_flight.get(usize::from(shard)).is_some_and(|ops| *ops > FORWARD_OPS_MAX)
+    }
+
+    /// A shard to which so many ops are on their way, if there is one.
+    pub(crate) fn any_crowded(&self) -> Option<u8> {
+        (0..self.shards() as u8).find(|shard| self.is_crowded(*shard))
+    }
+
+    /// The connection executes nothing more until `shard` has caught up, or its own units have.
+    pub(crate) fn starve(&mut self, id: ConnId, shard: Option<u8>) {
+        self.conns[id.index as usize].blocked = true;
+        self.hungry.push((id, shard));
+        self.stats.waits_for_shards += 1;
+    }
+
     /// Connections that waited for other shards go on when those have caught up.
     fn feed_hungry(&mut self, env: &mut impl Env) {
-        if self.hungry.is_empty() || self.in_flight.iter().any(|ops| *ops > FORWARD_OPS_MAX / 2) {
+        if self.hungry.is_empty() {
             return;
         }
-        for id in core::mem::take(&mut self.hungry) {
-            if let Some(conn) = self.conn_mut(id) {
+        for (id, shard) in core::mem::take(&mut self.hungry) {
+            if shard.is_some_and(|at| self.in_flight[usize::from(at)] > FORWARD_OPS_MAX / 2) {
+                self.hungry.push((id, shard));
+            } else if let Some(conn) = self.conn_mut(id) {
                 conn.blocked = false;
                 self.pump(id, env);
                 self.check_carry(id, env);

@@ -32,8 +32,6 @@ pub struct Op {
     pub flags: u8,
     /// The shard that executes it.
     pub target: u8,
-    /// Whether `hash` is already right.
-    pub hashed: bool,
 }
 
 /// Where the replies of a unit go.
@@ -95,17 +93,7 @@ impl Turn {
             self.arena.extend_from_slice(name);
             [at, 0]
         };
-        Op {
-            words,
-            hash: 0,
-            extra: 0,
-            index: 0,
-            len: name.len() as u8,
-            code,
-            flags,
-            target: 0,
-            hashed: false,
-        }
+        Op { words, hash: 0, extra: 0, index: 0, len: name.len() as u8, code, flags, target: 0 }
     }
 
     /// Keeps bytes of an op that are not its name; the result goes to `extra`.
@@ -135,10 +123,14 @@ impl Turn {
     }
 
     /// The bytes of the op's name, appended.
+    #[inline]
     pub fn put_name(&self, op: &Op, out: &mut Vec<u8>) {
         if usize::from(op.len) <= NAME_BYTES_INLINE {
+            // All 16 bytes and a cut: a copy of unknown length would be a call.
+            let end = out.len() + usize::from(op.len);
             let value = u128::from(op.words[0]) | u128::from(op.words[1]) << 64;
-            out.extend_from_slice(&value.to_le_bytes()[..usize::from(op.len)]);
+            out.extend_from_slice(&value.to_le_bytes());
+            out.truncate(end);
         } else {
             let at = op.words[0] as usize;
             out.extend_from_slice(&self.arena[at..at + usize::from(op.len)]);

@@ -149,3 +149,56 @@ fn a_stop_hidden_in_a_sleep_expires_nobody() {
     assert_eq!(words(&a.frames[0]), "OK");
     assert_eq!(a.notices, []);
 }
+
+/// One shard has stopped, and as many ops as may be are on their way to it. Who needs it waits, in
+/// the middle of a frame or command; who does not is served; and when it goes on, everybody is
+/// answered in order.
+#[test]
+fn a_stopped_shard_stops_only_those_who_need_it() {
+    let mut process = start(3);
+    let name_at = |shard: usize| {
+        let at = |name: &String| SlotMap::new(3).shard_of(Slot::of(name.as_bytes())).index();
+        (0..).map(|n| format!("name-{n}")).find(|name| at(name) == shard).expect("one of many")
+    };
+    let names: Vec<String> = (0..3).map(name_at).collect();
+    let turns = |process: &mut Process| {
+        for _ in 0..20 {
+            process.turn(0, usize::MAX);
+            process.turn(2, usize::MAX);
+        }
+    };
+    let mut a = Native::connect(&mut process, 0);
+    let many = vec![query(&names[1]); 4_096];
+    for _ in 0..8 {
+        a.send(&mut process, &many);
+        turns(&mut process);
+    }
+    let on_their_way = process.shard(0).residue().in_flight;
+    assert!((16_384..32_768).contains(&on_their_way), "{on_their_way} of 32768 ops");
+
+    let mut b = Native::connect(&mut process, 0);
+    let local = [register(&names[0]), register(&names[2])];
+    b.send(&mut process, &[open(op::OPEN_BARE, node_at(3, 0), 1_000, None)]);
+    turns(&mut process);
+    assert!(!b.is_answered(), "opening waits for every shard");
+    let mut c = Native::connect(&mut process, 0);
+    c.send(&mut process, &[query(&names[0]), query(&names[2])]);
+    c.send(&mut process, &[query(&names[0]), query(&names[1]), query(&names[2])]);
+    let redis = process.connect(0);
+    process.send(redis, format!("GET {}\r\nGET {}\r\n", names[0], names[1]).as_bytes());
+    turns(&mut process);
+    c.receive(&mut process);
+    assert_eq!(c.frames.len(), 1, "what needs the stopped shard waits, what does not goes on");
+    assert_eq!(process.take(redis), b"$-1\r\n");
+
+    process.settle();
+    for client in [&mut a, &mut b, &mut c] {
+        client.receive(&mut process);
+        assert!(client.is_answered());
+    }
+    assert_eq!(a.frames.iter().map(Vec::len).sum::<usize>(), 8 * 4_096);
+    assert_eq!(words(&c.frames[1]), "FREE, FREE, FREE");
+    assert_eq!(process.take(redis), b"$-1\r\n");
+    assert_eq!(words(&b.ask(&mut process, &local)), "GRANTED 1, GRANTED 1");
+    assert_idle(&process);
+}
