@@ -407,9 +407,14 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// S4: whether a lock's lease is one that the state directory does not allow for yet.
-    fn must_park(&self, batch: &Turn, op: &Op) -> bool {
+    fn must_park(&mut self, batch: &Turn, op: &Op) -> bool {
         let ns = batch.kept(op.extra).first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
-        self.sessions.lease_to_raise(Span(ns)).is_some()
+        let Some(lease) = self.sessions.lease_to_raise(Span(ns)) else { return false };
+        if op.flags & op_code::LEASE_ALLOWED == 0 {
+            return true;
+        }
+        self.sessions.lease_raised(lease, &mut self.acts);
+        false
     }
 
     /// Keeps a lock op until the state directory allows its lease.

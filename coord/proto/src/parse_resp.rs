@@ -289,17 +289,17 @@ impl<R: Region, A: Access> Shard<R, A> {
         shape: RespShape,
     ) -> Flow {
         let first = self.batch.ops.len();
+        let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
+        let raises = op_code::may_raise(code);
+        let waits = raises && self.sessions.lease_to_raise(Span(ns)).is_some();
         let mut op = self.checked_op(id, code, name);
         if op.code == code {
             op.extra = self.batch.keep(kept);
+            op.flags = if raises && !waits { op_code::LEASE_ALLOWED } else { 0 };
         }
         self.add_op(op, first);
         let flow = self.resp_unit(id, first, shape);
-        let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
-        if matches!(flow, Flow::Taken)
-            && op_code::may_raise(code)
-            && self.sessions.lease_to_raise(Span(ns)).is_some()
-        {
+        if matches!(flow, Flow::Taken) && waits {
             // H2: what comes behind it waits until it was done.
             let conn = &mut self.conns[id.index as usize];
             if let Some(unit) = conn.queue.back() {
