@@ -182,7 +182,8 @@ impl World {
         let mine = mine.copied();
         let ops = match (self.rng.below(20), mine) {
             (0..10, None) => {
-                let value = self.asked;
+                self.values += 1;
+                let value = self.values;
                 vec![Asked::Lock(name, value), Asked::Query(name), Asked::Value(name, value)]
             }
             (0..8, Some(lock)) => vec![Asked::Unlock(name, lock.value)],

@@ -131,6 +131,8 @@ pub(crate) struct World {
     pub(crate) asked: u64,
     /// Openings whose answer was lost: their node, and the wire they were sent on.
     pub(crate) lost_openings: Vec<(u64, usize)>,
+    /// Values of locks so far; each is used once.
+    pub(crate) values: u64,
     /// Deletions by name, of whoever's lock.
     pub(crate) deletions: BTreeMap<usize, Vec<Deletion>>,
     /// The wires on which a node was opened.
@@ -169,6 +171,7 @@ impl World {
             calm: false,
             asked: 0,
             lost_openings: Vec::new(),
+            values: 0,
             deletions: BTreeMap::new(),
             opened_on: BTreeMap::new(),
             events: BinaryHeap::new(),
