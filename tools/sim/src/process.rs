@@ -22,7 +22,7 @@ use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
 use ringway_table::{HashKey, Regions, Table};
 
-/// Words of each region of a simulated shard's table.
+/// Words of each region of a simulated shard's table, unless a test wants fewer.
 const REGION_WORDS: usize = 1 << 24;
 
 /// How a process starts.
@@ -40,6 +40,10 @@ pub struct Settings {
     pub lease_allowed: Span,
     /// Seeds secrets and hash keys.
     pub seed: u64,
+    /// Words of each region of a shard's table.
+    pub region_words: usize,
+    /// Sessions of a shard.
+    pub sessions_max: usize,
 }
 
 impl Default for Settings {
@@ -51,6 +55,8 @@ impl Default for Settings {
             grants_from: Moment(0),
             lease_allowed: LEASE_MAX_DEFAULT,
             seed: 1,
+            region_words: REGION_WORDS,
+            sessions_max: 1 << 20,
         }
     }
 }
@@ -400,7 +406,7 @@ impl<A: Access> Process<A> {
 }
 
 fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<HeapRegion, A> {
-    let region = || HeapRegion::new(REGION_WORDS);
+    let region = || HeapRegion::new(settings.region_words);
     let regions = Regions { records: region(), index: region(), arena: region(), lines: region() };
     let key = [settings.seed, !settings.seed];
     let table = Table::new(regions, HashKey(key)).expect("an empty table fits");
@@ -410,7 +416,7 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         epoch: settings.epoch,
         rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
         lease_allowed: settings.lease_allowed,
-        sessions_max: 1 << 20,
+        sessions_max: settings.sessions_max,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),

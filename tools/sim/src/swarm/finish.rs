@@ -138,9 +138,9 @@ impl World {
         let asked = asked.chain([u64::from(self.plan.lock_ms) * 1_000_000]);
         let lease = asked.max().unwrap_or(LEASE_DEFAULT.0).max(leases);
         self.run_until(self.now + lease + GRANTABLE_WITHIN)?;
-        let names = self.plan.names.len();
+        let all = if self.plan.may_be_full() { self.plan.few } else { self.plan.names.len() };
         self.demand(observer, Asked::Register)?;
-        for name in 0..names {
+        for name in 0..all {
             let holds = self.oracle.holds.get(&name);
             if !holds.is_some_and(|holds| holds.iter().any(|hold| hold.client == observer)) {
                 return Err(format!("name {name} is not granted though its owners are gone"));

@@ -271,6 +271,7 @@ impl World {
                 }
                 match *code {
                     status::OK | status::HELD | status::STARTING => Ok(()),
+                    status::FULL if self.plan.may_be_full() => Ok(()),
                     _ => Err(got.words()),
                 }
             }

@@ -93,6 +93,8 @@ pub struct Tally {
     pub resumed: u64,
     /// Locks taken with `SET`.
     pub locks: u64,
+    /// Names refused for want of memory.
+    pub full: u64,
     /// Leases that ran out.
     pub expired: u64,
     /// Connections lost.
@@ -115,6 +117,7 @@ impl Tally {
         self.opened += other.opened;
         self.resumed += other.resumed;
         self.locks += other.locks;
+        self.full += other.full;
         self.expired += other.expired;
         self.lost += other.lost;
         self.stalls += other.stalls;

@@ -87,6 +87,9 @@ pub(crate) struct Plan {
     pub(crate) too_late_ns: u64,
     /// How long a stall takes, in ns.
     pub(crate) stall_ns: (u64, u64),
+    /// Words of each region of a shard's table; few do not hold the names that are registered all at
+    /// once.
+    pub(crate) region_words: usize,
     /// The lease of all locks.
     pub(crate) lock_ms: u32,
     /// The process dies within this time after its grants began, in ns; zero: by chance only.
@@ -117,6 +120,11 @@ pub(crate) fn log_range(rng: &mut Rng, low: u64, high: u64) -> u64 {
 }
 
 impl Plan {
+    /// Whether the server may be out of memory at times.
+    pub(crate) fn may_be_full(&self) -> bool {
+        self.region_words < 1 << 24 && self.few < self.names.len()
+    }
+
     pub(crate) fn draw(rng: &mut Rng, options: &Options) -> Self {
         let drawn = 1 + rng.below(5) as usize;
         let shards = options.shards.unwrap_or(drawn);
@@ -153,7 +161,8 @@ impl Plan {
             .collect();
         let longest_ms = [0, 100, 300, 1_000, 30_000][rng.below(5) as usize];
         let few = names.len();
-        if rng.chance(20) {
+        let (bulk, full) = (rng.chance(20), rng.chance(400));
+        if bulk {
             // More names of one owner in one shard than a turn sweeps.
             names.extend((0..BULK).map(|index| format!("{{bulk}}{index}")));
         }
@@ -172,6 +181,7 @@ impl Plan {
             think_ns: log_range(rng, 200_000, 20_000_000),
             too_late_ns: 0,
             stall_ns: (1_000_000, 10_000_000_000),
+            region_words: if full { 12 << 10 } else { 1 << 24 },
             lock_ms: draw_lease(rng),
             life_ns: 0,
         };

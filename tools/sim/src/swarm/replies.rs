@@ -511,7 +511,7 @@ impl World {
                 if sent.at >= self.grants_from(index) {
                     return Err("STARTING, long after the start".to_owned());
                 }
-                Seen::Nothing
+                return Ok(());
             }
             (Verb::Release(_), Got::Plain(status::OK)) => Seen::Released,
             (Verb::Release(_), Got::Plain(status::NOTOWNER)) => Seen::NotOwner,
@@ -520,6 +520,11 @@ impl World {
                     self.oracle.told_ended(session, self.now)?;
                 }
                 Seen::NotOwner
+            }
+            // Refused: it did nothing, and takes nothing from anybody, as the histories will see.
+            (Verb::Register, Got::Plain(status::FULL)) if self.plan.may_be_full() => {
+                self.tally.full += 1;
+                return Ok(());
             }
             // The rest of a frame on a connection that is being closed is not executed.
             (_, Got::Plain(status::BUSY)) if self.wires[index].may_close => Seen::Nothing,

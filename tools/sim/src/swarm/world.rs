@@ -272,6 +272,8 @@ impl World {
             grants_from: Moment(grants_from),
             lease_allowed: Span::ZERO,
             seed: self.seed.wrapping_mul(31) + self.tally.restarts,
+            region_words: self.plan.region_words,
+            ..Settings::default()
         };
         let mut process = Process::start(&settings);
         break_rules(&mut process, self.options.breach);
@@ -335,6 +337,8 @@ impl World {
         self.note(|_| format!("stop of life {life}"));
         for index in 0..self.wires.len() {
             if self.wires[index].life == life {
+                // A session that lives by its connection ends when the server closes it, whether or
+                // not its client has read that: the documentation tells whom that does not suit.
                 self.wires[index].may_close = true;
                 self.rebinds(index);
             }
