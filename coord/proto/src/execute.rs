@@ -5,6 +5,7 @@
 //! record it points to.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use ringway_core::limits::NAME_BYTES_INLINE;
 use ringway_core::wire::{Put, Reader};
@@ -19,7 +20,7 @@ use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::{Outcome, put_outcome};
 use crate::parse::{ANYWHERE, answered};
-use crate::sessions::{Act, Principal};
+use crate::sessions::{Act, Principal, RENEWALS_MAX};
 use crate::shard::Shard;
 use crate::stats::verb_index;
 use crate::turn::{Op, Shape, Source, Turn, Unit};
@@ -56,6 +57,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Source::Mail(from, asked) => self.run_mail(&batch, unit, (from, asked), env),
             }
         }
+        self.renewals.range = 0..0;
         batch.clear();
         self.batch = batch;
         self.settle(env);
@@ -110,7 +112,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.prefetch_index(batch, at + INDEX_AHEAD);
         self.prefetch_record(batch, at + RECORD_AHEAD);
         self.prefetch_overflow(batch, at + OVERFLOW_AHEAD);
-        let outcome = self.run_op(batch, &batch.ops[at], bound);
+        let op = &batch.ops[at];
+        let outcome = match op.code {
+            op::RENEW => self.run_renewal(batch, at),
+            _ => self.run_op(batch, op, bound),
+        };
         if outcome.status >= status::HELD {
             self.stats.refused.count(outcome.status);
         }
@@ -255,6 +261,21 @@ impl<R: Region, A: Access> Shard<R, A> {
         away
     }
 
+    /// A renewal, done together with those that follow it: nothing stands between them, and what
+    /// each comes to depends on nothing else in the batch.
+    fn run_renewal(&mut self, batch: &Turn, at: usize) -> Outcome {
+        self.stats.verbs[verb_index(op::RENEW)] += 1;
+        if !self.renewals.range.contains(&at) {
+            let run = batch.ops[at..].iter().take_while(|op| op.code == op::RENEW);
+            let run = run.take(RENEWALS_MAX);
+            self.renewals.range = at..at + run.clone().count();
+            let asked =
+                run.map(|op| (SessionId(op.extra), (op.flags != 0).then(|| secret_of(op.words))));
+            self.sessions.renew_all(self.clock.now(), asked, &mut self.renewals.statuses);
+        }
+        Outcome::plain(self.renewals.statuses[at - self.renewals.range.start])
+    }
+
     /// One op, here and now.
     #[inline]
     fn run_op(&mut self, batch: &Turn, op: &Op, bound: Option<Bound>) -> Outcome {
@@ -270,11 +291,6 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let Some(bound) = bound else { return Outcome::plain(status::NOTOWNER) };
                 let token = (op.flags & op::RELEASE_TOKEN != 0).then_some(Token(op.extra));
                 self.names.release(op.hash, &batch.name(op), bound, token)
-            }
-            op::RENEW => {
-                let secret = (op.flags != 0).then(|| secret_of(op.words));
-                let session = SessionId(op.extra);
-                Outcome::plain(self.sessions.renew(self.clock.now(), session, secret.as_ref()))
             }
             op_code::ANSWERED => Outcome::plain(op.extra as u8),
             op_code::DB_SIZE => {
@@ -456,6 +472,17 @@ impl<R: Region, A: Access> Shard<R, A> {
 
 /// Bytes that are kept before the value of an op that may take a lock: lease and principal.
 pub(crate) const LOCK_SET_FIXED: usize = 12;
+
+/// Renewals of the batch that are done already.
+pub(crate) struct Renewals {
+    /// Their places in the batch.
+    range: Range<usize>,
+    statuses: [u8; RENEWALS_MAX],
+}
+
+impl Renewals {
+    pub(crate) const NONE: Self = Self { range: 0..0, statuses: [0; RENEWALS_MAX] };
+}
 
 /// A lock op that waits for the state directory.
 pub(crate) struct Parked {

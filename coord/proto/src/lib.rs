@@ -30,6 +30,7 @@ mod parse;
 mod parse_resp;
 pub mod pending;
 pub mod placement;
+pub mod places;
 mod post;
 mod requests;
 pub mod residue;

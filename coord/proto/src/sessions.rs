@@ -22,7 +22,6 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use hashbrown::HashMap;
 use ringway_core::limits::{EXPIRIES_PER_TURN, SESSIONS_PER_SHARD_MAX};
 use ringway_core::slot::SLOTS;
 use ringway_core::wheel::{TimerKey, Wheel};
@@ -33,6 +32,7 @@ use crate::handle::{Bound, Handle};
 use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::paged::Paged;
+use crate::places::Places;
 use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, push, status};
 
@@ -166,29 +166,36 @@ const FLAG_OPENING: u8 = 0x10;
 const RECORD_AWAY: u8 = 0x01;
 const RECORD_BARE: u8 = 0x02;
 
+/// What a renewal touches stands first, in one cache line.
 #[derive(Default)]
+#[repr(C, align(64))]
 struct Session {
     /// Zero: this place is empty.
     id: u64,
-    node: u64,
     secret: [u8; 16],
     /// In lease time.
     deadline: Moment,
+    lease_ms: u32,
+    flags: u8,
     /// When its timer in the wheel will look at it: at the deadline or before.
     wheel_at: Moment,
     timer: Option<TimerKey>,
+    node: u64,
     info: Option<Box<[u8]>>,
     /// The receiving connection, if `flags` and `away` say there is one.
     conn: Option<ConnRef>,
     opener: Option<Box<Ticket>>,
-    lease_ms: u32,
     principal: u32,
     /// Shards, and the state directory, that have not yet acknowledged the opening.
     unattached: u16,
     /// Shards that have not yet swept its names.
     unswept: u16,
-    flags: u8,
 }
+
+const _: () = assert!(size_of::<Session>() == 128, "two cache lines");
+
+/// Renewals that are looked up together.
+pub const RENEWALS_MAX: usize = 32;
 
 impl Session {
     /// Whether this is its secret. Bare sessions and locks have none that anybody could know:
@@ -211,8 +218,8 @@ pub struct Sessions {
     lease_allowed: Span,
     table: Paged<Session>,
     free: Vec<u32>,
-    by_id: HashMap<u64, u32, KeyedState>,
-    by_node: HashMap<u64, u32, KeyedState>,
+    by_id: Places,
+    by_node: Places,
     sequences: Box<[u32]>,
     wheel: Wheel<(u32, u64)>,
     /// Place and id: the place may be another's by the time the lease is allowed.
@@ -253,8 +260,8 @@ impl Sessions {
             lease_allowed: start.lease_allowed,
             table: Paged::default(),
             free: Vec::new(),
-            by_id: HashMap::with_hasher(start.keys.clone()),
-            by_node: HashMap::with_hasher(start.keys),
+            by_id: Places::new(start.keys.clone()),
+            by_node: Places::new(start.keys),
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
@@ -292,7 +299,7 @@ impl Sessions {
             return Err(status::UNSUPPORTED);
         }
         let lease = self.lease_of(ask.lease)?;
-        let before = self.by_node.get(&ask.node.0).copied();
+        let before = self.local_of_node(ask.node);
         if let Some(local) = before {
             if self.table[local as usize].principal != who.principal.0 {
                 return Err(status::REFUSED);
@@ -313,11 +320,12 @@ impl Sessions {
             }
             self.end(old, Ended::Replaced, acts);
         }
-        self.by_node.insert(ask.node.0, local);
+        self.table[local as usize].node = ask.node.0;
+        let table = &self.table;
+        self.by_node.insert(ask.node.0, local, |at| table[at as usize].node);
         let flags = if ask.flags & op::OPEN_BARE != 0 { FLAG_BARE } else { 0 };
         let gateway = ask.flags & op::OPEN_GATEWAY != 0;
         let session = &mut self.table[local as usize];
-        session.node = ask.node.0;
         session.secret = fresh.0;
         session.info = (ask.info != EMPTY_INFO).then(|| ask.info.into());
         session.conn = (!gateway).then_some(who.from);
@@ -403,11 +411,28 @@ impl Sessions {
         Ok(())
     }
 
-    /// Renews a lease. `secret` is `None` for the connection's own session.
+    /// Renews leases, up to [`RENEWALS_MAX`] of them: a session, and its secret unless it is the
+    /// connection's own. First all places are looked up, then all sessions are visited, so that
+    /// the cache misses of each pass overlap.
+    pub fn renew_all(
+        &mut self,
+        now: Moment,
+        asked: impl Iterator<Item = (SessionId, Option<Secret>)> + Clone,
+        statuses: &mut [u8; RENEWALS_MAX],
+    ) {
+        let mut places = [None; RENEWALS_MAX];
+        for (place, (id, _)) in places.iter_mut().zip(asked.clone()) {
+            *place = self.local_of(id);
+        }
+        for ((status, place), (_, secret)) in statuses.iter_mut().zip(places).zip(asked) {
+            *status = self.renew(now, place, secret.as_ref());
+        }
+    }
+
     #[inline]
-    pub fn renew(&mut self, now: Moment, id: SessionId, secret: Option<&Secret>) -> u8 {
-        let Some(local) = self.by_id.get(&id.0) else { return status::NOSESSION };
-        let session = &mut self.table[*local as usize];
+    fn renew(&mut self, now: Moment, place: Option<u32>, secret: Option<&Secret>) -> u8 {
+        let Some(local) = place else { return status::NOSESSION };
+        let session = &mut self.table[local as usize];
         if secret.is_some_and(|secret| !session.is_proven_by(secret)) {
             return status::REFUSED;
         }
@@ -426,7 +451,7 @@ impl Sessions {
         ticket: Ticket,
         acts: &mut Vec<Act>,
     ) {
-        let found = self.by_id.get(&id.0).copied().ok_or(status::NOSESSION);
+        let found = self.local_of(id).ok_or(status::NOSESSION);
         let proven = found.and_then(|local| {
             let session = &self.table[local as usize];
             let proven = secret.is_none_or(|secret| session.is_proven_by(secret));
@@ -440,7 +465,7 @@ impl Sessions {
 
     /// Ends a session on an operator's behalf; answered as [`Self::close`].
     pub fn kill(&mut self, id: SessionId, ticket: Ticket, acts: &mut Vec<Act>) {
-        match self.by_id.get(&id.0).copied() {
+        match self.local_of(id) {
             Some(local) => self.end_for(local, Ended::Killed, ticket, acts),
             None => acts.push(Act::Answer(ticket, Answer::plain(status::NOSESSION))),
         }
@@ -470,7 +495,7 @@ impl Sessions {
         secret: &Secret,
         principal: Principal,
     ) -> Result<Bound, u8> {
-        let local = *self.by_id.get(&id.0).ok_or(status::NOSESSION)?;
+        let local = self.local_of(id).ok_or(status::NOSESSION)?;
         let session = &self.table[local as usize];
         let same = session.principal == principal.0 && session.is_proven_by(secret);
         if session.flags & FLAG_LOCK != 0 || !same {
@@ -481,7 +506,7 @@ impl Sessions {
 
     /// A connection has closed. A bare session ends with it; any other is merely away.
     pub fn conn_closed(&mut self, id: SessionId, conn: ConnRef, acts: &mut Vec<Act>) {
-        let Some(local) = self.by_id.get(&id.0).copied() else { return };
+        let Some(local) = self.local_of(id) else { return };
         let session = &mut self.table[local as usize];
         if session.conn != Some(conn) {
             return;
@@ -584,7 +609,7 @@ impl Sessions {
 
     /// The record of one session with a zero name count, and whose names are to be counted.
     pub fn record(&self, now: Moment, id: SessionId) -> Option<(Vec<u8>, Bound)> {
-        let local = *self.by_id.get(&id.0)?;
+        let local = self.local_of(id)?;
         let mut out = Vec::with_capacity(64);
         self.put_record(now, local, &mut out);
         Some((out, self.bound(local)))
@@ -592,13 +617,13 @@ impl Sessions {
 
     /// Whose session it is.
     pub fn principal_of(&self, id: SessionId) -> Option<Principal> {
-        let local = *self.by_id.get(&id.0)?;
+        let local = self.local_of(id)?;
         Some(Principal(self.table[local as usize].principal))
     }
 
     /// The session of a node.
     pub fn of_node(&self, node: NodeId) -> Option<SessionId> {
-        self.by_node.get(&node.0).map(|local| SessionId(self.table[*local as usize].id))
+        self.local_of_node(node).map(|local| SessionId(self.table[local as usize].id))
     }
 
     /// Records from place `from` on, at most `most` of them and about `bytes_max` bytes; the
@@ -628,7 +653,7 @@ impl Sessions {
 
     /// Whether a session lives here.
     pub fn is_live(&self, id: SessionId) -> bool {
-        self.by_id.contains_key(&id.0)
+        self.local_of(id).is_some()
     }
 
     /// Places that are not free: those of live sessions and of ended ones not yet swept.
@@ -654,8 +679,8 @@ impl Sessions {
 
     /// Bytes of all tables here, addresses and metadata apart.
     pub fn bytes(&self) -> usize {
-        let maps = (self.by_id.capacity() + self.by_node.capacity()) * 17;
-        self.table.bytes() + maps + self.free.capacity() * 4 + self.wheel.len() * 40
+        let places = self.by_id.bytes() + self.by_node.bytes();
+        self.table.bytes() + places + self.free.capacity() * 4 + self.wheel.len() * 40
     }
 
     /// What happened since the start.
@@ -731,8 +756,20 @@ impl Sessions {
         self.sequences[slot.index()] = sequence + 1;
         let id = SessionId::new(self.epoch, slot, u64::from(sequence) + 1);
         self.table[local as usize].id = id.0;
-        self.by_id.insert(id.0, local);
+        let table = &self.table;
+        self.by_id.insert(id.0, local, |at| table[at as usize].id);
         Ok(local)
+    }
+
+    /// Where a session stands, unless it has ended.
+    #[inline]
+    fn local_of(&self, id: SessionId) -> Option<u32> {
+        self.by_id.get(id.0, |at| self.table[at as usize].id)
+    }
+
+    /// Where the session of a node stands.
+    fn local_of_node(&self, node: NodeId) -> Option<u32> {
+        self.by_node.get(node.0, |at| self.table[at as usize].node)
     }
 
     /// (Re)starts a lease and makes sure that the wheel looks in time.
@@ -826,10 +863,8 @@ impl Sessions {
         }
         self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
-        self.by_id.remove(&bound.session.0);
-        if self.by_node.get(&node) == Some(&local) {
-            self.by_node.remove(&node);
-        }
+        self.by_id.remove(bound.session.0, local);
+        self.by_node.remove(node, local);
         self.counts.ended[why as usize - 1] += 1;
         acts.push(Act::End { bound, everywhere, acknowledge: false });
         let session = &mut self.table[local as usize];

@@ -28,6 +28,7 @@ use ringway_table::Table;
 use crate::access::{Access, Grantee};
 use crate::conn::{Conn, Speech, Stalled};
 use crate::env::Env;
+use crate::execute::Renewals;
 use crate::gather::Gathers;
 use crate::keyed::KeyedState;
 use crate::lease_clock::LeaseClock;
@@ -93,6 +94,7 @@ pub struct Shard<R, A> {
     pub(crate) away: Vec<Op>,
     pub(crate) scratch: Vec<u8>,
     pub(crate) overflows: u64,
+    pub(crate) renewals: Renewals,
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
     pub(crate) lists: ListJobs,
@@ -144,6 +146,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             away: Vec::new(),
             scratch: Vec::new(),
             overflows: 0,
+            renewals: Renewals::NONE,
             mail_out: Vec::new(),
             gathers: Gathers::default(),
             lists: ListJobs::default(),

@@ -1,0 +1,107 @@
+//! Where things stand that know their own key: an index of places in a table, found by key.
+//!
+//! The key is kept once, in the thing itself, so an entry is four bytes and a byte of tag, where a
+//! map of keys to places would take 17; and a lookup touches the thing, which the caller wants
+//! anyway.
+//!
+//! Always: a thing that is in here has the key under which it was inserted, until it is removed.
+//!
+//! Bounds: constant time; growing takes time in proportion to what is there.
+
+use core::hash::BuildHasher;
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::keyed::KeyedState;
+
+/// Places by key. Every method is told how to learn the key of what stands at a place.
+pub struct Places {
+    table: HashTable<u32>,
+    keys: KeyedState,
+}
+
+impl Places {
+    /// None yet.
+    pub const fn new(keys: KeyedState) -> Self {
+        Self { table: HashTable::new(), keys }
+    }
+
+    /// The place of a key.
+    #[inline]
+    pub fn get(&self, key: u64, key_at: impl Fn(u32) -> u64) -> Option<u32> {
+        self.table.find(self.keys.hash_one(key), |place| key_at(*place) == key).copied()
+    }
+
+    /// Sets the place of a key. What stands there, and at the key's place until now, has the key.
+    pub fn insert(&mut self, key: u64, place: u32, key_at: impl Fn(u32) -> u64) {
+        let hash = self.keys.hash_one(key);
+        let is_it = |place: &u32| key_at(*place) == key;
+        match self.table.entry(hash, is_it, |place| self.keys.hash_one(key_at(*place))) {
+            Entry::Occupied(mut entry) => *entry.get_mut() = place,
+            Entry::Vacant(entry) => drop(entry.insert(place)),
+        }
+    }
+
+    /// Removes a key, if its place is this one.
+    pub fn remove(&mut self, key: u64, place: u32) {
+        if let Ok(entry) = self.table.find_entry(self.keys.hash_one(key), |at| *at == place) {
+            entry.remove();
+        }
+    }
+
+    /// Keys.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        self.table.allocation_size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+    use alloc::vec::Vec;
+
+    use ringway_core::rng::Rng;
+
+    use super::*;
+
+    /// Against a map: inserting, moving a key to another place, removing, over growth.
+    #[test]
+    fn places_are_those_of_a_map() {
+        let mut places = Places::new(KeyedState::new([1, 2]));
+        let mut model = BTreeMap::new();
+        let mut keys: Vec<u64> = Vec::new();
+        let mut rng = Rng::new(3);
+        for _ in 0..20_000 {
+            let key = rng.below(3_000);
+            match (rng.below(3), model.get(&key).copied()) {
+                (0, Some(place)) => {
+                    places.remove(key, place + 1);
+                    places.remove(key, place);
+                    model.remove(&key);
+                }
+                _ => {
+                    let place = keys.len() as u32;
+                    keys.push(key);
+                    places.insert(key, place, |at| keys[at as usize]);
+                    model.insert(key, place);
+                }
+            }
+            let asked = rng.below(3_000);
+            let found = places.get(asked, |at| keys[at as usize]);
+            assert_eq!(found, model.get(&asked).copied());
+            assert_eq!(places.len(), model.len());
+        }
+        assert!(places.bytes() < 4_096 * 6, "{} bytes for 3000 keys", places.bytes());
+    }
+}
