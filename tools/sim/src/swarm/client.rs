@@ -28,6 +28,8 @@ pub(crate) enum Asked {
     Close(Option<SessionId>, bool),
     Attach(SessionId, bool),
     Kill(SessionId),
+    /// With the client's user name and the password.
+    Auth,
     // Of clients that speak RESP: a name, and the number that is in the value.
     Lock(usize, u64),
     Value(usize, u64),

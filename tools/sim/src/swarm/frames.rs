@@ -7,6 +7,7 @@ use ringway_core::SessionId;
 use ringway_core::wire::Put;
 
 use super::client::{Asked, Sent};
+use super::gate::PASSWORD;
 use super::oracle::Renewal;
 use super::plan::Style;
 use super::world::{Event, World};
@@ -151,7 +152,7 @@ impl World {
         let sequence = self.wires[index].sequence;
         let mut out = Vec::new();
         if self.speaks_resp(index) {
-            ops.iter().for_each(|asked| self.encode_resp(*asked, &mut out));
+            ops.iter().for_each(|asked| self.encode_resp(index, *asked, &mut out));
             return out;
         }
         let flags = if barrier { FLAG_BARRIER } else { 0 };
@@ -202,6 +203,14 @@ impl World {
             }
             Asked::Attach(session, right) => put_op(out, op::ATTACH, 0, &proof(session, right)),
             Asked::Kill(session) => put_op(out, op::KILL, 0, &session.0.to_le_bytes()),
+            Asked::Auth => {
+                let mut body = Vec::new();
+                body.put_short_bytes(
+                    self.plan.gate.user_of(self.wires[index].client).unwrap_or(b""),
+                );
+                body.put_short_bytes(PASSWORD);
+                put_op(out, op::AUTH, 0, &body);
+            }
             Asked::Look(code) => put_op(out, code, 0, look_body(code)),
             other => unreachable!("{other:?} is an op of RESP"),
         }

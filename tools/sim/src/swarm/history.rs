@@ -16,7 +16,7 @@
 //! - L4  A session whose end was confirmed is not seen as owner by who asks afterwards.
 //! - L5  A release that was confirmed is the last that its grant is seen of, and each grant is
 //!   released once.
-//! - L6  A grant that was seen to be over is not seen again: a free name does not get its past back.
+//! - L6  A grant that was seen to be over is not seen again.
 //! - L7  Nobody is seen to own what it has not asked for yet.
 //!
 //! Tests: known-bad histories below, one a rule; the swarm feeds it good ones by the million.

@@ -14,6 +14,7 @@ use ringway_coord_proto::wire::status;
 use ringway_core::{SessionId, Token};
 
 use super::client::{Asked, Sent};
+use super::gate::PASSWORD;
 use super::history::{Entry, Seen, Verb};
 use super::oracle::{Facts, Hold};
 use super::world::{Judged, World};
@@ -93,7 +94,8 @@ fn got_of(asked: Asked, value: Value) -> Result<Got, String> {
     let wrong = |value: &Value| format!("{asked:?} is answered {value:?}");
     if let Value::Error(text) = &value {
         let code = text.split(' ').next().unwrap_or_default();
-        let known = [status::STARTING, status::BUSY, status::FULL, status::NOSESSION];
+        let known =
+            [status::STARTING, status::BUSY, status::FULL, status::NOSESSION, status::DENIED];
         let found = known.into_iter().find(|known| status::name(*known) == code);
         return found.map(Got::Plain).ok_or_else(|| wrong(&value));
     }
@@ -106,7 +108,7 @@ fn got_of(asked: Asked, value: Value) -> Result<Got, String> {
             return Ok(owner(text).unwrap_or_else(|| Got::Data(status::DATA, text.clone())));
         }
         (Asked::Lock(..), Value::Null) => status::HELD,
-        (Asked::Lock(..), Value::Text(text)) if text == "OK" => status::OK,
+        (Asked::Lock(..) | Asked::Auth, Value::Text(text)) if text == "OK" => status::OK,
         (Asked::Look(_), Value::Text(text)) if text == "PONG" => {
             return Ok(Got::Data(status::DATA, Vec::new()));
         }
@@ -132,7 +134,7 @@ fn words_of(value: u64) -> Vec<u8> {
 
 impl World {
     /// What a RESP client sends for an op.
-    pub(crate) fn encode_resp(&self, asked: Asked, out: &mut Vec<u8>) {
+    pub(crate) fn encode_resp(&self, index: usize, asked: Asked, out: &mut Vec<u8>) {
         let name = |name: usize| self.plan.names[name].as_bytes();
         let ms = self.plan.lock_ms.to_string();
         let ms = ms.as_bytes();
@@ -151,6 +153,10 @@ impl World {
             Asked::Delete(at) => command(&[b"DEL", name(at)]),
             Asked::Prolong(at) => command(&[b"PEXPIRE", name(at), ms]),
             Asked::Look(_) => command(&[b"PING"]),
+            Asked::Auth => {
+                let user = self.plan.gate.user_of(self.wires[index].client).unwrap_or(b"");
+                command(&[b"AUTH", user, PASSWORD])
+            }
             other => unreachable!("{other:?} is an op of the native protocol"),
         });
     }

@@ -8,12 +8,14 @@
 //! Always: the same seed and options give the same run, on every machine.
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
-//! and believe, `locks` those that speak RESP, `oracle` what must hold, `history` linearizability, `finish` coming to rest.
+//! and believe, `locks` those that speak RESP, `gate` their credentials, `oracle` what must hold,
+//! `history` linearizability, `finish` coming to rest.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
 mod client;
 mod finish;
 mod frames;
+mod gate;
 pub mod history;
 mod locks;
 mod oracle;
@@ -95,6 +97,8 @@ pub struct Tally {
     pub locks: u64,
     /// Names refused for want of memory.
     pub full: u64,
+    /// Names denied to who may not use them.
+    pub denied: u64,
     /// Leases that ran out.
     pub expired: u64,
     /// Connections lost.
@@ -117,6 +121,7 @@ impl Tally {
         self.opened += other.opened;
         self.resumed += other.resumed;
         self.locks += other.locks;
+        self.denied += other.denied;
         self.full += other.full;
         self.expired += other.expired;
         self.lost += other.lost;

@@ -247,9 +247,9 @@ impl Oracle {
         self.expired_at.insert(session, now);
     }
 
-    /// Whether a process that keeps its rules has brought a renewal to its session by now. What came
-    /// by way of a shard that stood still alone has not: no other shard can know of it, and waiting
-    /// for whatever such a shard may hold would let nobody expire. The documentation says so.
+    /// Whether a process that keeps its rules has brought a renewal to its session by now. What
+    /// came by way of a shard that stood still alone has not: no other shard can know of it, and
+    /// waiting for what such a shard may hold would let nobody expire. The documentation says so.
     fn was_deliverable(&self, renewal: &Renewal, now: u64) -> bool {
         let overlaps = |from: u64, until: u64| from < now && until + HOP > renewal.arrived;
         let one_stalled = self

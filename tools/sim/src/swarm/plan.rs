@@ -7,6 +7,7 @@
 use ringway_core::rng::Rng;
 
 use super::Options;
+use super::gate::Gate;
 
 /// Names that are registered all at once, in seeds that have them.
 const BULK: usize = 4_500;
@@ -87,9 +88,11 @@ pub(crate) struct Plan {
     pub(crate) too_late_ns: u64,
     /// How long a stall takes, in ns.
     pub(crate) stall_ns: (u64, u64),
-    /// Words of each region of a shard's table; few do not hold the names that are registered all at
-    /// once.
+    /// Words of each region of a shard's table; few do not hold the names that are registered
+    /// all at once.
     pub(crate) region_words: usize,
+    /// Who may use which names.
+    pub(crate) gate: Gate,
     /// The lease of all locks.
     pub(crate) lock_ms: u32,
     /// The process dies within this time after its grants began, in ns; zero: by chance only.
@@ -182,9 +185,14 @@ impl Plan {
             too_late_ns: 0,
             stall_ns: (1_000_000, 10_000_000_000),
             region_words: if full { 12 << 10 } else { 1 << 24 },
+            gate: Gate::open(),
             lock_ms: draw_lease(rng),
             life_ns: 0,
         };
+        // Nodes are a principal's own: twins would be refused.
+        if !twins && !bulk && rng.chance(200) {
+            plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
+        }
         let drawn = Theme::ALL.get(rng.below(10) as usize).copied();
         if let Some(theme) = options.theme.or(drawn) {
             plan.follow(theme, rng);
@@ -194,6 +202,7 @@ impl Plan {
 
     fn follow(&mut self, theme: Theme, rng: &mut Rng) {
         self.faults = Faults { cut: self.faults.cut, ..Faults::NONE };
+        self.gate = Gate::open();
         self.names.truncate(2);
         self.few = self.names.len();
         for client in &mut self.clients {

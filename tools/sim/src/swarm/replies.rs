@@ -190,11 +190,15 @@ impl World {
         (number, asked): (u64, Asked),
         got: &Got,
     ) -> Judged {
+        if self.is_denied(index, asked) {
+            return self.denied_answered(index, asked, got);
+        }
         if let Some((name, verb)) = verb_of(asked) {
             self.name_answered(index, sent, (number, name, verb), got)?;
         }
         let closing = self.wires[index].may_close;
         match asked {
+            Asked::Auth if got.status() == status::OK => Ok(()),
             Asked::Query(_) | Asked::Register(_) | Asked::Release(..) => Ok(()),
             Asked::Open(mine, resume, right) => {
                 self.open_answered(index, sent, (mine, resume, right), got)
@@ -228,6 +232,41 @@ impl World {
                 other => Err(other.words()),
             },
             _ => self.lock_answered(index, sent, asked, got),
+        }
+    }
+
+    /// Whether an op is about a name that its client may not use.
+    fn is_denied(&self, index: usize, asked: Asked) -> bool {
+        let name = match asked {
+            Asked::Lock(name, _) | Asked::Value(name, _) | Asked::Unlock(name, _) => name,
+            Asked::Extend(name, _) | Asked::Delete(name) | Asked::Prolong(name) => name,
+            other => match verb_of(other) {
+                Some((name, _)) => name,
+                None => return false,
+            },
+        };
+        !self.plan.gate.allows(self.wires[index].client, &self.plan.names[name])
+    }
+
+    /// Whoever may not use a name learns nothing about it, and does nothing to it.
+    fn denied_answered(&mut self, index: usize, asked: Asked, got: &Got) -> Judged {
+        let client = self.wires[index].client;
+        match asked {
+            Asked::Release(name, _) => {
+                let releases = self.clients[client].releases.entry((name, index)).or_default();
+                releases.outstanding -= 1;
+                releases.answered = self.now;
+            }
+            Asked::Lock(_, value) => {
+                self.clients[client].locks.retain(|lock| lock.value != value);
+            }
+            _ => {}
+        }
+        self.tally.denied += 1;
+        match got {
+            Got::Plain(status::DENIED) => Ok(()),
+            Got::Plain(status::BUSY) if self.wires[index].may_close => Ok(()),
+            other => Err(format!("O7: not denied but {}", other.words())),
         }
     }
 

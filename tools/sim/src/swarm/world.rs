@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use ringway_core::rng::Rng;
 use ringway_core::{Epoch, Moment, SessionId, Span, Token};
 
-use super::client::{Client, Sent};
+use super::client::{Asked, Client, Sent};
+use super::gate::Gate;
 use super::locks::{Deletion, RespStream};
 use super::oracle::{Expiry, HOP, Oracle};
 use super::plan::{Plan, Style, log_range};
@@ -47,7 +48,7 @@ pub(crate) struct Disk {
 
 /// A life of the process.
 pub(crate) struct Server {
-    pub(crate) process: Process,
+    pub(crate) process: Process<Gate>,
     pub(crate) life: u32,
     pub(crate) grants_from: u64,
     pub(crate) stopping: bool,
@@ -275,7 +276,8 @@ impl World {
             region_words: self.plan.region_words,
             ..Settings::default()
         };
-        let mut process = Process::start(&settings);
+        let gate = &self.plan.gate;
+        let mut process = Process::with_access(&settings, || gate.clone());
         break_rules(&mut process, self.options.breach);
         let life = self.tally.restarts as u32 + 1;
         self.note(|_| {
@@ -740,6 +742,10 @@ impl World {
         if !resp {
             self.put(index, &ringway_coord_proto::wire::Preface::OURS.encode());
         }
+        if self.plan.gate.user_of(client).is_some() {
+            let stamp = self.clients[client].clock(self.now);
+            self.send_frame(index, vec![Asked::Auth], stamp);
+        }
         Some(index)
     }
 
@@ -790,14 +796,14 @@ impl World {
 
 /// Switches a rule of the coordinator off.
 #[cfg(feature = "sabotage")]
-fn break_rules(process: &mut Process, breach: Option<Breach>) {
+fn break_rules(process: &mut Process<Gate>, breach: Option<Breach>) {
     if let Some(Breach::Rule(rule)) = breach {
         (0..process.shards()).for_each(|shard| process.shard_mut(shard).break_rule(rule));
     }
 }
 
 #[cfg(not(feature = "sabotage"))]
-fn break_rules(_process: &mut Process, breach: Option<Breach>) {
+fn break_rules(_process: &mut Process<Gate>, breach: Option<Breach>) {
     let rule = matches!(breach, Some(Breach::Rule(_)));
     assert!(!rule, "build with `--features sabotage` to switch a rule off");
 }
