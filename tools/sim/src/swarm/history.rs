@@ -121,13 +121,16 @@ pub fn check(entries: &[Entry], ends: &BTreeMap<SessionId, End>) -> Result<(), S
     check_releases(entries, &mut sights, &known)
 }
 
+/// When each of some releases was answered, and asked for.
+type Releases = Vec<(u64, u64)>;
+
 /// What each client asked for that may have changed who owns the name.
 struct ByClient {
     /// The first registration of each client.
     registers: BTreeMap<usize, u64>,
     /// Releases that may have done something, by client and the token they name: latest last, and
     /// with each the earliest call among it and all later ones.
-    releases: BTreeMap<(usize, Option<Token>), Vec<(u64, u64)>>,
+    releases: BTreeMap<(usize, Option<Token>), Releases>,
 }
 
 impl ByClient {

@@ -155,13 +155,7 @@ impl Plan {
                 }
             })
             .collect();
-        let mut names: Vec<String> = (0..1 + rng.below(7))
-            .map(|index| match rng.below(4) {
-                0 => format!("a-rather-long-name/number-{index}"),
-                1 => format!("{{same}}{index}"),
-                _ => format!("n{index}"),
-            })
-            .collect();
+        let mut names = draw_names(rng);
         let longest_ms = [0, 100, 300, 1_000, 30_000][rng.below(5) as usize];
         let few = names.len();
         let (bulk, full) = (rng.chance(20), rng.chance(400));
@@ -229,6 +223,17 @@ impl Plan {
             }
         }
     }
+}
+
+/// The few names that all clients want.
+fn draw_names(rng: &mut Rng) -> Vec<String> {
+    let count = 1 + rng.below(7);
+    let name = |index| match rng.below(4) {
+        0 => format!("a-rather-long-name/number-{index}"),
+        1 => format!("{{same}}{index}"),
+        _ => format!("n{index}"),
+    };
+    (0..count).map(name).collect()
 }
 
 impl Faults {
