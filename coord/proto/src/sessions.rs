@@ -27,6 +27,7 @@ use ringway_core::slot::SLOTS;
 use ringway_core::wheel::{TimerKey, Wheel};
 use ringway_core::wire::Put;
 use ringway_core::{ConnId, Epoch, Moment, NodeId, Secret, SessionId, ShardId, Slot, Span};
+use ringway_table::prefetch_line;
 
 use crate::handle::{Bound, Handle};
 use crate::keyed::KeyedState;
@@ -412,26 +413,27 @@ impl Sessions {
     }
 
     /// Renews leases, up to [`RENEWALS_MAX`] of them: a session, and its secret unless it is the
-    /// connection's own. First all places are looked up, then all sessions are visited, so that
-    /// the cache misses of each pass overlap.
+    /// connection's own. All of them are asked for ahead, so that their cache misses overlap.
     pub fn renew_all(
         &mut self,
         now: Moment,
         asked: impl Iterator<Item = (SessionId, Option<Secret>)> + Clone,
         statuses: &mut [u8; RENEWALS_MAX],
     ) {
-        let mut places = [None; RENEWALS_MAX];
-        for (place, (id, _)) in places.iter_mut().zip(asked.clone()) {
-            *place = self.local_of(id);
+        for (id, _) in asked.clone() {
+            let guess = self.by_id.guess(id.0);
+            if let Some(session) = guess.and_then(|local| self.table.get(local as usize)) {
+                prefetch_line(session);
+            }
         }
-        for ((status, place), (_, secret)) in statuses.iter_mut().zip(places).zip(asked) {
-            *status = self.renew(now, place, secret.as_ref());
+        for (status, (id, secret)) in statuses.iter_mut().zip(asked) {
+            *status = self.renew(now, id, secret.as_ref());
         }
     }
 
     #[inline]
-    fn renew(&mut self, now: Moment, place: Option<u32>, secret: Option<&Secret>) -> u8 {
-        let Some(local) = place else { return status::NOSESSION };
+    fn renew(&mut self, now: Moment, id: SessionId, secret: Option<&Secret>) -> u8 {
+        let Some(local) = self.local_of(id) else { return status::NOSESSION };
         let session = &mut self.table[local as usize];
         if secret.is_some_and(|secret| !session.is_proven_by(secret)) {
             return status::REFUSED;

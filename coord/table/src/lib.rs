@@ -45,6 +45,7 @@ mod tests;
 pub use hash::{HashKey, hash, hash4};
 pub use log::OwnerLog;
 pub use name::Name;
+pub use prefetch::prefetch_line;
 pub use record::{Grant, Owner, RecordId};
 pub use table::{RecordCursor, Regions, Table, TableBytes};
 
