@@ -38,12 +38,12 @@ pub struct Settings {
     pub grants_from: Moment,
     /// The longest lease that the state directory allows at the start.
     pub lease_allowed: Span,
+    /// Sessions that may live at one shard.
+    pub sessions_max: usize,
     /// Seeds secrets and hash keys.
     pub seed: u64,
     /// Words of each region of a shard's table.
     pub region_words: usize,
-    /// Sessions of a shard.
-    pub sessions_max: usize,
 }
 
 impl Default for Settings {
@@ -54,9 +54,9 @@ impl Default for Settings {
             now: Moment(0),
             grants_from: Moment(0),
             lease_allowed: LEASE_MAX_DEFAULT,
+            sessions_max: 1 << 20,
             seed: 1,
             region_words: REGION_WORDS,
-            sessions_max: 1 << 20,
         }
     }
 }
