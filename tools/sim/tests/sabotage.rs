@@ -11,7 +11,7 @@ use ringway_sim::swarm::{Breach, Options, Theme, run};
 /// So many seeds have to notice: a rule that one seed notices goes unnoticed when the swarm
 /// learns something new, because then every seed means something else.
 const WITNESSES: usize = 3;
-/// Within so many seeds. As it stands, all are found within the first 200.
+/// Within so many seeds. As it stands, all are found within the first 250.
 const SEEDS: u64 = 1_500;
 
 /// How to look for a breach. Most show up whatever happens; some need a seed that is about them.
