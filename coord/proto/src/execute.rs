@@ -442,7 +442,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// S4: the lease that an op on a lock would give, if the state directory does not allow for it
     /// yet and there is room to wait.
-    fn must_park(&self, batch: &Turn, op: &Op) -> Option<Span> {
+    fn must_park(&mut self, batch: &Turn, op: &Op) -> Option<Span> {
         let (ns, value) = batch.kept(op.extra).split_first_chunk::<8>()?;
         let mut lease = Span(u64::from_le_bytes(*ns));
         if op.code == op_code::LOCK_EXTEND_IF {
@@ -452,7 +452,12 @@ impl<R: Region, A: Access> Shard<R, A> {
             let (left, _) = self.sessions.left(self.clock.now(), handle).filter(|_| held)?;
             lease = Span(left.0.saturating_add(lease.0));
         }
-        self.sessions.lease_to_raise(lease).filter(|_| self.parked.len() < LEASE_WAITERS_MAX)
+        let lease = self.sessions.lease_to_raise(lease)?;
+        if op.flags & op_code::LEASE_ALLOWED != 0 {
+            self.sessions.lease_raised(self.clock.now(), lease, &mut self.acts);
+            return None;
+        }
+        (self.parked.len() < LEASE_WAITERS_MAX).then_some(lease)
     }
 
     /// Keeps a lock op until the state directory allows its lease.

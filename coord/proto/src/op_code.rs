@@ -43,6 +43,11 @@ pub const fn may_raise(code: u8) -> bool {
     takes_lock(code) || matches!(code, LOCK_EXPIRE | LOCK_EXPIRE_IF | LOCK_EXTEND_IF)
 }
 
+/// A flag of ops that [`may_raise`]: the shard of the connection has heard that the state directory
+/// allows the lease. Then so may the shard that executes, though its own news may still be on the
+/// way: an op that waited there would be overtaken by what its connection sent behind it.
+pub const LEASE_ALLOWED: u8 = 1;
+
 /// Whether an op goes through the batch with a name, which may be none.
 #[inline]
 pub const fn on_name(code: u8) -> bool {

@@ -297,14 +297,17 @@ impl<R: Region, A: Access> Shard<R, A> {
         shape: RespShape,
     ) -> Flow {
         let first = self.batch.ops.len();
+        let waits = self.may_park(code, kept);
         let mut op = self.checked_op(id, code, name);
         let allowed = op.code == code;
         if allowed {
             op.extra = self.batch.keep(kept);
+            let is_allowed = op_code::may_raise(code) && !waits;
+            op.flags = if is_allowed { op_code::LEASE_ALLOWED } else { 0 };
         }
         self.add_op(op, first);
         let flow = self.resp_unit(id, first, shape);
-        if matches!(flow, Flow::Taken) && allowed && self.may_park(code, kept) {
+        if matches!(flow, Flow::Taken) && allowed && waits {
             // H2: what comes behind it waits until it was done.
             let conn = &mut self.conns[id.index as usize];
             if let Some(unit) = conn.queue.back() {

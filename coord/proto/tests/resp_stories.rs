@@ -1,7 +1,7 @@
 //! Stories of Redis clients, told through the bytes they send and get.
 
-use ringway_coord_proto::{Access, Grantee, Principal};
-use ringway_core::Span;
+use ringway_coord_proto::{Access, Grantee, Principal, SlotMap};
+use ringway_core::{Slot, Span};
 use ringway_sim::native::{Got, Native, query, register};
 use ringway_sim::process::{Link, Process, Settings};
 
@@ -203,6 +203,35 @@ fn a_long_lock_waits_for_the_state_directory() {
         let too_long = a.says(&mut process, "SET three v NX PX 60000");
         assert!(too_long.starts_with("-LEASE"), "{too_long}");
     }
+}
+
+/// The news that a lease is allowed reach one shard before another. A lock that the first sends to
+/// the second is taken at once: if it waited there, what stands behind it would overtake it.
+#[test]
+fn a_lock_is_not_overtaken_where_the_news_come_late() {
+    let lease_allowed = Span::from_ms(1_000);
+    let settings = Settings { shards: 2, lease_allowed, ..Settings::default() };
+    let mut process = Process::start(&settings);
+    let map = SlotMap::new(2);
+    let far = |name: &&String| map.shard_of(Slot::of(name.as_bytes())).index() == 1;
+    let name = (0..).map(|number| format!("far{number}"));
+    let name = name.into_iter().find(|name| far(&name)).expect("every other name");
+    let mut a = Redis::connect(&mut process, 0);
+    a.sends(&mut process, "SET near v NX PX 20000");
+    process.end_turn(0);
+    process.turn(1, usize::MAX);
+    process.turn(0, usize::MAX);
+    let lease = process.next_raise().expect("asked of the state directory");
+    process.allow_lease(lease);
+    process.turn(0, usize::MAX);
+    let mut b = Redis::connect(&mut process, 0);
+    b.sends(&mut process, &format!("SET {name} w NX PX 20000\nGET {name}"));
+    process.end_turn(0);
+    while process.mail_waiting(1, 0) > 0 {
+        process.deliver_mail(1, 0);
+    }
+    process.end_turn(1);
+    assert_eq!(b.says(&mut process, ""), "+OK|$1|w|");
 }
 
 /// No op on a lock is refused because its lease is not on the disk yet, whatever asks for it, and

@@ -12,7 +12,7 @@
 //! Bounds: a file of at most 64 KiB.
 //! Not here: the flags themselves (`tools/ringway`), what is in the credentials file
 //! (`credentials.rs`), whether a port is free (found out by binding it).
-//! Tests: the texts of all errors, below.
+//! Tests: the texts of all errors, below; `tools/fuzz` reads files.
 
 mod value;
 

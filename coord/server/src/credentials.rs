@@ -17,7 +17,7 @@
 //! Bounds: 4096 users, 64 namespaces each, a file of at most 4 MiB, 65536 users over all readings;
 //! a check is a binary search and one digest. Not here: when a connection has to authenticate
 //! (`coord/proto`), what another reading does to connections (`node.rs`).
-//! Tests: below.
+//! Tests: below; `tools/fuzz` reads files.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -349,7 +349,8 @@ impl Credentials {
         Self::from_text(&read(path)?, path, identities)
     }
 
-    pub(crate) fn from_text(
+    /// Checks the text of a file; the path is for messages.
+    pub fn from_text(
         text: &str,
         path: &Path,
         identities: &mut Identities,

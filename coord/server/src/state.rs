@@ -13,7 +13,7 @@
 //!
 //! Bounds: one file below 4 KiB, replaced whole; a raise writes at most once per ladder step.
 //! Not here: when to raise or to settle (`control.rs`), which lease a client may ask for (engine).
-//! Tests: every crash point of every operation, below.
+//! Tests: every crash point of every operation, below; `tools/fuzz` reads the file.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -213,11 +213,15 @@ impl Files for StdFiles {
 
 /// What the file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Record {
-    server_id: ServerId,
-    epoch: Epoch,
-    longest_lease_ms: u64,
-    clean: bool,
+pub struct Record {
+    /// The server's own name.
+    pub server_id: ServerId,
+    /// The last epoch taken.
+    pub epoch: Epoch,
+    /// The longest lease that may be running; a [`Span`] can hold it.
+    pub longest_lease_ms: u64,
+    /// Whether the last stop ended every session.
+    pub clean: bool,
 }
 
 /// A locked, opened state directory.
@@ -431,29 +435,33 @@ async fn read_record(dir: &Path, files: &impl Files) -> Result<Option<Record>, S
 const HEADING: &str = "# Kept by the ringway server. Changing it by hand can give a name two \
                        owners.\n";
 
-fn encode(record: &Record) -> String {
+/// The text of a record.
+pub fn encode(record: &Record) -> String {
     let Record { server_id, epoch, longest_lease_ms, clean } = record;
     let epoch = epoch.0;
-    let mut text = format!(
+    seal(format!(
         "{HEADING}format = {FORMAT}\nserver_id = \"{server_id}\"\nepoch = {epoch}\n\
          longest_lease_ms = {longest_lease_ms}\nclean = {clean}\n"
-    );
+    ))
+}
+
+/// The text with its checksum behind it, as every record ends.
+pub fn seal(text: String) -> String {
     let sum = checksum(text.as_bytes());
-    text.push_str(&format!("checksum = \"{sum:016x}\"\n"));
-    text
+    text + &format!("checksum = \"{sum:016x}\"\n")
 }
 
 /// Reads exactly what [`encode`] writes; TOML is for the human eye only.
-fn decode(bytes: &[u8]) -> Result<Record, Damage> {
+pub fn decode(bytes: &[u8]) -> Result<Record, Damage> {
     let text = std::str::from_utf8(bytes).map_err(|_| Damage::Incomplete)?;
     let at = text.rfind("checksum = \"").ok_or(Damage::Incomplete)?;
-    let (summed, sum) = text.split_at(at);
+    let summed = &text[..at];
     let format = field(summed, "format").and_then(|text| text.parse().ok());
     let format: u64 = format.ok_or(Damage::Incomplete)?;
     if format != FORMAT {
         return Err(Damage::Format(format));
     }
-    if sum != format!("checksum = \"{:016x}\"\n", checksum(summed.as_bytes())) {
+    if seal(summed.to_owned()) != text {
         return Err(Damage::Checksum);
     }
     let record = || {
@@ -465,7 +473,11 @@ fn decode(bytes: &[u8]) -> Result<Record, Damage> {
             clean: field(summed, "clean")?.parse().ok()?,
         })
     };
-    record().filter(|record| record.epoch <= Epoch::MAX).ok_or(Damage::Incomplete)
+    let possible = |record: &Record| {
+        record.epoch <= Epoch::MAX && record.longest_lease_ms <= Span(u64::MAX).0 / 1_000_000
+    };
+    let ours = |record: &Record| possible(record) && encode(record) == text;
+    record().filter(ours).ok_or(Damage::Incomplete)
 }
 
 fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {

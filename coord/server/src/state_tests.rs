@@ -253,11 +253,14 @@ fn damage_is_refused() {
     assert!(decode(&longer).is_err());
 
     let dir = tempfile::tempdir().expect("temporary directory");
+    let endless = encode(&Record { longest_lease_ms: u64::MAX / 1_000_000 + 1, ..record });
     for (bytes, said) in [
         (&b""[..], "not a whole record"),
         (&b"\xFF\xFE"[..], "not a whole record"),
         (b"format = 2\nchecksum = \"\"\n", "its format is 2"),
         (b"format = 1\nchecksum = \"\"\n", "checksum does not match"),
+        // Whole, but no record of ours: a lease of half a million years is no wait.
+        (endless.as_bytes(), "not a whole record"),
     ] {
         std::fs::write(dir.path().join(STATE_FILE), bytes).expect("writes");
         let error = open(dir.path()).expect_err("damaged").to_string();

@@ -48,5 +48,9 @@ pub const TARGETS: &[Target] = &[
     targets::native::PREFACE,
     targets::native::REPLIES,
     targets::resp::RESP,
+    targets::server::ADMIN,
+    targets::server::CONFIG,
+    targets::server::CREDENTIALS,
+    targets::server::STATE,
     targets::table::TABLE,
 ];

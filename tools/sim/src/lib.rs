@@ -2,5 +2,6 @@
 
 pub mod native;
 pub mod process;
+pub mod resp_stream;
 pub mod stream;
 pub mod swarm;

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use ringway_sim::swarm::{Breach, Options, Tally, run};
+use ringway_sim::swarm::{Breach, Options, Tally, Theme, run};
 
 const HELP: &str = "\
 cargo run -p ringway-sim --release -- [--seeds A..B | --seed N] [options]
@@ -14,6 +14,7 @@ cargo run -p ringway-sim --release -- [--seeds A..B | --seed N] [options]
 --seed N       this one
 --shards N     this many shards (default: the seed decides)
 --steps N      events before faults cease (default 1500)
+--theme THEME  what all seeds are about: LastMoment, Stalls, Restarts (default: the seed decides)
 --trace        print what happens
 --breach RULE  switch a rule off; `list` lists them (most need `--features sabotage`)
 ";
@@ -54,6 +55,11 @@ fn parse(words: &[String]) -> Result<Option<Args>, String> {
             "--shards" => args.options.shards = Some(number(value()?)?.clamp(1, 128) as usize),
             "--steps" => args.options.steps = number(value()?)?,
             "--trace" => args.options.trace = true,
+            "--theme" => {
+                let name = value()?;
+                let theme = Theme::ALL.into_iter().find(|theme| format!("{theme:?}") == name);
+                args.options.theme = Some(theme.ok_or_else(|| format!("no theme {name}"))?);
+            }
             "--breach" => match value()? {
                 "list" => {
                     Breach::all().for_each(|breach| println!("{}", breach.name()));
@@ -120,6 +126,9 @@ fn rerun(seed: u64, options: &Options) -> String {
     }
     if options.steps != Options::default().steps {
         line += &format!(" --steps {}", options.steps);
+    }
+    if let Some(theme) = options.theme {
+        line += &format!(" --theme {theme:?}");
     }
     if let Some(breach) = options.breach {
         line += &format!(" --breach {}", breach.name());

@@ -22,7 +22,7 @@ use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
 use ringway_table::{HashKey, Regions, Table};
 
-/// Words of each region of a simulated shard's table.
+/// Words of each region of a simulated shard's table, unless a test wants fewer.
 const REGION_WORDS: usize = 1 << 24;
 
 /// How a process starts.
@@ -42,6 +42,8 @@ pub struct Settings {
     pub sessions_max: usize,
     /// Seeds secrets and hash keys.
     pub seed: u64,
+    /// Words of each region of a shard's table.
+    pub region_words: usize,
 }
 
 impl Default for Settings {
@@ -54,6 +56,7 @@ impl Default for Settings {
             lease_allowed: LEASE_MAX_DEFAULT,
             sessions_max: 1 << 20,
             seed: 1,
+            region_words: REGION_WORDS,
         }
     }
 }
@@ -403,7 +406,7 @@ impl<A: Access> Process<A> {
 }
 
 fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<HeapRegion, A> {
-    let region = || HeapRegion::new(REGION_WORDS);
+    let region = || HeapRegion::new(settings.region_words);
     let regions = Regions { records: region(), index: region(), arena: region(), lines: region() };
     let key = [settings.seed, !settings.seed];
     let table = Table::new(regions, HashKey(key)).expect("an empty table fits");

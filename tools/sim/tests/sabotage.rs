@@ -1,47 +1,52 @@
 //! The test of the tester: each rule is switched off, and the swarm has to notice within N seeds.
 //!
+//! `cargo xtask test` runs it, since it needs a build of its own:
 //! `cargo test -p ringway-sim --features sabotage --test sabotage`
 
 use std::panic::catch_unwind;
 
 use ringway_coord_proto::sabotage::Rule;
-use ringway_sim::swarm::{Breach, Options, run};
+use ringway_sim::swarm::{Breach, Options, Theme, run};
 
-/// The first seed below `most` that notices, by a judgement or an assertion of the code itself.
-fn noticed_at(options: Options, most: u64) -> Option<u64> {
-    (0..most).find(|seed| {
+/// So many seeds have to notice: a rule that one seed notices goes unnoticed when the swarm
+/// learns something new, because then every seed means something else.
+const WITNESSES: usize = 3;
+/// Within so many seeds. As it stands, all are found within the first 250.
+const SEEDS: u64 = 1_500;
+
+/// How to look for a breach. Most show up whatever happens; some need a seed that is about them.
+fn options(breach: Breach) -> Options {
+    let (theme, steps) = match breach {
+        // Renewals are unread when the process goes on.
+        Breach::Rule(Rule::StallsDoNotCount) => (Some(Theme::Stalls), 1_500),
+        // A renewal arrives in the very turn in which its lease ends, and at its home.
+        Breach::Rule(Rule::RenewalsFirst) => (Some(Theme::LastMoment), 1_500),
+        // Two crashes with a wait between them that is survived, and leases of two lengths.
+        Breach::EarlierLifeAllows => (Some(Theme::Restarts), 6_000),
+        _ => (None, 1_500),
+    };
+    Options { breach: Some(breach), theme, steps, ..Options::default() }
+}
+
+/// The first seeds that notice, by a judgement or an assertion of the code itself.
+fn witnesses(options: Options) -> Vec<u64> {
+    let noticed = |seed: &u64| {
         let seed = *seed;
         !matches!(catch_unwind(move || run(seed, &options)), Ok(Ok(_)))
-    })
+    };
+    (0..SEEDS).filter(noticed).take(WITNESSES).collect()
 }
 
-fn expect(options: Options, most: u64) {
-    let name = options.breach.map(Breach::name).unwrap_or_default();
-    match noticed_at(options, most) {
-        Some(seed) => println!("{name}: noticed at seed {seed}"),
-        None => panic!("{name} went unnoticed for {most} seeds"),
-    }
-}
-
-/// Most rules are missed within a few hundred seeds at the latest.
+/// Whatever rule is switched off, the swarm sees it soon and not by luck.
 #[test]
 fn every_broken_rule_is_noticed() {
-    let rare = [Breach::Rule(Rule::RenewalsFirst), Breach::EarlierLifeAllows];
-    for breach in Breach::all().filter(|breach| !rare.contains(breach)) {
-        expect(Options { breach: Some(breach), ..Options::default() }, 1_500);
-    }
-}
-
-/// It takes a renewal that arrives in the very turn in which its lease ends, and at its home.
-#[test]
-fn an_expiry_before_a_renewal_is_noticed() {
-    let breach = Some(Breach::Rule(Rule::RenewalsFirst));
-    expect(Options { breach, shards: Some(1), ..Options::default() }, 8_000);
-}
-
-/// It takes two crashes with a wait between them that is survived, and leases of two lengths.
-#[test]
-fn a_lease_that_only_an_earlier_life_wrote_is_noticed() {
-    let breach = Some(Breach::EarlierLifeAllows);
-    expect(Options { breach, steps: 3_000, ..Options::default() }, 8_000);
+    // Hundreds of assertions fail on purpose here, and say nothing to anybody.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found: Vec<(String, Vec<u64>)> =
+        Breach::all().map(|breach| (breach.name(), witnesses(options(breach)))).collect();
+    std::panic::set_hook(print);
+    let missed: Vec<_> = found.iter().filter(|(_, seeds)| seeds.len() < WITNESSES).collect();
+    found.iter().for_each(|(name, seeds)| println!("{name}: noticed at seeds {seeds:?}"));
+    assert!(missed.is_empty(), "unnoticed, or by fewer than {WITNESSES} of {SEEDS}: {missed:?}");
 }

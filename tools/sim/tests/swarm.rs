@@ -63,6 +63,7 @@ fn thousands_of_seeds_hold() {
     assert!(tally.replies > 200 * SEEDS && tally.grants > 20 * SEEDS, "{tally:?}");
     assert!(tally.opened > 4 * SEEDS && tally.resumed > SEEDS / 8, "{tally:?}");
     assert!(tally.expired > SEEDS && tally.lost > 8 * SEEDS, "{tally:?}");
+    assert!(tally.locks > SEEDS && tally.denied > SEEDS && tally.full > SEEDS, "{tally:?}");
     assert!(tally.stalls > SEEDS && tally.restarts > SEEDS / 20, "{tally:?}");
 }
 

@@ -51,6 +51,11 @@ fn test_steps(root: &Path, steps: &mut Steps) {
         args.extend(is_ci().then_some("--locked"));
         run(&mut cargo(root, &args))
     });
+    // The test of the tester: a build of its own, since a product has no rules to switch off.
+    steps.step("simulator: every rule that is switched off is noticed", || {
+        let args = ["test", "--package", "ringway-sim", "--features", "sabotage"];
+        run(cargo(root, &args).args(["--test", "sabotage"]))
+    });
     // A bench that no longer runs answers no question; here each runs once, unmeasured.
     if has_benches(root) {
         steps.step("benches, each once", || {

@@ -3,4 +3,5 @@
 pub mod conn;
 pub mod native;
 pub mod resp;
+pub mod server;
 pub mod table;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use ringway_core::rng::Rng;
 use ringway_core::{SessionId, Token};
 
+use super::locks::Lock;
 use super::oracle::Hold;
 use super::plan::{ClientPlan, Style, log_range};
 use super::world::{Event, Judged, World};
@@ -27,6 +28,16 @@ pub(crate) enum Asked {
     Close(Option<SessionId>, bool),
     Attach(SessionId, bool),
     Kill(SessionId),
+    /// With the client's user name and the password.
+    Auth,
+    // Of clients that speak RESP: a name, and the number that is in the value.
+    Lock(usize, u64),
+    Value(usize, u64),
+    Unlock(usize, u64),
+    Extend(usize, u64),
+    /// Whoever's lock it is.
+    Delete(usize),
+    Prolong(usize),
     /// Anything that says nothing about names; the code of the op.
     Look(u8),
 }
@@ -80,6 +91,7 @@ pub(crate) struct Releases {
 pub(crate) struct Client {
     pub(crate) plan: ClientPlan,
     pub(crate) mine: Vec<Mine>,
+    pub(crate) locks: Vec<Lock>,
     pub(crate) wires: Vec<usize>,
     pub(crate) releases: BTreeMap<(usize, usize), Releases>,
     /// Stands still until then, in the middle of what it was doing.
@@ -95,6 +107,7 @@ impl Client {
         Self {
             plan,
             mine: (0..plan.sessions).map(mine).collect(),
+            locks: Vec::new(),
             wires: Vec::new(),
             releases: BTreeMap::new(),
             paused_until: 0,
@@ -128,10 +141,11 @@ impl World {
             return true;
         }
         let client = &self.clients[client];
-        client.live(session).is_some_and(|live| {
-            // Nine tenths: its clock may be a tenth slow.
-            !live.lost && client.clock(self.now) < live.stamp + live.lease / 10 * 9
-        })
+        // Nine tenths: its clock may be a tenth slow.
+        let in_time = |stamp, lease| client.clock(self.now) < stamp + lease / 10 * 9;
+        let mut locks = client.locks.iter().filter(|lock| lock.session == Some(session));
+        client.live(session).is_some_and(|live| !live.lost && in_time(live.stamp, live.lease))
+            || locks.any(|lock| !lock.lost && in_time(lock.stamp, lock.lease))
     }
 
     /// O1: `hold` counts; does anybody else count as well?
@@ -168,6 +182,11 @@ impl World {
         self.read_all(client)?;
         if self.calm {
             self.renew(client);
+        } else if self.clients[client].plan.style == Style::Locks {
+            self.connect_some(client);
+            self.use_locks(client);
+            self.write_storage(client)?;
+            self.fail_somehow(client);
         } else {
             self.connect_some(client);
             self.keep_sessions(client);
@@ -276,7 +295,8 @@ impl World {
             _ => Asked::Attach(session, false),
         };
         let anybody = self.rng.below(self.clients.len() as u64) as usize;
-        let client = if self.rng.chance(500) { anybody } else { client };
+        let native = self.clients[anybody].plan.style != Style::Locks;
+        let client = if self.rng.chance(500) && native { anybody } else { client };
         if let Some(wire) = self.pick_wire(client, |_| true) {
             let stamp = self.clients[client].clock(self.now);
             self.send_frame(wire, vec![ask], stamp);
@@ -328,11 +348,13 @@ impl World {
             return live.renewed + live.lease / 3;
         }
         let margin = self.plan.latency_ns + 1_000_000;
-        live.stamp + live.lease.saturating_sub(margin) * plan.rate / 1_000
+        // Another time each time, and the same one however often it is asked for.
+        let late = live.stamp % (self.plan.too_late_ns + 1);
+        live.stamp + (live.lease + late).saturating_sub(margin) * plan.rate / 1_000
     }
 
     /// Sends now; or stops between having decided and sending, for up to ten seconds.
-    fn decide(&mut self, client: usize, wire: usize, ops: Vec<Asked>) {
+    pub(crate) fn decide(&mut self, client: usize, wire: usize, ops: Vec<Asked>) {
         let stamp = self.clients[client].clock(self.now);
         if !self.calm
             && self.clients[client].decided.is_none()
@@ -374,7 +396,7 @@ impl World {
     }
 
     /// Mostly one of the few that all want.
-    fn draw_name(&mut self) -> usize {
+    pub(crate) fn draw_name(&mut self) -> usize {
         let all = self.rng.chance(300);
         let names = if all { self.plan.names.len() } else { self.plan.few };
         self.rng.below(names as u64) as usize
@@ -473,6 +495,7 @@ impl World {
             self.clients[client].mine.iter().filter_map(|m| m.live).map(|l| l.session).collect();
         let state = &mut self.clients[client];
         state.decided = None;
+        state.locks.clear();
         state.mine.iter_mut().for_each(|mine| (mine.live, mine.opening) = (None, 0));
         for name in 0..self.plan.names.len() {
             self.oracle.lets_go(name, client);

@@ -130,17 +130,19 @@ impl World {
         for client in self.clients.iter_mut().take(observer) {
             client.wires.clear();
             client.decided = None;
+            client.locks.clear();
             client.mine.iter_mut().for_each(|mine| mine.live = None);
         }
         let leases = self.oracle.sessions.values().map(|facts| facts.lease).max().unwrap_or(0);
         let longest =
             |client: &ClientPlan| u64::from(client.lease_ms * self.plan.stretch) * 1_000_000;
         let asked = self.plan.clients.iter().map(longest);
+        let asked = asked.chain([u64::from(self.plan.lock_ms) * 1_000_000]);
         let lease = asked.max().unwrap_or(LEASE_DEFAULT.0).max(leases);
         self.run_until(self.now + lease + GRANTABLE_WITHIN)?;
-        let names = self.plan.names.len();
+        let all = if self.plan.may_be_full() { self.plan.few } else { self.plan.names.len() };
         self.demand(observer, Asked::Register)?;
-        for name in 0..names {
+        for name in 0..all {
             let holds = self.oracle.holds.get(&name);
             if !holds.is_some_and(|holds| holds.iter().any(|hold| hold.client == observer)) {
                 return Err(format!("name {name} is not granted though its owners are gone"));

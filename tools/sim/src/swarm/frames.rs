@@ -7,6 +7,7 @@ use ringway_core::SessionId;
 use ringway_core::wire::Put;
 
 use super::client::{Asked, Sent};
+use super::gate::PASSWORD;
 use super::oracle::Renewal;
 use super::plan::Style;
 use super::world::{Event, World};
@@ -17,7 +18,8 @@ const WRONG_SECRET: [u8; 16] = [0x5A; 16];
 impl World {
     /// Sends a frame. `stamp` is the client's clock when it decided to.
     pub(crate) fn send_frame(&mut self, index: usize, ops: Vec<Asked>, stamp: u64) {
-        let barrier = !self.calm && self.rng.chance(self.plan.faults.barrier);
+        let barrier =
+            !self.calm && !self.speaks_resp(index) && self.rng.chance(self.plan.faults.barrier);
         let first = self.asked + 1;
         self.asked += ops.len() as u64;
         let undisturbed = self.is_undisturbed(index);
@@ -50,6 +52,8 @@ impl World {
         let wire = &self.wires[index];
         let waits = |asked: &Asked| match asked {
             Asked::Query(_) | Asked::Release(..) | Asked::Renew(..) => false,
+            Asked::Value(..) | Asked::Unlock(..) | Asked::Extend(..) => false,
+            Asked::Delete(_) | Asked::Prolong(_) => false,
             Asked::Register(_) => wire.bound.is_none(),
             _ => true,
         };
@@ -106,7 +110,7 @@ impl World {
                     self.disturbs(usize::MAX, victim);
                 }
             }
-            _ => {}
+            other => self.before_lock_op(index, other),
         }
     }
 
@@ -138,10 +142,19 @@ impl World {
         }
     }
 
+    /// Whether a connection is one of a client that speaks RESP.
+    pub(crate) fn speaks_resp(&self, index: usize) -> bool {
+        self.clients[self.wires[index].client].plan.style == Style::Locks
+    }
+
     fn encode(&mut self, index: usize, ops: &[Asked], barrier: bool) -> Vec<u8> {
         self.wires[index].sequence += 1;
         let sequence = self.wires[index].sequence;
         let mut out = Vec::new();
+        if self.speaks_resp(index) {
+            ops.iter().for_each(|asked| self.encode_resp(index, *asked, &mut out));
+            return out;
+        }
         let flags = if barrier { FLAG_BARRIER } else { 0 };
         let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, flags, sequence);
         for asked in ops {
@@ -168,7 +181,7 @@ impl World {
                 let style = match client.plan.style {
                     Style::Gateway => op::OPEN_GATEWAY,
                     Style::BareOpen => op::OPEN_BARE,
-                    Style::Plain | Style::Bare => 0,
+                    Style::Plain | Style::Bare | Style::Locks => 0,
                 };
                 let mut body = Vec::new();
                 body.put_u64(client.mine[mine].node);
@@ -191,7 +204,16 @@ impl World {
             }
             Asked::Attach(session, right) => put_op(out, op::ATTACH, 0, &proof(session, right)),
             Asked::Kill(session) => put_op(out, op::KILL, 0, &session.0.to_le_bytes()),
+            Asked::Auth => {
+                let mut body = Vec::new();
+                body.put_short_bytes(
+                    self.plan.gate.user_of(self.wires[index].client).unwrap_or(b""),
+                );
+                body.put_short_bytes(PASSWORD);
+                put_op(out, op::AUTH, 0, &body);
+            }
             Asked::Look(code) => put_op(out, code, 0, look_body(code)),
+            other => unreachable!("{other:?} is an op of RESP"),
         }
     }
 

@@ -16,6 +16,8 @@
 //! - L4  A session whose end was confirmed is not seen as owner by who asks afterwards.
 //! - L5  A release that was confirmed is the last that its grant is seen of, and each grant is
 //!   released once.
+//! - L6  A grant that was seen to be over is not seen again.
+//! - L7  Nobody is seen to own what it has not asked for yet.
 //!
 //! Tests: known-bad histories below, one a rule; the swarm feeds it good ones by the million.
 
@@ -94,20 +96,114 @@ struct Sight {
     ret_min: u64,
     released_by: u64,
     end_from: u64,
+    /// The first request that saw this grant or a newer one.
+    later_call_min: u64,
 }
 
 /// Checks the history of one name.
 pub fn check(entries: &[Entry], ends: &BTreeMap<SessionId, End>) -> Result<(), String> {
     let mut sights = sights(entries)?;
+    let by_client = ByClient::new(entries);
     for (token, sight) in &mut sights {
-        sight.end_from = end_from(entries, ends, *token, sight);
+        let Some(end) = ends.get(&sight.session) else { continue };
+        sight.end_from = by_client.released_from(*token, sight, end);
+        if by_client.asked_from(end.client) > sight.ret_min {
+            let Sight { session, ret_min, .. } = sight;
+            return Err(format!("L7: {session} owned under {token} by {ret_min}, before it asked"));
+        }
     }
     check_order(&sights)?;
     check_certain_ends(entries, ends)?;
+    let known = Known::new(&sights);
     for entry in entries {
-        check_absence(entry, &sights)?;
+        check_absence(entry, &sights, &known)?;
     }
-    check_releases(entries, &mut sights)
+    check_releases(entries, &mut sights, &known)
+}
+
+/// When each of some releases was answered, and asked for.
+type Releases = Vec<(u64, u64)>;
+
+/// What each client asked for that may have changed who owns the name.
+struct ByClient {
+    /// The first registration of each client.
+    registers: BTreeMap<usize, u64>,
+    /// Releases that may have done something, by client and the token they name: latest last, and
+    /// with each the earliest call among it and all later ones.
+    releases: BTreeMap<(usize, Option<Token>), Releases>,
+}
+
+impl ByClient {
+    fn new(entries: &[Entry]) -> Self {
+        let mut this = Self { registers: BTreeMap::new(), releases: BTreeMap::new() };
+        for entry in entries {
+            match entry.verb {
+                Verb::Query => {}
+                Verb::Register => {
+                    let first = this.registers.entry(entry.client).or_insert(entry.call);
+                    *first = (*first).min(entry.call);
+                }
+                Verb::Release(under) => {
+                    if matches!(entry.seen, Seen::Released | Seen::Nothing) {
+                        let releases = this.releases.entry((entry.client, under)).or_default();
+                        releases.push((entry.ret, entry.call));
+                    }
+                }
+            }
+        }
+        for releases in this.releases.values_mut() {
+            releases.sort_unstable();
+            let mut first = u64::MAX;
+            for (_, call) in releases.iter_mut().rev() {
+                first = first.min(*call);
+                *call = first;
+            }
+        }
+        this
+    }
+
+    /// When a client first asked for the name.
+    fn asked_from(&self, client: usize) -> u64 {
+        self.registers.get(&client).copied().unwrap_or(u64::MAX)
+    }
+
+    /// The first moment at which a grant may have ended: a release of it, or its session's end.
+    fn released_from(&self, token: Token, sight: &Sight, end: &End) -> u64 {
+        let first = |under: Option<Token>| {
+            let releases = self.releases.get(&(end.client, under))?;
+            let at = releases.partition_point(|(ret, _)| *ret < sight.call_min);
+            releases.get(at).map(|(_, call)| *call)
+        };
+        let first = [first(None), first(Some(token))].into_iter().flatten().min();
+        first.unwrap_or(u64::MAX).min(end.possible_from)
+    }
+}
+
+/// What was known of grants at each moment: when each was first answered, in that order, with the
+/// newest token and the latest request that saw an owner, among it and all before it.
+struct Known(Vec<(u64, Token, (u64, Token))>);
+
+impl Known {
+    fn new(sights: &BTreeMap<Token, Sight>) -> Self {
+        let one =
+            |(token, sight): (&Token, &Sight)| (sight.ret_min, *token, (sight.call_max, *token));
+        let mut known: Vec<_> = sights.iter().map(one).collect();
+        known.sort_unstable();
+        let (mut newest, mut latest) = (Token(0), (0, Token(0)));
+        for (_, token, seen) in &mut known {
+            newest = newest.max(*token);
+            latest = latest.max(*seen);
+            (*token, *seen) = (newest, latest);
+        }
+        Self(known)
+    }
+
+    /// The newest grant answered before a moment, and the latest request that saw any such.
+    fn before(&self, moment: u64) -> Option<(Token, (u64, Token))> {
+        let count = self.0.partition_point(|(ret, ..)| *ret < moment);
+        let (_, newest, latest) = self.0[..count].last()?;
+        Some((*newest, *latest))
+    }
 }
 
 /// L1.
@@ -121,7 +217,9 @@ fn sights(entries: &[Entry]) -> Result<BTreeMap<Token, Sight>, String> {
             call_max: 0,
             ret_min: u64::MAX,
             released_by: u64::MAX,
-            end_from: u64::MAX,
+            // Of a session that nobody knows nothing is known.
+            end_from: 0,
+            later_call_min: 0,
         });
         if sight.session != session {
             return Err(format!("L1: token {token} of {} and of {session}", sight.session));
@@ -131,24 +229,6 @@ fn sights(entries: &[Entry]) -> Result<BTreeMap<Token, Sight>, String> {
         sight.ret_min = sight.ret_min.min(entry.ret);
     }
     Ok(sights)
-}
-
-/// The first moment at which a grant may have ended.
-fn end_from(
-    entries: &[Entry],
-    ends: &BTreeMap<SessionId, End>,
-    token: Token,
-    sight: &Sight,
-) -> u64 {
-    let Some(end) = ends.get(&sight.session) else { return 0 };
-    let releases = entries.iter().filter(|entry| {
-        let Verb::Release(under) = entry.verb else { return false };
-        entry.client == end.client
-            && under.is_none_or(|under| under == token)
-            && entry.ret >= sight.call_min
-            && matches!(entry.seen, Seen::Released | Seen::Nothing)
-    });
-    releases.map(|entry| entry.call).min().unwrap_or(u64::MAX).min(end.possible_from)
 }
 
 /// L2 and L3 between grants.
@@ -192,58 +272,92 @@ fn check_certain_ends(entries: &[Entry], ends: &BTreeMap<SessionId, End>) -> Res
     Ok(())
 }
 
-/// The newest grant that was known before a moment.
-fn newest_before(sights: &BTreeMap<Token, Sight>, moment: u64) -> Option<(Token, &Sight)> {
-    let found = sights.iter().rev().find(|(_, sight)| sight.ret_min < moment)?;
-    Some((*found.0, found.1))
-}
-
-/// L3 for answers that deny a grant.
-fn check_absence(entry: &Entry, sights: &BTreeMap<Token, Sight>) -> Result<(), String> {
-    let denies = |token: Token, sight: &Sight| match (entry.seen, entry.verb) {
+/// L3 and L6 for answers that deny a grant.
+fn check_absence(
+    entry: &Entry,
+    sights: &BTreeMap<Token, Sight>,
+    known: &Known,
+) -> Result<(), String> {
+    let Some((token, (seen_at, seen))) = known.before(entry.call) else { return Ok(()) };
+    let sight = &sights[&token];
+    let denies = match (entry.seen, entry.verb) {
         (Seen::Free, _) => true,
         (Seen::NotOwner, Verb::Release(under)) => {
             entry.by == Some(sight.session) && under.is_none_or(|under| under == token)
         }
         _ => false,
     };
-    match newest_before(sights, entry.call) {
-        Some((token, sight)) if denies(token, sight) && sight.end_from > entry.ret => Err(format!(
+    if denies && sight.end_from > entry.ret {
+        return Err(format!(
             "L3: {:?} at {}..{}, but {token} of {} cannot have ended before {}",
             entry.seen, entry.call, entry.ret, sight.session, sight.end_from
-        )),
-        _ => Ok(()),
+        ));
+    }
+    if entry.seen == Seen::Free && seen_at > entry.ret {
+        return Err(format!(
+            "L6: free by {}, and {seen}, granted before, is seen by a request sent at {seen_at}",
+            entry.ret
+        ));
+    }
+    Ok(())
+}
+
+/// The first registration of each client, and for each session, whose answer never came.
+struct Unknown {
+    of_client: BTreeMap<usize, u64>,
+    of_session: BTreeMap<Option<SessionId>, u64>,
+}
+
+impl Unknown {
+    fn new(entries: &[Entry]) -> Self {
+        let mut this = Self { of_client: BTreeMap::new(), of_session: BTreeMap::new() };
+        let lost = |entry: &&Entry| entry.verb == Verb::Register && entry.seen == Seen::Nothing;
+        for entry in entries.iter().filter(lost) {
+            let of_client = this.of_client.entry(entry.client).or_insert(u64::MAX);
+            *of_client = entry.call.min(*of_client);
+            let of_session = this.of_session.entry(entry.by).or_insert(u64::MAX);
+            *of_session = entry.call.min(*of_session);
+        }
+        this
+    }
+
+    /// Whether one of them may have granted what a release gave back.
+    fn before(&self, moment: u64, release: &Entry) -> bool {
+        let firsts = [self.of_client.get(&release.client), self.of_session.get(&release.by)];
+        firsts.into_iter().flatten().any(|first| *first <= moment)
     }
 }
 
 /// L5.
-fn check_releases(entries: &[Entry], sights: &mut BTreeMap<Token, Sight>) -> Result<(), String> {
-    let unknown = |by: Option<SessionId>, client: usize, until: u64| {
-        entries.iter().any(|entry| {
-            entry.verb == Verb::Register
-                && entry.seen == Seen::Nothing
-                && entry.call <= until
-                && (entry.client == client || entry.by == by)
-        })
-    };
+fn check_releases(
+    entries: &[Entry],
+    sights: &mut BTreeMap<Token, Sight>,
+    known: &Known,
+) -> Result<(), String> {
+    let unknown = Unknown::new(entries);
+    let mut soonest = u64::MAX;
+    for (_, sight) in sights.iter_mut().rev() {
+        soonest = soonest.min(sight.call_min);
+        sight.later_call_min = soonest;
+    }
     let mut releases: Vec<&Entry> = entries.iter().filter(|e| e.seen == Seen::Released).collect();
     releases.sort_by_key(|entry| entry.ret);
     for release in releases {
         let Verb::Release(under) = release.verb else { continue };
         let Some(by) = release.by else { continue };
-        let newest = newest_before(sights, release.call).map(|(token, _)| token);
+        let newest = known.before(release.call).map(|(token, _)| token);
         let candidates: Vec<Token> = sights
-            .iter()
+            .range(newest.unwrap_or(Token(0))..)
+            .take_while(|(_, sight)| sight.later_call_min <= release.ret)
             .filter(|(token, sight)| {
                 sight.session == by
                     && sight.call_min <= release.ret
                     && sight.released_by >= release.call
-                    && newest.is_none_or(|newest| newest <= **token)
                     && under.is_none_or(|under| under == **token)
             })
             .map(|(token, _)| *token)
             .collect();
-        if unknown(release.by, release.client, release.ret) {
+        if unknown.before(release.ret, release) {
             continue;
         }
         match candidates.as_slice() {
@@ -381,6 +495,24 @@ mod tests {
     fn an_owner_after_its_end_is_found() {
         let told = Told::new().register(A, (0, 1), A, 1).ends(A, 2, 5);
         assert_eq!(told.query((6, 7), A, 1).verdict(), "L4");
+    }
+
+    /// A name that was found free after its grant does not go back to it.
+    #[test]
+    fn a_grant_that_comes_back_is_found() {
+        let told = || Told::new().register(A, (0, 1), A, 1).ends(A, 2, u64::MAX).free((2, 4));
+        assert_eq!(told().query((5, 6), A, 1).verdict(), "L6");
+        assert_eq!(told().query((3, 6), A, 1).verdict(), "ok", "it overlaps what found it free");
+        assert_eq!(Told::new().free((0, 3)).register(A, (4, 5), A, 1).verdict(), "ok");
+    }
+
+    /// A name has no owner that never asked for it, nor one before it asked.
+    #[test]
+    fn a_grant_that_nobody_asked_for_is_found() {
+        assert_eq!(Told::new().query((0, 1), B, 1).verdict(), "L7");
+        assert_eq!(Told::new().query((0, 1), B, 1).register(B, (2, 3), B, 1).verdict(), "L7");
+        let lost = Told::new().entry(B, Verb::Register, (0, u64::MAX), Seen::Nothing);
+        assert_eq!(lost.query((2, 3), B, 1).verdict(), "ok", "its answer was lost");
     }
 
     /// A release that was confirmed happened, and happened once.

@@ -8,19 +8,24 @@
 //! Always: the same seed and options give the same run, on every machine.
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
-//! and believe, `oracle` what must hold, `history` linearizability, `finish` coming to rest.
+//! and believe, `locks` those that speak RESP, `gate` their credentials, `oracle` what must hold,
+//! `history` linearizability, `finish` coming to rest.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
 mod client;
 mod finish;
 mod frames;
+mod gate;
 pub mod history;
+mod locks;
 mod oracle;
 mod plan;
 mod replies;
 mod world;
 
 use ringway_coord_proto::sabotage::Rule;
+
+pub use plan::Theme;
 
 /// A rule that a run breaks on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,11 +72,13 @@ pub struct Options {
     pub trace: bool,
     /// The rule that is switched off, to see whether the judge notices.
     pub breach: Option<Breach>,
+    /// What all seeds are about; `None`: the seed decides.
+    pub theme: Option<Theme>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { steps: 1_500, shards: None, trace: false, breach: None }
+        Self { steps: 1_500, shards: None, trace: false, breach: None, theme: None }
     }
 }
 
@@ -86,6 +93,12 @@ pub struct Tally {
     pub opened: u64,
     /// Sessions taken over.
     pub resumed: u64,
+    /// Locks taken with `SET`.
+    pub locks: u64,
+    /// Names refused for want of memory.
+    pub full: u64,
+    /// Names denied to who may not use them.
+    pub denied: u64,
     /// Leases that ran out.
     pub expired: u64,
     /// Connections lost.
@@ -107,6 +120,9 @@ impl Tally {
         self.grants += other.grants;
         self.opened += other.opened;
         self.resumed += other.resumed;
+        self.locks += other.locks;
+        self.denied += other.denied;
+        self.full += other.full;
         self.expired += other.expired;
         self.lost += other.lost;
         self.stalls += other.stalls;

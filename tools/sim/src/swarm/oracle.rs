@@ -25,6 +25,8 @@ use super::history::{End, Entry};
 pub(crate) struct Facts {
     pub(crate) client: usize,
     pub(crate) node: Option<u64>,
+    /// The name that it is a `SET` lock of.
+    pub(crate) lock: Option<usize>,
     /// Zero: none; the session ends with its connection.
     pub(crate) lease: u64,
     /// When the last renewal that was confirmed, or the opening, was sent.
@@ -114,6 +116,12 @@ impl Oracle {
             facts.replaced_on = facts.replaced_on.or(Some(wire));
             facts.ended_by = facts.ended_by.min(now);
         }
+    }
+
+    /// The sessions that are or were locks of a name.
+    pub(crate) fn locks_of(&self, name: usize) -> impl Iterator<Item = SessionId> {
+        let of_name = move |(_, facts): &(_, &Facts)| facts.lock == Some(name);
+        self.sessions.iter().filter(of_name).map(|(session, _)| *session)
     }
 
     /// O5: what is asked behind an opening on its own wire does not meet what the opening replaced.
@@ -246,7 +254,9 @@ impl Oracle {
         self.expired_at.insert(session, now);
     }
 
-    /// Whether a process that keeps its rules has brought a renewal to its session by now.
+    /// Whether a process that keeps its rules has brought a renewal to its session by now. What
+    /// came by way of a shard that stood still alone has not: no other shard can know of it, and
+    /// waiting for what such a shard may hold would let nobody expire. The documentation says so.
     fn was_deliverable(&self, renewal: &Renewal, now: u64) -> bool {
         let overlaps = |from: u64, until: u64| from < now && until + HOP > renewal.arrived;
         let one_stalled = self

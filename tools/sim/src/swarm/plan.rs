@@ -1,11 +1,13 @@
 //! What a seed draws before anything happens.
 //!
 //! A run in which every fault happens all the time explores little: nothing ever gets far. So each
-//! seed switches each fault off, on, or to a high rate by itself.
+//! seed switches each fault off, on, or to a high rate by itself; and some rules fail only where
+//! hardly anything else does, so some seeds have a [`Theme`].
 
 use ringway_core::rng::Rng;
 
 use super::Options;
+use super::gate::Gate;
 
 /// Names that are registered all at once, in seeds that have them.
 const BULK: usize = 4_500;
@@ -21,6 +23,8 @@ pub(crate) enum Style {
     BareOpen,
     /// One connection opens several sessions and renews them; others are attached.
     Gateway,
+    /// Speaks RESP and takes locks, each a session of one name.
+    Locks,
 }
 
 /// A client, as drawn.
@@ -82,6 +86,35 @@ pub(crate) struct Plan {
     pub(crate) latency_ns: u64,
     /// How long a client waits between two looks, at most, in ns.
     pub(crate) think_ns: u64,
+    /// A late client sends its renewal so that it arrives in time; up to so much later, in ns.
+    pub(crate) too_late_ns: u64,
+    /// How long a stall takes, in ns.
+    pub(crate) stall_ns: (u64, u64),
+    /// Words of each region of a shard's table; few do not hold the names that are registered
+    /// all at once.
+    pub(crate) region_words: usize,
+    /// Who may use which names.
+    pub(crate) gate: Gate,
+    /// The lease of all locks.
+    pub(crate) lock_ms: u32,
+    /// The process dies within this time after its grants began, in ns; zero: by chance only.
+    pub(crate) life_ns: u64,
+}
+
+/// What a seed is about: one kind of fault, often, and clients that do nothing else wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Renewals that come at the last moment or too late, some in the turn that ends the lease.
+    LastMoment,
+    /// The process stops with renewals unread, and goes on.
+    Stalls,
+    /// The process dies again and again, and not all leases are equally long.
+    Restarts,
+}
+
+impl Theme {
+    /// All themes.
+    pub const ALL: [Theme; 3] = [Theme::LastMoment, Theme::Stalls, Theme::Restarts];
 }
 
 /// A number between the two, both included, small ones as likely as large ones.
@@ -92,6 +125,11 @@ pub(crate) fn log_range(rng: &mut Rng, low: u64, high: u64) -> u64 {
 }
 
 impl Plan {
+    /// Whether the server may be out of memory at times.
+    pub(crate) fn may_be_full(&self) -> bool {
+        self.region_words < 1 << 24 && self.few < self.names.len()
+    }
+
     pub(crate) fn draw(rng: &mut Rng, options: &Options) -> Self {
         let drawn = 1 + rng.below(5) as usize;
         let shards = options.shards.unwrap_or(drawn);
@@ -101,10 +139,11 @@ impl Plan {
         let twins = rng.chance(150);
         let clients = (0..clients)
             .map(|index| {
-                let style = match rng.below(8) {
+                let style = match rng.below(10) {
                     0..4 => Style::Plain,
                     4 => Style::Bare,
                     5 | 6 => Style::BareOpen,
+                    7 | 8 => Style::Locks,
                     _ => Style::Gateway,
                 };
                 ClientPlan {
@@ -118,20 +157,16 @@ impl Plan {
                 }
             })
             .collect();
-        let mut names: Vec<String> = (0..1 + rng.below(7))
-            .map(|index| match rng.below(4) {
-                0 => format!("a-rather-long-name/number-{index}"),
-                1 => format!("{{same}}{index}"),
-                _ => format!("n{index}"),
-            })
-            .collect();
+        let mut names = draw_names(rng);
         let longest_ms = [0, 100, 300, 1_000, 30_000][rng.below(5) as usize];
         let few = names.len();
-        if rng.chance(20) {
+        let (bulk, full) = (rng.chance(20), rng.chance(400));
+        if bulk {
             // More names of one owner in one shard than a turn sweeps.
             names.extend((0..BULK).map(|index| format!("{{bulk}}{index}")));
         }
-        Self {
+        let latency_ns = log_range(rng, 20_000, 4_000_000);
+        let mut plan = Self {
             shards,
             clients,
             names,
@@ -142,13 +177,89 @@ impl Plan {
             ladder: rng.chance(400),
             stretch: [1, 1, 2, 8][rng.below(4) as usize],
             disk_ns: log_range(rng, 50_000, 20_000_000),
-            latency_ns: log_range(rng, 20_000, 4_000_000),
+            latency_ns,
             think_ns: log_range(rng, 200_000, 20_000_000),
+            too_late_ns: 0,
+            stall_ns: (1_000_000, 10_000_000_000),
+            region_words: if full { 12 << 10 } else { 1 << 24 },
+            gate: Gate::open(),
+            lock_ms: draw_lease(rng),
+            life_ns: 0,
+        };
+        // Nodes are a principal's own: twins would be refused.
+        if !twins && !bulk && rng.chance(200) {
+            plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
+        }
+        let drawn = Theme::ALL.get(rng.below(10) as usize).copied();
+        if let Some(theme) = options.theme.or(drawn) {
+            plan.follow(theme, rng);
+        }
+        plan
+    }
+
+    fn follow(&mut self, theme: Theme, rng: &mut Rng) {
+        self.faults = Faults { cut: self.faults.cut, ..Faults::NONE };
+        self.gate = Gate::open();
+        self.names.truncate(2);
+        self.few = self.names.len();
+        for client in &mut self.clients {
+            (client.style, client.sessions) = (Style::Plain, 1);
+            client.late = theme == Theme::LastMoment;
+        }
+        self.disk_ns = 200_000;
+        match theme {
+            // As long as a shard that slept waits for renewals, and somewhat more.
+            Theme::LastMoment => {
+                self.too_late_ns = 30_000_000;
+                (self.latency_ns, self.think_ns) = (100_000, 20_000_000);
+            }
+            Theme::Stalls => {
+                self.faults.process_stall = 10;
+                self.stall_ns = (50_000_000, 1_000_000_000);
+            }
+            Theme::Restarts => {
+                self.life_ns = 1_000_000_000;
+                (self.longest_ms, self.ladder, self.unclean) = (0, false, false);
+                self.think_ns = 60_000_000;
+                let lease = |rng: &mut Rng| if rng.chance(500) { 300 } else { 3_000 };
+                self.clients.iter_mut().for_each(|client| client.lease_ms = lease(rng));
+            }
         }
     }
 }
 
+/// The few names that all clients want.
+fn draw_names(rng: &mut Rng) -> Vec<String> {
+    let count = 1 + rng.below(7);
+    let name = |index| match rng.below(4) {
+        0 => format!("a-rather-long-name/number-{index}"),
+        1 => format!("{{same}}{index}"),
+        _ => format!("n{index}"),
+    };
+    (0..count).map(name).collect()
+}
+
 impl Faults {
+    const NONE: Self = Self {
+        drop_wire: 0,
+        half_close: 0,
+        client_crash: 0,
+        client_pause: 0,
+        slow_reader: 0,
+        cut: 0,
+        late_mail: 0,
+        shard_stall: 0,
+        process_stall: 0,
+        process_crash: 0,
+        clean_stop: 0,
+        kill: 0,
+        wrong_secret: 0,
+        reopen: 0,
+        missed_renewal: 0,
+        spurious_turn: 0,
+        barrier: 0,
+    };
+
     fn draw(rng: &mut Rng) -> Self {
         let mut rate = |high: u64| match rng.below(3) {
             0 => 0,

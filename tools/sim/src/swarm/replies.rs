@@ -7,7 +7,7 @@ use super::client::{Asked, Live, Sent};
 use super::history::{Entry, Seen, Verb};
 use super::oracle::{Facts, HOP, Hold};
 use super::plan::Style;
-use super::world::{Judged, World};
+use super::world::{Judged, Speech, World};
 use crate::native::opened;
 use crate::stream::{Got, Heard};
 
@@ -33,7 +33,11 @@ impl World {
                 break;
             }
             let Some((_, bytes)) = wire.down.pop_front() else { break };
-            let heard = wire.stream.take(&bytes).map_err(|why| format!("wire {index}: {why}"))?;
+            let heard = match &mut wire.stream {
+                Speech::Native(stream) => stream.take(&bytes),
+                Speech::Resp(stream) => stream.take(&bytes, wire.expected.iter()),
+            };
+            let heard = heard.map_err(|why| format!("wire {index}: {why}"))?;
             for heard in heard {
                 self.hear(index, heard)?;
             }
@@ -44,7 +48,11 @@ impl World {
             return Ok(());
         }
         self.note(|_| format!("wire {index} was closed by the server"));
-        let answered = wire.expected.is_empty() && !wire.stream.is_amid();
+        let amid = match &wire.stream {
+            Speech::Native(stream) => stream.is_amid(),
+            Speech::Resp(stream) => stream.is_amid(),
+        };
+        let answered = wire.expected.is_empty() && !amid;
         let reasonable = wire.may_close || (wire.fin && answered);
         if !reasonable {
             return Err(format!(
@@ -83,7 +91,16 @@ impl World {
                     }
                     _ => {}
                 }
-                if let Some((name, verb)) = verb_of(*asked) {
+                if let Asked::Lock(_, value) = *asked {
+                    self.clients[client].locks.retain(|lock| lock.value != value);
+                }
+                // A lock's taking and giving back are grants and releases of unknown outcome.
+                let verb = match *asked {
+                    Asked::Lock(name, _) => Some((name, Verb::Register)),
+                    Asked::Unlock(name, _) => Some((name, Verb::Release(None))),
+                    other => verb_of(other),
+                };
+                if let Some((name, verb)) = verb {
                     let entry = Entry {
                         client,
                         by,
@@ -173,11 +190,15 @@ impl World {
         (number, asked): (u64, Asked),
         got: &Got,
     ) -> Judged {
+        if self.is_denied(index, asked) {
+            return self.denied_answered(index, asked, got);
+        }
         if let Some((name, verb)) = verb_of(asked) {
             self.name_answered(index, sent, (number, name, verb), got)?;
         }
         let closing = self.wires[index].may_close;
         match asked {
+            Asked::Auth if got.status() == status::OK => Ok(()),
             Asked::Query(_) | Asked::Register(_) | Asked::Release(..) => Ok(()),
             Asked::Open(mine, resume, right) => {
                 self.open_answered(index, sent, (mine, resume, right), got)
@@ -210,6 +231,42 @@ impl World {
                 Got::Data(status::DATA, _) | Got::Plain(status::BUSY) => Ok(()),
                 other => Err(other.words()),
             },
+            _ => self.lock_answered(index, sent, asked, got),
+        }
+    }
+
+    /// Whether an op is about a name that its client may not use.
+    fn is_denied(&self, index: usize, asked: Asked) -> bool {
+        let name = match asked {
+            Asked::Lock(name, _) | Asked::Value(name, _) | Asked::Unlock(name, _) => name,
+            Asked::Extend(name, _) | Asked::Delete(name) | Asked::Prolong(name) => name,
+            other => match verb_of(other) {
+                Some((name, _)) => name,
+                None => return false,
+            },
+        };
+        !self.plan.gate.allows(self.wires[index].client, &self.plan.names[name])
+    }
+
+    /// Whoever may not use a name learns nothing about it, and does nothing to it.
+    fn denied_answered(&mut self, index: usize, asked: Asked, got: &Got) -> Judged {
+        let client = self.wires[index].client;
+        match asked {
+            Asked::Release(name, _) => {
+                let releases = self.clients[client].releases.entry((name, index)).or_default();
+                releases.outstanding -= 1;
+                releases.answered = self.now;
+            }
+            Asked::Lock(_, value) => {
+                self.clients[client].locks.retain(|lock| lock.value != value);
+            }
+            _ => {}
+        }
+        self.tally.denied += 1;
+        match got {
+            Got::Plain(status::DENIED) => Ok(()),
+            Got::Plain(status::BUSY) if self.wires[index].may_close => Ok(()),
+            other => Err(format!("O7: not denied but {}", other.words())),
         }
     }
 
@@ -255,7 +312,7 @@ impl World {
     }
 
     /// A renewal or a resume was confirmed: what the client owns it owns for longer.
-    fn confirmed(&mut self, client: usize, session: SessionId, sent: &Sent) -> Judged {
+    pub(crate) fn confirmed(&mut self, client: usize, session: SessionId, sent: &Sent) -> Judged {
         self.oracle.confirmed(session, sent.at);
         if let Some(live) = self.clients[client].live_mut(session) {
             live.stamp = live.stamp.max(sent.stamp);
@@ -355,6 +412,7 @@ impl World {
         let facts = Facts {
             client,
             node: Some(node),
+            lock: None,
             lease: u64::from(data.lease_ms) * 1_000_000,
             confirmed: sent.at,
             may_end_from,
@@ -457,7 +515,7 @@ impl World {
     }
 
     /// Whether what was sent on a lost wire may take effect after a moment.
-    fn may_still_act(&self, wire: &super::world::Wire, moment: u64) -> bool {
+    pub(crate) fn may_still_act(&self, wire: &super::world::Wire, moment: u64) -> bool {
         !wire.server_gone
             || wire.server_gone_at + 4 * HOP > moment
             || self.oracle.stalled_since(wire.server_gone_at)
@@ -494,13 +552,10 @@ impl World {
                 Seen::Owner(*session, *token)
             }
             (Verb::Register, Got::Data(status::STARTING, _)) => {
-                let life = self.wires[index].life;
-                let same = self.server.as_ref().filter(|server| server.life == life);
-                let from = same.map_or(u64::MAX, |server| server.grants_from);
-                if sent.at >= from {
+                if sent.at >= self.grants_from(index) {
                     return Err("STARTING, long after the start".to_owned());
                 }
-                Seen::Nothing
+                return Ok(());
             }
             (Verb::Release(_), Got::Plain(status::OK)) => Seen::Released,
             (Verb::Release(_), Got::Plain(status::NOTOWNER)) => Seen::NotOwner,
@@ -510,6 +565,11 @@ impl World {
                 }
                 Seen::NotOwner
             }
+            // Refused: it did nothing, and takes nothing from anybody, as the histories will see.
+            (Verb::Register, Got::Plain(status::FULL)) if self.plan.may_be_full() => {
+                self.tally.full += 1;
+                return Ok(());
+            }
             // The rest of a frame on a connection that is being closed is not executed.
             (_, Got::Plain(status::BUSY)) if self.wires[index].may_close => Seen::Nothing,
             _ => return Err(got.words()),
@@ -517,6 +577,10 @@ impl World {
         if let Seen::Owner(session, _) = seen {
             self.oracle.owner_seen(session, index)?;
         }
+        self.wires[index].owner_seen = match seen {
+            Seen::Owner(session, token) => Some((session, token)),
+            _ => None,
+        };
         if let Verb::Release(_) = verb {
             let releases = self.clients[client].releases.entry((name, index)).or_default();
             releases.outstanding -= 1;
@@ -551,6 +615,7 @@ impl World {
                 let facts = Facts {
                     client: wire.client,
                     node: None,
+                    lock: None,
                     lease: 0,
                     confirmed: sent.at,
                     may_end_from,

@@ -4,11 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use ringway_core::rng::Rng;
-use ringway_core::{Epoch, Moment, SessionId, Span};
+use ringway_core::{Epoch, Moment, SessionId, Span, Token};
 
-use super::client::{Client, Sent};
+use super::client::{Asked, Client, Sent};
+use super::gate::Gate;
+use super::locks::{Deletion, RespStream};
 use super::oracle::{Expiry, HOP, Oracle};
-use super::plan::{Plan, log_range};
+use super::plan::{Plan, Style, log_range};
 use super::{Breach, Options, Tally};
 use crate::process::{Link, Process, Settings};
 use crate::stream::Stream;
@@ -26,6 +28,8 @@ pub(crate) enum Event {
     Written(u32, u64),
     /// The leases of earlier lives of the process are over.
     Settled(u32),
+    /// That life of the process ends.
+    Crash(u32),
     /// The process is started again.
     Start,
     /// A process that is stopping has had its time.
@@ -44,7 +48,7 @@ pub(crate) struct Disk {
 
 /// A life of the process.
 pub(crate) struct Server {
-    pub(crate) process: Process,
+    pub(crate) process: Process<Gate>,
     pub(crate) life: u32,
     pub(crate) grants_from: u64,
     pub(crate) stopping: bool,
@@ -80,7 +84,7 @@ pub(crate) struct Wire {
     pub(crate) fin: bool,
     pub(crate) slow_until: u64,
     pub(crate) slow_told: bool,
-    pub(crate) stream: Stream,
+    pub(crate) stream: Speech,
     pub(crate) expected: VecDeque<Sent>,
     pub(crate) sequence: u64,
     pub(crate) bound: Option<SessionId>,
@@ -90,6 +94,14 @@ pub(crate) struct Wire {
     pub(crate) may_close: bool,
     /// Something was sent elsewhere that may make the server close it.
     pub(crate) disturbed: bool,
+    /// The owner that the last query of a RESP client has seen.
+    pub(crate) owner_seen: Option<(SessionId, Token)>,
+}
+
+/// How a client reads what the server sends.
+pub(crate) enum Speech {
+    Native(Stream),
+    Resp(RespStream),
 }
 
 impl Wire {
@@ -120,6 +132,10 @@ pub(crate) struct World {
     pub(crate) asked: u64,
     /// Openings whose answer was lost: their node, and the wire they were sent on.
     pub(crate) lost_openings: Vec<(u64, usize)>,
+    /// Values of locks so far; each is used once.
+    pub(crate) values: u64,
+    /// Deletions by name, of whoever's lock.
+    pub(crate) deletions: BTreeMap<usize, Vec<Deletion>>,
     /// The wires on which a node was opened.
     pub(crate) opened_on: BTreeMap<u64, Vec<usize>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -156,6 +172,8 @@ impl World {
             calm: false,
             asked: 0,
             lost_openings: Vec::new(),
+            values: 0,
+            deletions: BTreeMap::new(),
             opened_on: BTreeMap::new(),
             events: BinaryHeap::new(),
             order: 0,
@@ -213,6 +231,8 @@ impl World {
             Event::Think(client) => self.think(client)?,
             Event::Written(life, lease) => self.written(life, lease),
             Event::Settled(life) => self.settled(life),
+            Event::Crash(life) if self.life() == Some(life) && !self.calm => self.crash(),
+            Event::Crash(_) => {}
             Event::Start => self.start(),
             Event::Stopped(life) => self.stopped(life),
         }
@@ -253,9 +273,11 @@ impl World {
             grants_from: Moment(grants_from),
             lease_allowed: Span::ZERO,
             seed: self.seed.wrapping_mul(31) + self.tally.restarts,
+            region_words: self.plan.region_words,
             ..Settings::default()
         };
-        let mut process = Process::start(&settings);
+        let gate = &self.plan.gate;
+        let mut process = Process::with_access(&settings, || gate.clone());
         break_rules(&mut process, self.options.breach);
         let life = self.tally.restarts as u32 + 1;
         self.note(|_| {
@@ -281,8 +303,13 @@ impl World {
 
     /// The leases of earlier lives are over: only this one's matter from now on.
     fn settled(&mut self, life: u32) {
-        if self.life() == Some(life) {
-            self.disk.longest = self.disk.granted;
+        if self.life() != Some(life) {
+            return;
+        }
+        self.disk.longest = self.disk.granted;
+        if self.plan.life_ns > 0 {
+            let at = self.now + self.rng.below(self.plan.life_ns);
+            self.schedule(at, Event::Crash(life));
         }
     }
 
@@ -312,6 +339,8 @@ impl World {
         self.note(|_| format!("stop of life {life}"));
         for index in 0..self.wires.len() {
             if self.wires[index].life == life {
+                // A session that lives by its connection ends when the server closes it, whether or
+                // not its client has read that: the documentation tells whom that does not suit.
                 self.wires[index].may_close = true;
                 self.rebinds(index);
             }
@@ -373,7 +402,8 @@ impl World {
     /// Stops one shard, or all of them.
     fn stall(&mut self) {
         let faults = self.plan.faults;
-        let span = log_range(&mut self.rng, 1_000_000, 10_000_000_000);
+        let (least, most) = self.plan.stall_ns;
+        let span = log_range(&mut self.rng, least, most);
         let Some(server) = self.server.as_mut() else { return };
         let until = self.now + span;
         if self.rng.chance(faults.process_stall) {
@@ -625,6 +655,13 @@ impl World {
         }
     }
 
+    /// When names were first granted in the life of a wire; `u64::MAX`: that life is over.
+    pub(crate) fn grants_from(&self, index: usize) -> u64 {
+        let life = self.wires[index].life;
+        let same = self.server.as_ref().filter(|server| server.life == life);
+        same.map_or(u64::MAX, |server| server.grants_from)
+    }
+
     /// Whether the process has a session.
     pub(crate) fn is_live(&self, session: SessionId) -> bool {
         let home = ringway_coord_proto::SlotMap::new(self.plan.shards).shard_of(session.slot());
@@ -666,6 +703,11 @@ impl World {
         let server = self.server.as_mut().filter(|server| !server.stopping)?;
         let index = self.wires.len();
         server.wires[shard].push(index);
+        let resp = self.clients[client].plan.style == Style::Locks;
+        let stream = match resp {
+            true => Speech::Resp(RespStream::default()),
+            false => Speech::Native(Stream::default()),
+        };
         self.wires.push(Wire {
             client,
             shard,
@@ -686,7 +728,8 @@ impl World {
             fin: false,
             slow_until: 0,
             slow_told: false,
-            stream: Stream::default(),
+            stream,
+            owner_seen: None,
             expected: VecDeque::new(),
             sequence: 0,
             bound: None,
@@ -696,7 +739,13 @@ impl World {
             disturbed: false,
         });
         self.note(|_| format!("client {client} connects wire {index} to shard {shard}"));
-        self.put(index, &ringway_coord_proto::wire::Preface::OURS.encode());
+        if !resp {
+            self.put(index, &ringway_coord_proto::wire::Preface::OURS.encode());
+        }
+        if self.plan.gate.user_of(client).is_some() {
+            let stamp = self.clients[client].clock(self.now);
+            self.send_frame(index, vec![Asked::Auth], stamp);
+        }
         Some(index)
     }
 
@@ -747,14 +796,14 @@ impl World {
 
 /// Switches a rule of the coordinator off.
 #[cfg(feature = "sabotage")]
-fn break_rules(process: &mut Process, breach: Option<Breach>) {
+fn break_rules(process: &mut Process<Gate>, breach: Option<Breach>) {
     if let Some(Breach::Rule(rule)) = breach {
         (0..process.shards()).for_each(|shard| process.shard_mut(shard).break_rule(rule));
     }
 }
 
 #[cfg(not(feature = "sabotage"))]
-fn break_rules(_process: &mut Process, breach: Option<Breach>) {
+fn break_rules(_process: &mut Process<Gate>, breach: Option<Breach>) {
     let rule = matches!(breach, Some(Breach::Rule(_)));
     assert!(!rule, "build with `--features sabotage` to switch a rule off");
 }

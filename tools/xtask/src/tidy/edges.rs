@@ -16,15 +16,19 @@ use super::source::Source;
 /// What cargo knows about the packages of the workspace, without resolving anything.
 pub(crate) fn metadata(root: &Path) -> Result<Value, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(root)
-        .output()
-        .map_err(|error| format!("cargo metadata does not start: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    let args = ["metadata", "--format-version", "1", "--no-deps", "--offline"];
+    let json = output(Command::new(cargo).args(args).current_dir(root))?;
+    serde_json::from_slice(&json).map_err(|error| format!("cargo metadata: {error}"))
+}
+
+/// What a command writes, if it succeeds.
+pub(super) fn output(command: &mut Command) -> Result<Vec<u8>, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| format!("{program} does not start: {error}"))?;
+    if output.status.success() {
+        return Ok(output.stdout);
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("cargo metadata: {error}"))
+    Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 /// The lints of a sans-io crate; clippy merges nothing, so each crate has the whole file.
@@ -110,11 +114,11 @@ fn relative<'a>(path: &'a str, top: &str) -> &'a str {
     path.strip_prefix(top).map_or(path, |rest| rest.trim_start_matches('/'))
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str, String> {
+pub(super) fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str, String> {
     value[key].as_str().ok_or_else(|| format!("cargo metadata has no {key}"))
 }
 
-fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>, String> {
+pub(super) fn array<'a>(value: &'a Value, key: &str) -> Result<&'a Vec<Value>, String> {
     value[key].as_array().ok_or_else(|| format!("cargo metadata has no {key}"))
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the house rules that neither rustc nor clippy knows.
 //!
-//! Reads every file that git knows or would take, builds nothing, and is done in seconds.
+//! Reads every file that git knows or would take, and what cargo says of the crates we use; builds
+//! nothing, and is done in seconds.
 //!
 //! Invariants:
 //! - A finding is excused in one of two places and nowhere else: `policy::EXCUSES` (right as it
@@ -9,6 +10,7 @@
 //!
 //! Tests: every rule has a snippet that it must flag and one that it must not, next to the rule.
 
+mod crates;
 mod edges;
 mod links;
 mod policy;
@@ -65,6 +67,7 @@ pub(crate) fn run(root: &Path, lower: bool) -> Result<(), String> {
     let started = Instant::now();
     let files = tracked_files(root)?;
     let mut findings = edges::check(&metadata(root)?)?;
+    findings.extend(crates::check(&crates::resolved(root)?)?);
     for (path, text) in &files {
         findings.extend(check_file(path, text));
     }

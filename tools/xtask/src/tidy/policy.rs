@@ -144,6 +144,46 @@ pub(super) const EXCUSES: &[Excuse] = &[
     },
 ];
 
+/// Licences of others that agree with ours: none asks for more than to be named.
+pub(super) const LICENCES: &[&str] = &[
+    "0BSD",
+    "Apache-2.0",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+];
+
+/// A crate with another licence, that licence, and why it may be used all the same.
+pub(super) const LICENCES_OF: &[(&str, &str, &str)] = &[(
+    "bitmaps",
+    "MPL-2.0+",
+    "glommio's; asks for the sources of its own files only, which we use as they are published",
+)];
+
+/// Crates that must not come in, not even by way of others, and why.
+pub(super) const BANNED: &[(&str, &str)] = &[
+    ("openssl-sys", "a system library that a build has to find; cryptography is vetted Rust here"),
+    ("native-tls", "brings openssl"),
+    ("aws-lc-sys", "a C and assembly build for calls that sha2 answers"),
+    ("ring", "a C and assembly build for calls that sha2 answers"),
+];
+
+/// Crates that are there in two versions, and why.
+pub(super) const TWICE: &[(&str, &str)] = &[
+    ("fastrand", "glommio 0.9.0, the newest, names the older one"),
+    ("futures-lite", "as fastrand"),
+    ("getrandom", "as fastrand"),
+    ("signal-hook", "as fastrand"),
+    ("socket2", "as fastrand; the newer one is the redis crate's, in tests"),
+    ("syn", "macros of others name 2; tidy reads the newest Rust with 3"),
+];
+
 /// Beginnings of paths that exist on one developer's machine only. Written in two halves: this
 /// file is checked as well.
 pub(super) const MACHINE_PATHS: &[&str] =
