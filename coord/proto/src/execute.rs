@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ringway_core::limits::NAME_BYTES_INLINE;
+use ringway_core::limits::{BATCH_OPS_MAX, NAME_BYTES_INLINE, PARKED_MAX};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -26,6 +26,8 @@ use crate::stats::verb_index;
 use crate::turn::{Op, Shape, Source, Turn, Unit};
 use crate::wire::{self, FrameWriter, KIND_REPLY, op, put_data, status};
 
+/// Bytes of long names and values that are executed together, roughly.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// How far ahead index lines are asked for.
 const INDEX_AHEAD: usize = 32;
 /// How far ahead records are asked for.
@@ -42,7 +44,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let mut batch = core::mem::take(&mut self.batch);
         self.scratch.clear();
+        self.scratch.shrink_to(BATCH_BYTES_MAX);
         self.hash_all(&mut batch);
+        self.turn_ops += batch.ops.len();
         self.stats.turn_ops_max = self.stats.turn_ops_max.max(batch.ops.len() as u64);
         for at in 0..INDEX_AHEAD.min(batch.ops.len()) {
             self.prefetch_index(&batch, at);
@@ -61,6 +65,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         batch.clear();
         self.batch = batch;
         self.settle(env);
+    }
+
+    /// Executes the batch if it has become as large as one may be.
+    #[inline]
+    pub(crate) fn execute_if_large(&mut self, env: &mut impl Env) {
+        if self.batch.ops.len() > BATCH_OPS_MAX || self.batch.arena.len() > BATCH_BYTES_MAX {
+            self.execute(env);
+        }
     }
 
     fn hash_all(&self, batch: &mut Turn) {
@@ -156,7 +168,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn run_pending(&mut self, batch: &Turn, unit: &Unit, pending: u32, env: &mut impl Env) {
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::may_raise(op.code) && self.must_park(batch, op) {
+            if op_code::may_raise(op.code) && self.may_park(batch, op) {
                 self.park(batch, op, unit);
                 continue;
             }
@@ -198,7 +210,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut count = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::may_raise(op.code) && self.must_park(batch, op) {
+            if op_code::may_raise(op.code) && self.may_park(batch, op) {
                 self.park(batch, op, unit);
                 continue;
             }
@@ -296,6 +308,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             op_code::DB_SIZE => {
                 let names = Token(self.names.table().len() as u64);
                 Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
+            }
+            code if op_code::may_raise(code) && self.must_park(batch, op) => {
+                // It could neither be granted nor kept.
+                Outcome::plain(status::BUSY)
             }
             _ => self.run_lock(batch, op),
         }
@@ -426,6 +442,10 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn must_park(&self, batch: &Turn, op: &Op) -> bool {
         let ns = batch.kept(op.extra).first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
         self.sessions.lease_to_raise(Span(ns)).is_some()
+    }
+
+    fn may_park(&self, batch: &Turn, op: &Op) -> bool {
+        self.parked.len() < PARKED_MAX && self.must_park(batch, op)
     }
 
     /// Keeps a lock op until the state directory allows its lease.

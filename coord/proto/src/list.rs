@@ -29,6 +29,8 @@ pub const JOBS_MAX: usize = 64;
 pub const STEP_RECORDS: usize = 16 * 1024;
 /// Bytes of a page.
 pub const PAGE_BYTES_MAX: usize = 96 * 1024;
+/// Bytes of one walk, at most: its page, and the names it has found in a heap of 4096.
+pub const JOB_BYTES: usize = 512 * 1024;
 
 /// What was asked.
 #[derive(Clone, Debug)]
@@ -77,6 +79,11 @@ impl ListJobs {
             Job { ticket, ask, at: RecordCursor::default(), found: BinaryHeap::new(), bytes: 0 };
         self.jobs.push_back(job);
         true
+    }
+
+    /// Walks under way.
+    pub fn under_way(&self) -> usize {
+        self.jobs.len()
     }
 
     /// Whether any walk is under way.

@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use ringway_core::limits::AUTH_WITHIN;
 use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Region, ShardId};
 
@@ -46,6 +47,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 conn.speech = Speech::Resp2;
                 conn.client = None;
                 conn.grantee = (!self.access.required()).then_some(0);
+                if conn.grantee.is_none() {
+                    env.call_overdue(id, AUTH_WITHIN);
+                }
                 return Writer::new(env.out(id), Version::Resp2).simple("RESET");
             }
             _ => {}

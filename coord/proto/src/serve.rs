@@ -15,9 +15,9 @@ use ringway_core::{ConnId, NodeId, Region, Secret, SessionId, ShardId, Slot, Spa
 use crate::access::Access;
 use crate::conn::Waits;
 use crate::env::Env;
-use crate::gather::{Gather, record_starts};
+use crate::gather::{GATHER_BYTES, Gather, record_starts};
 use crate::handle::Bound;
-use crate::list::ListAsk;
+use crate::list::{JOB_BYTES, ListAsk};
 use crate::mail::{self, Asker};
 use crate::outcome::Answer;
 use crate::parse::Frame;
@@ -109,7 +109,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut body = Reader::new(raw.body);
         let plain = |status| Ok(Place::Answer(Answer::plain(status)));
         let known = self.conns[id.index as usize].grantee.is_some();
-        if !known && !matches!(raw.code, op::AUTH | op::PING | op::SERVER) {
+        if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
         if raw.flags != 0 && raw.code != op::OPEN && op::is_known(raw.code) {
@@ -281,7 +281,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Ok(ask) => ask,
             Err(status) => return Ok(Some(Answer::plain(status))),
         };
-        if !self.lists.begin(ticket, ask) {
+        if !self.has_room(JOB_BYTES, env) || !self.lists.begin(ticket, ask) {
             return Ok(Some(Answer::plain(status::BUSY)));
         }
         env.again();
@@ -344,7 +344,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         if gather.missing == 0 || sessions.is_empty() {
             return Some(Answer::data(gather.data));
         }
-        let Ok(index) = self.gathers.begin(gather) else {
+        let room = self.has_room(GATHER_BYTES, env);
+        let Some(index) = room.then(|| self.gathers.begin(gather).ok()).flatten() else {
             return Some(Answer::plain(status::BUSY));
         };
         let mut out = Vec::with_capacity(8 + 12 * sessions.len());

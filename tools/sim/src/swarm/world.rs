@@ -253,6 +253,7 @@ impl World {
             grants_from: Moment(grants_from),
             lease_allowed: Span::ZERO,
             seed: self.seed.wrapping_mul(31) + self.tally.restarts,
+            ..Settings::default()
         };
         let mut process = Process::start(&settings);
         break_rules(&mut process, self.options.breach);
