@@ -63,8 +63,6 @@ pub const SPARE_BUFFERS_MAX: usize = 4 * 1024 * 1024;
 pub const BATCH_OPS_MAX: usize = 2 * FRAME_OPS_MAX;
 /// Ops of connections with a backlog of input that one turn takes up; the rest wait for the next.
 pub const BACKLOG_OPS_PER_TURN: usize = 16 * FRAME_OPS_MAX;
-/// Operations on locks that may wait for the state directory at one shard.
-pub const PARKED_MAX: usize = 4096;
 
 /// Bytes of one mailbox between two shards, one way. A power of two.
 pub const MAILBOX_BYTES: usize = 1024 * 1024;

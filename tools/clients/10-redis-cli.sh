@@ -12,6 +12,8 @@ is "ECHO" "$(cli ECHO "two words")" "two words"
 matches "INFO" "$(cli INFO server)" "*# Server*ringway_version*"
 matches "HELLO 3" "$(cli -3 HELLO 3)" "*proto*3*"
 is "DBSIZE of nothing" "$(cli DBSIZE)" "0"
+is "COUNTKEYSINSLOT of nothing" "$(cli CLUSTER COUNTKEYSINSLOT 9000)" "0"
+matches "CLIENT LIST" "$(cli CLIENT LIST)" "id=* name=*"
 [ "$(cli COMMAND COUNT)" -gt 40 ] || fail "COMMAND COUNT: $(cli COMMAND COUNT)"
 matches "COMMAND DOCS" "$(cli COMMAND DOCS port.register)" "*summary*"
 

@@ -23,6 +23,11 @@ impl Grantee {
         Self { principal: Principal(0), name: Vec::new(), namespaces: Vec::new(), operator: true }
     }
 
+    /// Whether it may learn about names of any namespace, and so about all names together.
+    pub const fn sees_all(&self) -> bool {
+        self.operator || self.namespaces.is_empty()
+    }
+
     /// Whether a name belongs to one of its namespaces: what stands before the first `/`.
     #[inline]
     pub fn covers(&self, name: &[u8]) -> bool {

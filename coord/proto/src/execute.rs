@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ringway_core::limits::{BATCH_OPS_MAX, NAME_BYTES_INLINE, PARKED_MAX};
+use ringway_core::limits::{BATCH_OPS_MAX, NAME_BYTES_INLINE};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -20,6 +20,7 @@ use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::{Outcome, put_outcome};
 use crate::parse::{ANYWHERE, answered};
+use crate::resumes::LEASE_WAITERS_MAX;
 use crate::sessions::{Act, Principal, RENEWALS_MAX};
 use crate::shard::Shard;
 use crate::stats::verb_index;
@@ -168,8 +169,10 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn run_pending(&mut self, batch: &Turn, unit: &Unit, pending: u32, env: &mut impl Env) {
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::may_raise(op.code) && self.may_park(batch, op) {
-                self.park(batch, op, unit);
+            if op_code::may_raise(op.code)
+                && let Some(lease) = self.must_park(batch, op)
+            {
+                self.park(batch, op, (unit, lease));
                 continue;
             }
             let outcome = self.run_next(batch, at, unit.bound);
@@ -210,8 +213,10 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut count = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op_code::may_raise(op.code) && self.may_park(batch, op) {
-                self.park(batch, op, unit);
+            if op_code::may_raise(op.code)
+                && let Some(lease) = self.must_park(batch, op)
+            {
+                self.park(batch, op, (unit, lease));
                 continue;
             }
             count += 1;
@@ -309,9 +314,18 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let names = Token(self.names.table().len() as u64);
                 Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
             }
-            code if op_code::may_raise(code) && self.must_park(batch, op) => {
-                // It could neither be granted nor kept.
-                Outcome::plain(status::BUSY)
+            op_code::CLIENT_LIST => {
+                let (principal, operator) = match batch.kept(op.extra) {
+                    [who @ .., operator] => (who.first_chunk(), *operator != 0),
+                    [] => (None, false),
+                };
+                let principal = u32::from_le_bytes(*principal.expect("the parser kept it"));
+                let viewer = (!operator).then_some(Principal(principal));
+                let at = self.scratch.len();
+                let mut scratch = core::mem::take(&mut self.scratch);
+                self.put_clients(viewer, &mut scratch);
+                self.scratch = scratch;
+                Outcome::bytes(status::DATA, at, self.scratch.len() - at)
             }
             _ => self.run_lock(batch, op),
         }
@@ -438,20 +452,23 @@ impl<R: Region, A: Access> Shard<R, A> {
         outcome
     }
 
-    /// S4: whether a lock's lease is one that the state directory does not allow for yet.
-    fn must_park(&self, batch: &Turn, op: &Op) -> bool {
-        let ns = batch.kept(op.extra).first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
-        self.sessions.lease_to_raise(Span(ns)).is_some()
-    }
-
-    fn may_park(&self, batch: &Turn, op: &Op) -> bool {
-        self.parked.len() < PARKED_MAX && self.must_park(batch, op)
+    /// S4: the lease that an op on a lock would give, if the state directory does not allow for it
+    /// yet and there is room to wait.
+    fn must_park(&self, batch: &Turn, op: &Op) -> Option<Span> {
+        let (ns, value) = batch.kept(op.extra).split_first_chunk::<8>()?;
+        let mut lease = Span(u64::from_le_bytes(*ns));
+        if op.code == op_code::LOCK_EXTEND_IF {
+            let (_, grant, _) = self.names.holder(op.hash, &batch.name(op))?;
+            let held = self.sessions_value(grant.owner.0, grant.flags)? == value;
+            let handle = crate::handle::Handle::from_bits(grant.owner.0);
+            let (left, _) = self.sessions.left(self.clock.now(), handle).filter(|_| held)?;
+            lease = Span(left.0.saturating_add(lease.0));
+        }
+        self.sessions.lease_to_raise(lease).filter(|_| self.parked.len() < LEASE_WAITERS_MAX)
     }
 
     /// Keeps a lock op until the state directory allows its lease.
-    fn park(&mut self, batch: &Turn, op: &Op, unit: &Unit) {
-        let kept = batch.kept(op.extra);
-        let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
+    fn park(&mut self, batch: &Turn, op: &Op, (unit, lease): (&Unit, Span)) {
         let mut name = Vec::new();
         batch.put_name(op, &mut name);
         self.parked.push(Parked {
@@ -459,9 +476,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             index: op.index,
             code: op.code,
             name,
-            kept: kept.into(),
+            kept: batch.kept(op.extra).into(),
         });
-        self.acts.push(Act::RaiseLease(Span(ns)));
+        self.acts.push(Act::RaiseLease(lease));
     }
 
     /// Executes what was kept; what still may not be granted is kept again.

@@ -38,6 +38,8 @@ pub mod residue;
 pub mod resp;
 pub mod resp_reply;
 mod resp_text;
+pub mod resumes;
+pub mod runs;
 pub mod sabotage;
 mod serve;
 pub mod sessions;

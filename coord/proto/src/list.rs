@@ -1,13 +1,18 @@
 //! Lists of names: a page at a time, by slot, within a slot by name.
 //!
 //! The table is not ordered, and keeping it so would cost every name bytes that only lists need.
-//! A page is one walk over the shard's records in slices, which keeps the smallest names behind
-//! the cursor in a bounded heap. Every name that lives throughout the walk and belongs to the page
-//! is in it.
+//! The first page of a list is one walk over the shard's records in slices, which keeps the
+//! smallest names behind the cursor in a bounded heap; on its way it notes where the names of the
+//! slots behind are (`runs`). The pages that follow look only at the names of their own slots,
+//! until the run is read to its end and the next page walks again. Every name that lives
+//! throughout the request and belongs to the page is in it, whichever way the page was made.
 //!
-//! Cost: a page of any size costs one walk, about 20 ns a record; big pages are cheaper per name.
-//! Bounds: [`JOBS_MAX`] walks at a time, [`STEP_RECORDS`] records a turn, a page of at most
-//! [`PAGE_BYTES_MAX`] bytes.
+//! Cost: a listing of all names costs [`WALKS_A_LISTING`](crate::runs::WALKS_A_LISTING) walks and
+//! a second look at each name. Names that one slot has more of than a run holds cost a walk a page.
+//! Bounds: [`JOBS_MAX`] lists at a time; in a turn [`STEP_RECORDS`] records of a walk or
+//! [`STEP_IDS`] of a run, of one list; and once a list, its page of [`PAGE_BYTES_MAX`] bytes at
+//! most, and the beginning or the end of a run, a bin for each slot: about a millisecond.
+//! Tests: `coord/proto/tests/lists.rs`; cost: `coord/proto/examples/listing.rs`.
 
 use alloc::collections::BinaryHeap;
 use alloc::collections::VecDeque;
@@ -20,31 +25,43 @@ use ringway_table::RecordCursor;
 use crate::access::Access;
 use crate::env::Env;
 use crate::outcome::Answer;
+use crate::runs::Runs;
 use crate::sessions::Ticket;
 use crate::shard::Shard;
 
-/// Walks of one shard at a time; one beyond that is answered `BUSY`.
+/// Lists of one shard at a time; one beyond that is answered `BUSY`.
 pub const JOBS_MAX: usize = 64;
-/// Records that all walks together visit in one turn.
-pub const STEP_RECORDS: usize = 16 * 1024;
+/// Records that a walk visits in one turn.
+pub const STEP_RECORDS: usize = 2 * 1024;
+/// Ids of a run that are looked at in one turn: each is a record somewhere in memory.
+pub const STEP_IDS: usize = 1024;
 /// Bytes of a page.
 pub const PAGE_BYTES_MAX: usize = 96 * 1024;
 /// Bytes of one walk, at most: its page, and the names it has found in a heap of 4096.
 pub const JOB_BYTES: usize = 512 * 1024;
+
+/// What is to be made of the names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A page of at most so many.
+    Page(usize),
+    /// Their number.
+    Count,
+}
 
 /// What was asked.
 #[derive(Clone, Debug)]
 pub struct ListAsk {
     /// The first slot of the page.
     pub slot: u16,
-    /// The last slot of the shard.
+    /// The last slot: the shard's, or the only one to be counted.
     pub slot_last: u16,
     /// Within the first slot, only names after this one.
     pub after: Vec<u8>,
     /// Only names that begin so.
     pub prefix: Vec<u8>,
-    /// At most so many.
-    pub most: usize,
+    /// The answer.
+    pub want: Want,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -55,77 +72,105 @@ struct Entry {
     token: Token,
 }
 
+/// Where a list looks for names.
+#[derive(Clone, Copy)]
+enum Source {
+    /// At all records, from one on; what lies behind the page is noted in a run.
+    Table(RecordCursor, Option<u64>),
+    /// In a run, from a place of a slot's bin on.
+    Run { number: u64, slot: u16, at: usize },
+}
+
 struct Job {
     ticket: Ticket,
     ask: ListAsk,
-    at: RecordCursor,
+    source: Source,
     found: BinaryHeap<Entry>,
     bytes: usize,
+    counted: u64,
 }
 
-/// The walks of one shard, served in turn.
+/// The lists of one shard, served in turn.
 #[derive(Default)]
 pub struct ListJobs {
     jobs: VecDeque<Job>,
 }
 
 impl ListJobs {
-    /// Starts a walk, unless there are too many.
-    pub fn begin(&mut self, ticket: Ticket, ask: ListAsk) -> bool {
-        if self.jobs.len() >= JOBS_MAX {
-            return false;
-        }
-        let job =
-            Job { ticket, ask, at: RecordCursor::default(), found: BinaryHeap::new(), bytes: 0 };
-        self.jobs.push_back(job);
-        true
-    }
-
-    /// Walks under way.
+    /// Lists under way.
     pub fn under_way(&self) -> usize {
         self.jobs.len()
     }
 
-    /// Whether any walk is under way.
+    /// Whether any list is under way.
     pub fn is_active(&self) -> bool {
         !self.jobs.is_empty()
     }
 }
 
 impl Job {
-    fn visit(&mut self, name: &[u8], session: SessionId, token: Token) {
-        if !name.starts_with(&self.ask.prefix) {
+    /// Takes a name of the slots that were asked for, if it belongs to the page.
+    fn visit(&mut self, slot: u16, name: &[u8], session: SessionId, token: Token) {
+        let Want::Page(most) = self.ask.want else {
+            self.counted += 1;
             return;
-        }
-        let slot = Slot::of(name).number();
-        let behind = (slot, name) > (self.ask.slot, self.ask.after.as_slice());
+        };
         let first = slot == self.ask.slot && self.ask.after.is_empty();
-        if !(behind || first) || slot > self.ask.slot_last {
+        if !first && (slot, name) <= (self.ask.slot, self.ask.after.as_slice()) {
             return;
         }
-        let full = self.found.len() >= self.ask.most || self.bytes >= PAGE_BYTES_MAX;
         let largest = self.found.peek().map(|entry| (entry.slot, entry.name.as_slice()));
-        if full && largest.is_some_and(|largest| (slot, name) > largest) {
+        if self.is_full() && largest.is_some_and(|largest| (slot, name) > largest) {
             return;
         }
         self.bytes += ENTRY_BYTES + name.len();
         self.found.push(Entry { slot, name: name.into(), session, token });
-        while self.found.len() > self.ask.most || self.bytes > PAGE_BYTES_MAX + ENTRY_BYTES + 255 {
+        while self.found.len() > most || self.bytes > PAGE_BYTES_MAX + ENTRY_BYTES + 255 {
             let Some(dropped) = self.found.pop() else { break };
             self.bytes -= ENTRY_BYTES + dropped.name.len();
         }
     }
 
-    /// The page: done, next slot, next after, count, names. `more` says that the page is full.
-    fn page(self, slots_end: u16) -> Vec<u8> {
-        let full = self.found.len() >= self.ask.most || self.bytes >= PAGE_BYTES_MAX;
-        let entries = self.found.into_sorted_vec();
+    /// Whether the page takes no more names but smaller ones.
+    fn is_full(&self) -> bool {
+        let Want::Page(most) = self.ask.want else { return false };
+        self.found.len() >= most || self.bytes >= PAGE_BYTES_MAX
+    }
+
+    /// The slot of the page's largest name.
+    fn last_slot(&self) -> u16 {
+        self.found.peek().map_or(self.ask.slot, |entry| entry.slot)
+    }
+
+    /// Starts over, without the run that was lost.
+    fn restart(&mut self) {
+        self.found.clear();
+        self.bytes = 0;
+        self.source = Source::Table(RecordCursor::default(), None);
+    }
+
+    /// The answer, when all slots before `end` were looked at. A page: done, next slot, next
+    /// after, count, names.
+    fn answer(self, end: u16) -> Vec<u8> {
+        if self.ask.want == Want::Count {
+            return self.counted.to_le_bytes().to_vec();
+        }
+        let full = self.is_full();
+        let mut entries = self.found.into_sorted_vec();
+        // A name that was given up and registered again meanwhile may have been met as both.
+        entries.dedup_by(|later, kept| {
+            let same = later.name == kept.name;
+            if same {
+                core::mem::swap(later, kept);
+            }
+            same
+        });
         let mut out = Vec::with_capacity(self.bytes + 64);
         let (slot, after): (u16, &[u8]) = match entries.last() {
             Some(last) if full => (last.slot, &last.name),
-            _ => (self.ask.slot_last.saturating_add(1), &[]),
+            _ => (end, &[]),
         };
-        out.put_u8(u8::from(!full && slot >= slots_end));
+        out.put_u8(u8::from(!full && usize::from(end) >= ringway_core::slot::SLOTS));
         out.put_u16(slot);
         out.put_short_bytes(after);
         out.put_u16(entries.len() as u16);
@@ -142,25 +187,122 @@ impl Job {
 const ENTRY_BYTES: usize = 17;
 
 impl<R: Region, A: Access> Shard<R, A> {
-    /// Goes on with the oldest walk, and answers it when it is through.
+    /// Starts a list, unless there are too many.
+    pub(crate) fn begin_list(&mut self, ticket: Ticket, ask: ListAsk) -> bool {
+        if self.lists.jobs.len() >= JOBS_MAX {
+            return false;
+        }
+        let source = self.source_of(&ask);
+        let found = BinaryHeap::new();
+        self.lists.jobs.push_back(Job { ticket, ask, source, found, bytes: 0, counted: 0 });
+        true
+    }
+
+    fn source_of(&mut self, ask: &ListAsk) -> Source {
+        let mut run = None;
+        if let Want::Page(most) = ask.want {
+            let (now, names) = (self.now(), self.names.table().len());
+            let runs = &mut self.names.runs;
+            if let Some(number) = runs.find(now, &ask.prefix, ask.slot) {
+                return Source::Run { number, slot: ask.slot, at: 0 };
+            }
+            // What fits into one page needs no run for the next.
+            if names > most {
+                run = runs.begin(now, &ask.prefix, (ask.slot, ask.slot_last), names);
+            }
+        }
+        Source::Table(RecordCursor::default(), run)
+    }
+
+    /// Goes on with the oldest list, and answers it when it is through.
     pub(crate) fn step_lists(&mut self, env: &mut impl Env) {
-        let mut jobs = core::mem::take(&mut self.lists.jobs);
-        if let Some(mut job) = jobs.pop_front() {
-            let at = core::mem::take(&mut job.at);
-            let visit = |name: &[u8], session, token| job.visit(name, session, token);
-            let next = self.names.walk(at, STEP_RECORDS, visit);
-            match next {
-                Some(at) => {
-                    job.at = at;
-                    jobs.push_back(job);
+        if !self.names.runs.is_empty() {
+            self.names.runs.expire(self.now());
+        }
+        let Some(mut job) = self.lists.jobs.pop_front() else { return };
+        let mut runs = core::mem::take(&mut self.names.runs);
+        let end = match job.source {
+            Source::Table(at, run) => self.step_table(&mut job, (at, run), &mut runs),
+            Source::Run { number, slot, at } => {
+                self.step_run(&mut job, number, (slot, at), &mut runs)
+            }
+        };
+        self.names.runs = runs;
+        match end {
+            Some(end) => {
+                let ticket = job.ticket;
+                self.deliver(ticket, &Answer::data(job.answer(end)), env);
+            }
+            None => self.lists.jobs.push_back(job),
+        }
+    }
+
+    /// A slice of a walk. The slot behind those looked at, once all records were.
+    fn step_table(
+        &self,
+        job: &mut Job,
+        (at, number): (RecordCursor, Option<u64>),
+        runs: &mut Runs,
+    ) -> Option<u16> {
+        let mut run = number.and_then(|number| runs.get_mut(number));
+        let (first, last) = (job.ask.slot, job.ask.slot_last);
+        let next = self.names.walk(at, STEP_RECORDS, |id, name, session, token| {
+            let slot = Slot::of(name).number();
+            if first <= slot && slot <= last && name.starts_with(&job.ask.prefix) {
+                if let Some(run) = &mut run {
+                    run.add(slot, id);
                 }
-                None => {
-                    let ticket = job.ticket;
-                    let page = job.page(ringway_core::slot::SLOTS as u16);
-                    self.deliver(ticket, &Answer::data(page), env);
+                job.visit(slot, name, session, token);
+            }
+        });
+        if let Some(at) = next {
+            job.source = Source::Table(at, number);
+            return None;
+        }
+        if let Some(number) = number {
+            let behind = job.is_full().then(|| job.last_slot());
+            runs.complete(self.now(), number, behind);
+        }
+        Some(last + 1)
+    }
+
+    /// A slice of a run. The slot behind those looked at, once the page is full or the run ends.
+    fn step_run(
+        &self,
+        job: &mut Job,
+        number: u64,
+        (mut slot, mut at): (u16, usize),
+        runs: &mut Runs,
+    ) -> Option<u16> {
+        let mut left = STEP_IDS;
+        while left > 0 {
+            let Some(bin) = runs.get_mut(number).and_then(|run| run.bin(slot)) else {
+                if at > 0 || slot == job.ask.slot {
+                    // It was dropped, or became too short, before a slot was read to its end.
+                    job.restart();
+                    return None;
+                }
+                runs.drop_run(number);
+                return Some(slot);
+            };
+            let step = &bin[at..bin.len().min(at + left)];
+            self.names.revisit(step, |name, session, token| {
+                // The record may have become another name's.
+                if Slot::of(name).number() == slot && name.starts_with(&job.ask.prefix) {
+                    job.visit(slot, name, session, token);
+                }
+            });
+            // An empty bin costs a look as well.
+            left -= step.len().max(1);
+            at += step.len();
+            if at == bin.len() {
+                (slot, at) = (slot + 1, 0);
+                if job.is_full() {
+                    return Some(slot);
                 }
             }
         }
-        self.lists.jobs = jobs;
+        job.source = Source::Run { number, slot, at };
+        None
     }
 }

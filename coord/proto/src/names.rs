@@ -31,14 +31,22 @@ use ringway_table::{Grant, Name, Owner, OwnerLog, RecordCursor, RecordId, Table}
 use crate::handle::{Bound, Handle};
 use crate::outcome::Outcome;
 use crate::paged::Paged;
+use crate::runs::Runs;
 use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, status};
 
 /// A record's flag: held by a `SET` lock, whose value is its secret.
 pub const FLAG_LOCK: u8 = 0x01;
 
-/// Epochs that records can tell apart: four bits. One lasts 2^44 grants of a slot.
+/// Epochs that records can tell apart: four bits. The next one is taken only by the 2^44th grant
+/// of one slot in this one, so a shard that granted ten million names a second, which is more than
+/// it can, would take the last after ten months, and be restarted before it has used that up.
 pub const EPOCHS_MAX: usize = 16;
+
+const _: () = {
+    let grants = EPOCHS_MAX as u64 * Token::SEQUENCE_MAX;
+    assert!(grants / 10_000_000 > 320 * 24 * 3600, "the epochs of a life last longer than it");
+};
 
 /// Entries of one session's log that are looked at before the next decision.
 const SWEEP_STEP: usize = 256;
@@ -56,11 +64,16 @@ struct Mirror {
 pub struct Names<R> {
     table: Table<R>,
     sequences: Box<[u64]>,
+    /// Those that records are of; the last one is that of grants.
     epochs: Vec<Epoch>,
+    /// The latest that may be granted under.
+    persisted: Epoch,
     mirrors: Vec<Paged<Mirror>>,
     sweeping: VecDeque<Handle>,
     grants_from: Moment,
     pub(crate) sabotage: Sabotage,
+    /// What lists remember of earlier walks; grants are told to them.
+    pub(crate) runs: Runs,
     used_up: bool,
 }
 
@@ -86,10 +99,12 @@ impl<R: Region> Names<R> {
             table,
             sequences: vec![0; SLOTS].into_boxed_slice(),
             epochs: vec![epoch],
+            persisted: epoch,
             mirrors: (0..shards).map(|_| Paged::default()).collect(),
             sweeping: VecDeque::new(),
             grants_from,
             sabotage: Sabotage::default(),
+            runs: Runs::default(),
             used_up: false,
         }
     }
@@ -110,20 +125,28 @@ impl<R: Region> Names<R> {
         *self.epochs.last().expect("there is one from the start")
     }
 
-    /// Whether a slot has run out of sequence and grants nothing more in this epoch.
+    /// Whether a slot has run out of sequence and grants nothing until a later epoch is persisted.
     pub fn is_used_up(&self) -> bool {
         self.used_up && self.epochs.len() < EPOCHS_MAX
     }
 
-    /// N2: grants go on under a later, persisted epoch; sequences start over. Records keep the
-    /// epoch of their grant, of which a life of the process has room for [`EPOCHS_MAX`].
+    /// A later epoch is persisted: a slot that runs out of sequence goes on under it. Until then
+    /// it is not taken, since records have room for [`EPOCHS_MAX`] of them, and the ids of sessions
+    /// (2^30 locks of one name) use up many more.
     pub fn begin_epoch(&mut self, epoch: Epoch) {
-        if epoch <= self.epoch() || self.epochs.len() >= EPOCHS_MAX {
-            return;
-        }
-        self.epochs.push(epoch);
-        self.sequences.fill(0);
+        self.persisted = self.persisted.max(epoch);
         self.used_up = false;
+    }
+
+    /// N2: grants go on under the latest epoch, and sequences start over. False if there is none.
+    #[cold]
+    fn next_epoch(&mut self) -> bool {
+        let later = self.persisted > self.epoch() && self.epochs.len() < EPOCHS_MAX;
+        if later {
+            self.epochs.push(self.persisted);
+            self.sequences.fill(0);
+        }
+        later
     }
 
     /// Learns of a session, from its home. Its names may be registered here from now on.
@@ -241,11 +264,14 @@ impl<R: Region> Names<R> {
     ) -> Outcome {
         let slot = slot_of(name);
         let next = u64::from(!self.sabotage.breaks(Rule::TokensGrow));
-        let sequence = self.sequences[slot.index()] + next;
+        let mut sequence = self.sequences[slot.index()] + next;
         if sequence > Token::SEQUENCE_MAX {
-            // Until a later epoch is persisted; the shell hears of it at the end of the turn.
-            self.used_up = true;
-            return Outcome::plain(status::BUSY);
+            if !self.next_epoch() {
+                // Until a later one is persisted; the shell hears of it at the end of the turn.
+                self.used_up = true;
+                return Outcome::plain(status::BUSY);
+            }
+            sequence = 1;
         }
         let epoch_index = (self.epochs.len() - 1) as u8;
         let grant = Grant { owner: by.handle.owner(), sequence, epoch_index, flags };
@@ -253,12 +279,17 @@ impl<R: Region> Names<R> {
         let stored = match stale {
             Some(id) => {
                 let before = self.table.grant(id).owner;
-                self.table.replace(id, grant, &mut mirror.log).map(|()| self.lose(before))
+                let replaced = self.table.replace(id, grant, &mut mirror.log);
+                replaced.map(|()| {
+                    self.lose(before);
+                    id
+                })
             }
-            None => self.table.insert(hash, name, grant, &mut mirror.log).map(|_| ()),
+            None => self.table.insert(hash, name, grant, &mut mirror.log),
         };
-        if stored.is_err() {
-            return Outcome::plain(status::FULL);
+        let Ok(id) = stored else { return Outcome::plain(status::FULL) };
+        if !self.runs.is_empty() {
+            self.runs.granted(slot.number(), id);
         }
         self.sequences[slot.index()] = sequence;
         Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token(&grant))
@@ -306,13 +337,22 @@ impl<R: Region> Names<R> {
         &self,
         from: RecordCursor,
         budget: usize,
-        mut f: impl FnMut(&[u8], SessionId, Token),
+        mut f: impl FnMut(RecordId, &[u8], SessionId, Token),
     ) -> Option<RecordCursor> {
-        self.table.walk(from, budget, |name, grant| {
+        self.table.walk(from, budget, |id, name, grant| {
+            if let Some(session) = self.session_of(grant.owner) {
+                f(id, name, session, self.token(&grant));
+            }
+        })
+    }
+
+    /// Visits the owned names that records which were walked over hold now.
+    pub fn revisit(&self, ids: &[RecordId], mut f: impl FnMut(&[u8], SessionId, Token)) {
+        self.table.revisit(ids, |name, grant| {
             if let Some(session) = self.session_of(grant.owner) {
                 f(name, session, self.token(&grant));
             }
-        })
+        });
     }
 
     /// The live session behind an owner.
@@ -359,6 +399,8 @@ pub(crate) fn slot_of(name: &Name<'_>) -> Slot {
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
+
     use super::*;
     use ringway_core::region::HeapRegion;
     use ringway_table::{HashKey, Regions};
@@ -393,5 +435,36 @@ mod tests {
         let next = register(&mut names, b"{t}b");
         assert!(next.token > last.token && next.token.epoch() == Epoch(8));
         assert_eq!(register(&mut names, b"{t}a").token, last.token, "what is held stays as it is");
+    }
+
+    /// Epochs that others needed, as ids of sessions do every 2^30 locks of a name, cost the names
+    /// none of the sixteen that their records can tell apart: a slot still finds a later epoch when
+    /// it needs one, at once if that is persisted already. The sixteenth is the last.
+    #[test]
+    fn epochs_that_are_not_needed_are_not_taken() {
+        let mut names = names();
+        let by = Bound { handle: Handle::new(ringway_core::ShardId(0), 0), session: SessionId(9) };
+        names.attach(by);
+        let slot = Slot::of(b"{t}");
+        let register = |names: &mut Names<_>, index: usize| {
+            let name = format!("{{t}}{index}");
+            let name = Name::new(name.as_bytes()).expect("a name");
+            let hash = names.table().hash(&name);
+            names.register(Moment(1), hash, &name, by)
+        };
+        let mut before = register(&mut names, 0).token;
+        for index in 1..EPOCHS_MAX {
+            (0..100).for_each(|_| names.begin_epoch(Epoch(names.persisted.0 + 1)));
+            names.sequences[slot.index()] = Token::SEQUENCE_MAX;
+            let next = register(&mut names, index);
+            assert_eq!(next.token, Token::new(Epoch(7 + 100 * index as u32), 1));
+            assert!(next.token > before);
+            before = next.token;
+        }
+        assert_eq!(register(&mut names, 0).token, Token::new(Epoch(7), 1), "held since the first");
+        names.begin_epoch(Epoch(9_999));
+        names.sequences[slot.index()] = Token::SEQUENCE_MAX;
+        assert_eq!(register(&mut names, EPOCHS_MAX).status, status::BUSY);
+        assert!(!names.is_used_up(), "nobody is asked for what cannot be used");
     }
 }

@@ -24,6 +24,11 @@ pub const LOCK_EXTEND_IF: u8 = 0xE7;
 pub const LOCK_SET_OR_EXPIRE: u8 = 0xE8;
 /// How many names this shard has; about no name.
 pub const DB_SIZE: u8 = 0xEA;
+/// The connections of this shard, as lines; kept bytes are who asks (4) and whether it sees those
+/// of others (1). About no name.
+pub const CLIENT_LIST: u8 = 0xEB;
+/// How many names a slot (2) has; served like `LIST`.
+pub const SLOT_COUNT: u8 = 0xEC;
 
 /// Whether an op may take a free name as a lock.
 #[inline]
@@ -31,16 +36,20 @@ pub const fn takes_lock(code: u8) -> bool {
     matches!(code, LOCK_SET | LOCK_SET_OR_EXPIRE)
 }
 
-/// Whether an op gives a lease that it names first among its kept bytes: it may have to wait until
-/// the state directory allows for that lease.
+/// Whether an op gives a lease, which it names (or what is added to it) first among its kept bytes:
+/// it may have to wait until the state directory allows for that lease.
 #[inline]
 pub const fn may_raise(code: u8) -> bool {
-    takes_lock(code) || matches!(code, LOCK_EXPIRE | LOCK_EXPIRE_IF)
+    takes_lock(code) || matches!(code, LOCK_EXPIRE | LOCK_EXPIRE_IF | LOCK_EXTEND_IF)
 }
 
-/// Whether an op is about a name.
+/// Whether an op goes through the batch with a name, which may be none.
 #[inline]
 pub const fn on_name(code: u8) -> bool {
     use crate::wire::op;
-    matches!(code, op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE)
+    matches!(
+        code,
+        op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET
+            ..=LOCK_SET_OR_EXPIRE | DB_SIZE | CLIENT_LIST
+    )
 }

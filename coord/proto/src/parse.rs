@@ -322,6 +322,15 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// Whether the connection may learn about all names together: how many there are, where.
+    pub(crate) fn check_sees_all(&self, id: ConnId) -> Result<(), u8> {
+        match self.grantee(&self.conns[id.index as usize]) {
+            None => Err(status::NOAUTH),
+            Some(grantee) if grantee.sees_all() => Ok(()),
+            Some(_) => Err(status::DENIED),
+        }
+    }
+
     fn read_release(&mut self, id: ConnId, raw: RawOp<'_>) -> Next {
         if raw.flags & !op::RELEASE_TOKEN != 0 {
             return Next::Batched(answered(status::UNSUPPORTED));

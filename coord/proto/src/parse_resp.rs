@@ -18,13 +18,13 @@ use crate::names::check_register_flags;
 use crate::op_code;
 use crate::parse::answered;
 use crate::resp::parse::resume;
-use crate::resp::request::{Act, Mode, Names, Open, Proofs, Request, understand};
+use crate::resp::request::{Act, Client, Cluster, Mode, Names, Open, Proofs, Request, understand};
 use crate::resp::scripts::Unit as TimeUnit;
 use crate::resp::{Args, Code, Parsed, Progress, Version, Writer};
 use crate::resp_reply::RespShape;
 use crate::shard::Shard;
 use crate::turn::{Op, Shape, Source, Unit};
-use crate::wire::{RawOp, op};
+use crate::wire::{RawOp, op, status};
 
 /// What became of a command.
 enum Flow {
@@ -166,7 +166,11 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.lock_unit(id, (code, call.name), &kept, RespShape::Script(returns))
             }
             Request::Renew(proofs) => self.renew_unit(id, proofs),
-            Request::DbSize => self.size_unit(id),
+            Request::DbSize => {
+                let allowed = self.check_sees_all(id);
+                self.shards_unit(id, (op_code::DB_SIZE, 0), allowed, RespShape::Total)
+            }
+            Request::Client(Client::List) => self.clients_unit(id),
             other => self.served(id, other, env),
         }
     }
@@ -212,6 +216,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 body.put_short_bytes(page.after);
                 body.put_short_bytes(page.prefix);
                 (op::LIST, 0, RespShape::List)
+            }
+            Request::Cluster(Cluster::CountKeysInSlot(slot)) => {
+                body.put_u16(slot.number());
+                (op_code::SLOT_COUNT, 0, RespShape::Number)
             }
             Request::ShardStats(shard) => {
                 body.put_u8(shard.0);
@@ -310,16 +318,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) -> Flow {
         let first = self.batch.ops.len();
         let mut op = self.checked_op(id, code, name);
-        if op.code == code {
+        let allowed = op.code == code;
+        if allowed {
             op.extra = self.batch.keep(kept);
         }
         self.add_op(op, first);
         let flow = self.resp_unit(id, first, shape);
-        let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
-        if matches!(flow, Flow::Taken)
-            && op_code::may_raise(code)
-            && self.sessions.lease_to_raise(Span(ns)).is_some()
-        {
+        if matches!(flow, Flow::Taken) && allowed && self.may_park(code, kept) {
             // H2: what comes behind it waits until it was done.
             let conn = &mut self.conns[id.index as usize];
             if let Some(unit) = conn.queue.back() {
@@ -327,6 +332,17 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
         }
         flow
+    }
+
+    /// Whether an op on a lock may have to wait for the state directory.
+    fn may_park(&self, code: u8, kept: &[u8]) -> bool {
+        let lease = match (code, kept.first_chunk()) {
+            // What is left of its lease is known where the name is.
+            (op_code::LOCK_EXTEND_IF, _) => self.sessions.lease_max(),
+            (_, Some(ns)) if op_code::may_raise(code) => Span(u64::from_le_bytes(*ns)),
+            _ => return false,
+        };
+        self.sessions.lease_to_raise(lease).is_some()
     }
 
     fn renew_unit(&mut self, id: ConnId, proofs: Proofs<'_>) -> Flow {
@@ -347,16 +363,35 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.resp_unit(id, first, RespShape::Renew)
     }
 
-    /// Every shard counts its names.
-    fn size_unit(&mut self, id: ConnId) -> Flow {
+    /// Every shard answers one op about itself, if the connection may ask.
+    fn shards_unit(
+        &mut self,
+        id: ConnId,
+        (code, extra): (u8, u64),
+        allowed: Result<(), u8>,
+        shape: RespShape,
+    ) -> Flow {
         let first = self.batch.ops.len();
-        for shard in 0..self.shards() {
-            let mut op = answered(0);
-            op.code = op_code::DB_SIZE;
-            op.target = shard as u8;
-            self.add_op(op, first);
+        if let Err(status) = allowed {
+            self.add_op(answered(status), first);
+        } else {
+            for shard in 0..self.shards() {
+                let op = Op { code, extra, target: shard as u8, ..answered(0) };
+                self.add_op(op, first);
+            }
         }
-        self.resp_unit(id, first, RespShape::Total)
+        self.resp_unit(id, first, shape)
+    }
+
+    /// Every shard lists its connections: an operator sees all, anybody else its own.
+    fn clients_unit(&mut self, id: ConnId) -> Flow {
+        let grantee = self.grantee(&self.conns[id.index as usize]);
+        let operator = grantee.is_some_and(|grantee| grantee.operator);
+        let allowed = grantee.map(|_| ()).ok_or(status::NOAUTH);
+        let mut kept = self.principal_of(id).0.to_le_bytes().to_vec();
+        kept.put_u8(u8::from(operator));
+        let extra = self.batch.keep(&kept);
+        self.shards_unit(id, (op_code::CLIENT_LIST, extra), allowed, RespShape::Lines)
     }
 
     fn script_op(&self, id: ConnId, act: Act, value: &[u8]) -> (u8, Vec<u8>) {

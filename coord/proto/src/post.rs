@@ -83,7 +83,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {
                 let lease = Span(reader.u64()?);
-                self.sessions.lease_raised(lease, &mut self.acts);
+                self.sessions.lease_raised(self.clock.now(), lease, &mut self.acts);
                 self.unpark(env);
             }
             mail::EPOCH => {

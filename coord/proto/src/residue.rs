@@ -16,7 +16,7 @@ pub struct Residue {
     pub waiting: usize,
     /// Ops on their way to other shards.
     pub in_flight: usize,
-    /// Counts of names, lists and locks under way.
+    /// Counts of names, lists, and what waits for a longer lease.
     pub jobs: usize,
     /// Live sessions.
     pub sessions: usize,
@@ -38,7 +38,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             in_flight: self.in_flight.iter().map(|ops| *ops as usize).sum(),
             jobs: self.gathers.under_way()
                 + usize::from(self.lists.is_active())
-                + self.parked.len(),
+                + self.parked.len()
+                + self.sessions.resumes_waiting(),
             sessions: self.sessions.len(),
             places: self.sessions.places_in_use(),
             mirrors: self.names.mirrors_in_use(),

@@ -47,6 +47,10 @@ pub enum RespShape {
     Text,
     /// The sum of what the shards counted.
     Total,
+    /// The lines of all shards in one bulk string: `CLIENT LIST`.
+    Lines,
+    /// A number of 8 bytes.
+    Number,
     /// What a script returns when it was done, the name is free, the value is another.
     Script([Returns; 3]),
 }
@@ -123,7 +127,11 @@ impl RespWriter<'_> {
                 error => self.put_error(error, outcome, buffer),
             },
             RespShape::Count | RespShape::Exists => self.add(outcome),
-            RespShape::Total => self.sum += outcome.token.0 as i64,
+            RespShape::Total if !outcome.is_error() => self.sum += outcome.token.0 as i64,
+            RespShape::Lines if !outcome.is_error() => {
+                self.writer.out().extend_from_slice(outcome.data(buffer));
+            }
+            RespShape::Total | RespShape::Lines => self.error = outcome.status,
             RespShape::Script(returns) => match outcome.status {
                 status::OK | status::GRANTED_EPHEMERAL => self.put_return(returns[0]),
                 status::FREE => self.put_return(returns[1]),
@@ -148,17 +156,19 @@ impl RespWriter<'_> {
     /// Ends the reply.
     #[inline]
     pub fn finish(mut self) {
-        let counted = match self.shape {
-            RespShape::Count | RespShape::Exists | RespShape::Total => true,
-            RespShape::Renew => self.many,
-            _ => false,
+        // What the shards say together is whole or an error; of several names some may be done.
+        let refused = match self.shape {
+            RespShape::Count | RespShape::Exists => self.error != 0 && self.sum == 0,
+            RespShape::Renew if self.many => self.error != 0 && self.sum == 0,
+            RespShape::Total | RespShape::Lines => self.error != 0,
+            _ => return,
         };
-        if !counted {
-            return;
-        }
-        if self.error != 0 && self.sum == 0 {
+        if refused {
             self.writer.out().truncate(self.start);
             put_status(&mut self.writer, self.error);
+        } else if self.shape == RespShape::Lines {
+            let lines = self.writer.out().split_off(self.start);
+            self.writer.bulk(&lines);
         } else {
             put_integer(self.writer.out(), self.sum);
         }
@@ -242,6 +252,7 @@ impl RespWriter<'_> {
                 }
             }
             RespShape::List => self.put_list(&mut reader)?,
+            RespShape::Number => self.writer.integer(reader.u64()? as i64),
             _ => self.writer.bulk(data),
         }
         Ok(())

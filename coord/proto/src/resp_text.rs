@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ringway_core::limits::AUTH_WITHIN;
+use ringway_core::limits::{AUTH_WITHIN, FRAME_BYTES_MAX};
 use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Region, ShardId};
 
@@ -15,6 +15,7 @@ use crate::resp::command;
 use crate::resp::request::{Client, Cluster, Hello, Login, Request};
 use crate::resp::scripts::of_digest;
 use crate::resp::{ArgList, Code, Version, Writer};
+use crate::sessions::Principal;
 use crate::shard::Shard;
 use crate::stats::verb_index;
 use crate::wire::{op, status};
@@ -66,7 +67,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                     writer.integer(i64::from(of_digest(digest).is_some()));
                 }
             }
-            Request::Info(sections) => writer.verbatim(&self.info(sections)),
+            Request::Info(sections) => {
+                let sees_all = self.check_sees_all(id).is_ok();
+                writer.verbatim(&self.info(sections, sees_all));
+            }
             Request::ConfigGet(patterns) => self.config_get(patterns, writer),
             Request::Time => self.time(writer),
             Request::ShardMap => self.shard_map_resp(writer),
@@ -143,16 +147,24 @@ impl<R: Region, A: Access> Shard<R, A> {
                 put_client_line(&mut text, client_id(shard, id), conn.client.as_deref());
                 writer.bulk(&text);
             }
-            Client::List => {
-                let mut text = Vec::new();
-                for index in 0..self.conns.len() {
-                    let conn = &self.conns[index];
-                    if conn.open && text.len() < CLIENT_LIST_BYTES_MAX {
-                        let id = ConnId { index: index as u32, generation: conn.generation };
-                        put_client_line(&mut text, client_id(shard, id), conn.client.as_deref());
-                    }
-                }
-                writer.bulk(&text);
+            Client::List => unreachable!("every shard is asked"),
+        }
+    }
+
+    /// The lines of this shard's connections: a viewer's own, or all.
+    pub(crate) fn put_clients(&self, viewer: Option<Principal>, text: &mut Vec<u8>) {
+        let end = text.len() + CLIENT_LIST_BYTES_MAX / self.shards().max(2);
+        for index in 0..self.conns.len().min(CLIENT_LIST_PLACES_MAX) {
+            let conn = &self.conns[index];
+            let principal = self.grantee(conn).map(|grantee| grantee.principal);
+            if !conn.open || (viewer.is_some() && principal != viewer) {
+                continue;
+            }
+            let before = text.len();
+            let id = ConnId { index: index as u32, generation: conn.generation };
+            put_client_line(text, client_id(self.id(), id), conn.client.as_deref());
+            if text.len() > end {
+                return text.truncate(before);
             }
         }
     }
@@ -235,10 +247,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 writer.verbatim(&text);
             }
-            Cluster::CountKeysInSlot(_) => {
-                let text = "counting a slot would walk the whole table; use PORT.LIST";
-                writer.error(Code::Unsupported, text);
-            }
+            Cluster::CountKeysInSlot(_) => unreachable!("the shard of the slot counts"),
         }
     }
 
@@ -254,7 +263,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
-    fn info(&self, sections: ArgList<'_>) -> String {
+    /// `INFO`; what all names come to is only for those who may see them all.
+    fn info(&self, sections: ArgList<'_>, sees_all: bool) -> String {
         let wanted = |name: &str| {
             sections.is_empty()
                 || sections.iter().any(|section| {
@@ -280,7 +290,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             let clients = self.connections();
             text += &format!("# Clients\r\nconnected_clients:{clients}\r\n\r\n");
         }
-        if wanted("memory") {
+        if wanted("memory") && sees_all {
             let table = self.names.table().bytes().total();
             let sessions = self.sessions.bytes() + self.names.mirror_bytes();
             text += &format!("# Memory\r\ntable_bytes:{table}\r\nsession_bytes:{sessions}\r\n\r\n");
@@ -297,7 +307,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 stats.protocol_errors,
             );
         }
-        if wanted("keyspace") {
+        if wanted("keyspace") && sees_all {
             let names = self.names.table().len();
             let sessions = self.sessions.len();
             text += &format!(
@@ -391,8 +401,12 @@ fn put_client_line(text: &mut Vec<u8>, id: u64, info: Option<&ClientInfo>) {
     text.push(b'\n');
 }
 
-/// A list of connections ends after this many bytes.
-const CLIENT_LIST_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a list of connections, of which each shard may fill an equal part, at most half.
+const CLIENT_LIST_BYTES_MAX: usize = 192 * 1024;
+/// Places of connections that a shard looks at for a list.
+const CLIENT_LIST_PLACES_MAX: usize = 65_536;
+
+const _: () = assert!(CLIENT_LIST_BYTES_MAX <= FRAME_BYTES_MAX, "as much as a pending unit keeps");
 
 /// A digest in hexadecimal digits.
 struct Hex<'a>(&'a [u8]);

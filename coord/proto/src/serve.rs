@@ -13,12 +13,13 @@ use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, NodeId, Region, Secret, SessionId, ShardId, Slot, Span};
 
 use crate::access::Access;
-use crate::conn::Waits;
+use crate::conn::{Speech, Waits};
 use crate::env::Env;
 use crate::gather::{GATHER_BYTES, Gather, record_starts};
 use crate::handle::Bound;
-use crate::list::{JOB_BYTES, ListAsk};
+use crate::list::{JOB_BYTES, ListAsk, Want};
 use crate::mail::{self, Asker};
+use crate::op_code;
 use crate::outcome::Answer;
 use crate::parse::Frame;
 use crate::sessions::{Act, ConnRef, Open, Opener, Principal, Ticket};
@@ -133,6 +134,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 slot if slot < SLOTS => at_slot(Slot::from_bits(slot as u16)),
                 _ => return plain(status::MALFORMED),
             },
+            op_code::SLOT_COUNT if self.speech(id) != Speech::Native => {
+                if let Err(status) = self.check_sees_all(id) {
+                    return plain(status);
+                }
+                at_slot(Slot::from_bits(body.u16()?))
+            }
+            op::SHARD_STATS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
             op::SHARD_STATS => match usize::from(body.u8()?) {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
                 _ => return plain(status::MALFORMED),
@@ -241,7 +249,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                     env,
                 ));
             }
-            op::LIST => return self.serve_list(asker, ticket, &mut body, env),
+            op::LIST | op_code::SLOT_COUNT => {
+                let ask = match raw.code {
+                    op::LIST => self.read_list(asker, &mut body)?,
+                    _ => Ok(count_of_slot(body.u16()?)),
+                };
+                return Ok(self.serve_list(ticket, ask, env));
+            }
             op::SHARD_STATS => {
                 let mut json = Vec::new();
                 env.describe(&mut json);
@@ -272,20 +286,16 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     fn serve_list(
         &mut self,
-        asker: &Asker,
         ticket: Ticket,
-        body: &mut Reader<'_>,
+        ask: Result<ListAsk, u8>,
         env: &mut impl Env,
-    ) -> Result<Option<Answer>, Truncated> {
-        let ask = match self.read_list(asker, body)? {
-            Ok(ask) => ask,
-            Err(status) => return Ok(Some(Answer::plain(status))),
-        };
-        if !self.has_room(JOB_BYTES, env) || !self.lists.begin(ticket, ask) {
-            return Ok(Some(Answer::plain(status::BUSY)));
-        }
+    ) -> Option<Answer> {
+        let begun = ask.and_then(|ask| {
+            let begun = self.has_room(JOB_BYTES, env) && self.begin_list(ticket, ask);
+            begun.then_some(()).ok_or(status::BUSY)
+        });
         env.again();
-        Ok(None)
+        begun.err().map(Answer::plain)
     }
 
     fn serve_record(
@@ -411,17 +421,18 @@ impl<R: Region, A: Access> Shard<R, A> {
             return Ok(Err(status::MALFORMED));
         }
         // A restricted identity lists within one of its namespaces, whole prefix given.
-        if !asker.operator && !self.covers_prefix(asker, prefix) {
+        if !self.covers_prefix(asker, prefix) {
             return Ok(Err(status::DENIED));
         }
         let slot_last = self.start.map.run(self.id()).1;
-        Ok(Ok(ListAsk { slot, slot_last, after: after.into(), prefix: prefix.into(), most }))
+        let (after, prefix) = (after.into(), prefix.into());
+        Ok(Ok(ListAsk { slot, slot_last, after, prefix, want: Want::Page(most) }))
     }
 
     fn covers_prefix(&self, asker: &Asker, prefix: &[u8]) -> bool {
         let grantee = self.access.by_principal(asker.principal);
         grantee.is_some_and(|grantee| {
-            grantee.namespaces.is_empty() || (prefix.contains(&b'/') && grantee.covers(prefix))
+            grantee.sees_all() || (prefix.contains(&b'/') && grantee.covers(prefix))
         })
     }
 
@@ -458,6 +469,12 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.shards(),
         )
     }
+}
+
+/// What counts the names of one slot.
+fn count_of_slot(slot: u16) -> ListAsk {
+    let (after, prefix) = (Vec::new(), Vec::new());
+    ListAsk { slot, slot_last: slot, after, prefix, want: Want::Count }
 }
 
 /// Whose sessions an asker sees: an operator sees all, anybody else its own.

@@ -34,6 +34,7 @@ use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::paged::Paged;
 use crate::places::Places;
+use crate::resumes::Resumes;
 use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, push, status};
 
@@ -205,6 +206,14 @@ impl Session {
         self.secret != [0; 16] && secret.matches(&Secret(self.secret))
     }
 
+    /// Starts its lease again, if one runs.
+    #[inline]
+    fn renew(&mut self, now: Moment) {
+        if self.lease_ms != 0 {
+            self.deadline = now + Span::from_ms(u64::from(self.lease_ms));
+        }
+    }
+
     const fn is_live(&self) -> bool {
         self.id != 0 && self.flags & FLAG_ENDING == 0
     }
@@ -225,6 +234,7 @@ pub struct Sessions {
     wheel: Wheel<(u32, u64)>,
     /// Place and id: the place may be another's by the time the lease is allowed.
     awaiting_lease: Vec<(u32, u64)>,
+    resumes: Resumes,
     leased: usize,
     used_up: bool,
     sessions_max: usize,
@@ -266,9 +276,10 @@ impl Sessions {
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
+            resumes: Resumes::default(),
             leased: 0,
             used_up: false,
-            sessions_max: start.sessions_max,
+            sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -312,7 +323,7 @@ impl Sessions {
             return Err(status::NOSESSION);
         }
         let slot = Slot::of(&ask.node.0.to_le_bytes());
-        let local = self.place(slot)?;
+        let local = self.place(slot, usize::from(before.is_some()))?;
         if let Some(old) = before {
             let session = &mut self.table[old as usize];
             if session.conn == Some(who.from) {
@@ -340,7 +351,7 @@ impl Sessions {
     /// Opens the session of a connection that registers without having opened one. No lease runs:
     /// the connection is the sign of life, and its end is certain.
     pub fn open_bare(&mut self, who: Opener, slot: Slot, acts: &mut Vec<Act>) {
-        match self.place(slot) {
+        match self.place(slot, 0) {
             Err(status) => acts.push(Act::Answer(who.ticket, Answer::plain(status))),
             Ok(local) => {
                 let session = &mut self.table[local as usize];
@@ -365,7 +376,7 @@ impl Sessions {
         if lease > self.lease_allowed {
             return Err(status::BUSY);
         }
-        let local = self.place(slot)?;
+        let local = self.place(slot, 0)?;
         let session = &mut self.table[local as usize];
         session.info = Some(value.into());
         session.flags = FLAG_LOCK;
@@ -378,6 +389,16 @@ impl Sessions {
     /// The lease a `SET` lock would need the state directory to allow, if it does not yet.
     pub fn lease_to_raise(&self, lease: Span) -> Option<Span> {
         (lease > self.lease_allowed && lease <= self.rules.max).then_some(lease)
+    }
+
+    /// The longest lease that this server grants at all.
+    pub const fn lease_max(&self) -> Span {
+        self.rules.max
+    }
+
+    /// Resumes that wait for the state directory.
+    pub const fn resumes_waiting(&self) -> usize {
+        self.resumes.len()
     }
 
     /// The value of a `SET` lock.
@@ -438,9 +459,7 @@ impl Sessions {
         if secret.is_some_and(|secret| !session.is_proven_by(secret)) {
             return status::REFUSED;
         }
-        if session.lease_ms != 0 {
-            session.deadline = now + Span::from_ms(u64::from(session.lease_ms));
-        }
+        session.renew(now);
         self.counts.renewed += 1;
         status::OK
     }
@@ -532,7 +551,7 @@ impl Sessions {
     }
 
     /// The state directory allows leases of `lease` from now on.
-    pub fn lease_raised(&mut self, lease: Span, acts: &mut Vec<Act>) {
+    pub fn lease_raised(&mut self, now: Moment, lease: Span, acts: &mut Vec<Act>) {
         self.lease_allowed = self.lease_allowed.max(lease);
         for (local, id) in core::mem::take(&mut self.awaiting_lease) {
             let session = &mut self.table[local as usize];
@@ -547,6 +566,10 @@ impl Sessions {
             if session.unattached == 0 {
                 self.opened(local, acts);
             }
+        }
+        for resume in self.resumes.take() {
+            // A resume makes no secret.
+            self.open(now, resume.who, &resume.ask(), Secret([0; 16]), acts);
         }
     }
 
@@ -707,9 +730,10 @@ impl Sessions {
             return Err(status::BUSY);
         }
         if lease > self.lease_allowed {
-            // The state directory is asked; the client asks again.
+            // S4: until then the session has the lease it had, and is as alive as its client.
+            session.renew(now);
             acts.push(Act::RaiseLease(lease));
-            return Err(status::BUSY);
+            return self.resumes.wait(who, ask);
         }
         let gateway = ask.flags & op::OPEN_GATEWAY != 0;
         let before = core::mem::replace(&mut session.conn, (!gateway).then_some(who.from));
@@ -740,8 +764,13 @@ impl Sessions {
         fits.then_some(lease).ok_or(status::LEASE)
     }
 
-    /// Takes an empty place and gives it an identity.
-    fn place(&mut self, slot: Slot) -> Result<u32, u8> {
+    /// Takes an empty place and gives it an identity, while `replaced` live sessions are about to
+    /// end for it. The limit counts those that live; ended ones keep their places until they are
+    /// swept, and a reserve is there for that.
+    fn place(&mut self, slot: Slot, replaced: usize) -> Result<u32, u8> {
+        if self.by_id.len() - replaced >= self.sessions_max {
+            return Err(status::FULL);
+        }
         let sequence = self.sequences[slot.index()];
         if u64::from(sequence) >= SessionId::SEQUENCE_MAX {
             self.used_up = true;
@@ -749,7 +778,7 @@ impl Sessions {
         }
         let local = match self.free.pop() {
             Some(local) => local,
-            None if self.table.len() < self.sessions_max.min(SESSIONS_PER_SHARD_MAX) => {
+            None if self.table.len() < self.sessions_max + ending_max(self.sessions_max) => {
                 self.table.grow_to(self.table.len() + 1);
                 (self.table.len() - 1) as u32
             }
@@ -916,6 +945,16 @@ impl Sessions {
 
 /// Places that one page of sessions looks at, empty ones included.
 const PAGE_PLACES_MAX: usize = 65_536;
+
+/// Places for sessions that have ended and are not swept yet, beside those for live ones: so many
+/// that a sixteenth of all may be replaced at once at the limit.
+const fn ending_max(sessions_max: usize) -> usize {
+    let share = sessions_max / 16;
+    if share > ENDING_MIN { share } else { ENDING_MIN }
+}
+
+const ENDING_MIN: usize = 64;
+const ENDING_MAX: usize = ending_max(SESSIONS_PER_SHARD_MAX);
 
 /// Where the name count stands in a session record.
 pub const RECORD_NAMES_AT: usize = 24;

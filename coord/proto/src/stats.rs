@@ -22,7 +22,7 @@ pub const fn verb_index(code: u8) -> usize {
         op::ATTACH => 6,
         op::SESSION | op::NODE | op::SESSIONS => 7,
         op::KILL => 8,
-        op::LIST => 9,
+        op::LIST | op_code::SLOT_COUNT => 9,
         op::PING => 10,
         _ => 11,
     }

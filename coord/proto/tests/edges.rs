@@ -150,6 +150,133 @@ fn a_stop_hidden_in_a_sleep_expires_nobody() {
     assert_eq!(a.notices, []);
 }
 
+/// At the limit of sessions a node that lost its secret replaces its own session as ever, also over
+/// and over before anything was swept; a new node is refused until a session has ended.
+#[test]
+fn a_full_server_lets_a_node_replace_its_session() {
+    for shards in [1, 2, 5] {
+        let settings = Settings { shards, sessions_max: 3, ..Settings::default() };
+        let mut process = Process::start(&settings);
+        let mut nodes = (1..).filter(|node: &u64| {
+            SlotMap::new(shards).shard_of(Slot::of(&node.to_le_bytes())).index() == 0
+        });
+        let mut next = || open(0, nodes.next().expect("a shard has many"), 1_000, None);
+        let (first, second, third, fourth) = (next(), next(), next(), next());
+        let mut a = Native::connect(&mut process, 0);
+        let mut ask = |process: &mut Process, what: &(u8, u8, Vec<u8>)| {
+            a.ask(process, std::slice::from_ref(what)).remove(0)
+        };
+        let mut session = opened(&ask(&mut process, &first)).session;
+        opened(&ask(&mut process, &second));
+        opened(&ask(&mut process, &third));
+        assert_eq!(ask(&mut process, &fourth), Got::Plain(status::FULL), "{shards} shards");
+        for _ in 0..100 {
+            let again = opened(&ask(&mut process, &first)).session;
+            assert_ne!(again, session);
+            session = again;
+        }
+        assert_eq!(ask(&mut process, &fourth), Got::Plain(status::FULL));
+        let kill = (op::KILL, 0, session.0.to_le_bytes().to_vec());
+        assert_eq!(ask(&mut process, &kill), Got::Plain(status::OK));
+        opened(&ask(&mut process, &fourth));
+        assert_eq!(ask(&mut process, &first), Got::Plain(status::FULL), "the place is taken");
+    }
+}
+
+/// The old session of a full server may still have names to be swept in a shard that is slow: the
+/// new one does not wait for that, as long as the reserve of places lasts.
+#[test]
+fn a_replaced_session_is_swept_later() {
+    let settings = Settings { shards: 2, sessions_max: 1, ..Settings::default() };
+    let mut process = Process::start(&settings);
+    let node = node_at(2, 0);
+    let mut clients: Vec<Native> = (0..80).map(|_| Native::connect(&mut process, 0)).collect();
+    for client in &mut clients {
+        client.send(&mut process, &[open(0, node, 1_000, None)]);
+        // Only the home turns; the other shard neither attaches nor sweeps.
+        process.turn(0, usize::MAX);
+    }
+    let mut answers = Vec::new();
+    for client in &mut clients {
+        client.receive(&mut process);
+        answers.extend(client.frames.pop().map(|got| got[0].words()));
+    }
+    let count = |word: &str| answers.iter().filter(|got| *got == word).count();
+    assert_eq!((count("NOSESSION"), count("FULL")), (64, 15), "the reserve is used up at last");
+    process.settle();
+    assert_idle(&process);
+    let got = clients[79].ask(&mut process, &[open(0, node, 1_000, None)]);
+    assert!(!opened(&got[0]).resumed, "swept, and all as before");
+}
+
+/// A session is resumed with a longer lease than the state directory allows for: the client waits
+/// until that is on the disk, and is never told to try again. Its session lives on meanwhile.
+#[test]
+fn a_resume_waits_for_a_longer_lease() {
+    for shards in [1, 2] {
+        let lease_allowed = Span::from_ms(1_000);
+        let settings = Settings { shards, lease_allowed, ..Settings::default() };
+        let mut process = Process::start(&settings);
+        let node = node_at(shards, 0);
+        let mut a = Native::connect(&mut process, 0);
+        let got = a.ask(&mut process, &[open(0, node, 1_000, None), register("x")]);
+        let mine = opened(&got[0]);
+        let resume = open(0, node, 20_000, Some(mine.secret));
+        let mut b = Native::connect(&mut process, shards - 1);
+        process.pass(Span::from_ms(4));
+        for at in 0..400 {
+            if at == 300 {
+                b.send(&mut process, &[resume.clone(), query("x")]);
+            }
+            (0..shards).for_each(|shard| {
+                process.turn(shard, usize::MAX);
+            });
+            process.pass(Span::from_ms(3));
+        }
+        b.receive(&mut process);
+        assert!(!b.is_answered() && !process.is_closed(a.link), "it was as alive as its client");
+        let raise = process.next_raise().expect("asked of the state directory");
+        assert_eq!(raise, Span::from_ms(20_000));
+        process.allow_lease(raise);
+        process.settle();
+        b.receive(&mut process);
+        let got = &b.frames[0];
+        assert_eq!((opened(&got[0]).session, opened(&got[0]).lease_ms), (mine.session, 20_000));
+        assert!(opened(&got[0]).resumed && got[1].words() == "OWNED 1", "{shards} shards");
+        assert!(process.is_closed(a.link), "its connection was taken over");
+        process.run_for(Span::from_ms(19_000));
+        assert_eq!(words(&b.ask(&mut process, &[query("x")])), "OWNED 1");
+    }
+}
+
+/// Sessions that end while a resume waits for the disk: it is answered as one that came later.
+#[test]
+fn a_resume_that_waits_may_come_too_late() {
+    let lease_allowed = Span::from_ms(1_000);
+    let settings = Settings { shards: 1, lease_allowed, ..Settings::default() };
+    let mut process = Process::start(&settings);
+    let mut a = Native::connect(&mut process, 0);
+    let opens = [1, 2, 3].map(|node| open(op::OPEN_GATEWAY, node, 1_000, None));
+    let mine: Vec<_> = a.ask(&mut process, &opens).iter().map(opened).collect();
+    let mut waiting: Vec<Native> = (0..3).map(|_| Native::connect(&mut process, 0)).collect();
+    for (at, client) in waiting.iter_mut().enumerate() {
+        client.send(&mut process, &[open(0, at as u64 + 1, 5_000, Some(mine[at].secret))]);
+        process.turn(0, usize::MAX);
+    }
+    // The first is closed, the second replaced, and the connection of the third is lost.
+    a.send(&mut process, &[with_secret(op::CLOSE, mine[0].session, mine[0].secret)]);
+    a.send(&mut process, &[open(op::OPEN_GATEWAY, 2, 1_000, None)]);
+    process.turn(0, usize::MAX);
+    process.disconnect(waiting[2].link);
+    process.settle();
+    waiting[..2].iter_mut().for_each(|client| client.receive(&mut process));
+    assert_eq!(words(&waiting[0].frames[0]), "NOSESSION");
+    assert_eq!(words(&waiting[1].frames[0]), "REFUSED");
+    assert_idle(&process);
+    process.run_for(Span::from_ms(5_100));
+    assert_eq!(process.shard(0).residue().sessions, 0, "the third ran out like any other");
+}
+
 /// One shard has stopped, and as many ops as may be are on their way to it. Who needs it waits, in
 /// the middle of a frame or command; who does not is served; and when it goes on, everybody is
 /// answered in order.

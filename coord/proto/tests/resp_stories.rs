@@ -1,5 +1,6 @@
 //! Stories of Redis clients, told through the bytes they send and get.
 
+use ringway_coord_proto::{Access, Grantee, Principal};
 use ringway_core::Span;
 use ringway_sim::native::{Got, Native, query, register};
 use ringway_sim::process::{Link, Process, Settings};
@@ -16,12 +17,22 @@ struct Redis {
 }
 
 impl Redis {
-    fn connect(process: &mut Process, shard: usize) -> Redis {
+    fn connect<A: Access>(process: &mut Process<A>, shard: usize) -> Redis {
         Redis { link: process.connect(shard) }
     }
 
     /// Sends commands, a line each, and gives back all that was answered, line ends as `|`.
-    fn says(&mut self, process: &mut Process, lines: &str) -> String {
+    fn says<A: Access>(&mut self, process: &mut Process<A>, lines: &str) -> String {
+        self.sends(process, lines);
+        process.settle();
+        self.hears(process)
+    }
+
+    fn hears<A: Access>(&mut self, process: &mut Process<A>) -> String {
+        String::from_utf8_lossy(&process.take(self.link)).replace("\r\n", "|")
+    }
+
+    fn sends<A: Access>(&mut self, process: &mut Process<A>, lines: &str) {
         for line in lines.lines() {
             let words: Vec<&str> = line.split_whitespace().collect();
             let mut bytes = format!("*{}\r\n", words.len());
@@ -30,8 +41,41 @@ impl Redis {
             }
             process.send(self.link, bytes.as_bytes());
         }
-        process.settle();
-        String::from_utf8_lossy(&process.take(self.link)).replace("\r\n", "|")
+    }
+}
+
+/// Three users: one for names of `shop`, one for all names, and an operator.
+struct Users([Grantee; 3]);
+
+impl Users {
+    const NAMES: [&str; 3] = ["shop", "all", "operator"];
+
+    fn new() -> Users {
+        let user = |at: usize| Grantee {
+            principal: Principal(at as u32),
+            name: Self::NAMES[at].into(),
+            namespaces: if at == 0 { vec![b"shop".to_vec()] } else { Vec::new() },
+            operator: at == 2,
+        };
+        Users([user(0), user(1), user(2)])
+    }
+}
+
+impl Access for Users {
+    fn required(&self) -> bool {
+        true
+    }
+
+    fn verify(&self, user: &[u8], _password: &[u8]) -> Option<u32> {
+        Self::NAMES.iter().position(|name| name.as_bytes() == user).map(|at| at as u32)
+    }
+
+    fn grantee(&self, index: u32) -> &Grantee {
+        &self.0[index as usize]
+    }
+
+    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
+        self.0.get(principal.0 as usize)
     }
 }
 
@@ -159,6 +203,156 @@ fn a_long_lock_waits_for_the_state_directory() {
         let too_long = a.says(&mut process, "SET three v NX PX 60000");
         assert!(too_long.starts_with("-LEASE"), "{too_long}");
     }
+}
+
+/// No op on a lock is refused because its lease is not on the disk yet, whatever asks for it, and
+/// what comes behind it sees what it did. An extension is one of them though only the lock's own
+/// shard knows what it comes to; one that is not granted anyway asks for nothing.
+#[test]
+fn a_lock_is_extended_beyond_what_is_on_the_disk() {
+    const EXTEND: &str = "EVALSHA a4e8783852e6b949f9ef3a97212805108459a890 1";
+    for shards in SHARDS {
+        let lease_allowed = Span::from_ms(1_000);
+        let settings = Settings { shards, lease_allowed, ..Settings::default() };
+        let mut process = Process::start(&settings);
+        let mut a = Redis::connect(&mut process, 0);
+        assert_eq!(a.says(&mut process, "SET one v NX PX 900\nSET two v NX PX 900"), "+OK|+OK|");
+        let extend = format!("{EXTEND} one other 700 0\n{EXTEND} three v 700 0");
+        a.sends(&mut process, &extend);
+        (0..4 * shards).for_each(|turn| {
+            process.turn(turn % shards, usize::MAX);
+        });
+        assert_eq!(a.hears(&mut process), ":0|:0|", "{shards} shards");
+        assert_eq!(process.next_raise(), None, "nobody needs a longer lease");
+        let behind = format!("{EXTEND} one v 700 0\nPTTL one\n{EXTEND} two v 5000 1\nPTTL two");
+        assert_eq!(a.says(&mut process, &behind), ":1|:1600|:1|:5000|", "{shards} shards");
+        let gone = a.says(&mut process, &format!("{EXTEND} one v 8000 0\nDEL one\nPTTL one"));
+        assert_eq!(gone, ":1|:1|:-2|");
+        let too_long = a.says(&mut process, &format!("{EXTEND} two v 29000 0\nPTTL two"));
+        assert!(too_long.starts_with("-LEASE") && too_long.ends_with("|:5000|"), "{too_long}");
+    }
+}
+
+/// A lock runs out, or its connection goes, while its extension waits for the disk: the answer is
+/// what it would have been later, and nothing is left.
+#[test]
+fn an_extension_that_waits_may_come_too_late() {
+    const EXTEND: &str = "EVALSHA a4e8783852e6b949f9ef3a97212805108459a890 1 lock v 900 0";
+    let lease_allowed = Span::from_ms(1_000);
+    let settings = Settings { shards: 1, lease_allowed, ..Settings::default() };
+    let mut process = Process::start(&settings);
+    let mut a = Redis::connect(&mut process, 0);
+    let mut b = Redis::connect(&mut process, 0);
+    assert_eq!(a.says(&mut process, "SET lock v NX PX 900"), "+OK|");
+    a.sends(&mut process, &format!("{EXTEND}\nGET lock"));
+    b.sends(&mut process, EXTEND);
+    process.turn(0, usize::MAX);
+    let raise = process.next_raise().expect("asked of the state directory");
+    assert_eq!(raise, Span::from_ms(1_800));
+    process.disconnect(b.link);
+    for _ in 0..500 {
+        process.pass(Span::from_ms(2));
+        process.turn(0, usize::MAX);
+    }
+    process.allow_lease(raise);
+    process.settle();
+    assert_eq!(a.hears(&mut process), ":0|$-1|");
+    let residue = process.shard(0).residue();
+    assert_eq!((residue.jobs, residue.pendings, residue.names), (0, 0, 0));
+}
+
+/// What all names come to is told to those who may see all names: an operator, and an identity
+/// without namespaces. Any other, and who has not said who it is, learns nothing of others' names.
+#[test]
+fn others_names_are_not_counted_for_everybody() {
+    for shards in SHARDS {
+        let settings = Settings { shards, ..Settings::default() };
+        let mut process = Process::with_access(&settings, Users::new);
+        let mut clients: Vec<Redis> =
+            (0..4).map(|at| Redis::connect(&mut process, at % shards)).collect();
+        let slot = ringway_core::Slot::of(b"secret/1").number();
+        let asks = ["DBSIZE", &format!("CLUSTER COUNTKEYSINSLOT {slot}"), "SHARD.STATS 0"];
+        for ask in asks.iter().chain(&["CLIENT LIST", "PORT.LIST", "INFO"]) {
+            let got = clients[3].says(&mut process, ask);
+            assert!(got.starts_with("-NOAUTH"), "{ask}: {got}");
+        }
+        for (client, name) in clients.iter_mut().zip(Users::NAMES) {
+            assert_eq!(client.says(&mut process, &format!("AUTH {name} x")), "+OK|");
+        }
+        clients[1].says(&mut process, "PORT.REGISTER secret/1 {secret/1}2 secret/3");
+        clients[0].says(&mut process, "PORT.REGISTER shop/1");
+        for ask in asks {
+            let got = clients[0].says(&mut process, ask);
+            assert!(got.starts_with("-DENIED"), "{ask}: {got}");
+        }
+        let info = clients[0].says(&mut process, "INFO");
+        assert!(info.contains("connected_clients") && !info.contains("keys="), "{info}");
+        assert!(!info.contains("table_bytes"), "{info}");
+        for client in &mut clients[1..3] {
+            assert_eq!(client.says(&mut process, asks[0]), ":4|", "{shards} shards");
+            assert_eq!(client.says(&mut process, asks[1]), ":2|");
+            assert!(client.says(&mut process, asks[2]).starts_with('$'));
+            assert!(client.says(&mut process, "INFO").contains("keys="));
+        }
+        assert_eq!(clients[2].says(&mut process, "CLUSTER COUNTKEYSINSLOT 0"), ":0|");
+    }
+}
+
+/// The list of clients has the connections of all shards, whichever shard is asked, each once; who
+/// is no operator sees its own.
+#[test]
+fn the_list_of_clients_has_all_shards() {
+    for shards in SHARDS {
+        let settings = Settings { shards, ..Settings::default() };
+        let mut process = Process::with_access(&settings, Users::new);
+        let mut clients: Vec<Redis> = (0..3 * shards)
+            .map(|at| {
+                let mut client = Redis::connect(&mut process, at % shards);
+                let user = Users::NAMES[at % 3];
+                client.says(&mut process, &format!("AUTH {user} x\nCLIENT SETNAME {user}-{at}"));
+                client
+            })
+            .collect();
+        let _silent = Redis::connect(&mut process, 0);
+        for (at, client) in clients.iter_mut().enumerate() {
+            let listed = client.says(&mut process, "CLIENT LIST\nPING");
+            let (length, lines) = listed[1..].split_once('|').expect("a bulk string");
+            let lines = lines.strip_suffix("|+PONG|").expect("a pong");
+            assert_eq!(lines.len(), length.parse::<usize>().expect("a length"));
+            let mut names: Vec<&str> = lines
+                .lines()
+                .map(|line| line.split(' ').find_map(|word| word.strip_prefix("name=")))
+                .map(|name| name.expect("each has a name"))
+                .collect();
+            names.sort_unstable();
+            let mut expected: Vec<String> = (0..3 * shards)
+                .filter(|other| at % 3 == 2 || other % 3 == at % 3)
+                .map(|other| format!("{}-{other}", Users::NAMES[other % 3]))
+                .collect();
+            expected.extend((at % 3 == 2).then(String::new));
+            expected.sort_unstable();
+            assert_eq!(names, expected, "{shards} shards, client {at}");
+            let ids: std::collections::BTreeSet<&str> =
+                lines.lines().filter_map(|line| line.split(' ').next()).collect();
+            assert_eq!(ids.len(), names.len());
+        }
+    }
+}
+
+/// However many clients there are, their list is bounded, and made of whole lines.
+#[test]
+fn a_long_list_of_clients_is_cut_between_lines() {
+    let mut process = start(2);
+    let mut a = Redis::connect(&mut process, 0);
+    for at in 0..3_000 {
+        let mut other = Redis::connect(&mut process, at % 2);
+        other.sends(&mut process, &format!("CLIENT SETNAME {:x>64}", at));
+    }
+    let listed = a.says(&mut process, "CLIENT LIST");
+    assert!((180_000..=192 * 1024 + 16).contains(&listed.len()), "{}", listed.len());
+    let lines = listed.split('|').nth(1).expect("a bulk string");
+    assert!(lines.ends_with('\n') && lines.lines().all(|line| line.starts_with("id=")));
+    assert_eq!(lines.lines().filter(|line| !line.contains("lib-ver=")).count(), 0);
 }
 
 /// Names of one slot in one command may be more than a mailbox message holds.

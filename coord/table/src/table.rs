@@ -259,17 +259,32 @@ impl<R: Region> Table<R> {
         &self,
         from: RecordCursor,
         budget: usize,
-        mut each: impl FnMut(&[u8], Grant),
+        mut each: impl FnMut(RecordId, &[u8], Grant),
     ) -> Option<RecordCursor> {
         let end = (from.0 as usize).saturating_add(budget).min(self.records.end() as usize) as u32;
         let mut name = [0; NAME_BYTES_MAX];
         for id in from.0..end {
             if self.records.in_use(id) {
                 let len = self.records.name_into(id, &mut name);
-                each(&name[..len], self.records.grant(id));
+                each(RecordId(id), &name[..len], self.records.grant(id));
             }
         }
         (end < self.records.end()).then_some(RecordCursor(end))
+    }
+
+    /// Calls `each` with the names that records met earlier hold now: none where the name was
+    /// removed since, another's where the record is another's.
+    pub fn revisit(&self, ids: &[RecordId], mut each: impl FnMut(&[u8], Grant)) {
+        let mut name = [0; NAME_BYTES_MAX];
+        for (at, id) in ids.iter().enumerate() {
+            if let Some(ahead) = ids.get(at + REVISIT_AHEAD) {
+                self.records.prefetch(ahead.0);
+            }
+            if self.records.in_use(id.0) {
+                let len = self.records.name_into(id.0, &mut name);
+                each(&name[..len], self.records.grant(id.0));
+            }
+        }
     }
 
     /// Splits up to `budget` buckets that are due, as happens when memory was short and no longer
@@ -320,6 +335,8 @@ impl Default for RecordCursor {
 
 /// One for the overflow of a bucket, one for the log.
 const LINES_PER_INSERT: u32 = 2;
+/// How far ahead of a revisit records are asked for.
+const REVISIT_AHEAD: usize = 16;
 /// Entries of a log whose records are brought near together.
 const SWEEP_BATCH: usize = 32;
 

@@ -125,7 +125,7 @@ impl Model {
         assert_eq!(self.table.len(), self.map.len());
         let (mut walked, mut cursor) = (0, Some(RecordCursor::default()));
         while let Some(from) = cursor {
-            cursor = self.table.walk(from, 97, |name, grant| {
+            cursor = self.table.walk(from, 97, |_, name, grant| {
                 assert_eq!(self.map.get(name), Some(&grant));
                 walked += 1;
             });

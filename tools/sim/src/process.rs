@@ -40,6 +40,8 @@ pub struct Settings {
     pub lease_allowed: Span,
     /// Bytes that the buffers of each shard's connections may have.
     pub buffer_bytes: usize,
+    /// Sessions that may live at one shard.
+    pub sessions_max: usize,
     /// Seeds secrets and hash keys.
     pub seed: u64,
 }
@@ -53,6 +55,7 @@ impl Default for Settings {
             grants_from: Moment(0),
             lease_allowed: LEASE_MAX_DEFAULT,
             buffer_bytes: 1 << 30,
+            sessions_max: 1 << 20,
             seed: 1,
         }
     }
@@ -458,8 +461,8 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         epoch: settings.epoch,
         rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
         lease_allowed: settings.lease_allowed,
-        sessions_max: 1 << 20,
         buffer_bytes: settings.buffer_bytes,
+        sessions_max: settings.sessions_max,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),

@@ -578,8 +578,7 @@ const fn cluster(name: &'static str, arity: i8, summary: &'static str) -> Spec {
 }
 
 static CLUSTER: &[Spec] = &[
-    cluster("countkeysinslot", 3, "Refused: it would walk the table; see PORT.LIST.")
-        .args(&[int("slot")]),
+    cluster("countkeysinslot", 3, "Counts the owned names of a slot.").args(&[int("slot")]),
     cluster("info", 2, "Shows the state of the cluster of shards."),
     cluster("keyslot", 3, "Gives the slot of a name.").args(&[text("name")]),
     cluster("myid", 2, "Gives the id of this shard as a node."),

@@ -128,7 +128,7 @@ impl Pair {
         let mut met = BTreeMap::new();
         let mut cursor = Some(RecordCursor::default());
         while let Some(from) = cursor {
-            cursor = self.table.walk(from, budget, |name, grant| {
+            cursor = self.table.walk(from, budget, |_, name, grant| {
                 assert_eq!(met.insert(name.to_vec(), grant), None, "met twice");
             });
         }

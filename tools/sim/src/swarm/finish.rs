@@ -133,7 +133,9 @@ impl World {
             client.mine.iter_mut().for_each(|mine| mine.live = None);
         }
         let leases = self.oracle.sessions.values().map(|facts| facts.lease).max().unwrap_or(0);
-        let asked = self.plan.clients.iter().map(|client| u64::from(client.lease_ms) * 1_000_000);
+        let longest =
+            |client: &ClientPlan| u64::from(client.lease_ms * self.plan.stretch) * 1_000_000;
+        let asked = self.plan.clients.iter().map(longest);
         let lease = asked.max().unwrap_or(LEASE_DEFAULT.0).max(leases);
         self.run_until(self.now + lease + GRANTABLE_WITHIN)?;
         let names = self.plan.names.len();

@@ -172,7 +172,8 @@ impl World {
                 };
                 let mut body = Vec::new();
                 body.put_u64(client.mine[mine].node);
-                body.put_u32(client.plan.lease_ms);
+                let longer = if resume.is_some() { self.plan.stretch } else { 1 };
+                body.put_u32(client.plan.lease_ms * longer);
                 let secret = resume.map(|session| proof(session, right)[8..].to_vec());
                 let resumes = secret.is_some();
                 body.extend_from_slice(&secret.unwrap_or_else(|| vec![0; 16]));

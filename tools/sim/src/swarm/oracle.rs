@@ -144,6 +144,13 @@ impl Oracle {
         }
     }
 
+    /// A session was resumed with another lease.
+    pub(crate) fn has_lease(&mut self, session: SessionId, lease: u64) {
+        if let Some(facts) = self.sessions.get_mut(&session) {
+            facts.lease = lease;
+        }
+    }
+
     /// O2: a client was granted a name. O1 is the caller's, who knows the clients' clocks.
     pub(crate) fn granted(&mut self, name: usize, hold: Hold) -> Result<(), String> {
         let holds = self.holds.entry(name).or_default();

@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) unclean: bool,
     /// Whether leases are rounded up on the disk.
     pub(crate) ladder: bool,
+    /// How many times as long a lease is asked for when a session is resumed.
+    pub(crate) stretch: u32,
     /// How long the control plane takes to write, at most, in ns.
     pub(crate) disk_ns: u64,
     /// How long bytes travel, at most, in ns.
@@ -138,6 +140,7 @@ impl Plan {
             longest_ms,
             unclean: longest_ms <= 1_000 && rng.chance(500),
             ladder: rng.chance(400),
+            stretch: [1, 1, 2, 8][rng.below(4) as usize],
             disk_ns: log_range(rng, 50_000, 20_000_000),
             latency_ns: log_range(rng, 20_000, 4_000_000),
             think_ns: log_range(rng, 200_000, 20_000_000),

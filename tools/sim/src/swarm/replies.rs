@@ -289,6 +289,11 @@ impl World {
                     return Err(format!("resumed {session}, got {data:?}"));
                 }
                 self.tally.resumed += 1;
+                let lease = u64::from(data.lease_ms) * 1_000_000;
+                self.oracle.has_lease(session, lease);
+                if let Some(live) = self.clients[client].live_mut(session) {
+                    live.lease = lease;
+                }
                 self.closes_behind(index, sent, session);
                 self.binds(index, session);
                 self.confirmed(client, session, sent)
@@ -300,7 +305,7 @@ impl World {
                 }
                 self.oracle.told_ended(session, self.now)
             }
-            (Got::Plain(status::REFUSED | status::NOSESSION | status::BUSY), Some(_)) => Ok(()),
+            (Got::Plain(status::REFUSED | status::NOSESSION), Some(_)) => Ok(()),
             // Replaced before it was answered.
             (Got::Plain(status::NOSESSION), None) => Ok(()),
             (Got::Plain(status::BUSY), _) if self.wires[index].may_close => Ok(()),
