@@ -42,6 +42,28 @@ pub const CONN_OUT_LOW: usize = 256 * 1024;
 /// Bytes received but not yet executed that one connection may hold: one command and a buffer.
 pub const CONN_IN_MAX: usize = 2 * RESP_COMMAND_BYTES_MAX;
 
+/// Bytes that a connection may still send after it was told that it will be closed. They are read
+/// and discarded, so that a peer that writes before it reads hears why; further ones are not read.
+pub const DISCARD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one native frame, or of one RESP command, before authentication. `AUTH` with the
+/// longest user and password fits several times.
+pub const UNKNOWN_IN_MAX: usize = 4 * 1024;
+/// Bytes of replies that may wait for a connection that has not authenticated.
+pub const UNKNOWN_OUT_MAX: usize = 16 * 1024;
+/// How long a connection may take to authenticate.
+pub const AUTH_WITHIN: Span = Span::from_s(10);
+
+/// Bytes that the buffers of all connections of one shard may have together, at the least; a
+/// larger `max_memory` gives more. Two of the largest commands fit, with room to grow.
+pub const SHARD_BUFFERS_MIN: usize = 4 * RESP_COMMAND_BYTES_MAX;
+/// Of that, what a shard keeps to use again, at most: a 16th, and never more than this.
+pub const SPARE_BUFFERS_MAX: usize = 4 * 1024 * 1024;
+/// Ops that are executed together; more of one turn are executed in several batches.
+pub const BATCH_OPS_MAX: usize = 2 * FRAME_OPS_MAX;
+/// Ops of connections with a backlog of input that one turn takes up; the rest wait for the next.
+pub const BACKLOG_OPS_PER_TURN: usize = 16 * FRAME_OPS_MAX;
+
 /// Bytes of one mailbox between two shards, one way. A power of two.
 pub const MAILBOX_BYTES: usize = 1024 * 1024;
 /// Bytes of one message in a mailbox, at most: a forwarded frame grows by 8 bytes an op.
@@ -69,4 +91,6 @@ const _: () = assert!(
 );
 const _: () = assert!(CONN_OUT_LOW < CONN_OUT_HIGH);
 const _: () = assert!(FRAME_BYTES_MAX < CONN_IN_MAX);
+const _: () = assert!(UNKNOWN_IN_MAX < FRAME_BYTES_MAX && UNKNOWN_OUT_MAX < CONN_OUT_LOW);
+const _: () = assert!(CONN_IN_MAX <= SHARD_BUFFERS_MIN, "one command always finds room");
 const _: () = assert!(LEASE_MIN_LAN.0 <= LEASE_MIN.0 && LEASE_MIN.0 <= LEASE_MAX_DEFAULT.0);

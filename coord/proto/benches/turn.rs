@@ -30,6 +30,16 @@ impl Env for Sink {
     fn backlog(&self, _conn: ConnId) -> usize {
         0
     }
+    fn await_drain(&mut self, _conn: ConnId) {}
+    fn buffered(&mut self) -> usize {
+        0
+    }
+    fn buffered_for(&self, _conn: ConnId) -> usize {
+        0
+    }
+    fn release_spare(&mut self) {}
+    fn cut(&mut self, _conn: ConnId) {}
+    fn call_overdue(&mut self, _conn: ConnId, _after: Span) {}
     fn pause(&mut self, _conn: ConnId) {}
     fn resume(&mut self, _conn: ConnId) {}
     fn close(&mut self, _conn: ConnId) {}
@@ -76,6 +86,7 @@ impl Bench {
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
             sessions_max: 1 << 20,
+            buffer_bytes: 1 << 30,
             grants_from: Moment(0),
             keys: [3, 4],
             own_ports: vec![0],
@@ -86,7 +97,7 @@ impl Bench {
         let shard = Shard::new(Moment(0), start, table, Open::default());
         let mut bench = Bench { shard, sink: Sink::default(), now: 1 };
         for index in 0..CONNS {
-            bench.shard.opened(Moment(1), ConnId { index, generation: 1 });
+            bench.shard.opened(Moment(1), ConnId { index, generation: 1 }, &mut bench.sink);
             bench.receive(index, &Preface::OURS.encode());
         }
         bench.turn();

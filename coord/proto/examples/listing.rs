@@ -129,6 +129,7 @@ impl One {
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
             sessions_max: 1 << 20,
+            buffer_bytes: 1 << 30,
             grants_from: Moment(0),
             keys: [3, 4],
             own_ports: vec![0],
@@ -138,7 +139,7 @@ impl One {
         };
         let shard = Shard::new(Moment(0), start, table, Open::default());
         let mut one = One { shard, sink: Sink::default(), now: Moment(1) };
-        one.shard.opened(one.now, CONN);
+        one.shard.opened(one.now, CONN, &mut one.sink);
         one.receive(&Preface::OURS.encode());
         one.turn();
         one.sink.out.clear();
@@ -176,6 +177,16 @@ impl Env for Sink {
     fn backlog(&self, _conn: ConnId) -> usize {
         0
     }
+    fn await_drain(&mut self, _conn: ConnId) {}
+    fn buffered(&mut self) -> usize {
+        0
+    }
+    fn buffered_for(&self, _conn: ConnId) -> usize {
+        0
+    }
+    fn release_spare(&mut self) {}
+    fn cut(&mut self, _conn: ConnId) {}
+    fn call_overdue(&mut self, _conn: ConnId, _after: Span) {}
     fn pause(&mut self, _conn: ConnId) {}
     fn resume(&mut self, _conn: ConnId) {}
     fn close(&mut self, _conn: ConnId) {}

@@ -68,6 +68,8 @@ pub struct Conn {
     pub paused: bool,
     /// It will be closed when its replies are out; what it still sends is ignored.
     pub closing: bool,
+    /// Its frames could not be followed; the last thing it hears says so.
+    pub broken: bool,
     /// Its client sends nothing more; it is closed when all that came is answered.
     pub ended: bool,
     /// It stands in the shard's list of connections with unparsed bytes.
@@ -84,6 +86,8 @@ pub struct Conn {
     pub progress: crate::resp::Progress,
     /// Fewer unparsed bytes than this are not worth looking at.
     pub need: u32,
+    /// Bytes it was last counted with in the shard's budget.
+    pub held: u32,
     /// Bytes received and not yet executed.
     pub carry: Vec<u8>,
     /// A frame it waits in.

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ringway_core::limits::NAME_BYTES_INLINE;
+use ringway_core::limits::{BATCH_OPS_MAX, NAME_BYTES_INLINE};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -27,6 +27,8 @@ use crate::stats::verb_index;
 use crate::turn::{Op, Shape, Source, Turn, Unit};
 use crate::wire::{self, FrameWriter, KIND_REPLY, op, put_data, status};
 
+/// Bytes of long names and values that are executed together, roughly.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// How far ahead index lines are asked for.
 const INDEX_AHEAD: usize = 32;
 /// How far ahead records are asked for.
@@ -43,7 +45,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let mut batch = core::mem::take(&mut self.batch);
         self.scratch.clear();
+        self.scratch.shrink_to(BATCH_BYTES_MAX);
         self.hash_all(&mut batch);
+        self.turn_ops += batch.ops.len();
         self.stats.turn_ops_max = self.stats.turn_ops_max.max(batch.ops.len() as u64);
         for at in 0..INDEX_AHEAD.min(batch.ops.len()) {
             self.prefetch_index(&batch, at);
@@ -62,6 +66,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         batch.clear();
         self.batch = batch;
         self.settle(env);
+    }
+
+    /// Executes the batch if it has become as large as one may be.
+    #[inline]
+    pub(crate) fn execute_if_large(&mut self, env: &mut impl Env) {
+        if self.batch.ops.len() > BATCH_OPS_MAX || self.batch.arena.len() > BATCH_BYTES_MAX {
+            self.execute(env);
+        }
     }
 
     fn hash_all(&self, batch: &mut Turn) {

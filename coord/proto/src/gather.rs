@@ -9,6 +9,8 @@ use crate::sessions::{RECORD_NAMES_AT, Ticket};
 
 /// Gathers of one shard at a time.
 pub const GATHERS_MAX: usize = 256;
+/// Bytes of one, at most: a page of sessions and where its records stand.
+pub const GATHER_BYTES: usize = 128 * 1024;
 
 /// One answer that is being put together.
 pub struct Gather {
@@ -35,6 +37,7 @@ impl Gather {
 #[derive(Default)]
 pub struct Gathers {
     slots: Vec<Option<Gather>>,
+    under_way: usize,
 }
 
 impl Gathers {
@@ -50,12 +53,13 @@ impl Gathers {
             None => return Err(gather),
         };
         self.slots[index] = Some(gather);
+        self.under_way += 1;
         Ok(index as u32)
     }
 
     /// How many are under way.
-    pub fn under_way(&self) -> usize {
-        self.slots.iter().flatten().count()
+    pub const fn under_way(&self) -> usize {
+        self.under_way
     }
 
     /// One under way.
@@ -65,7 +69,9 @@ impl Gathers {
 
     /// Ends one.
     pub fn take(&mut self, index: u32) -> Option<Gather> {
-        self.slots.get_mut(index as usize)?.take()
+        let gather = self.slots.get_mut(index as usize)?.take()?;
+        self.under_way -= 1;
+        Some(gather)
     }
 }
 

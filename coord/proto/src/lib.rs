@@ -22,6 +22,7 @@ pub mod keyed;
 pub mod lease_clock;
 pub mod list;
 pub mod mail;
+mod memory;
 pub mod names;
 pub mod op_code;
 pub mod outcome;

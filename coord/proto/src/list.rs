@@ -37,6 +37,8 @@ pub const STEP_RECORDS: usize = 2 * 1024;
 pub const STEP_IDS: usize = 1024;
 /// Bytes of a page.
 pub const PAGE_BYTES_MAX: usize = 96 * 1024;
+/// Bytes of one walk, at most: its page, and the names it has found in a heap of 4096.
+pub const JOB_BYTES: usize = 512 * 1024;
 
 /// What is to be made of the names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +97,11 @@ pub struct ListJobs {
 }
 
 impl ListJobs {
+    /// Lists under way.
+    pub fn under_way(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// Whether any list is under way.
     pub fn is_active(&self) -> bool {
         !self.jobs.is_empty()

@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 
-use ringway_core::limits::NAME_BYTES_MAX;
+use ringway_core::limits::{NAME_BYTES_MAX, UNKNOWN_IN_MAX};
 use ringway_core::{ConnId, Region, SessionId, Slot};
 
 use crate::access::Access;
@@ -17,8 +17,8 @@ use crate::sessions::{ConnRef, Opener, Principal, Ticket};
 use crate::shard::Shard;
 use crate::turn::{Op, Shape, Source, Unit, inline_words};
 use crate::wire::{
-    self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, FrameWriter, KIND_PUSH, KIND_REQUEST,
-    MAGIC, PREFACE_BYTES, Preface, RawOp, TLS_HANDSHAKE, next_op, op, push, status,
+    self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, KIND_REQUEST, MAGIC, PREFACE_BYTES,
+    Preface, RawOp, TLS_HANDSHAKE, next_op, op, status,
 };
 
 /// Ops of one frame that are served by themselves in one turn: their answers may be large.
@@ -87,7 +87,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         loop {
             let rest = &bytes[at..];
             let header = match FrameHeader::parse(rest) {
-                Ok(Some(header)) if header.kind == KIND_REQUEST => header,
+                Ok(Some(header))
+                    if header.kind == KIND_REQUEST && self.may_send(id, header.len) =>
+                {
+                    header
+                }
                 Ok(None) => return self.incomplete(id, at, FRAME_HEADER_BYTES),
                 Ok(Some(_)) | Err(_) => {
                     self.protocol_error(id, env);
@@ -119,6 +123,12 @@ impl<R: Region, A: Access> Shard<R, A> {
                 return if conn.closing { bytes.len() } else { self.incomplete(id, at, 0) };
             }
         }
+    }
+
+    /// Whether a frame or command is not too long for somebody who has not authenticated.
+    #[inline]
+    pub(crate) fn may_send(&self, id: ConnId, bytes: usize) -> bool {
+        bytes <= UNKNOWN_IN_MAX || self.conns[id.index as usize].grantee.is_some()
     }
 
     fn incomplete(&mut self, id: ConnId, consumed: usize, need: usize) -> usize {
@@ -400,13 +410,8 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn protocol_error(&mut self, id: ConnId, env: &mut impl Env) {
         self.stats.protocol_errors += 1;
         self.execute(env);
-        let conn = &self.conns[id.index as usize];
-        if conn.queue.is_empty() {
-            let out = env.out(id);
-            let mut frame = FrameWriter::begin(out, KIND_PUSH, 0, 0);
-            wire::put_op(out, push::PROTOCOL_ERROR, 0, &[]);
-            frame.add(1);
-            frame.finish(out);
+        if let Some(conn) = self.conn_mut(id) {
+            conn.broken = true;
         }
         self.close(id, env);
     }

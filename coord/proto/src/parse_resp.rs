@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use ringway_core::limits::FRAME_OPS_MAX;
+use ringway_core::limits::{FRAME_OPS_MAX, UNKNOWN_IN_MAX};
 use ringway_core::wire::Put;
 use ringway_core::{ConnId, Region, Span};
 
@@ -34,6 +34,12 @@ enum Flow {
     Again,
 }
 
+/// What a command hears that is too long to be the authentication.
+const TOO_LONG_UNKNOWN: &str =
+    "authentication required: until then a command has at most 4096 bytes";
+
+const _: () = assert!(UNKNOWN_IN_MAX == 4096, "the text says so");
+
 impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn parse_commands(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
         let mut args = core::mem::take(&mut self.args);
@@ -54,16 +60,24 @@ impl<R: Region, A: Access> Shard<R, A> {
             let rest = &bytes[at..];
             let progress = &mut self.conns[id.index as usize].progress;
             let consumed = match resume(rest, args, progress) {
-                Ok(Parsed::Command { consumed }) => consumed,
-                Ok(Parsed::Incomplete { need_at_least }) => {
+                Ok(Parsed::Command { consumed }) if self.may_send(id, consumed) => consumed,
+                Ok(Parsed::Incomplete { need_at_least }) if self.may_send(id, need_at_least) => {
                     self.conns[id.index as usize].need = need_at_least as u32;
                     return at;
                 }
+                // The error is found again once everything before it is answered.
+                _ if self.must_wait(id) => {
+                    let conn = &mut self.conns[id.index as usize];
+                    (conn.need, conn.progress) = (0, Progress::default());
+                    return at;
+                }
+                Ok(_) => {
+                    self.resp_error(id, Code::NoAuth, TOO_LONG_UNKNOWN, env);
+                    return self.cannot_follow(id, bytes, env);
+                }
                 Err(error) => {
                     self.resp_error(id, Code::Err, error, env);
-                    self.stats.protocol_errors += 1;
-                    self.close(id, env);
-                    return bytes.len();
+                    return self.cannot_follow(id, bytes, env);
                 }
             };
             let conn = &mut self.conns[id.index as usize];
@@ -100,6 +114,12 @@ impl<R: Region, A: Access> Shard<R, A> {
                 return at;
             }
         }
+    }
+
+    fn cannot_follow(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
+        self.stats.protocol_errors += 1;
+        self.close(id, env);
+        bytes.len()
     }
 
     fn command(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {

@@ -36,6 +36,10 @@ pub struct Pending {
 pub struct PendingTable {
     units: Vec<Pending>,
     free: Vec<u32>,
+    /// Bytes of all replies and data, by capacity.
+    bytes: usize,
+    /// The generation of a new unit: later than that of any unit that was given back.
+    fresh: u32,
 }
 
 impl PendingTable {
@@ -44,7 +48,7 @@ impl PendingTable {
         let index = self.free.pop().unwrap_or_else(|| {
             self.units.push(Pending {
                 conn,
-                generation: 0,
+                generation: self.fresh,
                 missing: 0,
                 sequence: 0,
                 shape,
@@ -60,7 +64,9 @@ impl PendingTable {
         unit.missing = count as u32;
         unit.sequence = sequence;
         unit.shape = shape;
+        let before = unit.bytes();
         unit.replies.resize(count, Outcome::plain(status::BUSY));
+        self.bytes = self.bytes + unit.bytes() - before;
         unit.in_use = true;
         index
     }
@@ -126,7 +132,9 @@ impl PendingTable {
             // It could not be sent in one frame anyway.
             return self.answer(index, at, Outcome::plain(crate::wire::status::BUSY));
         }
+        let before = unit.bytes();
         unit.data.extend_from_slice(bytes);
+        self.bytes = self.bytes + unit.bytes() - before;
         self.answer(index, at, Outcome::bytes(status, place, bytes.len()));
     }
 
@@ -141,12 +149,44 @@ impl PendingTable {
         let unit = &mut self.units[index as usize];
         unit.generation = unit.generation.wrapping_add(1);
         unit.in_use = false;
+        self.bytes -= unit.bytes();
         unit.replies.clear();
         unit.data.clear();
-        if unit.data.capacity() > DATA_KEPT {
-            unit.data = Vec::new();
+        if unit.bytes() > BYTES_KEPT || self.bytes > ALL_KEPT {
+            (unit.replies, unit.data) = (Vec::new(), Vec::new());
         }
+        self.bytes += unit.bytes();
         self.free.push(index);
+    }
+
+    /// Bytes of all units, those included that are kept to be used again.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.units.capacity() * size_of::<Pending>()
+    }
+
+    /// Bytes of units in use, and of what the others keep in moderation.
+    pub fn bytes_in_use(&self) -> usize {
+        self.bytes + self.len() * size_of::<Pending>()
+    }
+
+    /// Bytes of one unit's replies.
+    pub fn bytes_of(&self, index: u32) -> usize {
+        self.units[index as usize].bytes()
+    }
+
+    /// Gives back what units that are not in use keep.
+    pub fn release_spare(&mut self) {
+        for index in &self.free {
+            let unit = &mut self.units[*index as usize];
+            self.bytes -= unit.bytes();
+            (unit.replies, unit.data) = (Vec::new(), Vec::new());
+        }
+        if self.is_empty() {
+            let latest = self.units.iter().map(|unit| unit.generation).max();
+            self.fresh = latest.unwrap_or(self.fresh);
+            (self.units, self.free) = (Vec::new(), Vec::new());
+        }
     }
 
     /// Units in use.
@@ -160,5 +200,15 @@ impl PendingTable {
     }
 }
 
-/// A unit's buffer larger than this is given back when the unit ends.
-const DATA_KEPT: usize = 16 * 1024;
+impl Pending {
+    /// Bytes of its replies, by capacity.
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.replies.capacity() * size_of::<Outcome>() + self.data.capacity()
+    }
+}
+
+/// A unit that ends keeps buffers of so many bytes, to be used again...
+const BYTES_KEPT: usize = 16 * 1024;
+/// ... unless all units together have more than this.
+const ALL_KEPT: usize = 1024 * 1024;

@@ -39,7 +39,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut reader = Reader::new(message);
         let kind = reader.u8()?;
         if kind == mail::REQUEST {
-            return self.take_requests(from, &mut reader, env);
+            self.take_requests(from, &mut reader, env)?;
+            self.execute_if_large(env);
+            return Ok(());
         }
         // Everything else changes sessions or answers units; ops that came before it go first.
         if kind != mail::REPLY {
@@ -384,7 +386,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let Some(state) = self.conn_mut(conn) else { return };
         if state.closing {
-            env.close(conn);
+            self.say_goodbye(conn, env);
         } else if state.waits == Waits::Barrier {
             state.waits = Waits::No;
             self.later(conn);

@@ -135,9 +135,9 @@ impl Bundle {
 mod tests {
     use alloc::vec;
 
-    use ringway_core::ConnId;
     use ringway_core::limits::{MAIL_BYTES_MAX, SHARDS_MAX};
     use ringway_core::wire::Reader;
+    use ringway_core::{ConnId, Span};
 
     use super::*;
     use crate::parse::answered;
@@ -156,6 +156,16 @@ mod tests {
         fn backlog(&self, _conn: ConnId) -> usize {
             0
         }
+        fn await_drain(&mut self, _conn: ConnId) {}
+        fn buffered(&mut self) -> usize {
+            0
+        }
+        fn buffered_for(&self, _conn: ConnId) -> usize {
+            0
+        }
+        fn release_spare(&mut self) {}
+        fn cut(&mut self, _conn: ConnId) {}
+        fn call_overdue(&mut self, _conn: ConnId, _after: Span) {}
         fn pause(&mut self, _conn: ConnId) {}
         fn resume(&mut self, _conn: ConnId) {}
         fn close(&mut self, _conn: ConnId) {}

@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use ringway_core::limits::FRAME_BYTES_MAX;
+use ringway_core::limits::{AUTH_WITHIN, FRAME_BYTES_MAX};
 use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Region, ShardId};
 
@@ -48,6 +48,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 conn.speech = Speech::Resp2;
                 conn.client = None;
                 conn.grantee = (!self.access.required()).then_some(0);
+                if conn.grantee.is_none() {
+                    env.call_overdue(id, AUTH_WITHIN);
+                }
                 return Writer::new(env.out(id), Version::Resp2).simple("RESET");
             }
             _ => {}

@@ -15,9 +15,9 @@ use ringway_core::{ConnId, NodeId, Region, Secret, SessionId, ShardId, Slot, Spa
 use crate::access::Access;
 use crate::conn::{Speech, Waits};
 use crate::env::Env;
-use crate::gather::{Gather, record_starts};
+use crate::gather::{GATHER_BYTES, Gather, record_starts};
 use crate::handle::Bound;
-use crate::list::{ListAsk, Want};
+use crate::list::{JOB_BYTES, ListAsk, Want};
 use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::Answer;
@@ -110,7 +110,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut body = Reader::new(raw.body);
         let plain = |status| Ok(Place::Answer(Answer::plain(status)));
         let known = self.conns[id.index as usize].grantee.is_some();
-        if !known && !matches!(raw.code, op::AUTH | op::PING | op::SERVER) {
+        if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
         if raw.flags != 0 && raw.code != op::OPEN && op::is_known(raw.code) {
@@ -291,7 +291,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Option<Answer> {
         let begun = ask.and_then(|ask| {
-            let begun = self.begin_list(ticket, ask);
+            let begun = self.has_room(JOB_BYTES, env) && self.begin_list(ticket, ask);
             begun.then_some(()).ok_or(status::BUSY)
         });
         env.again();
@@ -354,7 +354,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         if gather.missing == 0 || sessions.is_empty() {
             return Some(Answer::data(gather.data));
         }
-        let Ok(index) = self.gathers.begin(gather) else {
+        let room = self.has_room(GATHER_BYTES, env);
+        let Some(index) = room.then(|| self.gathers.begin(gather).ok()).flatten() else {
             return Some(Answer::plain(status::BUSY));
         };
         let mut out = Vec::with_capacity(8 + 12 * sessions.len());

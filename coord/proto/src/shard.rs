@@ -11,7 +11,8 @@
 //! - H2  Ops of one connection on one slot take effect in their order.
 //! - H3  A connection that waits for its session executes nothing until it has it.
 //! - H4  Nothing grows without bound: unparsed bytes stop the reading, unread replies stop the
-//!   parsing, ops on their way to a busy shard stop the parsing.
+//!   parsing, ops on their way to a busy shard stop the parsing. All that connections hold
+//!   together has a bound as well (`memory`).
 //!
 //! Not here: what a name op does (`names`), sessions (`sessions`), bytes to ops (`parse`), the
 //! execution (`execute`), single ops that need more than a status (`serve`), mail (`post`).
@@ -21,7 +22,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use ringway_core::limits::{CONN_IN_MAX, CONN_OUT_HIGH, FRAME_OPS_MAX};
+use ringway_core::limits::{AUTH_WITHIN, BACKLOG_OPS_PER_TURN, CONN_IN_MAX, FRAME_OPS_MAX};
 use ringway_core::{ConnId, Epoch, Moment, Region, ShardId, Slot, Span};
 use ringway_table::Table;
 
@@ -58,6 +59,8 @@ pub struct ShardStart {
     pub lease_allowed: Span,
     /// Sessions that may have their home here.
     pub sessions_max: usize,
+    /// Bytes that all connections' buffers may have together, at least `SHARD_BUFFERS_MIN`.
+    pub buffer_bytes: usize,
     /// When grants begin: later than now after an unclean stop.
     pub grants_from: Moment,
     /// The secret of the process's hash maps.
@@ -82,6 +85,8 @@ pub struct Shard<R, A> {
     pub(crate) clock: LeaseClock,
     pub(crate) conns: Paged<Conn>,
     pub(crate) open_conns: usize,
+    /// Bytes of all `Conn::held`.
+    pub(crate) conn_bytes: usize,
     pub(crate) batch: Turn,
     pub(crate) pendings: PendingTable,
     pub(crate) acts: Vec<Act>,
@@ -108,6 +113,10 @@ pub struct Shard<R, A> {
     pub(crate) sabotage: Sabotage,
     now: Moment,
     in_turn: bool,
+    /// Ops executed in this turn.
+    pub(crate) turn_ops: usize,
+    /// Somebody waits for memory.
+    spent: bool,
     planned: Option<Moment>,
     stopping: bool,
 }
@@ -136,6 +145,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             clock: LeaseClock::new(now),
             conns: Paged::default(),
             open_conns: 0,
+            conn_bytes: 0,
             batch: Turn::default(),
             pendings: PendingTable::default(),
             acts: Vec::new(),
@@ -161,13 +171,15 @@ impl<R: Region, A: Access> Shard<R, A> {
             sabotage: Sabotage::default(),
             now,
             in_turn: false,
+            turn_ops: 0,
+            spent: false,
             planned: Some(now),
             stopping: false,
         }
     }
 
     /// A connection was accepted.
-    pub fn opened(&mut self, now: Moment, id: ConnId) {
+    pub fn opened(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
         self.begin(now);
         self.conns.grow_to(id.index as usize + 1);
         let conn = &mut self.conns[id.index as usize];
@@ -177,6 +189,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         *conn = Conn { generation: id.generation, open: true, grantee, ended, ..Conn::default() };
         self.open_conns += 1;
         self.stats.accepted += 1;
+        if grantee.is_none() {
+            env.call_overdue(id, AUTH_WITHIN);
+        }
         if ended {
             // It came too late; the turn closes it.
             self.later(id);
@@ -203,6 +218,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.check_carry(id, env);
     }
 
+    /// The time of a connection for authenticating is over.
+    pub fn overdue(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
+        self.begin(now);
+        let unknown = self.conn_mut(id).is_some_and(|conn| conn.grantee.is_none());
+        if unknown {
+            self.stats.auth_timeouts += 1;
+            self.close(id, env);
+        }
+    }
+
     /// The client will send nothing more, but may still read: it gets its answers, then the end.
     pub fn ended(&mut self, now: Moment, id: ConnId, env: &mut impl Env) {
         self.begin(now);
@@ -222,6 +247,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.execute(env);
         let conn = core::mem::take(&mut self.conns[id.index as usize]);
         self.open_conns -= 1;
+        self.conn_bytes -= conn.held as usize;
         self.abandon(conn.stalled);
         for pending in conn.queue {
             if self.pendings.get(pending).missing == 0 {
@@ -252,6 +278,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.execute(env);
         for _ in 0..self.ready.len() {
+            if self.turn_ops > BACKLOG_OPS_PER_TURN {
+                break;
+            }
             let Some(id) = self.ready.pop_front() else { break };
             if let Some(conn) = self.conn_mut(id) {
                 conn.ready = false;
@@ -265,12 +294,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.settle(env);
         self.sweep(env);
         self.step_lists(env);
+        self.reclaim(env);
         self.feed_hungry(env);
         self.execute(env);
+        self.reclaim(env);
+        self.stats.buffer_bytes = self.buffers_used(env) as u64;
         self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
             || !self.ready.is_empty()
+            || core::mem::take(&mut self.spent)
             || self.lists.is_active();
         if busy {
             env.again();
@@ -374,6 +407,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !self.in_turn {
             assert!(self.now <= now, "the driver's clock ran backwards");
             self.in_turn = true;
+            self.turn_ops = 0;
             self.now = now;
             self.clock.turn(now, self.planned);
             self.stats.turns += 1;
@@ -406,7 +440,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if conn.is_waiting() || conn.blocked || conn.stalled.is_some() || conn.ready {
             return;
         }
-        let mut carry = core::mem::take(&mut conn.carry);
+        let carry = core::mem::take(&mut conn.carry);
         if carry.is_empty() || carry.len() < conn.need as usize {
             conn.carry = carry;
             return;
@@ -417,21 +451,25 @@ impl<R: Region, A: Access> Shard<R, A> {
         if consumed == carry.len() || conn.closing {
             return;
         }
-        carry.drain(..consumed);
-        conn.carry = carry;
+        conn.keep(carry, consumed);
     }
 
     /// H4: a connection with much to execute is not read until it has little.
     fn check_carry(&mut self, id: ConnId, env: &mut impl Env) {
-        let Some(conn) = self.conn_mut(id) else { return };
+        self.execute_if_large(env);
+        self.recount(id);
+        let used = self.buffers_used(env);
+        let Some(conn) = self.conns.get(id.index as usize) else { return };
+        let most = self.share(conn, used).min(CONN_IN_MAX / 2);
+        let Some(conn) = self.conn_mut(id).filter(|conn| !conn.closing) else { return };
         let held = conn.carry.len() + conn.stalled.as_ref().map_or(0, |s| s.bytes.len());
         // What is held although nothing stands in the way is the beginning of a command, and only
         // reading on completes it.
         let busy = conn.is_waiting() || conn.blocked || conn.ready || conn.stalled.is_some();
-        if !conn.paused && busy && held > CONN_IN_MAX / 2 {
+        if !conn.paused && busy && held > most {
             conn.paused = true;
             env.pause(id);
-        } else if conn.paused && !conn.blocked && (!busy || held <= CONN_IN_MAX / 4) {
+        } else if conn.paused && !conn.blocked && (!busy || held <= most / 2) {
             conn.paused = false;
             env.resume(id);
         }
@@ -446,15 +484,29 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// H4: whether the connection may start another unit now. If not, it is woken when it may.
     pub(crate) fn may_start(&mut self, id: ConnId, env: &mut impl Env) -> bool {
-        if env.backlog(id) > CONN_OUT_HIGH {
+        let used = self.buffers_used(env);
+        let conn = &self.conns[id.index as usize];
+        let (units, share) = (conn.queue.len(), self.share(conn, used));
+        if env.backlog(id) > share {
             let conn = &mut self.conns[id.index as usize];
             conn.blocked = true;
             conn.paused = true;
             env.pause(id);
+            env.await_drain(id);
             self.stats.blocked_readers += 1;
             return false;
         }
-        if self.conns[id.index as usize].queue.len() >= UNITS_PER_CONN_MAX {
+        // Who has units waiting leaves room for the first unit of others.
+        let greedy = units > 0 && self.pendings.bytes_in_use() > self.start.buffer_bytes / 4;
+        let spent = used > self.start.buffer_bytes;
+        if greedy || spent {
+            self.spent |= spent;
+            self.stats.waits_for_memory += 1;
+            self.conns[id.index as usize].blocked = true;
+            self.hungry.push((id, None));
+            return false;
+        }
+        if units >= UNITS_PER_CONN_MAX {
             self.starve(id, None);
             return false;
         }
@@ -512,17 +564,28 @@ impl<R: Region, A: Access> Shard<R, A> {
             conn.carry = Vec::new();
             let stalled = conn.stalled.take();
             self.abandon(stalled);
+            self.recount(id);
+            // What it still sends is of no use. The driver reads some of it while it flushes.
+            env.pause(id);
             if self.conns[id.index as usize].queue.is_empty() {
                 self.execute(env);
-                env.close(id);
+                self.say_goodbye(id, env);
             } else {
                 self.answer_queue(id, env);
             }
         }
     }
 
+    /// Closes a connection all of whose units are answered.
+    pub(crate) fn say_goodbye(&mut self, id: ConnId, env: &mut impl Env) {
+        if self.conn_mut(id).is_some_and(|conn| core::mem::take(&mut conn.broken)) {
+            crate::wire::put_protocol_error(env.out(id));
+        }
+        env.close(id);
+    }
+
     /// The rest of a frame is not executed any more, and its unit no longer waits for it.
-    fn abandon(&mut self, stalled: Option<Box<Stalled>>) {
+    pub(crate) fn abandon(&mut self, stalled: Option<Box<Stalled>>) {
         if let Some(stalled) = stalled
             && let Some(pending) = stalled.pending
         {

@@ -82,6 +82,14 @@ pub struct Stats {
     pub blocked_readers: u64,
     /// Times a connection had to wait because other shards were behind.
     pub waits_for_shards: u64,
+    /// Times a connection had to wait because the memory for buffers was spent.
+    pub waits_for_memory: u64,
+    /// Connections closed at once because they held most of the memory for buffers.
+    pub cut_for_memory: u64,
+    /// Connections closed because they did not authenticate in time.
+    pub auth_timeouts: u64,
+    /// Bytes of buffers at the end of the last turn.
+    pub buffer_bytes: u64,
     /// Records of ended sessions released.
     pub swept: u64,
     /// Failed authentications.

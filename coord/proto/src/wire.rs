@@ -289,6 +289,14 @@ impl FrameHeader {
     }
 }
 
+/// Appends the push that says that the client's frames could not be followed.
+pub fn put_protocol_error(out: &mut Vec<u8>) {
+    let mut frame = FrameWriter::begin(out, KIND_PUSH, 0, 0);
+    put_op(out, push::PROTOCOL_ERROR, 0, &[]);
+    frame.add(1);
+    frame.finish(out);
+}
+
 /// Writes one frame into a byte vector: header first, patched when the frame is finished.
 #[derive(Debug)]
 #[must_use = "a frame that is not finished has no length"]

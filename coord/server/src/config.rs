@@ -26,12 +26,11 @@ use ringway_core::Span;
 use ringway_core::limits::{LEASE_MIN, LEASE_MIN_LAN, SHARDS_MAX};
 use thiserror::Error;
 
+use crate::shares::Shares;
 use value::Wanted;
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
-/// Less memory than this leaves no room for the buffers of a shard.
-const MEMORY_PER_SHARD_MIN: u64 = 16 << 20;
 /// The longest lease that can be configured: a day.
 const LEASE_MAX_MS: u64 = 86_400_000;
 /// The longest drain that can be configured: an hour.
@@ -336,7 +335,9 @@ pub enum ConfigError {
     },
     /// The memory is not enough to start, or more than there is.
     #[error(
-        "{at} is {bytes} bytes, but {shards} shards need at least {least} and this host has {most}"
+        "{at} is {bytes} bytes, but {shards} shards need at least {least} ({}MiB) and this host \
+         has {most}: give it more, or start fewer shards",
+        least >> 20
     )]
     Memory {
         /// Where.
@@ -591,7 +592,7 @@ impl Draft {
         let text = self.text(Key::MaxMemory);
         let bytes = value::memory(text, host.memory_bytes);
         let bytes = bytes.ok_or_else(|| self.wrong(Key::MaxMemory))?;
-        let (least, most) = (MEMORY_PER_SHARD_MIN * shards as u64, host.memory_bytes);
+        let (least, most) = (Shares::least(shards), host.memory_bytes);
         if bytes < least || bytes > most {
             let at = self.at(Key::MaxMemory);
             return Err(ConfigError::Memory { at, bytes, shards, least, most });

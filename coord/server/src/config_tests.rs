@@ -100,7 +100,7 @@ fn errors_say_where_and_what() {
         ("own_ports = \"yes\"", "own_ports is \"yes\", but it takes true or false"),
         ("max_memory = \"lots\"", "max_memory is \"lots\", but it takes a share"),
         ("max_memory = \"11GiB\"", "this host has 10737418240"),
-        ("max_memory = 1000", "4 shards need at least 67108864"),
+        ("max_memory = 1000", "4 shards need at least 131072000 (125MiB)"),
         ("max_lease_ms = 5", "max_lease_ms is \"5\", but it takes milliseconds"),
         ("profile = \"vm\"\nmax_lease_ms = 50", "max_lease_ms is \"50\""),
         ("profile = \"moon\"", "profile is \"moon\", but it takes \"lan\", \"vm\" or \"wan\""),

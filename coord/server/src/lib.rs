@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod metrics;
 pub mod node;
 mod pump;
+pub mod shares;
 pub mod state;
 
 /// What the kernel offers, for `ringway doctor`: the binary names no reactor itself.

@@ -180,6 +180,8 @@ numbers! {
     bytes_out: Counter,
     /// Bytes of the object table.
     table_bytes: Gauge,
+    /// Bytes of buffers: input that waits, replies that wait or are not read yet.
+    buffer_bytes: Gauge,
     /// Bytes of everything that the shard allocated, the table included.
     memory_bytes: Gauge,
     /// Sessions ended because their lease ran out.
@@ -204,6 +206,14 @@ numbers! {
     readers_blocked: Counter,
     /// Times a connection waited because another shard was behind.
     waits_for_shards: Counter,
+    /// Times a connection waited because the memory for buffers was spent.
+    waits_for_memory: Counter,
+    /// Connections closed because they held most of the memory for buffers when it was spent.
+    cut_for_memory: Counter,
+    /// Connections refused because the shard had as many as max_memory allows.
+    connections_refused: Counter,
+    /// Connections closed because they did not authenticate in time.
+    auth_timeouts: Counter,
     /// Notices whose connection was gone.
     notices_dropped: Counter,
     /// Turns that came so late that lease time stood still.

@@ -5,8 +5,7 @@
 //! answer what they have and end, then the state directory hears whether anybody may still count
 //! a lease of ours.
 //!
-//! Memory: of `max_memory`, five eighths are the object table's, a quarter is for sessions (at
-//! [`SESSION_BYTES`] each), an eighth for connections and their buffers.
+//! Not here: what each part gets of `max_memory` (`shares.rs`).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,9 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringway_coord_proto::mail::{self, LEASE_RAISED, lease_message};
 use ringway_coord_proto::{LeaseRules, Shard, ShardStart, SlotMap};
-use ringway_core::limits::{CONNS_PER_SHARD_MAX, LEASE_DEFAULT, SESSIONS_PER_SHARD_MAX};
+use ringway_core::limits::LEASE_DEFAULT;
 use ringway_core::{Moment, ShardId, Span};
-use ringway_ring::{Committer, MappedRegion, MemoryBudget, ProbeMask, SetupError, host};
+use ringway_ring::{
+    Committer, MappedRegion, MemoryBudget, ProbeMask, RingConfig, SetupError, host,
+};
 use ringway_shards::{
     ControlPort as Mailbox, PinPolicy, RunError, Running, Runtime as Shards, RuntimeConfig,
     ShardContext, ShardCounters, SpinPolicy,
@@ -32,12 +33,8 @@ use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, 
 use crate::credentials::{Credentials, CredentialsError, Identities};
 use crate::metrics::{ShardMetrics, ShardView};
 use crate::pump::Pump;
+use crate::shares::Shares;
 use crate::state::{Opened, Previous};
-
-/// Bytes of a session at the most common: place, mirror, index entries, timer, address.
-pub const SESSION_BYTES: u64 = 512;
-/// Bytes of a connection that counts on small requests.
-pub const CONN_BYTES: u64 = 1024;
 
 /// Why a server did not start, or did not stop as it should.
 #[derive(Debug, Error)]
@@ -127,6 +124,7 @@ impl Shared {
             metrics.mails.set(counters.mails.get());
             metrics.sleeps.set(counters.sleeps.get());
             metrics.buffers_exhausted.set(counters.buffers_exhausted.get());
+            metrics.connections_refused.set(counters.accepts_refused.get());
         }
         metrics.snapshot(shard.index() as u32, self.core(shard).map(|core| core as u32))
     }
@@ -342,12 +340,12 @@ fn start_shards(
     opened: &Opened,
     grants_from: Moment,
 ) -> Result<Running, StartError> {
-    let budget = MemoryBudget::new(config.memory_bytes_max / 8 * 5);
+    let shares = Shares::of(config.memory_bytes_max, config.shards);
+    let budget = MemoryBudget::new(shares.table);
     let committer = Committer::start().map_err(StartError::Memory)?;
     let mut keys = [0; 32];
     host::fill_random(&mut keys);
     let key = |at: usize| u64::from_le_bytes(keys[at * 8..at * 8 + 8].try_into().expect("8 bytes"));
-    let sessions_max = config.memory_bytes_max / 4 / SESSION_BYTES / config.shards as u64;
     let start = ShardStart {
         id: ShardId(0),
         map,
@@ -358,7 +356,8 @@ fn start_shards(
             default: LEASE_DEFAULT.min(config.lease_max),
         },
         lease_allowed: port.lease_persisted(),
-        sessions_max: (sessions_max as usize).clamp(64, SESSIONS_PER_SHARD_MAX),
+        sessions_max: shares.sessions_max,
+        buffer_bytes: shares.buffers,
         grants_from,
         keys: [key(0), key(1)],
         own_ports: vec![0; config.shards],
@@ -368,7 +367,7 @@ fn start_shards(
     };
     let hash_key = HashKey([key(2), key(3)]);
     // Reserved before any thread starts, so that a refusal is an error and not a panic.
-    let words_max = (config.memory_bytes_max / 4) as usize;
+    let words_max = (shares.table / size_of::<u32>() as u64) as usize;
     let mut tables = Vec::new();
     for _ in 0..config.shards {
         let region = || MappedRegion::reserve(words_max, &committer, &budget);
@@ -392,7 +391,7 @@ fn start_shards(
         let shard = Shard::new(context.now, start, table, shared.access());
         Pump::new(shard, port.clone(), &shared, (context.shard, context.control))
     };
-    let runtime = runtime_config(config);
+    let runtime = runtime_config(config, &shares);
     Ok(Shards::start(runtime, make)?)
 }
 
@@ -402,14 +401,15 @@ fn advertised_host(config: &Config) -> Vec<u8> {
     if ip.is_unspecified() { Vec::new() } else { ip.to_string().into_bytes() }
 }
 
-fn runtime_config(config: &Config) -> RuntimeConfig {
-    let connections = config.memory_bytes_max / 8 / CONN_BYTES / config.shards as u64;
+fn runtime_config(config: &Config, shares: &Shares) -> RuntimeConfig {
     RuntimeConfig {
         shards: config.shards,
         own_ports: config.own_ports,
         pin: if config.pin { PinPolicy::Auto } else { PinPolicy::Off },
         spin: if config.spin { SpinPolicy::default() } else { SpinPolicy::Off },
-        connections_max: (connections as usize).clamp(64, CONNS_PER_SHARD_MAX),
+        ring: RingConfig { buffers: shares.receives, ..RingConfig::default() },
+        connections_max: shares.connections_max,
+        spare_buffers_max: shares.spare_buffers,
         drain: config.drain,
         ..RuntimeConfig::new(config.listen)
     }

@@ -107,7 +107,7 @@ impl Pump {
         metrics.forwarded_in.set(stats.forwarded_in);
         metrics.table_bytes.set(table_bytes);
         let beside = sessions.bytes() + names.mirror_bytes();
-        metrics.memory_bytes.set(table_bytes + beside as u64);
+        metrics.memory_bytes.set(table_bytes + beside as u64 + stats.buffer_bytes);
         let [expired, replaced, killed, closed] = sessions.counts().ended;
         metrics.expired_sessions.set(expired);
         metrics.replaced_sessions.set(replaced);
@@ -119,6 +119,10 @@ impl Pump {
         metrics.auth_failures.set(stats.auth_failures);
         metrics.readers_blocked.set(stats.blocked_readers);
         metrics.waits_for_shards.set(stats.waits_for_shards);
+        metrics.waits_for_memory.set(stats.waits_for_memory);
+        metrics.cut_for_memory.set(stats.cut_for_memory);
+        metrics.auth_timeouts.set(stats.auth_timeouts);
+        metrics.buffer_bytes.set(stats.buffer_bytes);
         metrics.notices_dropped.set(stats.pushes_dropped);
         metrics.stalls.set(self.shard.stalls());
         metrics.swept_names.set(stats.swept);
@@ -137,9 +141,9 @@ impl Pump {
 }
 
 impl Service for Pump {
-    fn opened(&mut self, now: Moment, conn: ConnId, _peer: Peer, _io: &mut Io<'_>) {
+    fn opened(&mut self, now: Moment, conn: ConnId, _peer: Peer, io: &mut Io<'_>) {
         self.begin(now);
-        self.shard.opened(now, conn);
+        self.shard.opened(now, conn, &mut Hands { io, own: &mut self.own });
     }
 
     fn received(&mut self, now: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>) {
@@ -157,6 +161,11 @@ impl Service for Pump {
 
     fn drained(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
         self.shard.drained(now, conn, &mut Hands { io, own: &mut self.own });
+    }
+
+    fn overdue(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
+        self.begin(now);
+        self.shard.overdue(now, conn, &mut Hands { io, own: &mut self.own });
     }
 
     fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>) {
@@ -214,6 +223,30 @@ impl Env for Hands<'_, '_> {
     #[inline]
     fn backlog(&self, conn: ConnId) -> usize {
         self.io.backlog(conn)
+    }
+
+    fn await_drain(&mut self, conn: ConnId) {
+        self.io.await_drain(conn);
+    }
+
+    fn buffered(&mut self) -> usize {
+        self.io.buffered()
+    }
+
+    fn buffered_for(&self, conn: ConnId) -> usize {
+        self.io.buffered_for(conn)
+    }
+
+    fn release_spare(&mut self) {
+        self.io.release_spare();
+    }
+
+    fn cut(&mut self, conn: ConnId) {
+        self.io.close(conn, Close::Now);
+    }
+
+    fn call_overdue(&mut self, conn: ConnId, after: Span) {
+        self.io.call_overdue(conn, after);
     }
 
     fn pause(&mut self, conn: ConnId) {

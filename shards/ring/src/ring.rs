@@ -159,6 +159,12 @@ impl Ring {
         self.begin(&sq::receive(socket.as_fd().as_raw_fd(), multishot, tag));
     }
 
+    /// Receives from a socket once, one buffer at most: what is left to do when buffers are short,
+    /// because a receive that goes on takes all there are for itself.
+    pub fn receive_once(&mut self, socket: &impl AsFd, tag: Tag) {
+        self.begin(&sq::receive(socket.as_fd().as_raw_fd(), false, tag));
+    }
+
     /// Ends [`Self::receive`]; bytes that were taken already still come before its last
     /// completion.
     pub fn stop_receiving(&mut self, tag: Tag) {

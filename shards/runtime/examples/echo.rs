@@ -22,6 +22,7 @@ impl Service for Echo {
         io.out(conn).extend_from_slice(bytes);
         if io.backlog(conn) > ringway_core::limits::CONN_OUT_HIGH {
             io.pause(conn);
+            io.await_drain(conn);
         }
     }
 

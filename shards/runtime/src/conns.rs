@@ -54,10 +54,26 @@ impl Flags {
 
     /// The send in flight is a patient one, which tells of its end.
     pub(crate) const PATIENT: Flags = Flags(1 << 11);
+    /// It was to be closed and sent more than we discard.
+    pub(crate) const DEAF: Flags = Flags(1 << 12);
+    /// In the queue of those that wait for a receive buffer. Stays with the index when the
+    /// connection goes, so that an index stands there once.
+    pub(crate) const THIRSTY: Flags = Flags(1 << 13);
+    /// It filled the last receive buffer that it got.
+    pub(crate) const GREEDY: Flags = Flags(1 << 14);
 
     #[inline]
     pub(crate) const fn has(self, any: Flags) -> bool {
         self.0 & any.0 != 0
+    }
+
+    /// Whether a connection is to be read. Who is being closed is read, and what it says discarded,
+    /// whether paused or not: a peer that waits for room before it reads would never read our last
+    /// words. But not for ever.
+    pub(crate) const fn may_receive(self) -> bool {
+        let closing = self.has(Flags::FLUSHING.or(Flags::LINGERING));
+        !self.has(Flags::ENDED.or(Flags::DYING).or(Flags::DEAF))
+            && (closing || !self.has(Flags::PAUSED))
     }
 
     #[inline]
@@ -68,6 +84,12 @@ impl Flags {
     #[inline]
     pub(crate) fn clear(&mut self, fewer: Flags) {
         self.0 &= !fewer.0;
+    }
+
+    /// Clears everything else.
+    #[inline]
+    pub(crate) fn keep(&mut self, these: Flags) {
+        self.0 &= these.0;
     }
 
     pub(crate) const fn or(self, other: Flags) -> Flags {
@@ -84,11 +106,17 @@ pub(crate) struct Conn {
     /// The ring's number of the send in flight, or [`NO_SEND`].
     pub(crate) send: u32,
     pub(crate) flags: Flags,
+    /// KiB that were discarded since it was to be closed.
+    pub(crate) discarded_kib: u16,
     /// Bytes of the buffer in flight that the kernel has not taken.
-    pub(crate) unsent: usize,
+    pub(crate) unsent: u32,
+    /// Bytes of memory of the buffer in flight.
+    pub(crate) sending: u32,
+    /// Bytes of memory of both buffers that it was last counted with; zero once it is dying.
+    pub(crate) charged: u32,
     /// What is to be sent after that.
     pub(crate) out: Vec<u8>,
-    /// Ends a flush or a linger that takes too long.
+    /// Ends a flush or a linger that takes too long, or calls its service.
     pub(crate) deadline: Option<TimerKey>,
 }
 
@@ -99,7 +127,10 @@ impl Conn {
             generation: 0,
             send: NO_SEND,
             flags: Flags::default(),
+            discarded_kib: 0,
             unsent: 0,
+            sending: 0,
+            charged: 0,
             out: Vec::new(),
             deadline: None,
         }
@@ -108,7 +139,7 @@ impl Conn {
     /// Bytes that wait for the peer to read.
     #[inline]
     pub(crate) fn backlog(&self) -> usize {
-        self.unsent + self.out.len()
+        self.unsent as usize + self.out.len()
     }
 }
 
@@ -134,7 +165,7 @@ impl Conns {
         let Some(index) = self.free.pop() else { return Err(socket) };
         let conn = self.get_mut(index);
         conn.socket = Some(socket);
-        conn.flags = Flags::OPEN;
+        conn.flags.set(Flags::OPEN);
         Ok(index)
     }
 
@@ -153,8 +184,10 @@ impl Conns {
     pub(crate) fn release(&mut self, index: u32) -> Option<TcpStream> {
         let conn = self.get_mut(index);
         debug_assert!(conn.send == NO_SEND && !conn.flags.has(Flags::ARMED.or(Flags::OPEN)));
-        conn.flags = Flags::default();
+        conn.flags.keep(Flags::THIRSTY);
+        conn.discarded_kib = 0;
         conn.unsent = 0;
+        debug_assert!(conn.charged == 0 && conn.sending == 0, "what it held was given back");
         let socket = conn.socket.take();
         self.free.push(index);
         socket

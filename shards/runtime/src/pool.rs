@@ -1,34 +1,54 @@
 //! Out buffers for connections that have something to say. An idle connection owns none.
 //!
-//! Bounds: at most [`POOL_BUFFERS_MAX`] buffers of at most [`POOL_BUFFER_BYTES_MAX`] are kept;
-//! larger or further ones go back to the allocator.
+//! Bounds: buffers of at most [`POOL_BUFFER_BYTES_MAX`] are kept, all together in no more bytes
+//! than the pool was made for; larger or further ones go back to the allocator.
 
-/// Buffers kept.
-const POOL_BUFFERS_MAX: usize = 1024;
 /// Bytes of the largest buffer kept.
 const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a new buffer.
 const BUFFER_BYTES: usize = 4 * 1024;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
     free: Vec<Vec<u8>>,
+    bytes: usize,
+    bytes_max: usize,
 }
 
 impl Pool {
+    /// A pool that keeps at most so many bytes.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self { free: Vec::new(), bytes: 0, bytes_max }
+    }
+
+    /// Bytes that are kept.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives everything back to the allocator.
+    pub(crate) fn release(&mut self) {
+        (self.free, self.bytes) = (Vec::new(), 0);
+    }
+
     /// An empty buffer; the one returned last, whose bytes are most likely in the cache.
     #[inline]
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        self.free.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES))
+        let Some(buffer) = self.free.pop() else { return Vec::with_capacity(BUFFER_BYTES) };
+        self.bytes -= buffer.capacity();
+        buffer
     }
 
     /// Takes a buffer back.
     #[inline]
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
-        let fits = (1..=POOL_BUFFER_BYTES_MAX).contains(&buffer.capacity());
-        if fits && self.free.len() < POOL_BUFFERS_MAX {
+        let bytes = buffer.capacity();
+        let fits = (1..=POOL_BUFFER_BYTES_MAX).contains(&bytes);
+        if fits && self.bytes + bytes <= self.bytes_max {
             buffer.clear();
+            self.bytes += bytes;
             self.free.push(buffer);
         }
     }
@@ -41,7 +61,7 @@ mod tests {
     /// Buffers are used again, empty; giants and crowds are not hoarded.
     #[test]
     fn buffers_are_used_again_within_bounds() {
-        let mut pool = Pool::default();
+        let mut pool = Pool::new(1 << 20);
         let mut buffer = pool.take();
         buffer.extend_from_slice(b"old");
         let address = buffer.as_ptr();
@@ -50,7 +70,11 @@ mod tests {
         assert_eq!((buffer.as_ptr(), buffer.len()), (address, 0));
         pool.give(Vec::with_capacity(POOL_BUFFER_BYTES_MAX + 1));
         assert_eq!(pool.free.len(), 0);
-        (0..2 * POOL_BUFFERS_MAX).for_each(|_| pool.give(Vec::with_capacity(16)));
-        assert_eq!(pool.free.len(), POOL_BUFFERS_MAX);
+        (0..1000).for_each(|_| pool.give(Vec::with_capacity(4096)));
+        assert_eq!((pool.free.len(), pool.bytes()), (256, 1 << 20));
+        drop(pool.take());
+        assert_eq!(pool.bytes(), (1 << 20) - 4096);
+        pool.release();
+        assert_eq!((pool.free.len(), pool.bytes()), (0, 0));
     }
 }

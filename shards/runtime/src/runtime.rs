@@ -27,6 +27,7 @@ use crate::pool::Pool;
 use crate::service::{ListenerKind, Service, ShardContext};
 use crate::shard::{Door, Parts, Shard};
 use crate::spin::{Spin, SpinPolicy};
+use crate::timers::Timers;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct RuntimeConfig {
     pub ring: RingConfig,
     /// Connections that one shard may have.
     pub connections_max: usize,
+    /// Bytes of out buffers that one shard keeps to use again.
+    pub spare_buffers_max: usize,
     /// How long a graceful stop may take.
     pub drain: Span,
     /// Features of the kernel to do without.
@@ -63,6 +66,7 @@ impl RuntimeConfig {
             spin: SpinPolicy::Auto,
             ring: RingConfig::default(),
             connections_max: limits::CONNS_PER_SHARD_MAX,
+            spare_buffers_max: limits::SPARE_BUFFERS_MAX,
             drain: Span::from_s(5),
             probe_mask: ProbeMask::default(),
         }
@@ -256,6 +260,7 @@ struct Seed {
     features: Features,
     spin: Span,
     connections_max: usize,
+    spare_buffers_max: usize,
     drain: Span,
     doors: Vec<Door>,
     outgoing: Outgoing,
@@ -302,6 +307,7 @@ impl Runtime {
                 features: report.features,
                 spin: config.spin.limit(shards, cores.len()),
                 connections_max: config.connections_max,
+                spare_buffers_max: config.spare_buffers_max,
                 drain: config.drain,
                 doors,
                 outgoing,
@@ -449,16 +455,23 @@ fn own_ring(seed: &Seed) -> Result<Ring, StartError> {
 
 impl Seed {
     fn into_parts(self, ring: Ring) -> Parts {
+        let now = host::now();
         let spins = self.features.has(Feature::TaskrunFlag);
         Parts {
             shard: self.context.shard,
+            ring_config: self.ring,
             ring,
             state: IoState {
                 shards: self.context.shards,
                 conns: Conns::new(self.connections_max),
-                pool: Pool::default(),
+                pool: Pool::new(self.spare_buffers_max),
                 outgoing: self.outgoing,
+                timers: Timers::new(now),
+                now,
+                buffered: 0,
+                writing: None,
                 dirty: Vec::new(),
+                thirsty: Default::default(),
                 ending: Vec::new(),
                 again: false,
                 scratch: Vec::new(),
@@ -469,7 +482,7 @@ impl Seed {
             stop: self.stop,
             drain_span: self.drain,
             spin: Spin::new(if spins { self.spin } else { Span::ZERO }),
-            now: host::now(),
+            now,
         }
     }
 }

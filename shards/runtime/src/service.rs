@@ -27,7 +27,8 @@ pub struct Peer {
 /// How a connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Close {
-    /// After everything in its out buffer has been sent; what it still sends is discarded.
+    /// After everything in its out buffer has been sent, or [`FLUSH_MAX`]. What it still sends is
+    /// discarded, up to `DISCARD_BYTES_MAX`; from then on it is not read.
     AfterFlush,
     /// At once.
     Now,
@@ -52,9 +53,14 @@ pub trait Service {
     /// The connection is gone; the last call with this id.
     fn closed(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>);
 
-    /// What waits for this connection fell below `CONN_OUT_LOW` after [`Io::backlog`] had exceeded
-    /// `CONN_OUT_HIGH`.
+    /// What waits for this connection fell below `CONN_OUT_LOW`, after [`Io::await_drain`].
     fn drained(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>);
+
+    /// The time is over that [`Io::call_overdue`] gave it. Unless overridden, it is closed.
+    fn overdue(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
+        let _ = now;
+        io.close(conn, Close::AfterFlush);
+    }
 
     /// A message of another shard, or of the control plane (whose number is the number of shards).
     fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>);

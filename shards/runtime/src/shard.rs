@@ -20,6 +20,9 @@
 //! - S2  A connection is freed only when none is.
 //! - S3  The shard sleeps only when nothing is to be done: no mail, no room for waiting mail, no
 //!   quiet send whose end somebody waits for, no `again`.
+//! - S4  While receive buffers are short, connections get one each, in the order in which they
+//!   came to need one, and first those that did not fill the last one. Otherwise those that send
+//!   most would take them all, turn after turn.
 //!
 //! Not here: starting and stopping threads (`runtime.rs`), what bytes mean (the service).
 //! Tests: `tests/` of this crate.
@@ -29,7 +32,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span, limits};
-use ringway_ring::{Completion, Errno, Feature, Received, Ring, SendMode, Tag, Wait, host, net};
+use ringway_ring::{
+    Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host, net,
+};
 
 use crate::conns::{Flags, NO_SEND};
 use crate::counters::{ShardCounters, duration_class};
@@ -38,7 +43,7 @@ use crate::io::IoState;
 use crate::office::Incoming;
 use crate::service::{ACCEPT_PAUSE, FLUSH_MAX, LINGER_MAX, ListenerKind, Peer, Service};
 use crate::spin::Spin;
-use crate::timers::{Due, Timers};
+use crate::timers::Due;
 
 /// A door.
 #[derive(Debug)]
@@ -53,6 +58,7 @@ pub(crate) struct Door {
 pub(crate) struct Parts {
     pub(crate) shard: ShardId,
     pub(crate) ring: Ring,
+    pub(crate) ring_config: RingConfig,
     pub(crate) state: IoState,
     pub(crate) incoming: Incoming,
     pub(crate) doors: Vec<Door>,
@@ -68,6 +74,10 @@ pub(crate) struct Shard<S> {
     service: S,
     shard: ShardId,
     ring: Ring,
+    /// Receives of connections that waited for a buffer that are begun in one turn.
+    receives_per_turn: usize,
+    /// Bytes of a receive buffer.
+    buffer_bytes: usize,
     state: IoState,
     incoming: Incoming,
     doors: Vec<Door>,
@@ -77,7 +87,6 @@ pub(crate) struct Shard<S> {
     drain: Drain,
     stop_told: bool,
     spin: Spin,
-    timers: Timers,
     /// Accepting pauses until a timer or a close.
     accept_paused: bool,
     /// The shortage that pauses it was logged.
@@ -104,6 +113,8 @@ impl<S: Service> Shard<S> {
             service,
             shard: parts.shard,
             ring: parts.ring,
+            receives_per_turn: (usize::from(parts.ring_config.buffers) / 2).max(1),
+            buffer_bytes: parts.ring_config.buffer_bytes as usize,
             state: parts.state,
             incoming: parts.incoming,
             doors: parts.doors,
@@ -113,7 +124,6 @@ impl<S: Service> Shard<S> {
             drain: Drain::Serving,
             stop_told: false,
             spin: parts.spin,
-            timers: Timers::new(parts.now),
             accept_paused: false,
             shortage_told: false,
             completions: Vec::new(),
@@ -130,12 +140,14 @@ impl<S: Service> Shard<S> {
         loop {
             self.wait()?;
             self.now = host::now();
+            self.state.now = self.now;
             self.deliver_completions()?;
             self.deliver_mail();
             self.fire_timers();
             self.look_for_stop();
             self.service.turn(self.now, &mut self.state.io());
             self.settle_all();
+            self.serve_thirsty();
             self.flush_mail();
             let done = self.is_done();
             let verdict = self.drain.judge(self.now, done, &self.stop);
@@ -209,7 +221,7 @@ impl<S: Service> Shard<S> {
     }
 
     fn wake_at(&self) -> Option<Moment> {
-        let ours = [self.service.wake_at(), self.timers.wake_at(), self.drain.wake_at()];
+        let ours = [self.service.wake_at(), self.state.timers.wake_at(), self.drain.wake_at()];
         ours.into_iter().flatten().min()
     }
 
@@ -265,7 +277,7 @@ impl<S: Service> Shard<S> {
     fn pause_accepting(&mut self, errno: Errno) {
         if !std::mem::replace(&mut self.accept_paused, true) {
             self.counters.accept_pauses.add(1);
-            self.timers.add(self.now + ACCEPT_PAUSE, Due::Accept);
+            self.state.timers.add(self.now + ACCEPT_PAUSE, Due::Accept);
         }
         if !std::mem::replace(&mut self.shortage_told, true) {
             tracing::warn!(
@@ -321,15 +333,37 @@ impl<S: Service> Shard<S> {
                 let silent = Flags::FLUSHING.or(Flags::DYING);
                 if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
                     let id = ConnId { index, generation: conn.generation };
+                    // The buffer was too small for what it sent.
+                    conn.flags.clear(Flags::GREEDY);
+                    if filled.len() == self.buffer_bytes {
+                        conn.flags.set(Flags::GREEDY);
+                    }
                     let bytes = self.ring.bytes(&filled);
                     self.service.received(self.now, id, bytes, &mut self.state.io());
+                } else {
+                    self.discard(index, filled.len());
                 }
                 self.ring.recycle(filled);
             }
             Ok(Received::End) => self.ended(index),
-            Err(Errno::NO_BUFFERS) => self.counters.buffers_exhausted.add(1),
+            Err(Errno::NO_BUFFERS) => {
+                self.counters.buffers_exhausted.add(1);
+                self.state.queue_for_buffer(index);
+            }
             Err(Errno::CANCELLED | Errno::INTERRUPTED | Errno::WOULD_WAIT) => {}
             Err(_) => self.lost(index),
+        }
+    }
+
+    /// Bytes came of a peer that was told to go. Up to a bound they are read, so that it reads our
+    /// last words; after that it gets room only by reading, or the end.
+    fn discard(&mut self, index: u32, bytes: usize) {
+        let conn = self.state.conns.get_mut(index);
+        let kib = bytes.div_ceil(1024) as u16;
+        conn.discarded_kib = conn.discarded_kib.saturating_add(kib);
+        if usize::from(conn.discarded_kib) * 1024 > limits::DISCARD_BYTES_MAX {
+            conn.flags.set(Flags::DEAF);
+            self.state.touch(index);
         }
     }
 
@@ -352,7 +386,7 @@ impl<S: Service> Shard<S> {
         if conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING) {
             self.state.ending.push(index);
         }
-        self.state.conns.get_mut(index).flags.set(Flags::DYING);
+        self.state.doom(index);
         self.state.touch(index);
     }
 
@@ -360,15 +394,16 @@ impl<S: Service> Shard<S> {
         self.sends_in_flight -= 1;
         let conn = self.state.conns.get_mut(index);
         conn.send = NO_SEND;
-        conn.unsent -= *result.as_ref().unwrap_or(&0) as usize;
+        conn.unsent -= *result.as_ref().unwrap_or(&0);
         let broken = !matches!(result, Ok(_) | Err(Errno::INTERRUPTED));
         self.counters.send_bytes.add(u64::from(*result.as_ref().unwrap_or(&0)));
         if conn.unsent > 0 && !broken && !conn.flags.has(Flags::DYING) {
             self.counters.sends_short.add(1);
             self.start_send(index, buffer, SendMode::Patient);
         } else {
-            conn.unsent = 0;
+            (conn.unsent, conn.sending) = (0, 0);
             self.state.pool.give(buffer);
+            self.state.charge(index);
         }
         if broken && result != Err(Errno::CANCELLED) {
             self.lost(index);
@@ -422,15 +457,22 @@ impl<S: Service> Shard<S> {
     }
 
     fn fire_timers(&mut self) {
-        while let Some(due) = self.timers.pop(self.now) {
+        while let Some(due) = self.state.timers.pop(self.now) {
             match due {
                 Due::Accept => {
                     self.accept_paused = false;
                     self.arm_doors();
                 }
                 Due::Conn(index) => {
-                    self.state.conns.get_mut(index).deadline = None;
-                    self.lost(index);
+                    let conn = self.state.conns.get_mut(index);
+                    conn.deadline = None;
+                    let silent = Flags::FLUSHING.or(Flags::DYING);
+                    if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
+                        let id = ConnId { index, generation: conn.generation };
+                        self.service.overdue(self.now, id, &mut self.state.io());
+                    } else {
+                        self.lost(index);
+                    }
                 }
             }
         }
@@ -473,10 +515,8 @@ impl<S: Service> Shard<S> {
             return;
         }
         self.begin_send(index);
+        self.state.charge(index);
         let conn = self.state.conns.get_mut(index);
-        if conn.backlog() > limits::CONN_OUT_HIGH {
-            conn.flags.set(Flags::HIGH);
-        }
         if conn.flags.has(Flags::FLUSHING) && conn.flags.has(Flags::OPEN) {
             self.flush_towards_close(index);
         }
@@ -499,7 +539,8 @@ impl<S: Service> Shard<S> {
             self.state.pool.give(buffer);
             return;
         }
-        conn.unsent = buffer.len();
+        conn.unsent = buffer.len() as u32;
+        conn.sending = buffer.capacity() as u32;
         self.start_send(index, buffer, SendMode::AtOnce);
     }
 
@@ -513,7 +554,7 @@ impl<S: Service> Shard<S> {
         let Some(socket) = &conn.socket else { return };
         let (start, most) = match mode {
             SendMode::AtOnce => (0, SEND_BYTES_MAX),
-            SendMode::Patient => (buffer.len() - conn.unsent, PATIENT_BYTES_MAX),
+            SendMode::Patient => (buffer.len() - conn.unsent as usize, PATIENT_BYTES_MAX),
         };
         let range = start..buffer.len().min(start + most);
         conn.flags.clear(Flags::PATIENT);
@@ -530,16 +571,16 @@ impl<S: Service> Shard<S> {
         let conn = self.state.conns.get_mut(index);
         if conn.send != NO_SEND {
             if conn.flags.has(Flags::PATIENT) && conn.deadline.is_none() {
-                conn.deadline = Some(self.timers.add(self.now + FLUSH_MAX, Due::Conn(index)));
+                conn.deadline = Some(self.state.timers.add(self.now + FLUSH_MAX, Due::Conn(index)));
             }
             return;
         }
-        self.timers.cancel(conn.deadline.take());
+        self.state.timers.cancel(conn.deadline.take());
         if conn.flags.has(Flags::ENDED) {
             conn.flags.set(Flags::DYING);
         } else {
             conn.flags.set(Flags::LINGERING);
-            conn.deadline = Some(self.timers.add(self.now + LINGER_MAX, Due::Conn(index)));
+            conn.deadline = Some(self.state.timers.add(self.now + LINGER_MAX, Due::Conn(index)));
             if let Some(socket) = &conn.socket {
                 // It fails when the peer is gone, which the receive in flight tells, too.
                 let _ = socket.shutdown(Shutdown::Write);
@@ -550,21 +591,49 @@ impl<S: Service> Shard<S> {
 
     /// Arms or cancels the receive of a connection that is not dying.
     fn settle_receive(&mut self, index: u32) {
+        let short = self.state.anybody_thirsty();
         let conn = self.state.conns.get_mut(index);
         let Some(socket) = &conn.socket else { return };
-        let flags = conn.flags;
-        // Who is being closed is read, and what it says discarded, whether paused or not: a peer
-        // that waits for room before it reads would never read our last words.
-        let closing = flags.has(Flags::FLUSHING.or(Flags::LINGERING));
-        let wanted =
-            !flags.has(Flags::ENDED.or(Flags::DYING)) && (closing || !flags.has(Flags::PAUSED));
+        let (flags, wanted) = (conn.flags, conn.flags.may_receive());
         if wanted && !flags.has(Flags::ARMED) {
-            conn.flags.set(Flags::ARMED);
-            self.ring.receive(socket, Tag(index));
+            if short {
+                // S4.
+                self.state.queue_for_buffer(index);
+            } else if !flags.has(Flags::THIRSTY) {
+                conn.flags.set(Flags::ARMED);
+                self.ring.receive(socket, Tag(index));
+            }
         } else if !wanted && flags.has(Flags::ARMED) && !flags.has(Flags::CANCELLING) {
             conn.flags.set(Flags::CANCELLING);
             self.ring.stop_receiving(Tag(index));
         }
+    }
+
+    /// S4. While buffers are short, who waits for one gets one, in turn. Half of them are left to
+    /// those that have nothing to receive yet, and will be answered at once when they have.
+    fn serve_thirsty(&mut self) {
+        let mut begun = 0;
+        while begun < self.receives_per_turn {
+            // The modest first; but nobody waits for ever.
+            let [modest, greedy] = &mut self.state.thirsty;
+            let queue = if modest.is_empty() || begun % 4 == 3 && !greedy.is_empty() {
+                greedy
+            } else {
+                modest
+            };
+            let Some(index) = queue.pop_front() else { break };
+            let conn = self.state.conns.get_mut(index);
+            conn.flags.clear(Flags::THIRSTY);
+            if let Some(socket) = &conn.socket
+                && conn.flags.may_receive()
+                && !conn.flags.has(Flags::ARMED)
+            {
+                conn.flags.set(Flags::ARMED);
+                self.ring.receive_once(socket, Tag(index));
+                begun += 1;
+            }
+        }
+        self.state.again |= self.state.anybody_thirsty();
     }
 
     /// Makes the kernel let go of a connection, and frees it once it has (S2).
@@ -574,8 +643,10 @@ impl<S: Service> Shard<S> {
             self.state.ending.push(index);
             return;
         }
-        self.timers.cancel(conn.deadline.take());
+        self.state.timers.cancel(conn.deadline.take());
         self.state.pool.give(std::mem::take(&mut conn.out));
+        self.state.uncharge(index);
+        let conn = self.state.conns.get_mut(index);
         if conn.flags.has(Flags::ARMED) && !conn.flags.has(Flags::CANCELLING) {
             conn.flags.set(Flags::CANCELLING);
             self.ring.stop_receiving(Tag(index));

@@ -7,7 +7,8 @@ use ringway_core::wheel::{TimerKey, Wheel};
 /// What a timer of the runtime is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// A connection takes too long to flush or to end. Cancelled before its index is reused.
+    /// A connection takes too long: to flush, to end, or to do what its service waits for.
+    /// Cancelled before its index is reused.
     Conn(u32),
     /// Accepting may be tried again.
     Accept,

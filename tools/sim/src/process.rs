@@ -38,6 +38,8 @@ pub struct Settings {
     pub grants_from: Moment,
     /// The longest lease that the state directory allows at the start.
     pub lease_allowed: Span,
+    /// Bytes that the buffers of each shard's connections may have.
+    pub buffer_bytes: usize,
     /// Sessions that may live at one shard.
     pub sessions_max: usize,
     /// Seeds secrets and hash keys.
@@ -54,6 +56,7 @@ impl Default for Settings {
             now: Moment(0),
             grants_from: Moment(0),
             lease_allowed: LEASE_MAX_DEFAULT,
+            buffer_bytes: 1 << 30,
             sessions_max: 1 << 20,
             seed: 1,
             region_words: REGION_WORDS,
@@ -78,6 +81,8 @@ struct Pipe {
     backlog: usize,
     paused: bool,
     closed: bool,
+    /// Its shard waits for its reader.
+    awaited: bool,
 }
 
 /// What a shard of a process asked its driver for.
@@ -85,6 +90,8 @@ struct Pipe {
 struct Outside {
     pipes: BTreeMap<ConnId, Pipe>,
     posts: Vec<(ShardId, Vec<u8>)>,
+    /// Connections that are to be called overdue, so long after they asked for it.
+    overdue: Vec<(Span, ConnId)>,
     again: bool,
     scratch: Vec<u8>,
     secrets: Option<Rng>,
@@ -110,6 +117,32 @@ impl Env for Outside {
 
     fn backlog(&self, conn: ConnId) -> usize {
         self.pipes.get(&conn).map_or(0, |pipe| pipe.backlog + pipe.out.len())
+    }
+
+    fn await_drain(&mut self, conn: ConnId) {
+        if let Some(pipe) = self.pipes.get_mut(&conn) {
+            pipe.awaited = true;
+        }
+    }
+
+    fn buffered(&mut self) -> usize {
+        self.pipes.values().map(|pipe| pipe.backlog + pipe.out.len()).sum()
+    }
+
+    fn buffered_for(&self, conn: ConnId) -> usize {
+        self.backlog(conn)
+    }
+
+    fn release_spare(&mut self) {}
+
+    fn cut(&mut self, conn: ConnId) {
+        if let Some(pipe) = self.pipes.get_mut(&conn) {
+            *pipe = Pipe { closed: true, ..Pipe::default() };
+        }
+    }
+
+    fn call_overdue(&mut self, conn: ConnId, after: Span) {
+        self.overdue.push((after, conn));
     }
 
     fn pause(&mut self, conn: ConnId) {
@@ -237,7 +270,7 @@ impl<A: Access> Process<A> {
         place.generations[index as usize] = generation;
         let conn = ConnId { index, generation };
         place.outside.pipes.insert(conn, Pipe::default());
-        place.shard.opened(self.now, conn);
+        place.shard.opened(self.now, conn, &mut place.outside);
         Link { shard, conn }
     }
 
@@ -267,8 +300,13 @@ impl<A: Access> Process<A> {
 
     /// What the process sent on a connection since the last call.
     pub fn take(&mut self, link: Link) -> Vec<u8> {
-        let pipe = self.places[link.shard].outside.pipes.get_mut(&link.conn);
-        pipe.map(|pipe| std::mem::take(&mut pipe.out)).unwrap_or_default()
+        let place = &mut self.places[link.shard];
+        let Some(pipe) = place.outside.pipes.get_mut(&link.conn) else { return Vec::new() };
+        let out = std::mem::take(&mut pipe.out);
+        if pipe.backlog == 0 && std::mem::take(&mut pipe.awaited) {
+            place.shard.drained(self.now, link.conn, &mut place.outside);
+        }
+        out
     }
 
     /// Whether the process has closed a connection.
@@ -288,8 +326,18 @@ impl<A: Access> Process<A> {
         let Some(pipe) = place.outside.pipes.get_mut(&link.conn) else { return };
         let before = std::mem::replace(&mut pipe.backlog, bytes);
         if bytes < before {
+            pipe.awaited = false;
             place.shard.drained(self.now, link.conn, &mut place.outside);
         }
+    }
+
+    /// Calls a connection overdue if its shard asked for that; after how long.
+    pub fn call_overdue(&mut self, link: Link) -> Option<Span> {
+        let place = &mut self.places[link.shard];
+        let at = place.outside.overdue.iter().position(|(_, conn)| *conn == link.conn)?;
+        let (after, conn) = place.outside.overdue.swap_remove(at);
+        place.shard.overdue(self.now, conn, &mut place.outside);
+        Some(after)
     }
 
     /// Messages that wait at a shard from one sender; `from` may be the control plane.
@@ -416,6 +464,7 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         epoch: settings.epoch,
         rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
         lease_allowed: settings.lease_allowed,
+        buffer_bytes: settings.buffer_bytes,
         sessions_max: settings.sessions_max,
         grants_from: settings.grants_from,
         keys: key,

@@ -53,6 +53,7 @@ impl Service for Echo {
         if io.backlog(conn) > CONN_OUT_HIGH {
             self.seen.paused.fetch_add(1, Ordering::Relaxed);
             io.pause(conn);
+            io.await_drain(conn);
             self.stuck.push(conn);
         }
     }

@@ -11,6 +11,7 @@
 mod access;
 mod cli;
 mod crowds;
+mod floods;
 mod owners;
 mod pauses;
 mod redis_crate;

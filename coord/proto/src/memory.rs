@@ -1,0 +1,142 @@
+//! The bytes that a shard keeps for its connections, and what happens when they are spent.
+//!
+//! Counted are input that waits (`carry`, stalled frames), units that wait for replies, pages that
+//! are being collected, and what the driver keeps for sending. Counting is by capacity, and happens
+//! where a buffer changes hands: once for a connection and turn, not for an op.
+//!
+//! The hard case is a crowd of which nobody does much harm: thousands of connections that each
+//! hold a part of a frame, or leave a few replies unread. What holds, from soft to hard:
+//! - B1  A connection may leave unread, and hold in waiting input, at most half of what is free, so
+//!   those who read always find room (and never more than `CONN_OUT_HIGH` and `CONN_IN_MAX / 2`).
+//!   Beyond that it is not executed, and not read.
+//! - B2  While nothing is free nobody starts another command. It waits for the end of the turn.
+//! - B3  At the end of every turn spare memory is given back if more than the budget is used; if
+//!   that is not enough, the connections that hold most are cut until an eighth is free.
+//!
+//! So between turns no more than the budget is used, and within a turn no more than one batch and
+//! what the kernel handed over are added to it.
+//!
+//! Bounds: counting takes constant time; a cut looks at every connection some twenty times, and
+//! happens again only after an eighth of the budget was filled again.
+//! Not here: the object table (`FULL`), sessions and the number of connections: other shares.
+//! Tests: `tests/memory.rs`; real floods in `tools/ringway/tests/real/floods.rs`.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use ringway_core::limits::{CONN_OUT_HIGH, UNKNOWN_OUT_MAX};
+use ringway_core::{ConnId, Region};
+
+use crate::access::Access;
+use crate::conn::Conn;
+use crate::env::Env;
+use crate::gather::GATHER_BYTES;
+use crate::list::JOB_BYTES;
+use crate::shard::Shard;
+
+/// What a connection's input, its list of units and a turn's buffers keep when they are empty.
+const KEPT_BYTES: usize = 256;
+/// Input that has become a quarter of its buffer moves to a smaller one, if that was larger.
+const ROOMY_BYTES: usize = 16 * 1024;
+
+impl<R: Region, A: Access> Shard<R, A> {
+    /// Bytes in use of [`crate::ShardStart::buffer_bytes`].
+    pub(crate) fn buffers_used(&self, env: &mut impl Env) -> usize {
+        let jobs = self.lists.under_way() * JOB_BYTES + self.gathers.under_way() * GATHER_BYTES;
+        self.conn_bytes + self.pendings.bytes() + jobs + env.buffered()
+    }
+
+    /// Whether so much more fits: asked before something begins that is not cut once it runs.
+    pub(crate) fn has_room(&self, bytes: usize, env: &mut impl Env) -> bool {
+        self.buffers_used(env) + bytes <= self.start.buffer_bytes
+    }
+
+    /// B1: what a connection may leave unread while so much is used.
+    pub(crate) fn share(&self, conn: &Conn, used: usize) -> usize {
+        let most = if conn.grantee.is_some() { CONN_OUT_HIGH } else { UNKNOWN_OUT_MAX };
+        (self.start.buffer_bytes.saturating_sub(used) / 2).min(most)
+    }
+
+    /// Counts what a connection holds, after it may have changed.
+    #[inline]
+    pub(crate) fn recount(&mut self, id: ConnId) {
+        let Some(conn) = self.conn_mut(id) else { return };
+        if conn.queue.is_empty() && conn.queue.capacity() * size_of::<u32>() > KEPT_BYTES {
+            conn.queue = VecDeque::new();
+        }
+        let (before, holds) = (conn.held as usize, conn.holds());
+        conn.held = holds as u32;
+        self.conn_bytes = self.conn_bytes + holds - before;
+    }
+
+    /// B3. Called at the end of a turn.
+    pub(crate) fn reclaim(&mut self, env: &mut impl Env) {
+        let most = self.start.buffer_bytes;
+        if self.pendings.is_empty() && self.pendings.bytes() > most / 8 {
+            self.pendings.release_spare();
+        }
+        if self.buffers_used(env) <= most {
+            return;
+        }
+        self.pendings.release_spare();
+        env.release_spare();
+        let mut above = most / 4;
+        while self.buffers_used(env) > most && above > 0 {
+            self.cut_above(above, most - most / 8, env);
+            above /= 2;
+        }
+    }
+
+    /// Cuts connections that hold more than `above`, until no more than `goal` is used.
+    fn cut_above(&mut self, above: usize, goal: usize, env: &mut impl Env) {
+        for index in 0..self.conns.len() {
+            let conn = &self.conns[index];
+            let id = ConnId { index: index as u32, generation: conn.generation };
+            let units: usize = conn.queue.iter().map(|unit| self.pendings.bytes_of(*unit)).sum();
+            if !conn.open || conn.held as usize + units + env.buffered_for(id) <= above {
+                continue;
+            }
+            self.cut(id, env);
+            if self.buffers_used(env) <= goal {
+                return;
+            }
+        }
+    }
+
+    /// Ends a connection without another word: there is no memory for any.
+    fn cut(&mut self, id: ConnId, env: &mut impl Env) {
+        self.stats.cut_for_memory += 1;
+        let conn = &mut self.conns[id.index as usize];
+        conn.closing = true;
+        conn.carry = Vec::new();
+        let (stalled, queue) = (conn.stalled.take(), core::mem::take(&mut conn.queue));
+        self.abandon(stalled);
+        for unit in queue {
+            if self.pendings.get(unit).missing == 0 {
+                self.pendings.end(unit);
+            } else {
+                // Its replies are on their way.
+                self.conns[id.index as usize].queue.push_back(unit);
+            }
+        }
+        self.recount(id);
+        env.cut(id);
+    }
+}
+
+impl Conn {
+    /// Bytes of its input and of its list of units, by capacity.
+    fn holds(&self) -> usize {
+        let stalled = self.stalled.as_ref().map_or(0, |stalled| stalled.bytes.capacity());
+        self.carry.capacity() + stalled + self.queue.capacity() * size_of::<u32>()
+    }
+
+    /// Takes back input of which a part was executed.
+    pub(crate) fn keep(&mut self, mut carry: Vec<u8>, consumed: usize) {
+        carry.drain(..consumed);
+        if carry.capacity() > ROOMY_BYTES && carry.len() < carry.capacity() / 4 {
+            carry.shrink_to_fit();
+        }
+        self.carry = carry;
+    }
+}

@@ -1,0 +1,282 @@
+//! Stories of clients that send too much, read too little, or never say who they are.
+
+use ringway_coord_proto::access::{Access, Grantee};
+use ringway_coord_proto::wire::{Preface, op, status};
+use ringway_coord_proto::{Principal, SlotMap};
+use ringway_core::Slot;
+use ringway_core::limits::{
+    AUTH_WITHIN, CONN_OUT_HIGH, SHARD_BUFFERS_MIN, UNKNOWN_IN_MAX, UNKNOWN_OUT_MAX,
+};
+use ringway_sim::native::{Native, open, query, register};
+use ringway_sim::process::{Link, Process, Settings};
+
+/// A push with one notice, `PROTOCOL_ERROR`.
+const LAST_WORDS: [u8; 20] = [20, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
+
+fn start(shards: usize) -> Process {
+    let buffer_bytes = SHARD_BUFFERS_MIN;
+    Process::start(&Settings { shards, buffer_bytes, ..Settings::default() })
+}
+
+fn words(got: &[ringway_sim::native::Got]) -> String {
+    got.iter().map(ringway_sim::native::Got::words).collect::<Vec<_>>().join(", ")
+}
+
+/// The beginning of the largest frame, `bytes` long.
+fn beginning(bytes: usize) -> Vec<u8> {
+    let mut frame = (256_u32 * 1024).to_le_bytes().to_vec();
+    frame.extend([1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    frame.resize(bytes, 7);
+    frame
+}
+
+/// A crowd sends the beginnings of large frames, and never the ends. When the budget is spent those
+/// that hold most are closed and counted, one with little is kept and served, and somebody else's
+/// large frame finds room.
+#[test]
+fn half_frames_are_cut_when_memory_is_spent() {
+    let mut process = start(1);
+    let mut other = Native::connect(&mut process, 0);
+    let modest = Native::connect(&mut process, 0);
+    process.send(modest.link, &beginning(1000));
+    let crowd: Vec<Native> = (0..40)
+        .map(|_| {
+            let hog = Native::connect(&mut process, 0);
+            process.send(hog.link, &beginning(200 * 1024));
+            process.settle();
+            assert!(process.shard(0).stats().buffer_bytes <= SHARD_BUFFERS_MIN as u64);
+            hog
+        })
+        .collect();
+    let gone = crowd.iter().filter(|hog| process.is_closed(hog.link)).count();
+    assert_eq!(process.shard(0).stats().cut_for_memory, gone as u64);
+    assert!((20..40).contains(&gone), "{gone} of 40");
+    assert!(!process.is_closed(modest.link));
+    let names: Vec<_> = (0..4000).map(|index| query(&format!("{index:0>40}"))).collect();
+    assert_eq!(other.ask(&mut process, &names).len(), 4000);
+    crowd.iter().for_each(|hog| process.disconnect(hog.link));
+    process.settle();
+    assert!(process.shard(0).stats().buffer_bytes < 512 * 1024);
+}
+
+/// Behind a frame that waits for another shard a client pipelines frames of its own shard, whose
+/// replies have to wait as well. They take a part of the budget, and then it waits; all are
+/// answered, in order.
+#[test]
+fn replies_that_wait_are_bounded() {
+    let mut process = start(2);
+    let mut a = Native::connect(&mut process, 0);
+    let at = |shard: usize| {
+        let of = |name: &String| SlotMap::new(2).shard_of(Slot::of(name.as_bytes())).index();
+        (0..).map(|index| index.to_string()).find(|name| of(name) == shard).expect("a name")
+    };
+    let (far, near) = (vec![query(&at(1))], vec![query(&at(0)); 4096]);
+    a.send(&mut process, &far);
+    for _ in 0..200 {
+        a.send(&mut process, &near);
+        process.end_turn(0);
+        let used = process.shard(0).stats().buffer_bytes as usize;
+        assert!(used <= SHARD_BUFFERS_MIN, "{used} bytes");
+        if process.is_paused(a.link) {
+            break;
+        }
+    }
+    assert!(process.is_paused(a.link), "it is read without end");
+    assert!(process.shard(0).stats().waits_for_memory > 0);
+    process.settle();
+    a.receive(&mut process);
+    process.settle();
+    a.receive(&mut process);
+    assert!(a.is_answered() && !process.is_paused(a.link));
+}
+
+/// Every connection leaves unread what it may. The more there are, the less that is; the budget
+/// holds, and who reads is served.
+#[test]
+fn the_share_shrinks_with_what_is_free() {
+    let mut process = start(1);
+    let mut reader = Native::connect(&mut process, 0);
+    reader.ask(&mut process, &[register("x")]);
+    let mut slow: Vec<Native> = (0..30).map(|_| Native::connect(&mut process, 0)).collect();
+    for client in &mut slow {
+        process.take(client.link);
+        for _ in 0..100 {
+            let ops: Vec<_> = (0..1000).map(|_| query("x")).collect();
+            client.send(&mut process, &ops);
+            process.settle();
+            if process.is_paused(client.link) {
+                break;
+            }
+        }
+        assert!(process.is_paused(client.link) || process.is_closed(client.link));
+        assert!(process.shard(0).stats().buffer_bytes <= SHARD_BUFFERS_MIN as u64);
+        assert_eq!(words(&reader.ask(&mut process, &[query("x")])), "OWNED 1");
+    }
+    let held = |process: &mut Process, slow: &Native| process.take(slow.link).len();
+    let (first, last) = (held(&mut process, &slow[0]), held(&mut process, &slow[29]));
+    assert!(first > last || first == 0, "{first} {last}");
+    assert!(first < CONN_OUT_HIGH + 64 * 1024);
+}
+
+/// Frames that cannot be followed: what came before them is answered, though it waits for another
+/// shard, then the client hears why, and the connection is closed. Nothing more is read meanwhile.
+#[test]
+fn last_words_come_behind_the_answers() {
+    for shards in [1, 2, 5] {
+        for broken in [vec![3; 16], trailing_bytes()] {
+            let mut process = start(shards);
+            let mut a = Native::connect(&mut process, 0);
+            let names: Vec<_> = (0..32).map(|index| query(&index.to_string())).collect();
+            let frame = a.frame(&names);
+            process.take(a.link);
+            process.send(a.link, &[frame, broken.clone(), vec![9; 5000]].concat());
+            assert!(shards == 1 || process.is_paused(a.link), "what follows is of no use");
+            process.settle();
+            let said = process.take(a.link);
+            assert!(said.len() >= 48 + 20 && said.ends_with(&LAST_WORDS), "{said:?}");
+            assert_eq!(said[..4], 48_u32.to_le_bytes(), "32 replies first");
+            assert!(process.is_closed(a.link));
+            assert_eq!(process.shard(0).stats().protocol_errors, 1);
+        }
+    }
+}
+
+/// A frame of one op that is longer than its op.
+fn trailing_bytes() -> Vec<u8> {
+    let mut frame = 30_u32.to_le_bytes().to_vec();
+    frame.extend([1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    frame.extend([1, 0, 1, 0, b'x']);
+    frame.resize(30, 0);
+    frame
+}
+
+/// The same through RESP: an error about the framing does not overtake replies of other shards.
+#[test]
+fn a_framing_error_waits_for_the_replies() {
+    for shards in [1, 2, 5] {
+        let mut process = start(shards);
+        let link = process.connect(0);
+        let ask = b"PORT.QUERY 1\r\nPORT.QUERY 2\r\nPORT.QUERY 3\r\n*1\r\n!\r\nPORT.QUERY 4\r\n";
+        process.send(link, ask);
+        process.settle();
+        let said = String::from_utf8(process.take(link)).expect("text");
+        assert_eq!(said, "$-1\r\n$-1\r\n$-1\r\n-ERR Protocol error: expected '$', got '!'\r\n");
+        assert!(process.is_closed(link), "{shards} shards");
+    }
+}
+
+/// Credentials: `user` with `password`, who may do everything.
+struct Asked(Grantee);
+
+impl Access for Asked {
+    fn required(&self) -> bool {
+        true
+    }
+    fn verify(&self, user: &[u8], password: &[u8]) -> Option<u32> {
+        (user == b"user" && password == b"password").then_some(0)
+    }
+    fn grantee(&self, _index: u32) -> &Grantee {
+        &self.0
+    }
+    fn by_principal(&self, _principal: Principal) -> Option<&Grantee> {
+        Some(&self.0)
+    }
+}
+
+fn guarded() -> Process<Asked> {
+    Process::with_access(&Settings::default(), || Asked(Grantee::anyone()))
+}
+
+fn auth() -> (u8, u8, Vec<u8>) {
+    (op::AUTH, 0, [&[4][..], b"user", &[8], b"password"].concat())
+}
+
+/// Before authentication a client is answered `AUTH` and `PING`, and nothing else: not what this
+/// server is, either.
+#[test]
+fn only_auth_and_ping_come_first() {
+    let mut process = guarded();
+    let mut a = Native::connect(&mut process, 0);
+    let plain = |code| (code, 0, Vec::new());
+    let ops = [
+        plain(op::PING),
+        plain(op::SERVER),
+        plain(op::SHARD_MAP),
+        query("x"),
+        open(0, 1, 1000, None),
+    ];
+    let got = a.ask(&mut process, &ops);
+    assert_eq!(words(&got[1..]), "NOAUTH, NOAUTH, NOAUTH, NOAUTH");
+    assert_eq!(got[0].status(), status::DATA);
+    let got = a.ask(&mut process, &[auth(), plain(op::SERVER)]);
+    assert_eq!((got[0].status(), got[1].status()), (status::OK, status::DATA));
+}
+
+/// Who has not authenticated may send small frames and commands only, whole or not. The largest
+/// that is allowed is answered; afterwards frames may have any size.
+#[test]
+fn strangers_are_brief() {
+    let said = |bytes: &[u8]| {
+        let mut process = guarded();
+        let link = process.connect(0);
+        process.send(link, bytes);
+        process.settle();
+        let held = process.shard(0).stats().buffer_bytes as usize;
+        assert!(held < UNKNOWN_IN_MAX + UNKNOWN_OUT_MAX, "{held} bytes");
+        (process.take(link), process.is_closed(link))
+    };
+    let preface = Preface::OURS.encode();
+    let (native, closed) = said(&[&preface[..], &beginning(16)].concat());
+    assert!(closed && native.ends_with(&LAST_WORDS));
+    let command = |bytes: usize| format!("*1\r\n${}\r\n{}\r\n", bytes - 13, "x".repeat(bytes - 13));
+    for (bytes, refused) in [(UNKNOWN_IN_MAX, false), (UNKNOWN_IN_MAX + 1, true)] {
+        let whole = command(bytes);
+        assert_eq!(whole.len(), bytes);
+        let (text, closed) = said(whole.as_bytes());
+        assert_eq!(closed, refused, "{bytes} bytes");
+        assert!(text.starts_with(if refused { b"-NOAUTH" } else { b"-ERR" }));
+        let (text, closed) = said(&whole.as_bytes()[..20]);
+        assert_eq!(closed, refused, "the beginning of {bytes} bytes says enough");
+        assert_eq!(text.is_empty(), !refused);
+    }
+    let mut process = guarded();
+    let mut a = Native::connect(&mut process, 0);
+    let large: Vec<_> = (0..2000).map(|index| query(&index.to_string())).collect();
+    let pipelined = [a.frame(&[auth()]), a.frame(&large)].concat();
+    process.send(a.link, &pipelined);
+    process.settle();
+    a.receive(&mut process);
+    assert!(a.is_answered() && a.frames[1].len() == 2000);
+}
+
+/// Who does not read before authenticating is no longer read after a few replies.
+#[test]
+fn strangers_are_not_waited_for() {
+    let mut process = guarded();
+    let link = process.connect(0);
+    for _ in 0..1000 {
+        process.send(link, &b"PING\r\n".repeat(100));
+        process.settle();
+    }
+    assert!(process.is_paused(link));
+    let said = process.take(link).len();
+    assert!(said < UNKNOWN_OUT_MAX + 1000, "{said} bytes");
+}
+
+/// Who has not authenticated in time is closed and counted; who has is left alone, and so is
+/// everybody where no credentials are asked for.
+#[test]
+fn strangers_are_closed_in_time() {
+    let mut process = guarded();
+    let (stranger, mut user) = (process.connect(0), Native::connect(&mut process, 0));
+    user.ask(&mut process, &[auth()]);
+    let call = |process: &mut Process<Asked>, link: Link| process.call_overdue(link);
+    assert_eq!(call(&mut process, stranger), Some(AUTH_WITHIN));
+    assert_eq!(call(&mut process, user.link), Some(AUTH_WITHIN));
+    process.settle();
+    assert!(process.is_closed(stranger) && !process.is_closed(user.link));
+    assert_eq!(process.shard(0).stats().auth_timeouts, 1);
+    let mut process = start(1);
+    let link = process.connect(0);
+    assert_eq!(process.call_overdue(link), None);
+}

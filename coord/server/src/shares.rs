@@ -1,0 +1,140 @@
+//! What each part of the server gets of `max_memory`.
+//!
+//! First comes what does not depend on clients: the process itself, and for each shard its ring,
+//! its receive buffers, its batch and its mailboxes. Then every share gets the least with which it
+//! works; what is left is divided. So a server with little memory is a small one in every respect,
+//! and one whose memory would not suffice for the parts does not start.
+//!
+//! Always: the shares and what is fixed add up to no more than `max_memory`, and a share is never
+//! below its least. What each bounds: the table and sessions answer `FULL`, connections beyond are
+//! refused, buffers as `ringway_coord_proto` says in `memory.rs`; all of it is counted.
+//!
+//! Measured, not only computed: resident memory of floods against small limits, in
+//! `tools/ringway/tests/real/floods.rs`. Tests of the division: below.
+
+use ringway_core::limits::{
+    CONNS_PER_SHARD_MAX, MAILBOX_BYTES, SESSIONS_PER_SHARD_MAX, SHARD_BUFFERS_MIN,
+    SPARE_BUFFERS_MAX,
+};
+use ringway_ring::RingConfig;
+
+/// Bytes of a session at the most common: place, mirror, index entries, timer, address.
+pub const SESSION_BYTES: u64 = 512;
+/// Bytes of a connection without its buffers: what the shard, the reactor and its timer keep.
+pub const CONN_BYTES: u64 = 256;
+
+/// The program's own pages, the control plane, the admin endpoint, the allocator.
+const PROCESS_BYTES: u64 = 14 * MIB;
+/// A shard's ring, stack, batch and its scratch memory.
+const SHARD_BYTES: u64 = 4 * MIB;
+/// From a shard to another: the mailbox, and a message that is being written.
+const PAIR_BYTES: u64 = MAILBOX_BYTES as u64 + MIB / 2;
+/// A shard's table: a step of each of its four regions, and two to grow.
+const TABLE_MIN: u64 = 12 * MIB;
+/// A thousand of a shard's sessions.
+const SESSIONS_MIN: u64 = 1024 * SESSION_BYTES;
+/// A thousand of a shard's connections.
+const CONNS_MIN: u64 = 1024 * CONN_BYTES;
+/// Of the buffers' share a quarter is for what an allocator needs beside what it was asked for:
+/// its size classes, and pages that were given back a moment ago.
+const BUFFERS_MIN: u64 = SHARD_BUFFERS_MIN as u64 / 3 * 4;
+/// With less than this beyond the least a shard has fewer receive buffers.
+const SHARD_IS_SMALL: u64 = 32 * MIB;
+/// The receive buffers of a small shard.
+const SMALL_RECEIVES: u16 = 64;
+
+const MIB: u64 = 1 << 20;
+
+/// The shares of a server, see the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Bytes for the object tables of all shards.
+    pub table: u64,
+    /// Sessions whose home one shard may be.
+    pub sessions_max: usize,
+    /// Connections that one shard may have.
+    pub connections_max: usize,
+    /// Bytes that the buffers of one shard's connections may have.
+    pub buffers: usize,
+    /// Of those, bytes that are kept to be used again.
+    pub spare_buffers: usize,
+    /// Receive buffers of one shard.
+    pub receives: u16,
+}
+
+impl Shares {
+    /// The least `max_memory` for so many shards.
+    pub fn least(shards: usize) -> u64 {
+        let receives = RingConfig { buffers: SMALL_RECEIVES, ..RingConfig::default() };
+        let all = fixed(shards, &receives) + shards as u64 * MINIMA;
+        all.next_multiple_of(MIB)
+    }
+
+    /// Divides `bytes`, which are at least [`Self::least`].
+    pub fn of(bytes: u64, shards: usize) -> Shares {
+        let mut ring = RingConfig::default();
+        let each = shards as u64;
+        if bytes.saturating_sub(Self::least(shards)) / each < SHARD_IS_SMALL {
+            ring.buffers = SMALL_RECEIVES;
+        }
+        let rest = bytes.saturating_sub(fixed(shards, &ring) + each * MINIMA);
+        let (sessions, connections) = (rest / 16 * 3 / each, rest / 16 / each);
+        let buffers = (BUFFERS_MIN + rest / 8 / each) / 4 * 3;
+        let count = |bytes: u64, size: u64, most| ((bytes / size) as usize).min(most);
+        Shares {
+            table: each * TABLE_MIN + rest / 8 * 5,
+            sessions_max: count(SESSIONS_MIN + sessions, SESSION_BYTES, SESSIONS_PER_SHARD_MAX),
+            connections_max: count(CONNS_MIN + connections, CONN_BYTES, CONNS_PER_SHARD_MAX),
+            buffers: buffers as usize,
+            spare_buffers: SPARE_BUFFERS_MAX.min(buffers as usize / 16),
+            receives: ring.buffers,
+        }
+    }
+}
+
+/// The least of every share of one shard.
+const MINIMA: u64 = TABLE_MIN + SESSIONS_MIN + CONNS_MIN + BUFFERS_MIN;
+
+/// What does not depend on clients.
+fn fixed(shards: usize, ring: &RingConfig) -> u64 {
+    let shards = shards as u64;
+    let receives = u64::from(ring.buffers) * u64::from(ring.buffer_bytes);
+    PROCESS_BYTES + shards * (SHARD_BYTES + receives) + shards * (shards - 1) * PAIR_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shares never exceed the whole, whatever it is, and never lie below their least. Two
+    /// shards fit into 64 MiB.
+    #[test]
+    fn shares_add_up() {
+        assert!(Shares::least(2) <= 64 * MIB, "{}", Shares::least(2));
+        for shards in [1, 2, 3, 16, 128] {
+            let least = Shares::least(shards);
+            for bytes in [least, least + 1, 2 * least, least + 300 * MIB, 64 * least, 1 << 42] {
+                let shares = Shares::of(bytes, shards);
+                let ring = RingConfig { buffers: shares.receives, ..RingConfig::default() };
+                let buffers = shares.buffers as u64 / 3 * 4;
+                let sessions = shares.sessions_max as u64 * SESSION_BYTES;
+                let connections = shares.connections_max as u64 * CONN_BYTES;
+                let each = buffers + sessions + connections;
+                let all = fixed(shards, &ring) + shares.table + shards as u64 * each;
+                assert!(all <= bytes, "{shards} shards with {bytes} bytes use {all}");
+                assert!(shares.buffers >= SHARD_BUFFERS_MIN && shares.sessions_max >= 1024);
+                assert!(shares.table >= shards as u64 * TABLE_MIN);
+            }
+        }
+    }
+
+    /// With memory enough, five eighths are the table's.
+    #[test]
+    fn most_is_for_names() {
+        let shares = Shares::of(8 << 30, 2);
+        let eighths = (shares.table * 8) >> 30;
+        assert!((39..=40).contains(&eighths), "{eighths}");
+        assert_eq!(shares.receives, RingConfig::default().buffers);
+        assert!(shares.connections_max > 500_000 && shares.sessions_max > 1_000_000);
+    }
+}

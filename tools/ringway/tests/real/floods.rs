@@ -1,0 +1,169 @@
+//! What clients do that mean harm: however many they are, the server stays below `max_memory`, and
+//! who means none is answered.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
+use crate::crowds::BOUND;
+use crate::support::{Server, Setup, Watch, granted, pass, until};
+
+/// The preface of the native protocol.
+pub(crate) const PREFACE: [u8; 16] = [0xB1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// Bytes of the largest frame.
+const FRAME_BYTES: usize = 256 * 1024;
+
+/// Hundreds of connections pipeline requests and never read; hundreds more send the first part of
+/// the largest frame, and nothing else. They could hold ten times of `max_memory`. The server stays
+/// below it, counts what it refused, answers another client all the while, and gives the memory
+/// back when they are gone.
+#[test]
+fn floods_stay_below_max_memory() {
+    const MIB: u64 = 64;
+    let server = Setup::new().shards(2).flag("--max-memory", format!("{MIB}MiB")).start();
+    let idle = server.resident_bytes();
+    let mut calm = server.client();
+    granted(&mut calm, "mine");
+    let lines = b"PORT.QUERY some-name other-name\r\n".repeat(500);
+    let native = |frames: &[u8]| Hog::new(&server, &PREFACE, frames);
+    let watch = Watch::begin(&server);
+    let mut crowd: Vec<Hog> = (0..300).map(|_| native(&native_frame(64).repeat(16))).collect();
+    crowd.extend((0..300).map(|_| Hog::new(&server, b"", &lines)));
+    crowd.extend((0..300).map(|_| native(&native_frame(4096))));
+    let half = crowd.len() - 300;
+    // Everybody writes as much as the server takes, in turns, until it takes nothing more.
+    for round in 0.. {
+        let mut moved = 0;
+        for (index, hog) in crowd.iter_mut().enumerate() {
+            let most = if index >= half { FRAME_BYTES - 1000 } else { 1 << 20 };
+            moved += hog.write(most);
+        }
+        if moved == 0 || round > 200 {
+            break;
+        }
+        pass(Duration::from_millis(5));
+    }
+    let (latency, peak) = (watch.end(), server.resident_bytes_max());
+    let sent: usize = crowd.iter().map(|hog| hog.sent).sum();
+    let cut = crowd.iter().filter(|hog| hog.cut).count();
+    let stats = |key: &str| [0, 1].map(|shard| stat(&server, shard, key)).iter().sum::<u64>();
+    println!(
+        "idle {} KiB, peak {} KiB; {} KiB were sent; meanwhile another saw {latency:?}\n\
+         buffers {} KiB, {} readers blocked, {} waits for memory, {} cut ({cut} seen)",
+        idle >> 10,
+        peak >> 10,
+        sent >> 10,
+        stats("buffer_bytes") >> 10,
+        stats("readers_blocked"),
+        stats("waits_for_memory"),
+        stats("cut_for_memory"),
+    );
+    assert!(latency.worst < BOUND, "{latency:?}");
+    assert!(peak < MIB << 20, "{} KiB resident", peak >> 10);
+    assert!(stats("readers_blocked") + stats("cut_for_memory") > 0, "nothing was refused");
+    // A command as large as they come finds room beside all of them.
+    let names: Vec<String> = (0..4000).map(|index| format!("large/{index:040}")).collect();
+    let names: Vec<&[u8]> = names.iter().map(String::as_bytes).collect();
+    assert_eq!(calm.query(&names).expect("answers").len(), names.len());
+    drop(crowd);
+    until("the buffers are given back", || (stats("buffer_bytes") < 3 << 20).then_some(()));
+    server.stop();
+}
+
+/// A connection that takes and takes, and never reads.
+struct Hog {
+    stream: TcpStream,
+    bytes: Vec<u8>,
+    at: usize,
+    sent: usize,
+    cut: bool,
+}
+
+impl Hog {
+    fn new(server: &Server, first: &[u8], bytes: &[u8]) -> Hog {
+        let mut stream = TcpStream::connect(server.addr).expect("connects");
+        // The kernel holds little of what is not read, so that the server has to.
+        set_socket_recv_buffer_size(&stream, 4096).expect("a socket");
+        stream.write_all(first).expect("writes");
+        stream.set_nonblocking(true).expect("a socket");
+        Hog { stream, bytes: bytes.to_vec(), at: 0, sent: 0, cut: false }
+    }
+
+    /// Writes what the server takes now, up to `most` in all.
+    fn write(&mut self, most: usize) -> usize {
+        let before = self.sent;
+        while self.sent < most && !self.cut {
+            let end = self.bytes.len().min(self.at + most - self.sent);
+            match self.stream.write(&self.bytes[self.at..end]) {
+                Ok(many) => {
+                    self.sent += many;
+                    self.at = (self.at + many) % self.bytes.len();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => self.cut = true,
+            }
+        }
+        self.sent - before
+    }
+}
+
+/// A frame of queries. The largest, of 4096 ops, has 256 KiB.
+pub(crate) fn native_frame(ops: usize) -> Vec<u8> {
+    let name = vec![b'n'; if ops > 1000 { 59 } else { 8 }];
+    let op = [&[1, 0, name.len() as u8, 0][..], &name].concat();
+    let mut frame = (16 + ops * op.len()).to_le_bytes()[..4].to_vec();
+    frame.extend((ops as u16).to_le_bytes());
+    frame.extend([0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    frame.extend(op.repeat(ops));
+    frame
+}
+
+/// A client breaks the protocol and goes on sending without reading: the server takes no more than
+/// it says it discards, what the kernel has room for, and then hangs up.
+#[test]
+fn broken_and_talking_is_hung_up_on() {
+    let server = Setup::new().start();
+    let before = stat(&server, 0, "bytes_in");
+    let mut stream = TcpStream::connect(server.addr).expect("connects");
+    stream.set_write_timeout(Some(crate::support::PATIENCE)).expect("a socket");
+    stream.write_all(&[&PREFACE[..], &[3; 16]].concat()).expect("writes");
+    let noise = vec![7; 64 * 1024];
+    let mut sent = 0_u64;
+    // It ends because the server closes, not because the test is tired of it.
+    while let Ok(many) = stream.write(&noise) {
+        sent += many as u64;
+        assert!(sent < 256 << 20, "the server reads on and on");
+    }
+    let read = stat(&server, 0, "bytes_in") - before;
+    println!("{} KiB were sent, of which the server read {} KiB", sent >> 10, read >> 10);
+    assert!(read < 2 * ringway_core::limits::DISCARD_BYTES_MAX as u64, "{read} bytes");
+    server.stop();
+}
+
+/// One of the numbers that a shard tells of itself.
+fn stat(server: &Server, shard: u8, key: &str) -> u64 {
+    let text = server.client().shard_stats(ringway_core::ShardId(shard)).expect("stats");
+    let stats: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    stats[key].as_u64().expect("a number")
+}
+
+/// Replies that were owed come before the word about the broken frame, and both come although the
+/// client wrote much more before it read.
+#[test]
+fn last_words_come_last() {
+    let server = Setup::new().shards(2).start();
+    let mut stream = TcpStream::connect(server.addr).expect("connects");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a socket");
+    let frames = native_frame(64).repeat(100);
+    let noise = vec![3; 512 * 1024];
+    stream.write_all(&[&PREFACE[..], &frames, &noise].concat()).expect("writes");
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).expect("the end, not a reset");
+    assert_eq!(said.len(), 16 + 100 * (16 + 64) + 20);
+    let last = &said[said.len() - 20..];
+    assert_eq!(last[..8], [20, 0, 0, 0, 1, 0, 2, 0], "a push with one notice");
+    assert_eq!(last[16..], [3, 0, 0, 0], "PROTOCOL_ERROR");
+    server.stop();
+}
