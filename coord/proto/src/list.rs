@@ -188,18 +188,19 @@ const ENTRY_BYTES: usize = 17;
 
 impl<R: Region, A: Access> Shard<R, A> {
     /// Starts a list, unless there are too many.
-    pub(crate) fn begin_list(&mut self, ticket: Ticket, ask: ListAsk) -> bool {
+    pub(crate) fn begin_list(&mut self, ticket: Ticket, ask: ListAsk, env: &mut impl Env) -> bool {
         if self.lists.jobs.len() >= JOBS_MAX {
             return false;
         }
-        let source = self.source_of(&ask);
+        let source = self.source_of(&ask, env);
         let found = BinaryHeap::new();
         self.lists.jobs.push_back(Job { ticket, ask, source, found, bytes: 0, counted: 0 });
         true
     }
 
-    fn source_of(&mut self, ask: &ListAsk) -> Source {
+    fn source_of(&mut self, ask: &ListAsk, env: &mut impl Env) -> Source {
         let mut run = None;
+        let room = self.start.buffer_bytes.saturating_sub(self.buffers_used(env));
         if let Want::Page(most) = ask.want {
             let (now, names) = (self.now(), self.names.table().len());
             let runs = &mut self.names.runs;
@@ -208,7 +209,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             // What fits into one page needs no run for the next.
             if names > most {
-                run = runs.begin(now, &ask.prefix, (ask.slot, ask.slot_last), names);
+                run = runs.begin(now, &ask.prefix, (ask.slot, ask.slot_last), (names, room));
             }
         }
         Source::Table(RecordCursor::default(), run)

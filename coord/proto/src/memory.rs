@@ -1,7 +1,8 @@
 //! The bytes that a shard keeps for its connections, and what happens when they are spent.
 //!
 //! Counted are input that waits (`carry`, stalled frames), units that wait for replies, pages that
-//! are being collected, and what the driver keeps for sending. Counting is by capacity, and happens
+//! are being collected and what was noted for the next ones (`runs`), whoever waits for the state
+//! directory, and what the driver keeps for sending and posting. Counting is by capacity, and happens
 //! where a buffer changes hands: once for a connection and turn, not for an op.
 //!
 //! The hard case is a crowd of which nobody does much harm: thousands of connections that each
@@ -36,6 +37,8 @@ use crate::shard::Shard;
 
 /// What a connection's input, its list of units and a turn's buffers keep when they are empty.
 const KEPT_BYTES: usize = 256;
+/// What waits for the state directory: a lock's name and value, a session's address and metadata.
+const WAITER_BYTES: usize = 1024;
 /// Input that has become a quarter of its buffer moves to a smaller one, if that was larger.
 const ROOMY_BYTES: usize = 16 * 1024;
 
@@ -43,7 +46,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Bytes in use of [`crate::ShardStart::buffer_bytes`].
     pub(crate) fn buffers_used(&self, env: &mut impl Env) -> usize {
         let jobs = self.lists.under_way() * JOB_BYTES + self.gathers.under_way() * GATHER_BYTES;
-        self.conn_bytes + self.pendings.bytes() + jobs + env.buffered()
+        let waiters = (self.parked.len() + self.sessions.resumes_waiting()) * WAITER_BYTES;
+        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters;
+        self.conn_bytes + kept + env.buffered()
     }
 
     /// Whether so much more fits: asked before something begins that is not cut once it runs.

@@ -14,7 +14,8 @@
 //! unless one slot alone has more than fits; its pages cost a walk each.
 //!
 //! Bounds: [`RUNS_MAX`] runs; each of a sixteenth of the names and [`IDS_MIN`] more, 4 to 8 bytes
-//! an id and 24 bytes a slot. An unused run goes after [`UNUSED_MAX`]. A grant costs one comparison
+//! an id and 24 bytes a slot, but no more than half of the memory that is free for buffers when it
+//! begins. An unused run goes after [`UNUSED_MAX`]. A grant costs one comparison
 //! while there are no runs.
 //! Not here: pages (`list`). Tests: below, and `coord/proto/tests/lists.rs`.
 
@@ -31,6 +32,11 @@ pub const WALKS_A_LISTING: usize = 16;
 pub const IDS_MIN: usize = 64 * 1024;
 /// A run that no page was taken from for so long is dropped.
 pub const UNUSED_MAX: Span = Span::from_ms(10_000);
+
+/// Bytes of an id in a bin that has just grown.
+const ID_BYTES: usize = 2 * size_of::<RecordId>();
+/// Bytes of a slot without names.
+const SLOT_BYTES: usize = size_of::<Vec<RecordId>>();
 
 /// Where the names of some slots are.
 pub struct Run {
@@ -86,13 +92,13 @@ impl Runs {
     }
 
     /// Starts a run of the slots `first` to `last`, to be completed by a walk over all `names`.
-    /// `None` if as many walks are under way already.
+    /// It takes at most half of `room` bytes. `None` if as many walks are under way already.
     pub fn begin(
         &mut self,
         now: Moment,
         prefix: &[u8],
         (first, last): (u16, u16),
-        names: usize,
+        (names, room): (usize, usize),
     ) -> Option<u64> {
         if self.runs.len() >= RUNS_MAX {
             let complete = self.runs.iter().enumerate().filter(|(_, run)| run.complete);
@@ -106,11 +112,16 @@ impl Runs {
             first,
             bins: (first..=last).map(|_| Vec::new()).collect(),
             ids: 0,
-            ids_max: names / WALKS_A_LISTING + IDS_MIN,
+            ids_max: (names / WALKS_A_LISTING + IDS_MIN).min(room / 2 / ID_BYTES),
             complete: false,
             used: now,
         });
         Some(self.last_number)
+    }
+
+    /// Bytes that all of them may come to.
+    pub fn bytes(&self) -> usize {
+        self.runs.iter().map(|run| run.ids_max * ID_BYTES + run.bins.len() * SLOT_BYTES).sum()
     }
 
     /// The run with a number, unless it was dropped.
@@ -177,7 +188,8 @@ mod tests {
     fn a_run_that_is_too_long_becomes_shorter() {
         let id = ids(1)[0];
         let mut runs = Runs::default();
-        let number = runs.begin(Moment(0), b"", (100, 199), 0).expect("there is room");
+        let number =
+            runs.begin(Moment(0), b"", (100, 199), (0, usize::MAX)).expect("there is room");
         let run = runs.get_mut(number).expect("just begun");
         for _ in 0..IDS_MIN / 2 {
             run.add(99, id);
@@ -202,7 +214,8 @@ mod tests {
     #[test]
     fn the_longest_unused_run_goes() {
         let mut runs = Runs::default();
-        let begin = |runs: &mut Runs, prefix: &[u8]| runs.begin(Moment(1), prefix, (0, 9), 0);
+        let begin =
+            |runs: &mut Runs, prefix: &[u8]| runs.begin(Moment(1), prefix, (0, 9), (0, usize::MAX));
         let numbers: Vec<u64> =
             [b"a", b"b", b"c", b"d"].map(|p| begin(&mut runs, p).expect("four")).into();
         assert_eq!(begin(&mut runs, b"e"), None, "all four are under way");

@@ -291,7 +291,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Option<Answer> {
         let begun = ask.and_then(|ask| {
-            let begun = self.has_room(JOB_BYTES, env) && self.begin_list(ticket, ask);
+            let begun = self.has_room(JOB_BYTES, env) && self.begin_list(ticket, ask, env);
             begun.then_some(()).ok_or(status::BUSY)
         });
         env.again();

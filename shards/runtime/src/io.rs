@@ -23,6 +23,8 @@ pub(crate) struct IoState {
     pub(crate) now: Moment,
     /// Bytes of memory of all connections' out buffers: the sum of what they are charged.
     pub(crate) buffered: usize,
+    /// Bytes of mail that waited for room when the last turn ended.
+    pub(crate) mail_waiting: usize,
     /// The connection that was appended to last, which may have grown since it was charged.
     pub(crate) writing: Option<ConnId>,
     /// Connections to settle at the end of the turn, each once.
@@ -147,11 +149,11 @@ impl Io<'_> {
         self.state.conns.open(conn).map_or(0, |found| found.backlog())
     }
 
-    /// Bytes of memory that are kept for sending: out buffers of connections, and those that wait
-    /// to be used again.
+    /// Bytes of memory that are kept for sending: out buffers of connections, those that wait to be
+    /// used again, and mail that found a full mailbox.
     pub fn buffered(&mut self) -> usize {
         self.state.charge_writing();
-        self.state.buffered + self.state.pool.bytes()
+        self.state.buffered + self.state.pool.bytes() + self.state.mail_waiting
     }
 
     /// Bytes of memory of one connection's out buffers; zero for one that is gone.

@@ -469,6 +469,7 @@ impl Seed {
                 timers: Timers::new(now),
                 now,
                 buffered: 0,
+                mail_waiting: 0,
                 writing: None,
                 dirty: Vec::new(),
                 thirsty: Default::default(),

@@ -453,7 +453,8 @@ impl<S: Service> Shard<S> {
                 _ => end.bell.ring(),
             }
         });
-        self.counters.mail_waiting_now.set(self.state.outgoing.waiting_bytes() as u64);
+        self.state.mail_waiting = self.state.outgoing.waiting_bytes();
+        self.counters.mail_waiting_now.set(self.state.mail_waiting as u64);
     }
 
     fn fire_timers(&mut self) {
