@@ -276,7 +276,7 @@ impl Sessions {
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
-            resumes: Resumes::default(),
+            resumes: Resumes::new(start.waiters_max),
             leased: 0,
             used_up: false,
             sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
@@ -971,6 +971,8 @@ pub struct SessionStart {
     pub lease_allowed: Span,
     /// How many there may be.
     pub sessions_max: usize,
+    /// How many resumes may wait for the state directory.
+    pub waiters_max: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }
