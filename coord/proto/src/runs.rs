@@ -92,8 +92,8 @@ impl Runs {
     }
 
     /// Starts a run of the slots `first` to `last`, to be completed by a walk over all `names`.
-    /// It takes at most half of `room` bytes. `None` if that is not enough for any, or as many walks
-    /// are under way already.
+    /// It takes at most half of `room` bytes. `None` if that is not enough for any, or as many
+    /// walks are under way already.
     pub fn begin(
         &mut self,
         now: Moment,

@@ -315,8 +315,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             env.again();
         }
         self.in_turn = false;
-        // From the moment that the clock stands at, which the driver's may have passed: a connection
-        // that closed behind the last turn began this one then.
+        // From the moment that the clock stands at, which the driver's may have passed: a
+        // connection that closed behind the last turn began this one then.
         self.planned = if busy { Some(self.now) } else { self.wake_at() };
     }
 
