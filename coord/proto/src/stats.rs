@@ -35,17 +35,22 @@ pub const fn is_forwarded_by_slot(code: u8) -> bool {
     code != op::SHARD_STATS
 }
 
-/// Statuses that are counted as refusals: the errors by their low five bits, then `HELD` and
-/// `STARTING`.
-pub const REFUSALS: usize = 34;
+/// Refusals that are told apart: errors by their number, and the two refusals that carry more than
+/// a status.
+pub const REFUSALS: usize = 32;
+
+/// Where `HELD` is counted, and behind it `STARTING`.
+const HELD_AT: usize = REFUSALS - 2;
+/// Behind the last error that has a place.
+const ERRORS_END: u8 = 0xC0 + HELD_AT as u8;
 
 /// Where a refusal is counted; `None` if the status is none.
 #[inline]
 pub const fn refusal_index(code: u8) -> Option<usize> {
     match code {
-        status::HELD => Some(32),
-        status::STARTING => Some(33),
-        0xC0..=0xDF => Some((code & 0x1F) as usize),
+        status::HELD => Some(HELD_AT),
+        status::STARTING => Some(HELD_AT + 1),
+        0xC0..ERRORS_END => Some((code - 0xC0) as usize),
         _ => None,
     }
 }
@@ -53,9 +58,9 @@ pub const fn refusal_index(code: u8) -> Option<usize> {
 /// The status that is counted at a place.
 pub const fn refusal_status(index: usize) -> u8 {
     match index {
-        32 => status::HELD,
-        33 => status::STARTING,
-        error => 0xC0 | error as u8,
+        HELD_AT => status::HELD,
+        index if index > HELD_AT => status::STARTING,
+        error => 0xC0 + error as u8,
     }
 }
 
@@ -68,7 +73,7 @@ pub struct Stats {
     pub verbs: [u64; VERBS.len()],
     /// Turns.
     pub turns: u64,
-    /// The largest batch of a turn.
+    /// The most ops that one turn took up, as [`ringway_core::limits`] weighs them.
     pub turn_ops_max: u64,
     /// Connections accepted.
     pub accepted: u64,

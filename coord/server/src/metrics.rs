@@ -22,6 +22,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
+use ringway_coord_proto::stats::{REFUSALS, refusal_index, refusal_status};
 use ringway_coord_proto::wire::{op, status};
 use ringway_shards::{DURATION_CLASSES, duration_class, duration_class_end_ns};
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,6 @@ use crate::admin::Health;
 
 /// Buckets of a latency histogram: below 256 ns, then doubling, the last without an upper bound.
 pub const BUCKETS: usize = DURATION_CLASSES;
-/// Refusals that are told apart; see [`refusal`].
-const REFUSALS: usize = 32;
 
 /// A number that one thread writes and others read.
 #[derive(Debug, Default)]
@@ -160,7 +159,7 @@ numbers! {
     requests: Counter,
     /// Turns of the shard's loop.
     turns: Counter,
-    /// Most operations in one turn.
+    /// Most operations taken up in one turn, weighed by what they cost.
     turn_ops_max: Peak,
     /// Longest turn, without the time spent waiting, in nanoseconds.
     turn_ns_max: Peak,
@@ -338,14 +337,14 @@ impl ShardMetrics {
     /// Counts `ops` operations that were answered with this status instead of being done.
     #[inline]
     pub fn refused_with(&self, status: u8, ops: u64) {
-        self.refused[refusal(status)].add(ops);
+        if let Some(index) = refusal_index(status) {
+            self.refused[index].add(ops);
+        }
     }
 
     fn refused(&self) -> BTreeMap<String, u64> {
-        let errors = 0xC0..0xC0 + (REFUSALS as u8 - 2);
-        let refusals = errors.chain([status::HELD, status::STARTING]);
-        let counted = refusals.filter_map(|status| {
-            let count = self.refused[refusal(status)].get();
+        let counted = self.refused.iter().enumerate().filter_map(|(index, count)| {
+            let (status, count) = (refusal_status(index), count.get());
             (count > 0).then(|| (status::name(status).to_owned(), count))
         });
         counted.collect()
@@ -361,17 +360,6 @@ impl ShardMetrics {
             (count > 0).then(|| (verb.name().to_owned(), view))
         });
         done.collect()
-    }
-}
-
-/// Where a refusal is counted: errors in their order, those without a name yet together, and the
-/// two refusals that carry more than a status.
-#[inline]
-fn refusal(status: u8) -> usize {
-    match status {
-        status::HELD => REFUSALS - 2,
-        status::STARTING => REFUSALS - 1,
-        error => usize::from(error.saturating_sub(0xC0)).min(REFUSALS - 3),
     }
 }
 
