@@ -7,7 +7,7 @@ use crate::time::Span;
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a name that a table record holds inline; longer names go to an arena.
 pub const NAME_BYTES_INLINE: usize = 16;
-/// Operations in one native frame, and operations that one connection executes in one turn.
+/// Operations in one native frame, and operations of one connection that are executed at a stretch.
 pub const FRAME_OPS_MAX: usize = 4096;
 /// Bytes of one native frame, header included.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
@@ -61,8 +61,15 @@ pub const SHARD_BUFFERS_MIN: usize = 4 * RESP_COMMAND_BYTES_MAX;
 pub const SPARE_BUFFERS_MAX: usize = 4 * 1024 * 1024;
 /// Ops that are executed together; more of one turn are executed in several batches.
 pub const BATCH_OPS_MAX: usize = 2 * FRAME_OPS_MAX;
-/// Ops of connections with a backlog of input that one turn takes up; the rest wait for the next.
+/// Ops that one turn takes up; who has a backlog of input, or wants ops served by themselves, then
+/// waits for the next. A frame without any counts as one, an op that is served by itself as
+/// [`SERVED_OP_COST`], and a text as one for each [`TEXT_BYTES_PER_OP`].
 pub const BACKLOG_OPS_PER_TURN: usize = 16 * FRAME_OPS_MAX;
+/// What an op that is served by itself costs (sessions, lists, authentication: all but those on
+/// names and renewals), in ops on names. So 64 of a connection at a stretch.
+pub const SERVED_OP_COST: usize = FRAME_OPS_MAX / 64;
+/// Bytes of a reply that cost as much as an op on a name, where a command asks for text: `INFO`.
+pub const TEXT_BYTES_PER_OP: usize = 64;
 
 /// Bytes of one mailbox between two shards, one way. A power of two.
 pub const MAILBOX_BYTES: usize = 1024 * 1024;

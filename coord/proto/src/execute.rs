@@ -46,8 +46,6 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.scratch.clear();
         self.scratch.shrink_to(BATCH_BYTES_MAX);
         self.hash_all(&mut batch);
-        self.turn_ops += batch.ops.len();
-        self.stats.turn_ops_max = self.stats.turn_ops_max.max(batch.ops.len() as u64);
         for at in 0..INDEX_AHEAD.min(batch.ops.len()) {
             self.prefetch_index(&batch, at);
         }
@@ -70,7 +68,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Executes the batch if it has become as large as one may be.
     #[inline]
     pub(crate) fn execute_if_large(&mut self, env: &mut impl Env) {
-        if self.batch.ops.len() > BATCH_OPS_MAX || self.batch.arena.len() > BATCH_BYTES_MAX {
+        // A frame without ops is a unit nevertheless.
+        let ops = self.batch.ops.len().max(self.batch.units.len());
+        if ops > BATCH_OPS_MAX || self.batch.arena.len() > BATCH_BYTES_MAX {
             self.execute(env);
         }
     }
@@ -313,19 +313,6 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let names = Token(self.names.table().len() as u64);
                 Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
             }
-            op_code::CLIENT_LIST => {
-                let (principal, operator) = match batch.kept(op.extra) {
-                    [who @ .., operator] => (who.first_chunk(), *operator != 0),
-                    [] => (None, false),
-                };
-                let principal = u32::from_le_bytes(*principal.expect("the parser kept it"));
-                let viewer = (!operator).then_some(Principal(principal));
-                let at = self.scratch.len();
-                let mut scratch = core::mem::take(&mut self.scratch);
-                self.put_clients(viewer, &mut scratch);
-                self.scratch = scratch;
-                Outcome::bytes(status::DATA, at, self.scratch.len() - at)
-            }
             _ => self.run_lock(batch, op),
         }
     }
@@ -378,15 +365,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                     return Outcome::plain(status::NOTOWNER);
                 };
                 let ns = kept.first_chunk::<8>().map_or(0, |ns| u64::from_le_bytes(*ns));
-                let matches = match op.code {
-                    op_code::LOCK_DEL_IF => value == kept,
-                    op_code::LOCK_EXPIRE_IF | op_code::LOCK_EXTEND_IF => {
-                        kept.get(8..) == Some(value)
-                    }
-                    op_code::LOCK_SET_OR_EXPIRE => kept.get(LOCK_SET_FIXED..) == Some(value),
-                    _ => true,
-                };
-                if !matches {
+                if !value_fits(op.code, value, kept) {
                     return Outcome::plain(status::NOTOWNER);
                 }
                 let bound = Bound { handle, session };
@@ -451,19 +430,34 @@ impl<R: Region, A: Access> Shard<R, A> {
         outcome
     }
 
+    /// The lease that an op on a lock would give as things stand; `None` if it would give none,
+    /// and so has its answer already.
+    fn lease_given(&self, batch: &Turn, op: &Op) -> Option<Span> {
+        let kept = batch.kept(op.extra);
+        let lease = Span(u64::from_le_bytes(*kept.first_chunk()?));
+        let Some((_, grant, _)) = self.names.holder(op.hash, &batch.name(op)) else {
+            let granted = op_code::takes_lock(op.code) && self.now() >= self.names.grants_from();
+            return granted.then_some(lease);
+        };
+        let held = self.sessions_value(grant.owner.0, grant.flags)?;
+        if !value_fits(op.code, held, kept) {
+            return None;
+        }
+        match op.code {
+            op_code::LOCK_SET => None,
+            op_code::LOCK_EXTEND_IF => {
+                let handle = crate::handle::Handle::from_bits(grant.owner.0);
+                let (left, _) = self.sessions.left(self.clock.now(), handle)?;
+                Some(Span(left.0.saturating_add(lease.0)))
+            }
+            _ => Some(lease),
+        }
+    }
+
     /// S4: the lease that an op on a lock would give, if the state directory does not allow for it
     /// yet and there is room to wait.
     fn must_park(&mut self, batch: &Turn, op: &Op) -> Option<Span> {
-        let (ns, value) = batch.kept(op.extra).split_first_chunk::<8>()?;
-        let mut lease = Span(u64::from_le_bytes(*ns));
-        if op.code == op_code::LOCK_EXTEND_IF {
-            let (_, grant, _) = self.names.holder(op.hash, &batch.name(op))?;
-            let held = self.sessions_value(grant.owner.0, grant.flags)? == value;
-            let handle = crate::handle::Handle::from_bits(grant.owner.0);
-            let (left, _) = self.sessions.left(self.clock.now(), handle).filter(|_| held)?;
-            lease = Span(left.0.saturating_add(lease.0));
-        }
-        let lease = self.sessions.lease_to_raise(lease)?;
+        let lease = self.sessions.lease_to_raise(self.lease_given(batch, op)?)?;
         if op.flags & op_code::LEASE_ALLOWED != 0 {
             self.sessions.lease_raised(self.clock.now(), lease, &mut self.acts);
             return None;
@@ -487,6 +481,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// Executes what was kept; what still may not be granted is kept again.
     pub(crate) fn unpark(&mut self, env: &mut impl Env) {
+        self.turn_ops += self.parked.len();
         for parked in core::mem::take(&mut self.parked) {
             let mut op = self.batch.name_op(parked.code, 0, &parked.name);
             op.extra = self.batch.keep(&parked.kept);
@@ -527,6 +522,16 @@ pub(crate) struct Parked {
     code: u8,
     name: Vec<u8>,
     kept: Vec<u8>,
+}
+
+/// Whether a lock has the value that an op on it asks for, if it does.
+fn value_fits(code: u8, value: &[u8], kept: &[u8]) -> bool {
+    match code {
+        op_code::LOCK_DEL_IF => value == kept,
+        op_code::LOCK_EXPIRE_IF | op_code::LOCK_EXTEND_IF => kept.get(8..) == Some(value),
+        op_code::LOCK_SET_OR_EXPIRE => kept.get(LOCK_SET_FIXED..) == Some(value),
+        _ => true,
+    }
 }
 
 /// A secret as it travelled in an op's words.

@@ -9,13 +9,12 @@
 //!
 //! Cost: a listing of all names costs [`WALKS_A_LISTING`](crate::runs::WALKS_A_LISTING) walks and
 //! a second look at each name. Names that one slot has more of than a run holds cost a walk a page.
-//! Bounds: [`JOBS_MAX`] lists at a time; in a turn [`STEP_RECORDS`] records of a walk or
+//! Bounds: those of `jobs`; in a turn [`STEP_RECORDS`] records of a walk or
 //! [`STEP_IDS`] of a run, of one list; and once a list, its page of [`PAGE_BYTES_MAX`] bytes at
 //! most, and the beginning or the end of a run, a bin for each slot: about a millisecond.
 //! Tests: `coord/proto/tests/lists.rs`; cost: `coord/proto/examples/listing.rs`.
 
 use alloc::collections::BinaryHeap;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ringway_core::wire::Put;
@@ -24,13 +23,11 @@ use ringway_table::RecordCursor;
 
 use crate::access::Access;
 use crate::env::Env;
+use crate::jobs::{Step, Work};
 use crate::outcome::Answer;
 use crate::runs::Runs;
-use crate::sessions::Ticket;
 use crate::shard::Shard;
 
-/// Lists of one shard at a time; one beyond that is answered `BUSY`.
-pub const JOBS_MAX: usize = 64;
 /// Records that a walk visits in one turn.
 pub const STEP_RECORDS: usize = 2 * 1024;
 /// Ids of a run that are looked at in one turn: each is a record somewhere in memory.
@@ -75,14 +72,16 @@ struct Entry {
 /// Where a list looks for names.
 #[derive(Clone, Copy)]
 enum Source {
+    /// Nowhere yet.
+    New,
     /// At all records, from one on; what lies behind the page is noted in a run.
     Table(RecordCursor, Option<u64>),
     /// In a run, from a place of a slot's bin on.
     Run { number: u64, slot: u16, at: usize },
 }
 
-struct Job {
-    ticket: Ticket,
+/// A list under way.
+pub(crate) struct ListJob {
     ask: ListAsk,
     source: Source,
     found: BinaryHeap<Entry>,
@@ -90,25 +89,12 @@ struct Job {
     counted: u64,
 }
 
-/// The lists of one shard, served in turn.
-#[derive(Default)]
-pub struct ListJobs {
-    jobs: VecDeque<Job>,
-}
-
-impl ListJobs {
-    /// Lists under way.
-    pub fn under_way(&self) -> usize {
-        self.jobs.len()
+impl ListJob {
+    /// A list that has not looked anywhere yet.
+    pub(crate) const fn new(ask: ListAsk) -> Self {
+        Self { ask, source: Source::New, found: BinaryHeap::new(), bytes: 0, counted: 0 }
     }
 
-    /// Whether any list is under way.
-    pub fn is_active(&self) -> bool {
-        !self.jobs.is_empty()
-    }
-}
-
-impl Job {
     /// Takes a name of the slots that were asked for, if it belongs to the page.
     fn visit(&mut self, slot: u16, name: &[u8], session: SessionId, token: Token) {
         let Want::Page(most) = self.ask.want else {
@@ -187,17 +173,7 @@ impl Job {
 const ENTRY_BYTES: usize = 17;
 
 impl<R: Region, A: Access> Shard<R, A> {
-    /// Starts a list, unless there are too many.
-    pub(crate) fn begin_list(&mut self, ticket: Ticket, ask: ListAsk, env: &mut impl Env) -> bool {
-        if self.lists.jobs.len() >= JOBS_MAX {
-            return false;
-        }
-        let source = self.source_of(&ask, env);
-        let found = BinaryHeap::new();
-        self.lists.jobs.push_back(Job { ticket, ask, source, found, bytes: 0, counted: 0 });
-        true
-    }
-
+    /// Where a list begins.
     fn source_of(&mut self, ask: &ListAsk, env: &mut impl Env) -> Source {
         let mut run = None;
         let room = self.start.buffer_bytes.saturating_sub(self.buffers_used(env));
@@ -215,14 +191,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         Source::Table(RecordCursor::default(), run)
     }
 
-    /// Goes on with the oldest list, and answers it when it is through.
-    pub(crate) fn step_lists(&mut self, env: &mut impl Env) {
-        if !self.names.runs.is_empty() {
-            self.names.runs.expire(self.now());
+    /// A slice of a list.
+    pub(crate) fn step_list(&mut self, mut job: ListJob, env: &mut impl Env) -> Step {
+        if matches!(job.source, Source::New) {
+            job.source = self.source_of(&job.ask, env);
         }
-        let Some(mut job) = self.lists.jobs.pop_front() else { return };
         let mut runs = core::mem::take(&mut self.names.runs);
         let end = match job.source {
+            Source::New => unreachable!("it has just been decided"),
             Source::Table(at, run) => self.step_table(&mut job, (at, run), &mut runs),
             Source::Run { number, slot, at } => {
                 self.step_run(&mut job, number, (slot, at), &mut runs)
@@ -230,18 +206,15 @@ impl<R: Region, A: Access> Shard<R, A> {
         };
         self.names.runs = runs;
         match end {
-            Some(end) => {
-                let ticket = job.ticket;
-                self.deliver(ticket, &Answer::data(job.answer(end)), env);
-            }
-            None => self.lists.jobs.push_back(job),
+            Some(end) => Step::Done(Some(Answer::data(job.answer(end)))),
+            None => Step::More(Work::List(job)),
         }
     }
 
     /// A slice of a walk. The slot behind those looked at, once all records were.
     fn step_table(
         &self,
-        job: &mut Job,
+        job: &mut ListJob,
         (at, number): (RecordCursor, Option<u64>),
         runs: &mut Runs,
     ) -> Option<u16> {
@@ -270,7 +243,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// A slice of a run. The slot behind those looked at, once the page is full or the run ends.
     fn step_run(
         &self,
-        job: &mut Job,
+        job: &mut ListJob,
         number: u64,
         (mut slot, mut at): (u16, usize),
         runs: &mut Runs,

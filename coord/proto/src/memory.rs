@@ -34,7 +34,6 @@ use crate::access::Access;
 use crate::conn::Conn;
 use crate::env::Env;
 use crate::gather::GATHER_BYTES;
-use crate::list::JOB_BYTES;
 use crate::resumes::LEASE_WAITERS_MAX;
 use crate::shard::{FORWARD_OPS_MAX, Shard};
 
@@ -53,7 +52,7 @@ const ROOMY_BYTES: usize = 16 * 1024;
 impl<R: Region, A: Access> Shard<R, A> {
     /// Bytes in use of [`crate::ShardStart::buffer_bytes`].
     pub(crate) fn buffers_used(&self, env: &mut impl Env) -> usize {
-        let jobs = self.lists.under_way() * JOB_BYTES + self.gathers.under_way() * GATHER_BYTES;
+        let jobs = self.jobs.bytes() + self.gathers.under_way() * GATHER_BYTES;
         let waiters = (self.parked.len() + self.sessions.resumes_waiting()) * WAITER_BYTES;
         let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters;
         self.conn_bytes + kept + env.buffered()

@@ -24,8 +24,7 @@ pub const LOCK_EXTEND_IF: u8 = 0xE7;
 pub const LOCK_SET_OR_EXPIRE: u8 = 0xE8;
 /// How many names this shard has; about no name.
 pub const DB_SIZE: u8 = 0xEA;
-/// The connections of this shard, as lines; kept bytes are who asks (4) and whether it sees those
-/// of others (1). About no name.
+/// The connections of a shard (1), as lines; served like `LIST`.
 pub const CLIENT_LIST: u8 = 0xEB;
 /// How many names a slot (2) has; served like `LIST`.
 pub const SLOT_COUNT: u8 = 0xEC;
@@ -52,9 +51,5 @@ pub const LEASE_ALLOWED: u8 = 1;
 #[inline]
 pub const fn on_name(code: u8) -> bool {
     use crate::wire::op;
-    matches!(
-        code,
-        op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET
-            ..=LOCK_SET_OR_EXPIRE | DB_SIZE | CLIENT_LIST
-    )
+    matches!(code, op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE)
 }

@@ -69,6 +69,14 @@ impl Answer {
         Self::Data(status::DATA, bytes)
     }
 
+    /// Its status.
+    pub const fn status(&self) -> u8 {
+        match self {
+            Answer::Outcome(outcome) => outcome.status,
+            Answer::Data(status, _) => *status,
+        }
+    }
+
     /// Appends the answer in the native wire format.
     pub fn put(&self, out: &mut alloc::vec::Vec<u8>) {
         match self {

@@ -5,7 +5,7 @@
 
 use alloc::boxed::Box;
 
-use ringway_core::limits::{NAME_BYTES_MAX, UNKNOWN_IN_MAX};
+use ringway_core::limits::{NAME_BYTES_MAX, SERVED_OP_COST, UNKNOWN_IN_MAX};
 use ringway_core::{ConnId, Region, SessionId, Slot};
 
 use crate::access::Access;
@@ -20,9 +20,6 @@ use crate::wire::{
     self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, KIND_REQUEST, MAGIC, PREFACE_BYTES,
     Preface, RawOp, TLS_HANDSHAKE, next_op, op, status,
 };
-
-/// Ops of one frame that are served by themselves in one turn: their answers may be large.
-const SERVED_PER_TURN: usize = 64;
 
 /// The ticket index that stands for a connection's bare session, not for an op.
 pub(crate) const BARE_INDEX: u16 = u16::MAX;
@@ -83,7 +80,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     fn parse_frames(&mut self, id: ConnId, bytes: &[u8], env: &mut impl Env) -> usize {
-        let (mut at, mut ops) = (0, 0);
+        let mut at = 0;
         loop {
             let rest = &bytes[at..];
             let header = match FrameHeader::parse(rest) {
@@ -109,8 +106,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 conn.waits = Waits::Barrier;
                 return self.incomplete(id, at, 0);
             }
-            ops += usize::from(header.count);
-            if ops > ringway_core::limits::FRAME_OPS_MAX {
+            if !self.take_up(usize::from(header.count).max(1)) {
                 self.later(id);
                 return self.incomplete(id, at, 0);
             }
@@ -144,21 +140,20 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     fn parse_frame(&mut self, id: ConnId, mut frame: Frame, bytes: &[u8], env: &mut impl Env) {
         let (mut rest, mut first) = (bytes, self.batch.ops.len());
-        let (mut remote, mut served) = (false, 0);
+        let mut remote = false;
         while frame.index < frame.count {
             let before = rest;
             let next = match next_op(&mut rest) {
                 Some(raw) => (self.read_op(id, raw), Some(raw)),
                 None => (Next::Batched(answered(status::MALFORMED)), None),
             };
-            let crowded = match &next {
-                (Next::Batched(op), _) => Some(op.target).filter(|to| self.is_crowded(*to)),
-                (Next::Serve, _) => self.any_crowded(),
-                (Next::NeedsSession, _) => None,
+            let may_go_on = match &next {
+                (Next::Batched(op), _) => self.may_ask(id, op.target),
+                (Next::Serve, _) => self.may_serve(id),
+                (Next::NeedsSession, _) => true,
             };
-            if crowded.is_some() {
+            if !may_go_on {
                 self.push_unit(id, &mut frame, (first, true));
-                self.starve(id, crowded);
                 return self.stall(id, &frame, before);
             }
             match next {
@@ -174,12 +169,12 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.execute(env);
                     self.serve_op(id, &frame, raw, env);
                     frame.index += 1;
-                    served += 1;
+                    self.turn_ops += SERVED_OP_COST - 1;
                     (first, remote) = (self.batch.ops.len(), false);
                     if self.conns[id.index as usize].closing {
                         return self.drop_rest(id, &frame, env);
                     }
-                    if served == SERVED_PER_TURN && frame.index < frame.count {
+                    if self.turn_ops >= self.turn_ops_most && frame.index < frame.count {
                         self.later(id);
                         return self.stall(id, &frame, rest);
                     }

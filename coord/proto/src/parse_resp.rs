@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use ringway_core::limits::{FRAME_OPS_MAX, UNKNOWN_IN_MAX};
+use ringway_core::limits::{FRAME_OPS_MAX, SERVED_OP_COST, TEXT_BYTES_PER_OP, UNKNOWN_IN_MAX};
 use ringway_core::wire::Put;
 use ringway_core::{ConnId, Region, Span};
 
@@ -24,7 +24,7 @@ use crate::resp::{Args, Code, Parsed, Progress, Version, Writer};
 use crate::resp_reply::RespShape;
 use crate::shard::Shard;
 use crate::turn::{Op, Shape, Source, Unit};
-use crate::wire::{RawOp, op, status};
+use crate::wire::{RawOp, op};
 
 /// What became of a command.
 enum Flow {
@@ -55,7 +55,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         args: &mut Args,
         env: &mut impl Env,
     ) -> usize {
-        let (mut at, mut ops) = (0, 0);
+        let mut at = 0;
         loop {
             let rest = &bytes[at..];
             let progress = &mut self.conns[id.index as usize].progress;
@@ -82,8 +82,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             };
             let conn = &mut self.conns[id.index as usize];
             (conn.need, conn.progress) = (0, Progress::default());
-            ops += args.len().max(1);
-            if ops > FRAME_OPS_MAX && at > 0 {
+            // The largest command has a few words more than ops.
+            if !self.take_up(args.len().clamp(1, FRAME_OPS_MAX)) {
                 self.later(id);
                 return at;
             }
@@ -168,9 +168,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             Request::Renew(proofs) => self.renew_unit(id, proofs),
             Request::DbSize => {
                 let allowed = self.check_sees_all(id);
-                self.shards_unit(id, (op_code::DB_SIZE, 0), allowed, RespShape::Total)
+                self.shards_unit(id, op_code::DB_SIZE, allowed, RespShape::Total)
             }
-            Request::Client(Client::List) => self.clients_unit(id),
+            Request::Client(Client::List) => self.clients_unit(id, env),
             other => self.served(id, other, env),
         }
     }
@@ -227,14 +227,27 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             other => return self.at_once(id, other, env),
         };
-        if let Some(shard) = self.any_crowded() {
-            self.starve(id, Some(shard));
+        self.serve_unit(id, shape, &[RawOp { code, flags, body: &body }], env)
+    }
+
+    /// A unit of ops that are served by themselves.
+    fn serve_unit(
+        &mut self,
+        id: ConnId,
+        shape: RespShape,
+        ops: &[RawOp<'_>],
+        env: &mut impl Env,
+    ) -> Flow {
+        if !self.may_serve(id) {
             return Flow::Again;
         }
-        let unit = self.pendings.begin(id, Shape::Resp(shape), 0, 1);
+        let unit = self.pendings.begin(id, Shape::Resp(shape), 0, ops.len());
         self.conns[id.index as usize].queue.push_back(unit);
         self.execute(env);
-        self.serve_raw(id, (unit, 0), RawOp { code, flags, body: &body }, env);
+        for (index, op) in (0..).zip(ops) {
+            self.turn_ops += SERVED_OP_COST;
+            self.serve_raw(id, (unit, index), *op, env);
+        }
         Flow::Taken
     }
 
@@ -243,8 +256,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         if self.must_wait(id) {
             return Flow::Again;
         }
+        if self.is_spent() {
+            self.later(id);
+            return Flow::Again;
+        }
         self.execute(env);
+        let before = env.backlog(id);
         self.answer_at_once(id, request, env);
+        self.turn_ops += env.backlog(id).saturating_sub(before) / TEXT_BYTES_PER_OP;
         Flow::Taken
     }
 
@@ -370,7 +389,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn shards_unit(
         &mut self,
         id: ConnId,
-        (code, extra): (u8, u64),
+        code: u8,
         allowed: Result<(), u8>,
         shape: RespShape,
     ) -> Flow {
@@ -379,7 +398,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.add_op(answered(status), first);
         } else {
             for shard in 0..self.shards() {
-                let op = Op { code, extra, target: shard as u8, ..answered(0) };
+                let op = Op { code, target: shard as u8, ..answered(0) };
                 self.add_op(op, first);
             }
         }
@@ -387,14 +406,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// Every shard lists its connections: an operator sees all, anybody else its own.
-    fn clients_unit(&mut self, id: ConnId) -> Flow {
-        let grantee = self.grantee(&self.conns[id.index as usize]);
-        let operator = grantee.is_some_and(|grantee| grantee.operator);
-        let allowed = grantee.map(|_| ()).ok_or(status::NOAUTH);
-        let mut kept = self.principal_of(id).0.to_le_bytes().to_vec();
-        kept.put_u8(u8::from(operator));
-        let extra = self.batch.keep(&kept);
-        self.shards_unit(id, (op_code::CLIENT_LIST, extra), allowed, RespShape::Lines)
+    fn clients_unit(&mut self, id: ConnId, env: &mut impl Env) -> Flow {
+        let shards: Vec<[u8; 1]> = (0..self.shards()).map(|shard| [shard as u8]).collect();
+        let of_shard = |body| RawOp { code: op_code::CLIENT_LIST, flags: 0, body };
+        let ops: Vec<RawOp<'_>> = shards.iter().map(|shard| of_shard(shard.as_slice())).collect();
+        self.serve_unit(id, RespShape::Lines, &ops, env)
     }
 
     fn script_op(&self, id: ConnId, act: Act, value: &[u8]) -> (u8, Vec<u8>) {

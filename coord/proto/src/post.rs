@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use ringway_core::limits::SERVED_OP_COST;
 use ringway_core::wire::{Reader, Truncated};
 use ringway_core::{ConnId, Epoch, Moment, Region, SessionId, ShardId, Span};
 
@@ -134,6 +135,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let source = Source::Mail(from, asker.pending);
         let mut first = self.batch.ops.len();
         let mut forwarded = u64::from(count);
+        self.turn_ops += usize::from(count);
         for _ in 0..count {
             let request = mail::request_op(reader)?;
             if op_code::on_name(request.code) || request.code == op::RENEW {
@@ -151,6 +153,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 index: request.index,
             };
             let RequestOp { code, flags, body, .. } = request;
+            self.turn_ops += SERVED_OP_COST - 1;
             self.serve_here(asker, ticket, &RawOp { code, flags, body }, env);
             self.settle(env);
             first = self.batch.ops.len();
@@ -307,6 +310,10 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Brings an answer to where it was asked.
     pub(crate) fn deliver(&mut self, ticket: Ticket, answer: &Answer, env: &mut impl Env) {
         let id = (ticket.pending, ticket.generation);
+        // A refused bare session is counted with the ops that needed it.
+        if ticket.index != BARE_INDEX {
+            self.stats.refused.count(answer.status());
+        }
         if ticket.shard != self.id() {
             let mut out = Vec::with_capacity(64);
             mail::put_reply(&mut out, id);

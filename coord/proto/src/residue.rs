@@ -16,7 +16,7 @@ pub struct Residue {
     pub waiting: usize,
     /// Ops on their way to other shards.
     pub in_flight: usize,
-    /// Counts of names, lists, and what waits for a longer lease.
+    /// Lists and other jobs, counts of names, and what waits for a longer lease.
     pub jobs: usize,
     /// Live sessions.
     pub sessions: usize,
@@ -37,7 +37,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             waiting: self.ready.len() + self.hungry.len() + self.batch.units.len(),
             in_flight: self.in_flight.iter().map(|ops| *ops as usize).sum(),
             jobs: self.gathers.under_way()
-                + usize::from(self.lists.is_active())
+                + self.jobs.len()
                 + self.parked.len()
                 + self.sessions.resumes_waiting(),
             sessions: self.sessions.len(),

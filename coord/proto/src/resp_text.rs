@@ -3,8 +3,9 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use ringway_core::limits::{AUTH_WITHIN, FRAME_BYTES_MAX};
+use ringway_core::limits::AUTH_WITHIN;
 use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Region, ShardId};
 
@@ -31,6 +32,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Request::Hello(_) | Request::Auth(_) | Request::Quit | Request::Ping(_)
         );
         if !known && !free {
+            self.stats.refused.count(status::NOAUTH);
             let text = "authentication required: AUTH user password";
             return Writer::new(env.out(id), version).error(Code::NoAuth, text);
         }
@@ -86,6 +88,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             return self.wrong_pass(id, env);
         }
         if self.conns[id.index as usize].grantee.is_none() {
+            self.stats.refused.count(status::NOAUTH);
             let text = "authenticate: HELLO 3 AUTH user password";
             let version = self.resp_version(id);
             return Writer::new(env.out(id), version).error(Code::NoAuth, text);
@@ -112,7 +115,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         Writer::new(env.out(id), version).ok();
     }
 
-    fn wrong_pass(&self, id: ConnId, env: &mut impl Env) {
+    fn wrong_pass(&mut self, id: ConnId, env: &mut impl Env) {
+        self.stats.refused.count(status::REFUSED);
         let text = "invalid username-password pair or user is disabled.";
         let version = self.resp_version(id);
         Writer::new(env.out(id), version).error(Code::WrongPass, text);
@@ -151,10 +155,15 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
-    /// The lines of this shard's connections: a viewer's own, or all.
-    pub(crate) fn put_clients(&self, viewer: Option<Principal>, text: &mut Vec<u8>) {
-        let end = text.len() + CLIENT_LIST_BYTES_MAX / self.shards().max(2);
-        for index in 0..self.conns.len().min(CLIENT_LIST_PLACES_MAX) {
+    /// The lines of connections at some places, a viewer's own or all. False if no more than those
+    /// that are there now fit into the text.
+    pub(crate) fn put_clients(
+        &self,
+        viewer: Option<Principal>,
+        places: Range<usize>,
+        (text, bytes_max): (&mut Vec<u8>, usize),
+    ) -> bool {
+        for index in places {
             let conn = &self.conns[index];
             let principal = self.grantee(conn).map(|grantee| grantee.principal);
             if !conn.open || (viewer.is_some() && principal != viewer) {
@@ -163,10 +172,12 @@ impl<R: Region, A: Access> Shard<R, A> {
             let before = text.len();
             let id = ConnId { index: index as u32, generation: conn.generation };
             put_client_line(text, client_id(self.id(), id), conn.client.as_deref());
-            if text.len() > end {
-                return text.truncate(before);
+            if text.len() > bytes_max {
+                text.truncate(before);
+                return false;
             }
         }
+        true
     }
 
     /// The shards as a cluster client sees nodes: each with the slots it has and its own port. A
@@ -428,13 +439,6 @@ fn put_client_line(text: &mut Vec<u8>, id: u64, info: Option<&ClientInfo>) {
     text.extend_from_slice(&info.lib_version);
     text.push(b'\n');
 }
-
-/// Bytes of a list of connections, of which each shard may fill an equal part, at most half.
-const CLIENT_LIST_BYTES_MAX: usize = 192 * 1024;
-/// Places of connections that a shard looks at for a list.
-const CLIENT_LIST_PLACES_MAX: usize = 65_536;
-
-const _: () = assert!(CLIENT_LIST_BYTES_MAX <= FRAME_BYTES_MAX, "as much as a pending unit keeps");
 
 /// A digest in hexadecimal digits.
 struct Hex<'a>(&'a [u8]);

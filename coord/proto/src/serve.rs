@@ -17,7 +17,8 @@ use crate::conn::{Speech, Waits};
 use crate::env::Env;
 use crate::gather::{GATHER_BYTES, Gather, record_starts};
 use crate::handle::Bound;
-use crate::list::{JOB_BYTES, ListAsk, Want};
+use crate::jobs::Work;
+use crate::list::{ListAsk, ListJob, Want};
 use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::Answer;
@@ -140,6 +141,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 at_slot(Slot::from_bits(body.u16()?))
             }
+            op_code::CLIENT_LIST if self.speech(id) != Speech::Native => {
+                Place::At(ShardId(body.u8()?))
+            }
             op::SHARD_STATS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
             op::SHARD_STATS => match usize::from(body.u8()?) {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
@@ -242,25 +246,22 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
             op::SESSIONS => {
                 let (cursor, most) = (body.u64()?, body.u16()?);
-                return Ok(self.serve_sessions(
-                    ticket,
-                    (cursor as u32, usize::from(most)),
-                    viewer(asker),
-                    env,
-                ));
+                let work = Work::Sessions(cursor as u32 as usize, most.into(), viewer(asker));
+                return Ok(self.begin_job(ticket, work, env));
             }
-            op::LIST | op_code::SLOT_COUNT => {
-                let ask = match raw.code {
-                    op::LIST => self.read_list(asker, &mut body)?,
-                    _ => Ok(count_of_slot(body.u16()?)),
-                };
-                return Ok(self.serve_list(ticket, ask, env));
+            op::LIST => match self.read_list(asker, &mut body)? {
+                Ok(ask) => return Ok(self.begin_job(ticket, Work::List(ListJob::new(ask)), env)),
+                Err(status) => Answer::plain(status),
+            },
+            op_code::SLOT_COUNT => {
+                let job = ListJob::new(count_of_slot(body.u16()?));
+                return Ok(self.begin_job(ticket, Work::List(job), env));
             }
-            op::SHARD_STATS => {
-                let mut json = Vec::new();
-                env.describe(&mut json);
-                Answer::data(json)
+            op_code::CLIENT_LIST => {
+                let work = Work::Clients(0, Vec::new(), viewer(asker));
+                return Ok(self.begin_job(ticket, work, env));
             }
+            op::SHARD_STATS => return Ok(self.begin_job(ticket, Work::Stats, env)),
             _ => Answer::plain(status::UNKNOWN_OP),
         };
         Ok(Some(answer))
@@ -284,20 +285,6 @@ impl<R: Region, A: Access> Shard<R, A> {
         Ok(None)
     }
 
-    fn serve_list(
-        &mut self,
-        ticket: Ticket,
-        ask: Result<ListAsk, u8>,
-        env: &mut impl Env,
-    ) -> Option<Answer> {
-        let begun = ask.and_then(|ask| {
-            let begun = self.has_room(JOB_BYTES, env) && self.begin_list(ticket, ask, env);
-            begun.then_some(()).ok_or(status::BUSY)
-        });
-        env.again();
-        begun.err().map(Answer::plain)
-    }
-
     fn serve_record(
         &mut self,
         ticket: Ticket,
@@ -316,16 +303,17 @@ impl<R: Region, A: Access> Shard<R, A> {
         Ok(self.gather(gather, &[bound], env))
     }
 
-    fn serve_sessions(
+    /// A page of the sessions from a place on. The answer, or `None` if it comes later.
+    pub(crate) fn page_of_sessions(
         &mut self,
         ticket: Ticket,
-        (from, most): (u32, usize),
+        (from, most): (usize, usize),
         viewer: Option<Principal>,
         env: &mut impl Env,
     ) -> Option<Answer> {
         let bounds_max = (most.clamp(1, SESSIONS_PAGE_MAX), SESSIONS_PAGE_BYTES);
         let (records, sessions, next) =
-            self.sessions.page(self.clock.now(), from as usize, bounds_max, viewer);
+            self.sessions.page(self.clock.now(), from, bounds_max, viewer);
         let shard = self.id().index() as u64;
         let cursor = match next {
             Some(local) => shard << 32 | local as u64,

@@ -943,8 +943,8 @@ impl Sessions {
     }
 }
 
-/// Places that one page of sessions looks at, empty ones included.
-const PAGE_PLACES_MAX: usize = 65_536;
+/// Places that one page of sessions looks at, empty ones included: it is made within one turn.
+const PAGE_PLACES_MAX: usize = 16 * 1024;
 
 /// Places for sessions that have ended and are not swept yet, beside those for live ones: so many
 /// that a sixteenth of all may be replaced at once at the limit.

@@ -13,6 +13,11 @@
 //! - H4  Nothing grows without bound: unparsed bytes stop the reading, unread replies stop the
 //!   parsing, ops on their way to a busy shard stop the parsing. All that connections hold
 //!   together has a bound as well (`memory`).
+//! - H5  A turn has an end: ops are counted as they are taken up, whatever their protocol, each by
+//!   what it costs. A connection has a share of a turn; beyond `BACKLOG_OPS_PER_TURN` of all,
+//!   backlogs and whatever is served by itself wait for the next one. Only ops on names and
+//!   renewals that have just arrived do not: a renewal counts in the turn in which it came. What
+//!   costs more than an op may is done in slices, one a turn (`jobs`).
 //!
 //! Not here: what a name op does (`names`), sessions (`sessions`), bytes to ops (`parse`), the
 //! execution (`execute`), single ops that need more than a status (`serve`), mail (`post`).
@@ -31,9 +36,9 @@ use crate::conn::{Conn, Speech, Stalled};
 use crate::env::Env;
 use crate::execute::Renewals;
 use crate::gather::Gathers;
+use crate::jobs::Jobs;
 use crate::keyed::KeyedState;
 use crate::lease_clock::LeaseClock;
-use crate::list::ListJobs;
 use crate::names::Names;
 use crate::paged::Paged;
 use crate::pending::PendingTable;
@@ -102,7 +107,7 @@ pub struct Shard<R, A> {
     pub(crate) renewals: Renewals,
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
-    pub(crate) lists: ListJobs,
+    pub(crate) jobs: Jobs,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
     pub(crate) epoch_asked: bool,
@@ -115,8 +120,12 @@ pub struct Shard<R, A> {
     pub(crate) sabotage: Sabotage,
     now: Moment,
     in_turn: bool,
-    /// Ops executed in this turn.
+    /// Ops taken up in this turn, as `limits` weighs them.
     pub(crate) turn_ops: usize,
+    /// What [`Self::turn_ops`] may come to before the connection that is executed has to wait.
+    pub(crate) turn_ops_most: usize,
+    /// What it may come to before everybody has to wait who asks for more than ops on names.
+    turn_ops_end: usize,
     /// Somebody waits for memory.
     spent: bool,
     planned: Option<Moment>,
@@ -163,7 +172,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             renewals: Renewals::NONE,
             mail_out: Vec::new(),
             gathers: Gathers::default(),
-            lists: ListJobs::default(),
+            jobs: Jobs::default(),
             stats: Stats::default(),
             lease_asked: start.lease_allowed,
             epoch_asked: false,
@@ -178,6 +187,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             now,
             in_turn: false,
             turn_ops: 0,
+            turn_ops_most: 0,
+            turn_ops_end: BACKLOG_OPS_PER_TURN,
             spent: false,
             planned: Some(now),
             stopping: false,
@@ -213,6 +224,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let idle = conn.carry.is_empty() && conn.stalled.is_none();
         if idle && !conn.is_waiting() && !conn.blocked && !conn.ready {
+            self.turn_ops_most = self.turn_ops + FRAME_OPS_MAX;
             let consumed = self.parse(id, bytes, env);
             if let Some(conn) = self.conn_mut(id).filter(|conn| !conn.closing) {
                 conn.carry.extend_from_slice(&bytes[consumed..]);
@@ -283,8 +295,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.settle(env);
         }
         self.execute(env);
+        // Whatever arrived anew, the one that waits longest has its share.
+        self.turn_ops_end = BACKLOG_OPS_PER_TURN.max(self.turn_ops + FRAME_OPS_MAX);
         for _ in 0..self.ready.len() {
-            if self.turn_ops > BACKLOG_OPS_PER_TURN {
+            if self.is_spent() {
                 break;
             }
             let Some(id) = self.ready.pop_front() else { break };
@@ -299,18 +313,19 @@ impl<R: Region, A: Access> Shard<R, A> {
         let more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
         self.settle(env);
         self.sweep(env);
-        self.step_lists(env);
+        self.step_jobs(env);
         self.reclaim(env);
         self.feed_hungry(env);
         self.execute(env);
         self.reclaim(env);
         self.stats.buffer_bytes = self.buffers_used(env) as u64;
+        self.stats.turn_ops_max = self.stats.turn_ops_max.max(self.turn_ops as u64);
         self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
             || !self.ready.is_empty()
             || core::mem::take(&mut self.spent)
-            || self.lists.is_active();
+            || self.jobs.is_active();
         if busy {
             env.again();
         }
@@ -416,6 +431,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             assert!(self.now <= now, "the driver's clock ran backwards");
             self.in_turn = true;
             self.turn_ops = 0;
+            self.turn_ops_end = BACKLOG_OPS_PER_TURN;
             self.now = now;
             self.clock.turn(now, self.planned);
             self.stats.turns += 1;
@@ -441,7 +457,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         if conn.is_waiting() || conn.blocked || conn.closing {
             return;
         }
-        if let Some(stalled) = conn.stalled.take() {
+        let stalled = conn.stalled.take();
+        self.turn_ops_most = self.turn_ops + FRAME_OPS_MAX;
+        if let Some(stalled) = stalled {
             self.resume_frame(id, *stalled, env);
         }
         let Some(conn) = self.conn_mut(id) else { return };
@@ -460,6 +478,22 @@ impl<R: Region, A: Access> Shard<R, A> {
             return;
         }
         conn.keep(carry, consumed);
+    }
+
+    /// H5: whether the turn has taken up so much that what costs more than ops on names has to
+    /// wait for the next one.
+    #[inline]
+    pub(crate) const fn is_spent(&self) -> bool {
+        self.turn_ops > self.turn_ops_end
+    }
+
+    /// H5: counts ops that the connection wants executed now; false if it has to wait, since it
+    /// had its share of the turn already.
+    #[inline]
+    pub(crate) fn take_up(&mut self, ops: usize) -> bool {
+        let fits = self.turn_ops + ops <= self.turn_ops_most;
+        self.turn_ops += if fits { ops } else { 0 };
+        fits
     }
 
     /// H4: a connection with much to execute is not read until it has little.
@@ -527,9 +561,28 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.in_flight.get(usize::from(shard)).is_some_and(|ops| *ops > self.forward_ops_max)
     }
 
-    /// A shard to which so many ops are on their way, if there is one.
-    pub(crate) fn any_crowded(&self) -> Option<u8> {
-        (0..self.shards() as u8).find(|shard| self.is_crowded(*shard))
+    /// H4: whether a further op may be on its way to a shard. If not, the connection waits for it.
+    #[inline]
+    pub(crate) fn may_ask(&mut self, id: ConnId, shard: u8) -> bool {
+        let crowded = self.is_crowded(shard);
+        if crowded {
+            self.starve(id, Some(shard));
+        }
+        !crowded
+    }
+
+    /// H4, H5: whether an op may be served by itself now, by whichever shard. If not, its connection
+    /// goes on when it may.
+    pub(crate) fn may_serve(&mut self, id: ConnId) -> bool {
+        if let Some(shard) = (0..self.shards() as u8).find(|shard| self.is_crowded(*shard)) {
+            self.starve(id, Some(shard));
+            return false;
+        }
+        let spent = self.is_spent();
+        if spent {
+            self.later(id);
+        }
+        !spent
     }
 
     /// The connection executes nothing more until `shard` has caught up, or its own units have.
@@ -553,6 +606,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 continue;
             }
             self.conns[id.index as usize].blocked = false;
+            if self.is_spent() {
+                self.later(id);
+                continue;
+            }
             self.pump(id, env);
             self.check_carry(id, env);
         }

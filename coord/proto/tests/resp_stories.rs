@@ -1,7 +1,7 @@
 //! Stories of Redis clients, told through the bytes they send and get.
 
 use ringway_coord_proto::{Access, Grantee, Principal, SlotMap};
-use ringway_core::{Slot, Span};
+use ringway_core::{Moment, Slot, Span};
 use ringway_sim::native::{Got, Native, query, register};
 use ringway_sim::process::{Link, Process, Settings};
 
@@ -288,6 +288,51 @@ fn an_extension_that_waits_may_come_too_late() {
     assert_eq!(a.hears(&mut process), ":0|$-1|");
     let residue = process.shard(0).residue();
     assert_eq!((residue.jobs, residue.pendings, residue.names), (0, 0, 0));
+}
+
+/// An op on a lock whose answer is known already is answered at once, although the lease it names
+/// is longer than the state directory allows for: the lock is another's, nothing is granted yet, or
+/// the name is free. Nothing is asked of the state directory for it.
+#[test]
+fn what_is_known_already_waits_for_no_disk() {
+    let turns = |process: &mut Process, shards: usize| {
+        (0..4 * shards).for_each(|turn| {
+            process.turn(turn % shards, usize::MAX);
+        });
+    };
+    for shards in SHARDS {
+        let lease_allowed = Span::from_ms(1_000);
+        let settings = Settings { shards, lease_allowed, ..Settings::default() };
+        let mut process = Process::start(&settings);
+        let mut a = Redis::connect(&mut process, 0);
+        let mut b = Redis::connect(&mut process, shards - 1);
+        let got = a.says(&mut process, "SET lock v NX PX 900\nPORT.REGISTER mine");
+        assert!(got.starts_with("+OK|*3|:1|"), "{got}");
+        for (ask, answer) in [
+            ("SET lock w NX PX 20000", "$-1|"),
+            ("SET mine w NX PX 20000", "$-1|"),
+            ("PEXPIRE free 20000", ":0|"),
+            ("PEXPIRE mine 20000", ":0|"),
+        ] {
+            b.sends(&mut process, ask);
+            turns(&mut process, shards);
+            assert_eq!(b.hears(&mut process), answer, "{shards} shards: {ask}");
+        }
+        assert_eq!(process.next_raise(), None, "{shards} shards");
+        b.sends(&mut process, "SET free w NX PX 20000");
+        turns(&mut process, shards);
+        assert_eq!(b.hears(&mut process), "", "this one waits");
+        assert_eq!(process.next_raise(), Some(Span::from_ms(20_000)));
+
+        let grants_from = Moment(0) + Span::from_ms(500);
+        let mut process = Process::start(&Settings { grants_from, ..settings });
+        let mut c = Redis::connect(&mut process, 0);
+        c.sends(&mut process, "SET lock w NX PX 20000");
+        turns(&mut process, shards);
+        let got = c.hears(&mut process);
+        assert!(got.starts_with("-STARTING"), "{shards} shards: {got}");
+        assert_eq!(process.next_raise(), None);
+    }
 }
 
 /// What all names come to is told to those who may see all names: an operator, and an identity
