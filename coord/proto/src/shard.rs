@@ -571,8 +571,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         !crowded
     }
 
-    /// H4, H5: whether an op may be served by itself now, by whichever shard. If not, its connection
-    /// goes on when it may.
+    /// H4, H5: whether an op may be served by itself now, by whichever shard. If not, its
+    /// connection goes on when it may.
     pub(crate) fn may_serve(&mut self, id: ConnId) -> bool {
         if let Some(shard) = (0..self.shards() as u8).find(|shard| self.is_crowded(*shard)) {
             self.starve(id, Some(shard));

@@ -10,19 +10,28 @@ use crate::credentials::{self, Credentials, Namespaces};
 #[derive(Clone, Debug)]
 pub struct NodeAccess {
     credentials: Option<Arc<Credentials>>,
+    /// In the order of the credentials.
     grantees: Arc<[Grantee]>,
+    /// Their places, by the number of their principal.
+    places: Arc<[u32]>,
 }
 
 impl NodeAccess {
     /// Everybody who reaches the port.
     pub fn anyone() -> Self {
-        Self { credentials: None, grantees: Arc::new([Grantee::anyone()]) }
+        Self::new(None, [Grantee::anyone()].into())
     }
 
     /// The users of a file.
     pub fn users(credentials: Credentials) -> Self {
         let grantees = credentials.principals().map(grantee_of).collect();
-        Self { credentials: Some(Arc::new(credentials)), grantees }
+        Self::new(Some(Arc::new(credentials)), grantees)
+    }
+
+    fn new(credentials: Option<Arc<Credentials>>, grantees: Arc<[Grantee]>) -> Self {
+        let mut places: Vec<u32> = (0..grantees.len() as u32).collect();
+        places.sort_by_key(|place| grantees[*place as usize].principal.0);
+        Self { credentials, grantees, places: places.into() }
     }
 
     /// The index here of an identity that was verified by an earlier reading of the file; `None` if
@@ -42,8 +51,7 @@ impl Access for NodeAccess {
 
     fn verify(&self, user: &[u8], password: &[u8]) -> Option<u32> {
         let Some(credentials) = &self.credentials else { return Some(0) };
-        let principal = credentials.verify(user, password)?;
-        self.grantees.iter().position(|known| known.principal.0 == principal.id).map(|at| at as u32)
+        credentials.place_of(user, password).map(|place| place as u32)
     }
 
     fn grantee(&self, index: u32) -> &Grantee {
@@ -51,7 +59,9 @@ impl Access for NodeAccess {
     }
 
     fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.grantees.iter().find(|known| known.principal == principal)
+        let number = |place: &u32| self.grantees[*place as usize].principal.0;
+        let found = self.places.binary_search_by_key(&principal.0, number).ok()?;
+        Some(&self.grantees[self.places[found] as usize])
     }
 }
 
@@ -73,6 +83,8 @@ fn grantee_of(principal: &credentials::Principal) -> Grantee {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
     use crate::credentials::Identities;
@@ -99,6 +111,34 @@ mod tests {
             access(&[("all", 'a', "\"*\""), ("none", 'b', "")], &mut Identities::default());
         assert!(access.grantee(0).covers(b"orders/1"));
         assert!(!access.grantee(1).covers(b"orders/1") && !access.grantee(1).covers(b""));
+    }
+
+    /// Whoever shows the right token is found among many, and by the number of its principal,
+    /// though numbers are given in another order than names stand in.
+    #[test]
+    fn everybody_is_found_among_many() {
+        let identities = &mut Identities::default();
+        let names: Vec<String> = (0..500).map(|at| format!("user-{}", at * 7 % 500)).collect();
+        let user = |name: &String, token: &str| {
+            let digest: String =
+                Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("[[user]]\nname = \"{name}\"\ntoken_sha256 = \"{digest}\"\n")
+        };
+        let read = |names: &[String], identities: &mut Identities| {
+            let text: String = names.iter().map(|name| user(name, &format!("of-{name}"))).collect();
+            let read = Credentials::from_text(&text, Path::new("users.toml"), identities);
+            NodeAccess::users(read.expect("a good file"))
+        };
+        read(&names[250..], identities);
+        let access = read(&names, identities);
+        for name in &names {
+            let place = access.verify(name.as_bytes(), format!("of-{name}").as_bytes());
+            let grantee = access.grantee(place.expect("the right token"));
+            assert_eq!(grantee.name, name.as_bytes());
+            assert_eq!(access.by_principal(grantee.principal), Some(grantee));
+            assert_eq!(access.verify(name.as_bytes(), b"of-user-x"), None);
+        }
+        assert_eq!(access.by_principal(Principal(u32::MAX)), None);
     }
 
     /// Who stays in the file under the same token is the same, wherever it stands by now; who is

@@ -394,15 +394,17 @@ impl Credentials {
 
     /// Who this is; `None` if it is nobody, or not with this token.
     pub fn verify(&self, user: &[u8], token: &[u8]) -> Option<&Principal> {
+        self.place_of(user, token).map(|at| &self.users[at].0)
+    }
+
+    /// Where among [`Self::principals`] somebody stands, likewise.
+    pub(crate) fn place_of(&self, user: &[u8], token: &[u8]) -> Option<usize> {
         let given = Sha256::digest(token);
         let found = self.users.binary_search_by(|(user_, _)| user_.name.as_bytes().cmp(user));
         // K3: an unknown user costs a digest and a comparison too.
-        let (principal, kept) = match found {
-            Ok(at) => (Some(&self.users[at].0), self.users[at].1),
-            Err(_) => (None, [0; 32]),
-        };
+        let kept = found.map_or([0; 32], |at| self.users[at].1);
         let differs = given.iter().zip(kept).fold(0, |bits, (given, kept)| bits | (given ^ kept));
-        principal.filter(|_| std::hint::black_box(differs) == 0)
+        found.ok().filter(|_| std::hint::black_box(differs) == 0)
     }
 
     /// Every principal, by name.
