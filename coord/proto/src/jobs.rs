@@ -5,8 +5,8 @@
 //! What an answer shows of somebody who comes or goes meanwhile, also by ops that stand behind it
 //! in the same frame, is not promised.
 //!
-//! Bounds: [`JOBS_MAX`] at a time, each with the bytes that it may take reserved from the memory
-//! for buffers; one beyond either is answered `BUSY`. A slice visits at most what
+//! Bounds: [`JOBS_MAX`] at a time, or twice that, each with the bytes that it may take reserved
+//! from the memory for buffers; one beyond either is answered `BUSY`. A slice visits at most what
 //! [`crate::list::STEP_RECORDS`], `PAGE_PLACES_MAX` of `sessions` and [`STEP_CONNS`] say.
 //! Not here: what a page of names has (`list`), of sessions (`sessions`), how the other shards
 //! count a session's names (`gather`).
@@ -27,7 +27,8 @@ use crate::sessions::{Principal, Ticket};
 use crate::shard::Shard;
 use crate::wire::status;
 
-/// Jobs of one shard at a time; one beyond that is answered `BUSY`.
+/// Jobs of one shard at a time; one beyond that is answered `BUSY`. There is room for as many more
+/// that tell the shard's numbers: one looks at them when much is going on.
 pub const JOBS_MAX: usize = 64;
 /// Connections that one slice of a list of them looks at.
 pub const STEP_CONNS: usize = 4 * 1024;
@@ -35,8 +36,6 @@ pub const STEP_CONNS: usize = 4 * 1024;
 const CLIENT_LIST_BYTES_MAX: usize = 192 * 1024;
 /// Places of connections that a shard looks at for a list.
 const CLIENT_LIST_PLACES_MAX: usize = 65_536;
-/// Bytes of a shard's own numbers, roughly.
-const STATS_BYTES: usize = 16 * 1024;
 
 const _: () = assert!(CLIENT_LIST_BYTES_MAX <= FRAME_BYTES_MAX, "as much as a pending unit keeps");
 
@@ -62,13 +61,14 @@ pub(crate) enum Step {
 }
 
 impl Work {
-    /// Bytes that are reserved for it.
+    /// Bytes that are reserved for it. None for a shard's numbers: they are written down when they
+    /// are answered, and are asked for when memory is short.
     const fn bytes(&self) -> usize {
         match self {
             Work::List(_) => JOB_BYTES,
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
-            Work::Stats => STATS_BYTES,
+            Work::Stats => 0,
         }
     }
 }
@@ -116,7 +116,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         work: Work,
         env: &mut impl Env,
     ) -> Option<Answer> {
-        if self.jobs.len() >= JOBS_MAX || !self.has_room(work.bytes(), env) {
+        let (bytes, jobs) = (work.bytes(), self.jobs.len());
+        let fits = match work {
+            Work::Stats => jobs < 2 * JOBS_MAX,
+            _ => jobs < JOBS_MAX && self.has_room(bytes, env),
+        };
+        if !fits {
             return Some(Answer::plain(status::BUSY));
         }
         self.jobs.push(ticket, work);

@@ -120,6 +120,84 @@ pub(crate) fn native_frame(ops: usize) -> Vec<u8> {
     frame
 }
 
+/// Clients pipeline thousands of pages, of lists of connections and of frames without ops, and read
+/// what they get. A neighbour is answered meanwhile, nobody is cut, and in the end everybody has an
+/// answer to everything.
+#[test]
+fn pipelined_pages_are_not_felt_by_others() {
+    let server = Setup::new().shards(2).start();
+    let mut calm = server.client();
+    let opens: Vec<u8> = (1..2000_u64).flat_map(gateway_session).collect();
+    let mut gateway = talk(&server, &[&PREFACE[..], &opens].concat());
+    expect_frames(&mut gateway, 1999);
+    granted(&mut calm, "mine");
+    let sessions = |shard: u8| frame_of(&[(0x16, &[0, 0, 0, 0, shard, 0, 0, 0, 0, 4])]);
+    let list = frame_of(&[(0x20, &[0, 0, 100, 0, 0, 0])]);
+    let pages = [sessions(0), list, sessions(1)].concat().repeat(1000);
+    let empty = frame_of(&[]).repeat(20_000);
+    let watch = Watch::begin(&server);
+    let natives: Vec<_> = [(&pages, 3000), (&pages, 3000), (&empty, 20_000)]
+        .map(|(frames, count)| {
+            let stream = talk(&server, &[&PREFACE[..], frames].concat());
+            std::thread::spawn(move || expect_frames(&mut { stream }, count))
+        })
+        .into();
+    let commands = b"SESSION.LIST COUNT 1024\r\nCLIENT LIST\r\nINFO\r\n".repeat(1000);
+    let mut redis = talk(&server, &[&commands[..], b"QUIT\r\n"].concat());
+    let mut said = Vec::new();
+    redis.read_to_end(&mut said).expect("every answer");
+    assert!(said.ends_with(b"+OK\r\n"), "answered to the last");
+    natives.into_iter().for_each(|native| native.join().expect("every answer"));
+    let latency = watch.end();
+    println!("{} KiB of text; meanwhile another saw {latency:?}", said.len() >> 10);
+    assert!(latency.worst < BOUND, "{latency:?}");
+    assert_eq!([0, 1].map(|shard| stat(&server, shard, "cut_for_memory")), [0, 0]);
+    server.stop();
+}
+
+/// Writes everything from a thread of its own, so that replies can be read meanwhile.
+fn talk(server: &Server, bytes: &[u8]) -> TcpStream {
+    let stream = TcpStream::connect(server.addr).expect("connects");
+    stream.set_read_timeout(Some(crate::support::PATIENCE)).expect("a socket");
+    let (mut writer, bytes) = (stream.try_clone().expect("a socket"), bytes.to_vec());
+    std::thread::spawn(move || writer.write_all(&bytes).expect("writes"));
+    stream
+}
+
+/// Reads the preface and so many reply frames.
+fn expect_frames(stream: &mut TcpStream, count: usize) {
+    let mut header = [0; 16];
+    stream.read_exact(&mut header).expect("the preface");
+    for at in 0..count {
+        stream.read_exact(&mut header).unwrap_or_else(|error| panic!("frame {at}: {error}"));
+        let length = header.first_chunk().map_or(0, |length| u32::from_le_bytes(*length));
+        let mut body = vec![0; length as usize - header.len()];
+        stream.read_exact(&mut body).expect("the frame");
+    }
+}
+
+/// A frame of ops, each a code and its body.
+fn frame_of(ops: &[(u8, &[u8])]) -> Vec<u8> {
+    let bytes: usize = ops.iter().map(|(_, body)| 4 + body.len()).sum();
+    let mut frame = (16 + bytes as u32).to_le_bytes().to_vec();
+    frame.extend((ops.len() as u16).to_le_bytes());
+    frame.extend([0; 10]);
+    for (code, body) in ops {
+        frame.extend([*code, 0, body.len() as u8, 0]);
+        frame.extend(*body);
+    }
+    frame
+}
+
+/// Opens a session of a node without binding the connection to it.
+fn gateway_session(node: u64) -> Vec<u8> {
+    let mut body = node.to_le_bytes().to_vec();
+    body.extend([0; 4 + 16 + 1 + 2]);
+    let mut frame = frame_of(&[(0x10, &body)]);
+    frame[17] = 4;
+    frame
+}
+
 /// A client breaks the protocol and goes on sending without reading: the server takes no more than
 /// it says it discards, what the kernel has room for, and then hangs up.
 #[test]
