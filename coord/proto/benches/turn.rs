@@ -86,6 +86,7 @@ impl Bench {
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
             sessions_max: 1 << 20,
+            session_info_bytes: 1 << 30,
             buffer_bytes: 1 << 30,
             grants_from: Moment(0),
             keys: [3, 4],

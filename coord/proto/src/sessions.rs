@@ -12,6 +12,9 @@
 //! - S2  A session that ended stays ended: neither a renewal nor a resume brings it back.
 //! - S3  Only lease time ends a lease (`lease_clock`), and renewals of a turn apply before expiry.
 //! - S4  No lease is longer than what the state directory says may have been granted.
+//! - S5  There are at most `sessions_max` live sessions, and their addresses, metadata and values of
+//!   locks take at most `info_bytes_max` bytes, by what an allocator takes for them. Whoever would
+//!   exceed either is `FULL`, and leaves everything as it was.
 //!
 //! Bounds: constant time an op (timer wheel, two hash maps); about 200 bytes a session beside its
 //! address and metadata; [`EXPIRIES_PER_TURN`] expiries a turn.
@@ -196,6 +199,16 @@ struct Session {
 
 const _: () = assert!(size_of::<Session>() == 128, "two cache lines");
 
+/// Bytes that an address and metadata, or a lock's value, take: an allocator's classes lie at most a
+/// quarter apart, and none is smaller than 16.
+const fn info_bytes(info: &[u8]) -> usize {
+    match info.len() {
+        0 => 0,
+        1..16 => 16,
+        len => len + len / 4,
+    }
+}
+
 /// Renewals that are looked up together.
 pub const RENEWALS_MAX: usize = 32;
 
@@ -238,6 +251,9 @@ pub struct Sessions {
     leased: usize,
     used_up: bool,
     sessions_max: usize,
+    /// S5: bytes of all `info`.
+    info_bytes: usize,
+    info_bytes_max: usize,
     counts: Counts,
     pub(crate) sabotage: Sabotage,
 }
@@ -280,6 +296,8 @@ impl Sessions {
             leased: 0,
             used_up: false,
             sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
+            info_bytes: 0,
+            info_bytes_max: start.info_bytes_max,
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -323,6 +341,8 @@ impl Sessions {
             return Err(status::NOSESSION);
         }
         let slot = Slot::of(&ask.node.0.to_le_bytes());
+        let info = if ask.info == EMPTY_INFO { &[] } else { ask.info };
+        self.check_info(before, info)?;
         let local = self.place(slot, usize::from(before.is_some()))?;
         if let Some(old) = before {
             let session = &mut self.table[old as usize];
@@ -339,10 +359,10 @@ impl Sessions {
         let gateway = ask.flags & op::OPEN_GATEWAY != 0;
         let session = &mut self.table[local as usize];
         session.secret = fresh.0;
-        session.info = (ask.info != EMPTY_INFO).then(|| ask.info.into());
         session.conn = (!gateway).then_some(who.from);
         session.flags = flags | if gateway { FLAG_GATEWAY } else { 0 } | FLAG_OPENING;
         session.principal = who.principal.0;
+        self.set_info(local, info);
         self.start(now, local, lease);
         self.announce(local, who.ticket, acts);
         Ok(())
@@ -376,11 +396,12 @@ impl Sessions {
         if lease > self.lease_allowed {
             return Err(status::BUSY);
         }
+        self.check_info(None, value)?;
         let local = self.place(slot, 0)?;
         let session = &mut self.table[local as usize];
-        session.info = Some(value.into());
         session.flags = FLAG_LOCK;
         session.principal = principal.0;
+        self.set_info(local, value);
         self.start(now, local, lease);
         self.counts.opened += 1;
         Ok(self.bound(local))
@@ -404,7 +425,8 @@ impl Sessions {
     /// The value of a `SET` lock.
     pub fn lock_value(&self, handle: Handle) -> Option<&[u8]> {
         let session = self.table.get(handle.local())?;
-        (session.is_live() && session.flags & FLAG_LOCK != 0).then_some(session.info.as_deref()?)
+        let is_lock = session.is_live() && session.flags & FLAG_LOCK != 0;
+        is_lock.then(|| session.info.as_deref().unwrap_or_default())
     }
 
     /// How long a live session's lease still runs, and how long it is.
@@ -702,10 +724,10 @@ impl Sessions {
         self.by_id.is_empty()
     }
 
-    /// Bytes of all tables here, addresses and metadata apart.
+    /// Bytes of all tables here, and of addresses and metadata.
     pub fn bytes(&self) -> usize {
         let places = self.by_id.bytes() + self.by_node.bytes();
-        self.table.bytes() + places + self.free.capacity() * 4 + self.wheel.len() * 40
+        self.table.bytes() + places + self.free.capacity() * 4 + self.wheel.len() * 40 + self.info_bytes
     }
 
     /// What happened since the start.
@@ -729,6 +751,10 @@ impl Sessions {
         if session.flags & FLAG_OPENING != 0 {
             return Err(status::BUSY);
         }
+        if ask.info != EMPTY_INFO {
+            self.check_info(Some(local), ask.info)?;
+        }
+        let session = &mut self.table[local as usize];
         if lease > self.lease_allowed {
             // S4: until then the session has the lease it had, and is as alive as its client.
             session.renew(now);
@@ -741,7 +767,7 @@ impl Sessions {
         session.flags &= !FLAG_GATEWAY;
         session.flags |= if gateway { FLAG_GATEWAY } else { 0 };
         if ask.info != EMPTY_INFO {
-            session.info = Some(ask.info.into());
+            self.set_info(local, ask.info);
         }
         self.counts.resumed += 1;
         self.start(now, local, lease);
@@ -762,6 +788,24 @@ impl Sessions {
         let lease = if asked == Span::ZERO { self.rules.default } else { asked };
         let fits = self.rules.min <= lease && lease <= self.rules.max;
         fits.then_some(lease).ok_or(status::LEASE)
+    }
+
+    /// S5: whether the memory for addresses and metadata has room for these, while what `before` has
+    /// is about to be given back.
+    fn check_info(&self, before: Option<u32>, info: &[u8]) -> Result<(), u8> {
+        let given_back = before.map_or(0, |local| self.info_bytes_of(local));
+        let fits = self.info_bytes - given_back + info_bytes(info) <= self.info_bytes_max;
+        fits.then_some(()).ok_or(status::FULL)
+    }
+
+    fn info_bytes_of(&self, local: u32) -> usize {
+        self.table[local as usize].info.as_deref().map_or(0, info_bytes)
+    }
+
+    /// Replaces a session's address and metadata, or a lock's value; S5 was checked.
+    fn set_info(&mut self, local: u32, info: &[u8]) {
+        self.info_bytes = self.info_bytes - self.info_bytes_of(local) + info_bytes(info);
+        self.table[local as usize].info = (!info.is_empty()).then(|| info.into());
     }
 
     /// Takes an empty place and gives it an identity, while `replaced` live sessions are about to
@@ -888,12 +932,12 @@ impl Sessions {
         let everywhere = session.flags & FLAG_LOCK == 0;
         session.flags |= FLAG_ENDING;
         session.unswept = if everywhere { self.shards as u16 } else { 1 };
-        session.info = None;
         if let Some(timer) = session.timer.take() {
             self.wheel.cancel(timer);
         }
         self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
+        self.set_info(local, &[]);
         self.by_id.remove(bound.session.0, local);
         self.by_node.remove(node, local);
         self.counts.ended[why as usize - 1] += 1;
@@ -971,6 +1015,8 @@ pub struct SessionStart {
     pub lease_allowed: Span,
     /// How many there may be.
     pub sessions_max: usize,
+    /// Bytes that their addresses, metadata and values of locks may have together.
+    pub info_bytes_max: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }

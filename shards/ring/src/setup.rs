@@ -297,6 +297,23 @@ pub struct Report {
     pub open_files: Limit,
 }
 
+/// One line: the kernel, what is used of it, and what is done without at which price.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "io_uring on Linux {}", self.kernel_release)?;
+        let used = self.rows.iter().filter(|row| row.state == RowState::Used);
+        for (index, row) in used.enumerate() {
+            write!(f, "{}{}", if index == 0 { ": uses " } else { ", " }, row.name)?;
+        }
+        let without = self.rows.iter().filter(|row| row.state != RowState::Used);
+        for (index, row) in without.enumerate() {
+            let before = if index == 0 { "; does without " } else { ", " };
+            write!(f, "{before}{} ({})", row.name, row.without)?;
+        }
+        Ok(())
+    }
+}
+
 /// Finds out what the kernel offers.
 ///
 /// # Errors
@@ -532,6 +549,9 @@ mod tests {
             let row = report.rows.iter().find(|row| row.feature == feature).unwrap();
             assert_ne!(row.state, RowState::Used);
             assert!(!row.remedy.is_empty() && !row.without.is_empty());
+            let line = report.to_string();
+            let (used, without) = line.split_once("; does without ").expect("it says so");
+            assert!(without.contains(row.name) && !used.contains(row.name), "{line}");
         }
         let without = ProbeMask::default().without(Feature::SingleIssuer);
         assert!(!probe(without).unwrap().features.has(Feature::DeferTaskrun));
