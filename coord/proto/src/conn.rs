@@ -70,6 +70,8 @@ pub struct Conn {
     pub closing: bool,
     /// Its frames could not be followed; the last thing it hears says so.
     pub broken: bool,
+    /// It was ended for the memory it held.
+    pub cut: bool,
     /// Its client sends nothing more; it is closed when all that came is answered.
     pub ended: bool,
     /// It stands in the shard's list of connections with unparsed bytes.

@@ -20,7 +20,6 @@ use crate::mail::{self, Asker};
 use crate::op_code;
 use crate::outcome::{Outcome, put_outcome};
 use crate::parse::{ANYWHERE, answered};
-use crate::resumes::LEASE_WAITERS_MAX;
 use crate::sessions::{Act, Principal, RENEWALS_MAX};
 use crate::shard::Shard;
 use crate::stats::verb_index;
@@ -469,7 +468,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.sessions.lease_raised(self.clock.now(), lease, &mut self.acts);
             return None;
         }
-        (self.parked.len() < LEASE_WAITERS_MAX).then_some(lease)
+        (self.parked.len() < self.waiters_max).then_some(lease)
     }
 
     /// Keeps a lock op until the state directory allows its lease.

@@ -2,7 +2,7 @@
 //!
 //! Counted are input that waits (`carry`, stalled frames), units that wait for replies, pages that
 //! are being collected and what was noted for the next ones (`runs`), whoever waits for the state
-//! directory, and what the driver keeps for sending and posting. Counting is by capacity, and happens
+//! directory, and what the driver keeps for sending and posting. Counting is by capacity, and done
 //! where a buffer changes hands: once for a connection and turn, not for an op.
 //!
 //! The hard case is a crowd of which nobody does much harm: thousands of connections that each
@@ -11,8 +11,10 @@
 //!   those who read always find room (and never more than `CONN_OUT_HIGH` and `CONN_IN_MAX / 2`).
 //!   Beyond that it is not executed, and not read.
 //! - B2  While nothing is free nobody starts another command. It waits for the end of the turn.
-//! - B3  At the end of every turn spare memory is given back if more than the budget is used; if
-//!   that is not enough, the connections that hold most are cut until an eighth is free.
+//! - B3  At the end of every turn spare memory is given back if more than the budget is used, and
+//!   what was noted for lists is forgotten. If that is not enough, the connections that hold most
+//!   are cut until an eighth is free; but only as long as connections hold more than half, and
+//!   nobody who holds next to nothing: they do not pay for what their end would not free.
 //!
 //! So between turns no more than the budget is used, and within a turn no more than one batch and
 //! what the kernel handed over are added to it.
@@ -33,12 +35,18 @@ use crate::conn::Conn;
 use crate::env::Env;
 use crate::gather::GATHER_BYTES;
 use crate::list::JOB_BYTES;
-use crate::shard::Shard;
+use crate::resumes::LEASE_WAITERS_MAX;
+use crate::shard::{FORWARD_OPS_MAX, Shard};
 
 /// What a connection's input, its list of units and a turn's buffers keep when they are empty.
 const KEPT_BYTES: usize = 256;
 /// What waits for the state directory: a lock's name and value, a session's address and metadata.
 const WAITER_BYTES: usize = 1024;
+/// A forwarded op: a request with a name of any length.
+const FORWARDED_BYTES: usize = 256;
+/// Who holds no more than this is never cut: so little that all connections there may be come to
+/// about their own share with it.
+const CUT_MIN: usize = 512;
 /// Input that has become a quarter of its buffer moves to a smaller one, if that was larger.
 const ROOMY_BYTES: usize = 16 * 1024;
 
@@ -85,11 +93,27 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.pendings.release_spare();
         env.release_spare();
+        self.names.runs.drop_complete();
         let mut above = most / 4;
-        while self.buffers_used(env) > most && above > 0 {
+        while self.buffers_used(env) > most && self.conns_hold(env) > most / 2 && above > CUT_MIN {
             self.cut_above(above, most - most / 8, env);
             above /= 2;
         }
+    }
+
+    /// Bytes that go when connections go.
+    fn conns_hold(&self, env: &mut impl Env) -> usize {
+        self.conn_bytes + self.pendings.bytes() + env.buffered()
+    }
+
+    /// How many may wait for the state directory, of ops on locks and of resumes each.
+    pub(crate) fn waiters_max(buffer_bytes: usize) -> usize {
+        LEASE_WAITERS_MAX.min(buffer_bytes / 16 / WAITER_BYTES)
+    }
+
+    /// Ops on their way to one other shard before those who need it have to wait.
+    pub(crate) fn forward_ops_max(buffer_bytes: usize) -> u32 {
+        FORWARD_OPS_MAX.min((buffer_bytes / 8 / FORWARDED_BYTES) as u32)
     }
 
     /// Cuts connections that hold more than `above`, until no more than `goal` is used.
@@ -98,7 +122,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             let conn = &self.conns[index];
             let id = ConnId { index: index as u32, generation: conn.generation };
             let units: usize = conn.queue.iter().map(|unit| self.pendings.bytes_of(*unit)).sum();
-            if !conn.open || conn.held as usize + units + env.buffered_for(id) <= above {
+            if !conn.open || conn.cut || conn.held as usize + units + env.buffered_for(id) <= above
+            {
                 continue;
             }
             self.cut(id, env);
@@ -112,7 +137,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn cut(&mut self, id: ConnId, env: &mut impl Env) {
         self.stats.cut_for_memory += 1;
         let conn = &mut self.conns[id.index as usize];
-        conn.closing = true;
+        (conn.closing, conn.cut) = (true, true);
         conn.carry = Vec::new();
         let (stalled, queue) = (conn.stalled.take(), core::mem::take(&mut conn.queue));
         self.abandon(stalled);

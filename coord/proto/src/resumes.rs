@@ -3,7 +3,7 @@
 //! The session goes on meanwhile under the lease it has. When a longer one is allowed, each is
 //! asked again, in order: what became of its session in between decides as if it came only then.
 //!
-//! Bounds: [`LEASE_WAITERS_MAX`]. Tests: `coord/proto/tests/edges.rs`, and the swarm.
+//! Bounds: as many as [`Resumes::new`] is told. Tests: `coord/proto/tests/edges.rs`, and the swarm.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ use crate::sessions::{Open, Opener};
 use crate::wire::status;
 
 /// Resumes, or ops on locks, that may wait for the state directory at a time; one beyond that is
-/// answered `BUSY`.
+/// answered `BUSY`. With little memory it is fewer.
 pub const LEASE_WAITERS_MAX: usize = 16 * 1024;
 
 /// An [`Open`] with `RESUME` that waits.
@@ -37,15 +37,20 @@ impl Resume {
 }
 
 /// All that wait at one shard.
-#[derive(Default)]
 pub struct Resumes {
     waiting: Vec<Resume>,
+    most: usize,
 }
 
 impl Resumes {
+    /// None yet, and at most so many.
+    pub const fn new(most: usize) -> Self {
+        Self { waiting: Vec::new(), most }
+    }
+
     /// Keeps one, unless there are too many.
     pub fn wait(&mut self, who: Opener, ask: &Open<'_>) -> Result<(), u8> {
-        if self.waiting.len() >= LEASE_WAITERS_MAX {
+        if self.waiting.len() >= self.most {
             return Err(status::BUSY);
         }
         let Open { flags, node, lease, secret, info } = *ask;

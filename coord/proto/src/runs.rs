@@ -92,7 +92,8 @@ impl Runs {
     }
 
     /// Starts a run of the slots `first` to `last`, to be completed by a walk over all `names`.
-    /// It takes at most half of `room` bytes. `None` if as many walks are under way already.
+    /// It takes at most half of `room` bytes. `None` if that is not enough for any, or as many
+    /// walks are under way already.
     pub fn begin(
         &mut self,
         now: Moment,
@@ -100,6 +101,7 @@ impl Runs {
         (first, last): (u16, u16),
         (names, room): (usize, usize),
     ) -> Option<u64> {
+        let ids_room = (room / 2).checked_sub(usize::from(last - first + 1) * SLOT_BYTES)?;
         if self.runs.len() >= RUNS_MAX {
             let complete = self.runs.iter().enumerate().filter(|(_, run)| run.complete);
             let (unused, _) = complete.min_by_key(|(_, run)| run.used)?;
@@ -112,7 +114,7 @@ impl Runs {
             first,
             bins: (first..=last).map(|_| Vec::new()).collect(),
             ids: 0,
-            ids_max: (names / WALKS_A_LISTING + IDS_MIN).min(room / 2 / ID_BYTES),
+            ids_max: (names / WALKS_A_LISTING + IDS_MIN).min(ids_room / ID_BYTES),
             complete: false,
             used: now,
         });
@@ -150,6 +152,11 @@ impl Runs {
     /// Drops a run that was read to its end.
     pub fn drop_run(&mut self, number: u64) {
         self.runs.retain(|run| run.number != number);
+    }
+
+    /// Drops what no walk is filling: later pages walk again.
+    pub fn drop_complete(&mut self) {
+        self.runs.retain(|run| !run.complete);
     }
 
     /// Drops a run that has not been used for long. Call it every turn.

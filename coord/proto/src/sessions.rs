@@ -292,7 +292,7 @@ impl Sessions {
             sequences: vec![0; SLOTS].into_boxed_slice(),
             wheel: Wheel::new(start.now),
             awaiting_lease: Vec::new(),
-            resumes: Resumes::default(),
+            resumes: Resumes::new(start.waiters_max),
             leased: 0,
             used_up: false,
             sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
@@ -1017,6 +1017,8 @@ pub struct SessionStart {
     pub sessions_max: usize,
     /// Bytes that their addresses, metadata and values of locks may have together.
     pub info_bytes_max: usize,
+    /// How many resumes may wait for the state directory.
+    pub waiters_max: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }

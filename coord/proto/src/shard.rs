@@ -110,6 +110,8 @@ pub struct Shard<R, A> {
     pub(crate) epoch_asked: bool,
     pub(crate) swept: Vec<crate::handle::Handle>,
     pub(crate) parked: Vec<crate::execute::Parked>,
+    pub(crate) waiters_max: usize,
+    forward_ops_max: u32,
     pub(crate) bare_slot: u16,
     pub(crate) args: crate::resp::Args,
     pub(crate) sabotage: Sabotage,
@@ -128,6 +130,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
+        let waiters_max = Self::waiters_max(start.buffer_bytes);
         let sessions = Sessions::new(
             (start.id, shards),
             start.epoch,
@@ -137,6 +140,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 lease_allowed: start.lease_allowed,
                 sessions_max: start.sessions_max,
                 info_bytes_max: start.session_info_bytes,
+                waiters_max,
                 keys,
             },
         );
@@ -168,6 +172,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             epoch_asked: false,
             swept: Vec::new(),
             parked: Vec::new(),
+            waiters_max,
+            forward_ops_max: Self::forward_ops_max(start.buffer_bytes),
             bare_slot,
             args: crate::resp::Args::new(),
             start,
@@ -312,7 +318,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             env.again();
         }
         self.in_turn = false;
-        self.planned = if busy { Some(now) } else { self.wake_at() };
+        // From the moment that the clock stands at, which the driver's may have passed: a
+        // connection that closed behind the last turn began this one then.
+        self.planned = if busy { Some(self.now) } else { self.wake_at() };
     }
 
     /// When `turn` has to be called at the latest, if nothing arrives.
@@ -519,7 +527,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// H4: whether so many ops are on their way to a shard that a further one has to wait.
     #[inline]
     pub(crate) fn is_crowded(&self, shard: u8) -> bool {
-        self.in_flight.get(usize::from(shard)).is_some_and(|ops| *ops > FORWARD_OPS_MAX)
+        self.in_flight.get(usize::from(shard)).is_some_and(|ops| *ops > self.forward_ops_max)
     }
 
     /// A shard to which so many ops are on their way, if there is one.
@@ -540,13 +548,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             return;
         }
         for (id, shard) in core::mem::take(&mut self.hungry) {
-            if shard.is_some_and(|at| self.in_flight[usize::from(at)] > FORWARD_OPS_MAX / 2) {
-                self.hungry.push((id, shard));
-            } else if let Some(conn) = self.conn_mut(id) {
-                conn.blocked = false;
-                self.pump(id, env);
-                self.check_carry(id, env);
+            if self.conn_mut(id).is_none() {
+                continue;
             }
+            if shard.is_some_and(|at| self.in_flight[usize::from(at)] > self.forward_ops_max / 2) {
+                self.hungry.push((id, shard));
+                continue;
+            }
+            self.conns[id.index as usize].blocked = false;
+            self.pump(id, env);
+            self.check_carry(id, env);
         }
     }
 
@@ -609,7 +620,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 }
 
-/// Ops on their way to one other shard before connections have to wait.
+/// Ops on their way to one other shard before connections have to wait; fewer with little memory.
 pub const FORWARD_OPS_MAX: u32 = 4 * FRAME_OPS_MAX as u32;
 /// Units of one connection that may wait for other shards.
 pub const UNITS_PER_CONN_MAX: usize = 1024;

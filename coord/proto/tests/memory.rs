@@ -280,3 +280,48 @@ fn strangers_are_closed_in_time() {
     let link = process.connect(0);
     assert_eq!(process.call_overdue(link), None);
 }
+
+/// Four lists of many names at once take what memory there is for buffers, and keep notes for the
+/// pages to come. Connections that hold next to nothing do not pay for that: nobody is cut, all
+/// lists are answered or told to come again, and who has a name keeps it.
+#[test]
+fn lists_cost_nobody_a_connection() {
+    let mut process = start(1);
+    let mut owner = Native::connect(&mut process, 0);
+    for part in 0..50 {
+        let names: Vec<_> = (0..4000).map(|n| register(&format!("{part}/{n}"))).collect();
+        owner.ask(&mut process, &names);
+    }
+    let mut crowd: Vec<Native> = (0..100).map(|_| Native::connect(&mut process, 0)).collect();
+    for (index, client) in crowd.iter_mut().enumerate() {
+        let got = words(&client.ask(&mut process, &[register(&format!("own-{index}"))]));
+        assert!(got.starts_with("GRANTED"), "{got}");
+    }
+    let mut lists: Vec<Native> = (0..4).map(|_| Native::connect(&mut process, 0)).collect();
+    let list = |prefix: &str| {
+        let mut body = vec![0, 0, 100, 0, 0, prefix.len() as u8];
+        body.extend_from_slice(prefix.as_bytes());
+        (op::LIST, 0, body)
+    };
+    for (index, client) in lists.iter_mut().enumerate() {
+        client.send(&mut process, &[list(["", "1", "2", "3"][index])]);
+    }
+    for _ in 0..200 {
+        for (index, client) in crowd.iter_mut().enumerate() {
+            client.send(&mut process, &[query(&format!("own-{index}"))]);
+        }
+        process.end_turn(0);
+        crowd.iter_mut().for_each(|client| client.receive(&mut process));
+    }
+    process.settle();
+    assert_eq!(process.shard(0).stats().cut_for_memory, 0);
+    for client in &mut lists {
+        client.receive(&mut process);
+        assert!(client.is_answered() && !process.is_closed(client.link));
+    }
+    for (index, client) in crowd.iter_mut().enumerate() {
+        assert!(!process.is_closed(client.link));
+        let got = words(&client.ask(&mut process, &[query(&format!("own-{index}"))]));
+        assert!(got.starts_with("OWNED"), "{got}");
+    }
+}
