@@ -18,6 +18,7 @@ pub mod env;
 mod execute;
 pub mod gather;
 pub mod handle;
+pub mod info;
 pub mod keyed;
 pub mod lease_clock;
 pub mod list;

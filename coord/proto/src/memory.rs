@@ -1,9 +1,10 @@
 //! The bytes that a shard keeps for its connections, and what happens when they are spent.
 //!
-//! Counted are input that waits (`carry`, stalled frames), units that wait for replies, pages that
-//! are being collected and what was noted for the next ones (`runs`), whoever waits for the state
-//! directory, and what the driver keeps for sending and posting. Counting is by capacity, and done
-//! where a buffer changes hands: once for a connection and turn, not for an op.
+//! Counted are input that waits (`carry`, stalled frames), what clients said of themselves, units
+//! that wait for replies, pages that are being collected and what was noted for the next ones
+//! (`runs`), whoever waits for the state directory, and what the driver keeps for sending and
+//! posting. Counting is by capacity, and done where a buffer changes hands: once for a connection
+//! and turn, not for an op.
 //!
 //! The hard case is a crowd of which nobody does much harm: thousands of connections that each
 //! hold a part of a frame, or leave a few replies unread. What holds, from soft to hard:
@@ -155,10 +156,11 @@ impl<R: Region, A: Access> Shard<R, A> {
 }
 
 impl Conn {
-    /// Bytes of its input and of its list of units, by capacity.
+    /// Bytes of its input, of its list of units and of its client's names, by capacity.
     fn holds(&self) -> usize {
         let stalled = self.stalled.as_ref().map_or(0, |stalled| stalled.bytes.capacity());
-        self.carry.capacity() + stalled + self.queue.capacity() * size_of::<u32>()
+        let client = self.client.as_ref().map_or(0, |client| client.bytes());
+        self.carry.capacity() + stalled + self.queue.capacity() * size_of::<u32>() + client
     }
 
     /// Takes back input of which a part was executed.

@@ -12,9 +12,9 @@
 //! - S2  A session that ended stays ended: neither a renewal nor a resume brings it back.
 //! - S3  Only lease time ends a lease (`lease_clock`), and renewals of a turn apply before expiry.
 //! - S4  No lease is longer than what the state directory says may have been granted.
-//! - S5  There are at most `sessions_max` live sessions, and their addresses, metadata and values of
-//!   locks take at most `info_bytes_max` bytes, by what an allocator takes for them. Whoever would
-//!   exceed either is `FULL`, and leaves everything as it was.
+//! - S5  There are at most `sessions_max` live sessions, and what they have of any size takes at most
+//!   `info_bytes_max` bytes (`info`). Whoever would exceed either is `FULL`, and leaves everything
+//!   as it was.
 //!
 //! Bounds: constant time an op (timer wheel, two hash maps); about 200 bytes a session beside its
 //! address and metadata; [`EXPIRIES_PER_TURN`] expiries a turn.
@@ -33,6 +33,7 @@ use ringway_core::{ConnId, Epoch, Moment, NodeId, Secret, SessionId, ShardId, Sl
 use ringway_table::prefetch_line;
 
 use crate::handle::{Bound, Handle};
+use crate::info::{EMPTY_INFO, Info, Infos};
 use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::paged::Paged;
@@ -186,7 +187,7 @@ struct Session {
     wheel_at: Moment,
     timer: Option<TimerKey>,
     node: u64,
-    info: Option<Box<[u8]>>,
+    info: Info,
     /// The receiving connection, if `flags` and `away` say there is one.
     conn: Option<ConnRef>,
     opener: Option<Box<Ticket>>,
@@ -198,16 +199,6 @@ struct Session {
 }
 
 const _: () = assert!(size_of::<Session>() == 128, "two cache lines");
-
-/// Bytes that an address and metadata, or a lock's value, take: an allocator's classes lie at most a
-/// quarter apart, and none is smaller than 16.
-const fn info_bytes(info: &[u8]) -> usize {
-    match info.len() {
-        0 => 0,
-        1..16 => 16,
-        len => len + len / 4,
-    }
-}
 
 /// Renewals that are looked up together.
 pub const RENEWALS_MAX: usize = 32;
@@ -251,9 +242,7 @@ pub struct Sessions {
     leased: usize,
     used_up: bool,
     sessions_max: usize,
-    /// S5: bytes of all `info`.
-    info_bytes: usize,
-    info_bytes_max: usize,
+    infos: Infos,
     counts: Counts,
     pub(crate) sabotage: Sabotage,
 }
@@ -296,8 +285,7 @@ impl Sessions {
             leased: 0,
             used_up: false,
             sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
-            info_bytes: 0,
-            info_bytes_max: start.info_bytes_max,
+            infos: Infos::new(start.info_bytes_max),
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -342,7 +330,8 @@ impl Sessions {
         }
         let slot = Slot::of(&ask.node.0.to_le_bytes());
         let info = if ask.info == EMPTY_INFO { &[] } else { ask.info };
-        self.check_info(before, info)?;
+        let given_back = before.map(|old| &self.table[old as usize].info);
+        self.infos.check(given_back, info)?;
         let local = self.place(slot, usize::from(before.is_some()))?;
         if let Some(old) = before {
             let session = &mut self.table[old as usize];
@@ -362,7 +351,7 @@ impl Sessions {
         session.conn = (!gateway).then_some(who.from);
         session.flags = flags | if gateway { FLAG_GATEWAY } else { 0 } | FLAG_OPENING;
         session.principal = who.principal.0;
-        self.set_info(local, info);
+        self.infos.set(&mut session.info, info);
         self.start(now, local, lease);
         self.announce(local, who.ticket, acts);
         Ok(())
@@ -396,12 +385,12 @@ impl Sessions {
         if lease > self.lease_allowed {
             return Err(status::BUSY);
         }
-        self.check_info(None, value)?;
+        self.infos.check(None, value)?;
         let local = self.place(slot, 0)?;
         let session = &mut self.table[local as usize];
         session.flags = FLAG_LOCK;
         session.principal = principal.0;
-        self.set_info(local, value);
+        self.infos.set(&mut session.info, value);
         self.start(now, local, lease);
         self.counts.opened += 1;
         Ok(self.bound(local))
@@ -436,7 +425,7 @@ impl Sessions {
         Some((session.deadline.since(now), lease))
     }
 
-    /// Gives a live session another lease, counted from now; `value` replaces a lock's secret.
+    /// Gives a live session another lease, counted from now.
     pub fn set_lease(
         &mut self,
         now: Moment,
@@ -727,7 +716,8 @@ impl Sessions {
     /// Bytes of all tables here, and of addresses and metadata.
     pub fn bytes(&self) -> usize {
         let places = self.by_id.bytes() + self.by_node.bytes();
-        self.table.bytes() + places + self.free.capacity() * 4 + self.wheel.len() * 40 + self.info_bytes
+        let queued = self.free.capacity() * 4 + self.wheel.len() * 40;
+        self.table.bytes() + places + queued + self.infos.bytes()
     }
 
     /// What happened since the start.
@@ -752,9 +742,8 @@ impl Sessions {
             return Err(status::BUSY);
         }
         if ask.info != EMPTY_INFO {
-            self.check_info(Some(local), ask.info)?;
+            self.infos.check(Some(&session.info), ask.info)?;
         }
-        let session = &mut self.table[local as usize];
         if lease > self.lease_allowed {
             // S4: until then the session has the lease it had, and is as alive as its client.
             session.renew(now);
@@ -767,7 +756,7 @@ impl Sessions {
         session.flags &= !FLAG_GATEWAY;
         session.flags |= if gateway { FLAG_GATEWAY } else { 0 };
         if ask.info != EMPTY_INFO {
-            self.set_info(local, ask.info);
+            self.infos.set(&mut session.info, ask.info);
         }
         self.counts.resumed += 1;
         self.start(now, local, lease);
@@ -788,24 +777,6 @@ impl Sessions {
         let lease = if asked == Span::ZERO { self.rules.default } else { asked };
         let fits = self.rules.min <= lease && lease <= self.rules.max;
         fits.then_some(lease).ok_or(status::LEASE)
-    }
-
-    /// S5: whether the memory for addresses and metadata has room for these, while what `before` has
-    /// is about to be given back.
-    fn check_info(&self, before: Option<u32>, info: &[u8]) -> Result<(), u8> {
-        let given_back = before.map_or(0, |local| self.info_bytes_of(local));
-        let fits = self.info_bytes - given_back + info_bytes(info) <= self.info_bytes_max;
-        fits.then_some(()).ok_or(status::FULL)
-    }
-
-    fn info_bytes_of(&self, local: u32) -> usize {
-        self.table[local as usize].info.as_deref().map_or(0, info_bytes)
-    }
-
-    /// Replaces a session's address and metadata, or a lock's value; S5 was checked.
-    fn set_info(&mut self, local: u32, info: &[u8]) {
-        self.info_bytes = self.info_bytes - self.info_bytes_of(local) + info_bytes(info);
-        self.table[local as usize].info = (!info.is_empty()).then(|| info.into());
     }
 
     /// Takes an empty place and gives it an identity, while `replaced` live sessions are about to
@@ -937,7 +908,7 @@ impl Sessions {
         }
         self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
-        self.set_info(local, &[]);
+        self.infos.set(&mut session.info, &[]);
         self.by_id.remove(bound.session.0, local);
         self.by_node.remove(node, local);
         self.counts.ended[why as usize - 1] += 1;
@@ -1002,9 +973,6 @@ const ENDING_MAX: usize = ending_max(SESSIONS_PER_SHARD_MAX);
 
 /// Where the name count stands in a session record.
 pub const RECORD_NAMES_AT: usize = 24;
-
-/// An empty address and no metadata.
-pub const EMPTY_INFO: &[u8] = &[0, 0, 0];
 
 /// What a shard's sessions start with.
 #[derive(Clone, Debug)]
