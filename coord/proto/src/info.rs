@@ -1,7 +1,7 @@
 //! Addresses and metadata of sessions, and values of locks: what of a session has any size.
 //!
-//! Always: the bytes in use are the sum over everything that was set, by what an allocator takes for
-//! it; [`Infos::check`] says whether more fits, and nothing is set that was not checked.
+//! Always: the bytes in use are the sum over everything that was set, by what an allocator takes
+//! for it; [`Infos::check`] says whether more fits, and nothing is set that was not checked.
 //!
 //! Bounds: constant time. Tests: `tests/memory.rs`.
 
