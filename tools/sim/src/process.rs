@@ -456,7 +456,11 @@ impl<A: Access> Process<A> {
     }
 }
 
-fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<HeapRegion, A> {
+pub(crate) fn make_shard<A: Access>(
+    settings: &Settings,
+    index: usize,
+    access: A,
+) -> Shard<HeapRegion, A> {
     let region = || HeapRegion::new(settings.region_words);
     let regions = Regions { records: region(), index: region(), arena: region(), lines: region() };
     let key = [settings.seed, !settings.seed];
