@@ -12,7 +12,7 @@
 //! - S2  A session that ended stays ended: neither a renewal nor a resume brings it back.
 //! - S3  Only lease time ends a lease (`lease_clock`), and renewals of a turn apply before expiry.
 //! - S4  No lease is longer than what the state directory says may have been granted.
-//! - S5  At most `sessions_max` sessions live, and what they have of any size (`info`) takes no more
+//! - S5  At most `sessions_max` live, and what they have of any size (`info`) takes no more
 //!   than `info_bytes_max` bytes. Whoever would exceed either is `FULL`, and leaves all as it was.
 //!
 //! Bounds: constant time an op (timer wheel, two hash maps); about 200 bytes a session beside its
