@@ -60,6 +60,26 @@ fn half_frames_are_cut_when_memory_is_spent() {
     assert!(process.shard(0).stats().buffer_bytes < 512 * 1024);
 }
 
+/// A crowd of thousands, of whom each holds half a kilobyte, spends the budget as well. Nobody of
+/// them holds much; some are cut all the same, or nobody would be served ever again.
+#[test]
+fn many_small_parts_are_cut_as_well() {
+    let mut process = start(1);
+    let mut other = Native::connect(&mut process, 0);
+    other.ask(&mut process, &[register("x")]);
+    let crowd: Vec<Native> = (0..SHARD_BUFFERS_MIN / 480)
+        .map(|_| {
+            let small = Native::connect(&mut process, 0);
+            process.send(small.link, &beginning(500));
+            small
+        })
+        .collect();
+    assert_eq!(words(&other.ask(&mut process, &[query("x")])), "OWNED 1");
+    let gone = crowd.iter().filter(|small| process.is_closed(small.link)).count();
+    assert_eq!(process.shard(0).stats().cut_for_memory, gone as u64);
+    assert!((100..crowd.len() / 2).contains(&gone), "{gone} of {}", crowd.len());
+}
+
 /// Behind a frame that waits for another shard a client pipelines frames of its own shard, whose
 /// replies have to wait as well. They take a part of the budget, and then it waits; all are
 /// answered, in order.

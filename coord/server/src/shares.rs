@@ -164,6 +164,8 @@ mod tests {
                 let all = fixed(shards, &ring) + shares.table + shards as u64 * each;
                 assert!(all <= bytes, "{shards} shards with {bytes} bytes use {all}");
                 assert!(shares.buffers >= SHARD_BUFFERS_MIN && shares.sessions_max >= 1024);
+                // Who holds less than that is not cut (`coord/proto/src/memory.rs`).
+                assert!(shares.buffers / shares.connections_max >= 384, "{shares:?}");
                 assert!(shares.table >= shards as u64 * TABLE_MIN);
             }
         }
