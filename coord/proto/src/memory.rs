@@ -46,8 +46,8 @@ const WAITER_BYTES: usize = 1024;
 /// A forwarded op: a request with a name of any length.
 const FORWARDED_BYTES: usize = 256;
 /// Who holds no more than this is never cut. The last look cuts whoever holds more than twice as
-/// much, so that what is left fits even when there are as many connections as there may be: each has
-/// 384 bytes of the budget at least (`coord/server/src/shares.rs`).
+/// much, so that what is left fits even when there are as many connections as there may be: each
+/// has 384 bytes of the budget at least (`coord/server/src/shares.rs`).
 const CUT_MIN: usize = 128;
 /// Input that has become a quarter of its buffer moves to a smaller one, if that was larger.
 const ROOMY_BYTES: usize = 16 * 1024;
