@@ -129,6 +129,7 @@ impl One {
             rules: LeaseRules { min: LEASE_MIN, max: LEASE_MAX_DEFAULT, default: LEASE_DEFAULT },
             lease_allowed: LEASE_MAX_DEFAULT,
             sessions_max: 1 << 20,
+            session_info_bytes: 1 << 30,
             buffer_bytes: 1 << 30,
             grants_from: Moment(0),
             keys: [3, 4],

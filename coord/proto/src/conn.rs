@@ -100,7 +100,7 @@ pub struct Conn {
     pub client: Option<Box<ClientInfo>>,
 }
 
-/// What a RESP client said of itself.
+/// What a RESP client said of itself; its bytes are counted as buffers (`memory`).
 #[derive(Clone, Debug, Default)]
 pub struct ClientInfo {
     /// `CLIENT SETNAME`.
@@ -109,6 +109,14 @@ pub struct ClientInfo {
     pub lib_name: Vec<u8>,
     /// `CLIENT SETINFO LIB-VER`.
     pub lib_version: Vec<u8>,
+}
+
+impl ClientInfo {
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        let texts = self.name.capacity() + self.lib_name.capacity() + self.lib_version.capacity();
+        size_of::<Self>() + texts
+    }
 }
 
 const _: () = assert!(size_of::<Conn>() <= 160, "a hundred thousand idle connections");

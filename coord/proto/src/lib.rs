@@ -18,6 +18,7 @@ pub mod env;
 mod execute;
 pub mod gather;
 pub mod handle;
+pub mod info;
 pub mod jobs;
 pub mod keyed;
 pub mod lease_clock;

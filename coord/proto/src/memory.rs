@@ -1,9 +1,10 @@
 //! The bytes that a shard keeps for its connections, and what happens when they are spent.
 //!
-//! Counted are input that waits (`carry`, stalled frames), units that wait for replies, pages that
-//! are being collected and what was noted for the next ones (`runs`), whoever waits for the state
-//! directory, and what the driver keeps for sending and posting. Counting is by capacity, and done
-//! where a buffer changes hands: once for a connection and turn, not for an op.
+//! Counted are input that waits (`carry`, stalled frames), what clients said of themselves, units
+//! that wait for replies, pages that are being collected and what was noted for the next ones
+//! (`runs`), whoever waits for the state directory, and what the driver keeps for sending and
+//! posting. Counting is by capacity, and done where a buffer changes hands: once for a connection
+//! and turn, not for an op.
 //!
 //! The hard case is a crowd of which nobody does much harm: thousands of connections that each
 //! hold a part of a frame, or leave a few replies unread. What holds, from soft to hard:
@@ -43,9 +44,10 @@ const KEPT_BYTES: usize = 256;
 const WAITER_BYTES: usize = 1024;
 /// A forwarded op: a request with a name of any length.
 const FORWARDED_BYTES: usize = 256;
-/// Who holds no more than this is never cut: so little that all connections there may be come to
-/// about their own share with it.
-const CUT_MIN: usize = 512;
+/// Who holds no more than this is never cut. The last look cuts whoever holds more than twice as
+/// much, so that what is left fits even when there are as many connections as there may be: each
+/// has 384 bytes of the budget at least (`coord/server/src/shares.rs`).
+const CUT_MIN: usize = 128;
 /// Input that has become a quarter of its buffer moves to a smaller one, if that was larger.
 const ROOMY_BYTES: usize = 16 * 1024;
 
@@ -154,10 +156,11 @@ impl<R: Region, A: Access> Shard<R, A> {
 }
 
 impl Conn {
-    /// Bytes of its input and of its list of units, by capacity.
+    /// Bytes of its input, of its list of units and of its client's names, by capacity.
     fn holds(&self) -> usize {
         let stalled = self.stalled.as_ref().map_or(0, |stalled| stalled.bytes.capacity());
-        self.carry.capacity() + stalled + self.queue.capacity() * size_of::<u32>()
+        let client = self.client.as_ref().map_or(0, |client| client.bytes());
+        self.carry.capacity() + stalled + self.queue.capacity() * size_of::<u32>() + client
     }
 
     /// Takes back input of which a part was executed.

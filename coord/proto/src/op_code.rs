@@ -3,7 +3,7 @@
 
 /// The reply is the status in `extra`; nothing is executed.
 pub const ANSWERED: u8 = 0xFF;
-/// `SET name value NX PX`: kept bytes are the lease in ns (8) and the value.
+/// `SET name value NX PX`: kept bytes are the lease in ns (8), who asks (4) and the value.
 pub const LOCK_SET: u8 = 0xE0;
 /// `GET name`: a lock's value, an owned name's `session:token`.
 pub const LOCK_GET: u8 = 0xE1;

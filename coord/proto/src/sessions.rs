@@ -12,6 +12,8 @@
 //! - S2  A session that ended stays ended: neither a renewal nor a resume brings it back.
 //! - S3  Only lease time ends a lease (`lease_clock`), and renewals of a turn apply before expiry.
 //! - S4  No lease is longer than what the state directory says may have been granted.
+//! - S5  At most `sessions_max` live, and what they have of any size (`info`) takes no more
+//!   than `info_bytes_max` bytes. Whoever would exceed either is `FULL`, and leaves all as it was.
 //!
 //! Bounds: constant time an op (timer wheel, two hash maps); about 200 bytes a session beside its
 //! address and metadata; [`EXPIRIES_PER_TURN`] expiries a turn.
@@ -30,6 +32,7 @@ use ringway_core::{ConnId, Epoch, Moment, NodeId, Secret, SessionId, ShardId, Sl
 use ringway_table::prefetch_line;
 
 use crate::handle::{Bound, Handle};
+use crate::info::{EMPTY_INFO, Info, Infos};
 use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::paged::Paged;
@@ -183,7 +186,7 @@ struct Session {
     wheel_at: Moment,
     timer: Option<TimerKey>,
     node: u64,
-    info: Option<Box<[u8]>>,
+    info: Info,
     /// The receiving connection, if `flags` and `away` say there is one.
     conn: Option<ConnRef>,
     opener: Option<Box<Ticket>>,
@@ -238,6 +241,7 @@ pub struct Sessions {
     leased: usize,
     used_up: bool,
     sessions_max: usize,
+    infos: Infos,
     counts: Counts,
     pub(crate) sabotage: Sabotage,
 }
@@ -280,6 +284,7 @@ impl Sessions {
             leased: 0,
             used_up: false,
             sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
+            infos: Infos::new(start.info_bytes_max),
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -323,6 +328,9 @@ impl Sessions {
             return Err(status::NOSESSION);
         }
         let slot = Slot::of(&ask.node.0.to_le_bytes());
+        let info = if ask.info == EMPTY_INFO { &[] } else { ask.info };
+        let given_back = before.map(|old| &self.table[old as usize].info);
+        self.infos.check(given_back, info)?;
         let local = self.place(slot, usize::from(before.is_some()))?;
         if let Some(old) = before {
             let session = &mut self.table[old as usize];
@@ -339,10 +347,10 @@ impl Sessions {
         let gateway = ask.flags & op::OPEN_GATEWAY != 0;
         let session = &mut self.table[local as usize];
         session.secret = fresh.0;
-        session.info = (ask.info != EMPTY_INFO).then(|| ask.info.into());
         session.conn = (!gateway).then_some(who.from);
         session.flags = flags | if gateway { FLAG_GATEWAY } else { 0 } | FLAG_OPENING;
         session.principal = who.principal.0;
+        self.infos.set(&mut session.info, info);
         self.start(now, local, lease);
         self.announce(local, who.ticket, acts);
         Ok(())
@@ -376,11 +384,12 @@ impl Sessions {
         if lease > self.lease_allowed {
             return Err(status::BUSY);
         }
+        self.infos.check(None, value)?;
         let local = self.place(slot, 0)?;
         let session = &mut self.table[local as usize];
-        session.info = Some(value.into());
         session.flags = FLAG_LOCK;
         session.principal = principal.0;
+        self.infos.set(&mut session.info, value);
         self.start(now, local, lease);
         self.counts.opened += 1;
         Ok(self.bound(local))
@@ -404,7 +413,8 @@ impl Sessions {
     /// The value of a `SET` lock.
     pub fn lock_value(&self, handle: Handle) -> Option<&[u8]> {
         let session = self.table.get(handle.local())?;
-        (session.is_live() && session.flags & FLAG_LOCK != 0).then_some(session.info.as_deref()?)
+        let is_lock = session.is_live() && session.flags & FLAG_LOCK != 0;
+        is_lock.then(|| session.info.as_deref().unwrap_or_default())
     }
 
     /// How long a live session's lease still runs, and how long it is.
@@ -414,7 +424,7 @@ impl Sessions {
         Some((session.deadline.since(now), lease))
     }
 
-    /// Gives a live session another lease, counted from now; `value` replaces a lock's secret.
+    /// Gives a live session another lease, counted from now.
     pub fn set_lease(
         &mut self,
         now: Moment,
@@ -702,10 +712,11 @@ impl Sessions {
         self.by_id.is_empty()
     }
 
-    /// Bytes of all tables here, addresses and metadata apart.
+    /// Bytes of all tables here, and of addresses and metadata.
     pub fn bytes(&self) -> usize {
         let places = self.by_id.bytes() + self.by_node.bytes();
-        self.table.bytes() + places + self.free.capacity() * 4 + self.wheel.len() * 40
+        let queued = self.free.capacity() * 4 + self.wheel.len() * 40;
+        self.table.bytes() + places + queued + self.infos.bytes()
     }
 
     /// What happened since the start.
@@ -729,6 +740,9 @@ impl Sessions {
         if session.flags & FLAG_OPENING != 0 {
             return Err(status::BUSY);
         }
+        if ask.info != EMPTY_INFO {
+            self.infos.check(Some(&session.info), ask.info)?;
+        }
         if lease > self.lease_allowed {
             // S4: until then the session has the lease it had, and is as alive as its client.
             session.renew(now);
@@ -741,7 +755,7 @@ impl Sessions {
         session.flags &= !FLAG_GATEWAY;
         session.flags |= if gateway { FLAG_GATEWAY } else { 0 };
         if ask.info != EMPTY_INFO {
-            session.info = Some(ask.info.into());
+            self.infos.set(&mut session.info, ask.info);
         }
         self.counts.resumed += 1;
         self.start(now, local, lease);
@@ -888,12 +902,12 @@ impl Sessions {
         let everywhere = session.flags & FLAG_LOCK == 0;
         session.flags |= FLAG_ENDING;
         session.unswept = if everywhere { self.shards as u16 } else { 1 };
-        session.info = None;
         if let Some(timer) = session.timer.take() {
             self.wheel.cancel(timer);
         }
         self.leased -= usize::from(session.lease_ms != 0);
         let node = session.node;
+        self.infos.set(&mut session.info, &[]);
         self.by_id.remove(bound.session.0, local);
         self.by_node.remove(node, local);
         self.counts.ended[why as usize - 1] += 1;
@@ -959,9 +973,6 @@ const ENDING_MAX: usize = ending_max(SESSIONS_PER_SHARD_MAX);
 /// Where the name count stands in a session record.
 pub const RECORD_NAMES_AT: usize = 24;
 
-/// An empty address and no metadata.
-pub const EMPTY_INFO: &[u8] = &[0, 0, 0];
-
 /// What a shard's sessions start with.
 #[derive(Clone, Debug)]
 pub struct SessionStart {
@@ -971,6 +982,8 @@ pub struct SessionStart {
     pub lease_allowed: Span,
     /// How many there may be.
     pub sessions_max: usize,
+    /// Bytes that their addresses, metadata and values of locks may have together.
+    pub info_bytes_max: usize,
     /// How many resumes may wait for the state directory.
     pub waiters_max: usize,
     /// The secret keys of the hash maps.

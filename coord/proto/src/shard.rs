@@ -64,6 +64,8 @@ pub struct ShardStart {
     pub lease_allowed: Span,
     /// Sessions that may have their home here.
     pub sessions_max: usize,
+    /// Bytes that the addresses, metadata and values of locks of those may have together.
+    pub session_info_bytes: usize,
     /// Bytes that all connections' buffers may have together, at least `SHARD_BUFFERS_MIN`.
     pub buffer_bytes: usize,
     /// When grants begin: later than now after an unclean stop.
@@ -146,6 +148,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 now,
                 lease_allowed: start.lease_allowed,
                 sessions_max: start.sessions_max,
+                info_bytes_max: start.session_info_bytes,
                 waiters_max,
                 keys,
             },

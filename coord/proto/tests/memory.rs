@@ -7,8 +7,9 @@ use ringway_core::Slot;
 use ringway_core::limits::{
     AUTH_WITHIN, CONN_OUT_HIGH, SHARD_BUFFERS_MIN, UNKNOWN_IN_MAX, UNKNOWN_OUT_MAX,
 };
-use ringway_sim::native::{Native, open, query, register};
+use ringway_sim::native::{Native, open, opened, query, register, with_secret};
 use ringway_sim::process::{Link, Process, Settings};
+use ringway_sim::stream::Got;
 
 /// A push with one notice, `PROTOCOL_ERROR`.
 const LAST_WORDS: [u8; 20] = [20, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
@@ -18,8 +19,8 @@ fn start(shards: usize) -> Process {
     Process::start(&Settings { shards, buffer_bytes, ..Settings::default() })
 }
 
-fn words(got: &[ringway_sim::native::Got]) -> String {
-    got.iter().map(ringway_sim::native::Got::words).collect::<Vec<_>>().join(", ")
+fn words(got: &[Got]) -> String {
+    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
 }
 
 /// The beginning of the largest frame, `bytes` long.
@@ -57,6 +58,26 @@ fn half_frames_are_cut_when_memory_is_spent() {
     crowd.iter().for_each(|hog| process.disconnect(hog.link));
     process.settle();
     assert!(process.shard(0).stats().buffer_bytes < 512 * 1024);
+}
+
+/// A crowd of thousands, of whom each holds half a kilobyte, spends the budget as well. Nobody of
+/// them holds much; some are cut all the same, or nobody would be served ever again.
+#[test]
+fn many_small_parts_are_cut_as_well() {
+    let mut process = start(1);
+    let mut other = Native::connect(&mut process, 0);
+    other.ask(&mut process, &[register("x")]);
+    let crowd: Vec<Native> = (0..SHARD_BUFFERS_MIN / 480)
+        .map(|_| {
+            let small = Native::connect(&mut process, 0);
+            process.send(small.link, &beginning(500));
+            small
+        })
+        .collect();
+    assert_eq!(words(&other.ask(&mut process, &[query("x")])), "OWNED 1");
+    let gone = crowd.iter().filter(|small| process.is_closed(small.link)).count();
+    assert_eq!(process.shard(0).stats().cut_for_memory, gone as u64);
+    assert!((100..crowd.len() / 2).contains(&gone), "{gone} of {}", crowd.len());
 }
 
 /// Behind a frame that waits for another shard a client pipelines frames of its own shard, whose
@@ -324,4 +345,86 @@ fn lists_cost_nobody_a_connection() {
         let got = words(&client.ask(&mut process, &[query(&format!("own-{index}"))]));
         assert!(got.starts_with("OWNED"), "{got}");
     }
+}
+
+/// An opening for a gateway; address and metadata take so many bytes of a shard's memory for them.
+fn open_taking(node: u64, secret: Option<[u8; 16]>, taken: usize) -> (u8, u8, Vec<u8>) {
+    let (code, flags, mut body) = open(op::OPEN_GATEWAY, node, 1000, secret);
+    body.truncate(8 + 4 + 16);
+    let metadata = (taken / 5 * 4).saturating_sub(3);
+    body.push(0);
+    body.extend((metadata as u16).to_le_bytes());
+    body.extend(vec![b'm'; metadata]);
+    (code, flags, body)
+}
+
+/// Metadata that does not fit into the memory for it is `FULL`, and nothing has changed: the node's
+/// earlier session lives on with what it had. So is the value of a lock. What a session has is
+/// given back when it ends, to the one that replaces it already; and who has nothing is let in.
+#[test]
+fn metadata_is_bounded_by_bytes() {
+    let mut process = Process::start(&Settings { session_info_bytes: 600, ..Settings::default() });
+    let mut gateway = Native::connect(&mut process, 0);
+    let mut ask = |process: &mut Process, ops: &[_]| gateway.ask(process, ops).remove(0);
+    let first = opened(&ask(&mut process, &[open_taking(1, None, 300)]));
+    let second = opened(&ask(&mut process, &[open_taking(2, None, 200)]));
+    let told = |process: &mut Process, ask: &mut dyn FnMut(&mut Process, &[_]) -> Got| {
+        words(&[1, 2].map(|node: u64| ask(process, &[(op::NODE, 0, node.to_le_bytes().to_vec())])))
+    };
+    let before = (told(&mut process, &mut ask), process.shard(0).sessions().bytes());
+    for asked in [
+        open_taking(3, None, 105),
+        open_taking(2, None, 305),
+        open_taking(2, Some(second.secret), 305),
+    ] {
+        assert_eq!(ask(&mut process, &[asked]).status(), status::FULL);
+    }
+    let redis = process.connect(0);
+    process.send(redis, format!("SET lock {} NX PX 1000\r\n", "v".repeat(100)).as_bytes());
+    process.settle();
+    assert!(process.take(redis).starts_with(b"-FULL"));
+    assert_eq!(before, (told(&mut process, &mut ask), process.shard(0).sessions().bytes()));
+    let renewals = [first, second].map(|it| with_secret(op::RENEW, it.session, it.secret));
+    assert_eq!(words(&gateway.ask(&mut process, &renewals)), "OK, OK");
+
+    let mut ask = |process: &mut Process, ops: &[_]| gateway.ask(process, ops).remove(0);
+    assert!(opened(&ask(&mut process, &[open_taking(2, Some(second.secret), 300)])).resumed);
+    opened(&ask(&mut process, &[open_taking(4, None, 0)]));
+    let replacing = opened(&ask(&mut process, &[open_taking(1, None, 250)]));
+    assert_ne!(replacing.session, first.session);
+    let close = with_secret(op::CLOSE, second.session, second.secret);
+    assert_eq!(ask(&mut process, &[close]).status(), status::OK);
+    opened(&ask(&mut process, &[open_taking(3, None, 300)]));
+    process.pass(ringway_core::Span::from_s(2));
+    process.run_for(ringway_core::Span::from_s(2));
+    assert!(process.shard(0).sessions().is_empty(), "all have expired");
+    opened(&ask(&mut process, &[open_taking(1, None, 300)]));
+}
+
+/// What a client says of itself is counted, by what it takes, until it says something else or goes.
+#[test]
+fn names_of_clients_are_counted() {
+    let mut process = start(1);
+    let link = process.connect(0);
+    let mut used = |text: &str| {
+        // What the driver keeps for sending counts as well, so every time it is the same.
+        for line in [text, "PING"] {
+            process.send(link, format!("{line}\r\n").as_bytes());
+            process.settle();
+            process.take(link);
+        }
+        process.shard(0).stats().buffer_bytes as usize
+    };
+    let before = used("PING");
+    let name = "n".repeat(64);
+    let named = used(&format!("CLIENT SETNAME {name}"));
+    assert!(named >= before + 64, "{before} {named}");
+    let all = used(&format!("CLIENT SETINFO LIB-NAME {name}"));
+    assert_eq!(all, named + 64);
+    assert_eq!(used(&format!("CLIENT SETINFO LIB-NAME {name}")), all);
+    assert_eq!(used("RESET"), before);
+    used(&format!("HELLO 3 SETNAME {name}"));
+    process.disconnect(link);
+    process.settle();
+    assert!(process.shard(0).stats().buffer_bytes as usize <= before);
 }

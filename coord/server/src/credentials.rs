@@ -10,7 +10,6 @@
 //!   to its caller, once.
 //! - K2  A file that others can read or write is refused.
 //! - K3  Checking takes the same time for a wrong token and for an unknown user.
-//!
 //! - K4  A user's number is the same in every reading of the file by one server, and no other user
 //!   ever gets it.
 //!

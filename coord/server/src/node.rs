@@ -182,7 +182,8 @@ impl Node {
     /// When the configuration does not fit the host. Nothing is left running then.
     pub fn start(config: Config) -> Result<Node, StartError> {
         // Before anything else: glommio ends the process where io_uring is refused.
-        ringway_ring::probe(ProbeMask::default())?;
+        let kernel = ringway_ring::probe(ProbeMask::default())?;
+        tracing::info!("{kernel}");
         let mut identities = Identities::default();
         let access = match &config.access {
             Access::Anyone => NodeAccess::anyone(),
@@ -341,6 +342,7 @@ fn start_shards(
     grants_from: Moment,
 ) -> Result<Running, StartError> {
     let shares = Shares::of(config.memory_bytes_max, config.shards);
+    tracing::info!("{}", shares.line(config.memory_bytes_max, config.shards));
     let budget = MemoryBudget::new(shares.table);
     let committer = Committer::start().map_err(StartError::Memory)?;
     let mut keys = [0; 32];
@@ -357,6 +359,7 @@ fn start_shards(
         },
         lease_allowed: port.lease_persisted(),
         sessions_max: shares.sessions_max,
+        session_info_bytes: shares.info_bytes,
         buffer_bytes: shares.buffers,
         grants_from,
         keys: [key(0), key(1)],

@@ -21,7 +21,6 @@ pub(crate) struct Pump {
     own: Own,
     verbs: [u64; VERBS.len()],
     refused: [u64; REFUSALS],
-    began: Option<Moment>,
     settled: bool,
 }
 
@@ -59,26 +58,17 @@ impl Pump {
             random: [0; RANDOM_BYTES],
             random_at: RANDOM_BYTES,
         };
-        Self {
-            shard,
-            own,
-            verbs: [0; VERBS.len()],
-            refused: [0; REFUSALS],
-            began: None,
-            settled: false,
-        }
+        Self { shard, own, verbs: [0; VERBS.len()], refused: [0; REFUSALS], settled: false }
     }
 
-    #[inline]
-    fn begin(&mut self, now: Moment) {
-        self.began.get_or_insert(now);
-    }
-
-    /// Publishes the shard's numbers; ops of this turn took as long as the turn did so far.
+    /// Publishes the shard's numbers. The ops of a turn share a latency: from `now`, which is when
+    /// the turn began and the moment of all its inputs, until all of them are executed and their
+    /// replies stand in the out buffers. What they waited for before is not known here, and the
+    /// sending, one system call for the whole turn, comes after it.
     fn publish(&mut self, now: Moment) {
         let stats = self.shard.stats();
         let metrics = &self.own.metrics;
-        let took = host::now().since(self.began.take().unwrap_or(now)).0;
+        let took = host::now().since(now).0;
         let mut ops = 0;
         for ((verb, before), total) in Verb::ALL.iter().zip(&mut self.verbs).zip(stats.verbs) {
             let more = total - *before;
@@ -142,12 +132,10 @@ impl Pump {
 
 impl Service for Pump {
     fn opened(&mut self, now: Moment, conn: ConnId, _peer: Peer, io: &mut Io<'_>) {
-        self.begin(now);
         self.shard.opened(now, conn, &mut Hands { io, own: &mut self.own });
     }
 
     fn received(&mut self, now: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>) {
-        self.begin(now);
         self.shard.received(now, conn, bytes, &mut Hands { io, own: &mut self.own });
     }
 
@@ -164,12 +152,10 @@ impl Service for Pump {
     }
 
     fn overdue(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
-        self.begin(now);
         self.shard.overdue(now, conn, &mut Hands { io, own: &mut self.own });
     }
 
     fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>) {
-        self.begin(now);
         let hands = &mut Hands { io, own: &mut self.own };
         if message == [mail::ACCESS] {
             let access = hands.own.shared.access();

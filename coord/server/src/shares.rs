@@ -9,6 +9,10 @@
 //! below its least. What each bounds: the table and sessions answer `FULL`, connections beyond are
 //! refused, buffers as `ringway_coord_proto` says in `memory.rs`; all of it is counted.
 //!
+//! Sessions have two bounds: how many, at what each costs without its address and metadata (mirrors
+//! at every shard included), and bytes of addresses, metadata and values of locks, of which each
+//! may have [`INFO_USUAL_BYTES`] on average, and a single one as much as the protocol allows.
+//!
 //! Measured, not only computed: resident memory of floods against small limits, in
 //! `tools/ringway/tests/real/floods.rs`. Tests of the division: below.
 
@@ -18,8 +22,13 @@ use ringway_core::limits::{
 };
 use ringway_ring::RingConfig;
 
-/// Bytes of a session at the most common: place, mirror, index entries, timer, address.
-pub const SESSION_BYTES: u64 = 512;
+/// A session at its home: its place, index entries, timer, whom its opening is answered to; tables
+/// while they grow; and a part of the places for sessions that have ended.
+const PLACE_BYTES: u64 = 304;
+/// What every shard keeps of a session, wherever its home is.
+const MIRROR_BYTES: u64 = 32;
+/// Address and metadata of a session, on average over those of a shard.
+const INFO_USUAL_BYTES: u64 = 128;
 /// Bytes of a connection without its buffers: what the shard, the reactor and its timer keep.
 pub const CONN_BYTES: u64 = 256;
 
@@ -32,7 +41,7 @@ const PAIR_BYTES: u64 = MAILBOX_BYTES as u64 + MIB / 2;
 /// A shard's table: a step of each of its four regions, and two to grow.
 const TABLE_MIN: u64 = 12 * MIB;
 /// A thousand of a shard's sessions.
-const SESSIONS_MIN: u64 = 1024 * SESSION_BYTES;
+const SESSIONS_MIN: u64 = 1024;
 /// A thousand of a shard's connections.
 const CONNS_MIN: u64 = 1024 * CONN_BYTES;
 /// Of the buffers' share a quarter is for what an allocator needs beside what it was asked for:
@@ -52,6 +61,8 @@ pub struct Shares {
     pub table: u64,
     /// Sessions whose home one shard may be.
     pub sessions_max: usize,
+    /// Bytes that their addresses, metadata and values of locks may have together.
+    pub info_bytes: usize,
     /// Connections that one shard may have.
     pub connections_max: usize,
     /// Bytes that the buffers of one shard's connections may have.
@@ -66,7 +77,7 @@ impl Shares {
     /// The least `max_memory` for so many shards.
     pub fn least(shards: usize) -> u64 {
         let receives = RingConfig { buffers: SMALL_RECEIVES, ..RingConfig::default() };
-        let all = fixed(shards, &receives) + shards as u64 * MINIMA;
+        let all = fixed(shards, &receives) + shards as u64 * minima(shards);
         all.next_multiple_of(MIB)
     }
 
@@ -77,23 +88,52 @@ impl Shares {
         if bytes.saturating_sub(Self::least(shards)) / each < SHARD_IS_SMALL {
             ring.buffers = SMALL_RECEIVES;
         }
-        let rest = bytes.saturating_sub(fixed(shards, &ring) + each * MINIMA);
+        let rest = bytes.saturating_sub(fixed(shards, &ring) + each * minima(shards));
         let (sessions, connections) = (rest / 16 * 3 / each, rest / 16 / each);
         let buffers = (BUFFERS_MIN + rest / 8 / each) / 4 * 3;
         let count = |bytes: u64, size: u64, most| ((bytes / size) as usize).min(most);
+        let per_session = session_bytes(shards);
+        let sessions_max =
+            count(SESSIONS_MIN * per_session + sessions, per_session, SESSIONS_PER_SHARD_MAX);
         Shares {
             table: each * TABLE_MIN + rest / 8 * 5,
-            sessions_max: count(SESSIONS_MIN + sessions, SESSION_BYTES, SESSIONS_PER_SHARD_MAX),
+            sessions_max,
+            info_bytes: sessions_max * INFO_USUAL_BYTES as usize,
             connections_max: count(CONNS_MIN + connections, CONN_BYTES, CONNS_PER_SHARD_MAX),
             buffers: buffers as usize,
             spare_buffers: SPARE_BUFFERS_MAX.min(buffers as usize / 16),
             receives: ring.buffers,
         }
     }
+
+    /// What a start says of them, in one line.
+    pub fn line(&self, bytes: u64, shards: usize) -> String {
+        let mib = |bytes: u64| bytes / MIB;
+        let ring = RingConfig { buffers: self.receives, ..RingConfig::default() };
+        format!(
+            "max_memory {} MiB: {} MiB without clients, {} MiB for names; a shard has {} MiB for \
+             buffers, places for {} sessions with {} MiB of addresses and metadata, and for {} \
+             connections",
+            mib(bytes),
+            mib(fixed(shards, &ring)),
+            mib(self.table),
+            mib(self.buffers as u64),
+            self.sessions_max,
+            mib(self.info_bytes as u64),
+            self.connections_max,
+        )
+    }
 }
 
 /// The least of every share of one shard.
-const MINIMA: u64 = TABLE_MIN + SESSIONS_MIN + CONNS_MIN + BUFFERS_MIN;
+fn minima(shards: usize) -> u64 {
+    TABLE_MIN + SESSIONS_MIN * session_bytes(shards) + CONNS_MIN + BUFFERS_MIN
+}
+
+/// Bytes that a session takes of the whole process.
+fn session_bytes(shards: usize) -> u64 {
+    PLACE_BYTES + MIRROR_BYTES * shards as u64 + INFO_USUAL_BYTES
+}
 
 /// What does not depend on clients.
 fn fixed(shards: usize, ring: &RingConfig) -> u64 {
@@ -117,12 +157,15 @@ mod tests {
                 let shares = Shares::of(bytes, shards);
                 let ring = RingConfig { buffers: shares.receives, ..RingConfig::default() };
                 let buffers = shares.buffers as u64 / 3 * 4;
-                let sessions = shares.sessions_max as u64 * SESSION_BYTES;
+                let fixed_bytes = PLACE_BYTES + MIRROR_BYTES * shards as u64;
+                let sessions = shares.sessions_max as u64 * fixed_bytes + shares.info_bytes as u64;
                 let connections = shares.connections_max as u64 * CONN_BYTES;
                 let each = buffers + sessions + connections;
                 let all = fixed(shards, &ring) + shares.table + shards as u64 * each;
                 assert!(all <= bytes, "{shards} shards with {bytes} bytes use {all}");
                 assert!(shares.buffers >= SHARD_BUFFERS_MIN && shares.sessions_max >= 1024);
+                // Who holds less than that is not cut (`coord/proto/src/memory.rs`).
+                assert!(shares.buffers / shares.connections_max >= 384, "{shares:?}");
                 assert!(shares.table >= shards as u64 * TABLE_MIN);
             }
         }

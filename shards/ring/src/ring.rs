@@ -109,9 +109,7 @@ impl Ring {
             .map_err(|error| SetupError::from_setup(&error))?;
         let buffers = BufRing::new(config.buffers, config.buffer_bytes)
             .map_err(|source| SetupError::Failed { what: "mapping receive buffers", source })?;
-        buffers
-            .register(&uring)
-            .map_err(|source| SetupError::Failed { what: "registering receive buffers", source })?;
+        buffers.register(&uring).map_err(|error| SetupError::from_setup(&error))?;
         Ok(Ring {
             uring,
             buffers,

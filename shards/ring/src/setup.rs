@@ -172,6 +172,10 @@ impl fmt::Display for KernelVersion {
     }
 }
 
+/// What the ring of a shard is charged as locked memory, about: its queues, and a page of the list
+/// of its buffers. Linux charges them since 6.14, and nothing to who has `CAP_IPC_LOCK`.
+const LOCKED_BYTES: usize = 256 << 10;
+
 /// Why there will be no ring. Every variant is the host's doing, and says what to do there.
 #[derive(Debug, Error)]
 pub enum SetupError {
@@ -195,9 +199,10 @@ pub enum SetupError {
     },
     /// The limit of locked memory does not hold a ring.
     #[error(
-        "the limit of locked memory ({limit} bytes) is too low for io_uring: try `ulimit -l \
-         unlimited`, `LimitMEMLOCK=infinity` in the systemd unit, or `--ulimit memlock=-1` for a \
-         container"
+        "the limit of locked memory ({limit} bytes) is too low for io_uring: a shard needs about \
+         {} KiB of it, and all processes of a user share it; try `ulimit -l unlimited`, \
+         `LimitMEMLOCK=infinity` in the systemd unit, or `--ulimit memlock=-1` for a container",
+        LOCKED_BYTES >> 10
     )]
     MemlockTooLow {
         /// The soft limit in bytes.
@@ -240,7 +245,7 @@ impl SetupError {
             Some(errno @ (libc::EPERM | libc::EACCES | libc::ENOSYS)) => {
                 SetupError::Refused { errno }
             }
-            Some(libc::ENOMEM) => {
+            Some(libc::ENOMEM) if host::locked_memory_limit().soft != u64::MAX => {
                 SetupError::MemlockTooLow { limit: host::locked_memory_limit().soft }
             }
             Some(libc::EMFILE | libc::ENFILE) => {
@@ -297,6 +302,23 @@ pub struct Report {
     pub open_files: Limit,
 }
 
+/// One line: the kernel, what is used of it, and what is done without at which price.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "io_uring on Linux {}", self.kernel_release)?;
+        let used = self.rows.iter().filter(|row| row.state == RowState::Used);
+        for (index, row) in used.enumerate() {
+            write!(f, "{}{}", if index == 0 { ": uses " } else { ", " }, row.name)?;
+        }
+        let without = self.rows.iter().filter(|row| row.state != RowState::Used);
+        for (index, row) in without.enumerate() {
+            let before = if index == 0 { "; does without " } else { ", " };
+            write!(f, "{before}{} ({})", row.name, row.without)?;
+        }
+        Ok(())
+    }
+}
+
 /// Finds out what the kernel offers.
 ///
 /// # Errors
@@ -309,7 +331,7 @@ pub fn probe(mask: ProbeMask) -> Result<Report, SetupError> {
         return Err(SetupError::KernelTooOld { found: kernel });
     }
     require_operations(&uring)?;
-    let present = features_of(&uring, kernel);
+    let present = features_of(&uring, kernel)?;
     let features = usable(Features(present.0 & !mask.hidden));
     if !features.has(Feature::BufferRings) {
         return Err(SetupError::Missing { name: Feature::BufferRings.name() });
@@ -389,18 +411,30 @@ fn require_operations(uring: &IoUring) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn features_of(uring: &IoUring, kernel: KernelVersion) -> Features {
+/// What came of a try. A limit of this process is nothing that the kernel lacks, and no reason to
+/// do without something.
+fn tried<T>(made: io::Result<T>) -> Result<Option<T>, SetupError> {
+    match made.map_err(|error| SetupError::from_setup(&error)) {
+        Ok(made) => Ok(Some(made)),
+        Err(limit @ (SetupError::MemlockTooLow { .. } | SetupError::OutOfFiles { .. })) => {
+            Err(limit)
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn features_of(uring: &IoUring, kernel: KernelVersion) -> Result<Features, SetupError> {
     let mut features = Features::default();
     let alone = [Feature::SingleIssuer, Feature::CoopTaskrun, Feature::NoSqArray];
     for feature in alone {
         let mut asked = Features::default();
         asked.set(feature, true);
-        features.set(feature, builder(asked).build(4).is_ok());
+        features.set(feature, tried(builder(asked).build(4))?.is_some());
     }
     for feature in [Feature::DeferTaskrun, Feature::TaskrunFlag] {
         let mut asked = features;
         asked.set(feature, true);
-        features.set(feature, builder(asked).build(4).is_ok());
+        features.set(feature, tried(builder(asked).build(4))?.is_some());
     }
     let mut probe = Probe::new();
     let asked = uring.submitter().register_probe(&mut probe).is_ok();
@@ -409,16 +443,19 @@ fn features_of(uring: &IoUring, kernel: KernelVersion) -> Features {
     features.set(Feature::NoIowait, uring.params().is_feature_no_iowait());
     // Came with 5.19, below our floor, and would need a listening socket to be tried.
     features.set(Feature::MultishotAccept, true);
-    features.set(Feature::BufferRings, has_buffer_rings());
-    features.set(Feature::MultishotReceive, has_multishot_receive());
-    features.set(Feature::QuietSend, has_quiet_send());
-    features
+    features.set(Feature::BufferRings, has_buffer_rings()?);
+    features.set(Feature::MultishotReceive, has_multishot_receive()?);
+    features.set(Feature::QuietSend, has_quiet_send()?);
+    Ok(features)
 }
 
-fn has_buffer_rings() -> bool {
-    let Ok(buffers) = BufRing::new(8, 64) else { return false };
+fn has_buffer_rings() -> Result<bool, SetupError> {
+    let Some(buffers) = tried(BufRing::new(8, 64))? else { return Ok(false) };
+    let Some(uring) = tried(IoUring::new(4))? else { return Ok(false) };
+    let registered = tried(buffers.register(&uring))?.is_some();
     // The ring is dropped, and with it the registration, before the buffers.
-    IoUring::new(4).is_ok_and(|uring| buffers.register(&uring).is_ok())
+    drop(uring);
+    Ok(registered)
 }
 
 /// Submits one request and returns the completions that are there when it has been consumed.
@@ -433,28 +470,29 @@ fn answers(uring: &mut IoUring, entry: &squeue::Entry, wait: usize) -> Vec<cqueu
     uring.completion().collect()
 }
 
-fn has_multishot_receive() -> bool {
-    let (Ok(buffers), Ok((ours, theirs))) = (BufRing::new(8, 64), UnixStream::pair()) else {
-        return false;
-    };
-    let Ok(mut uring) = IoUring::new(4) else { return false };
-    if buffers.register(&uring).is_err() || io::Write::write(&mut &theirs, b"x").is_err() {
-        return false;
+fn has_multishot_receive() -> Result<bool, SetupError> {
+    let Some(buffers) = tried(BufRing::new(8, 64))? else { return Ok(false) };
+    let Some((ours, theirs)) = tried(UnixStream::pair())? else { return Ok(false) };
+    let Some(mut uring) = tried(IoUring::new(4))? else { return Ok(false) };
+    let registered = tried(buffers.register(&uring))?.is_some();
+    if !registered || io::Write::write(&mut &theirs, b"x").is_err() {
+        return Ok(false);
     }
     let got = answers(&mut uring, &sq::receive(ours.as_raw_fd(), true, Tag(0)), 1);
     // The peer goes first, so that the request ends before its ring does.
     drop(theirs);
     let ended = uring.submit_and_wait(1).is_ok();
     drop(uring);
-    ended && got.first().is_some_and(|cqe| cqe.result() == 1 && cqueue::more(cqe.flags()))
+    let many = |cqe: &cqueue::Entry| cqe.result() == 1 && cqueue::more(cqe.flags());
+    Ok(ended && got.first().is_some_and(many))
 }
 
 /// Silence when everything was taken; the number of bytes when only a part was; EAGAIN when
 /// nothing was. All three at once, after the submission, without waiting.
-fn has_quiet_send() -> bool {
-    let Ok((ours, theirs)) = UnixStream::pair() else { return false };
+fn has_quiet_send() -> Result<bool, SetupError> {
+    let Some((ours, theirs)) = tried(UnixStream::pair())? else { return Ok(false) };
     let much = vec![0u8; QUIET_PROBE_BYTES];
-    let Ok(mut uring) = IoUring::new(4) else { return false };
+    let Some(mut uring) = tried(IoUring::new(4))? else { return Ok(false) };
     let fd = ours.as_raw_fd();
     let silent = answers(&mut uring, &sq::send_quietly(fd, &much[..64], 0), 0);
     let short = answers(&mut uring, &sq::send_quietly(fd, &much, 0), 0);
@@ -465,9 +503,9 @@ fn has_quiet_send() -> bool {
         let taken = cqe.result();
         0 < taken && (taken as usize) < much.len() || taken == -libc::EAGAIN
     };
-    silent.is_empty()
+    Ok(silent.is_empty()
         && matches!(short.as_slice(), [cqe] if is_short(cqe))
-        && matches!(none.as_slice(), [cqe] if cqe.result() == -libc::EAGAIN)
+        && matches!(none.as_slice(), [cqe] if cqe.result() == -libc::EAGAIN))
 }
 
 /// More than any socket buffer takes at once.
@@ -532,6 +570,9 @@ mod tests {
             let row = report.rows.iter().find(|row| row.feature == feature).unwrap();
             assert_ne!(row.state, RowState::Used);
             assert!(!row.remedy.is_empty() && !row.without.is_empty());
+            let line = report.to_string();
+            let (used, without) = line.split_once("; does without ").expect("it says so");
+            assert!(without.contains(row.name) && !used.contains(row.name), "{line}");
         }
         let without = ProbeMask::default().without(Feature::SingleIssuer);
         assert!(!probe(without).unwrap().features.has(Feature::DeferTaskrun));
@@ -547,7 +588,9 @@ mod tests {
             assert!(text.contains("sysctl kernel.io_uring_disabled=0"), "{text}");
             assert!(text.contains("--security-opt seccomp=unconfined"), "{text}");
         }
-        assert!(says(none.refused_with(libc::ENOMEM)).contains("ulimit -l"));
+        let unlimited = host::locked_memory_limit().soft == u64::MAX;
+        let remedy = if unlimited { "setting up a ring failed" } else { "ulimit -l" };
+        assert!(says(none.refused_with(libc::ENOMEM)).contains(remedy));
         assert!(says(none.refused_with(libc::EMFILE)).contains("ulimit -n"));
         assert!(says(none.as_kernel(5, 15)).contains("kernel 5.15 is too old: 6.1"));
         assert!(says(none.without(Feature::BufferRings)).contains("lacks buffer rings"));

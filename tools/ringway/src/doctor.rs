@@ -7,12 +7,15 @@ use std::fs::read_to_string;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use ringway_coord_server::config::{
     Access, AdminPlace, Config, ConfigError, Draft, Host, StatePlace,
 };
 use ringway_coord_server::credentials::{Credentials, Identities};
-use ringway_coord_server::ring::{self, ProbeMask, Report, RowState, SetupError};
+use ringway_coord_server::ring::{
+    self, Features, ProbeMask, Report, Ring, RingConfig, RowState, SetupError, host,
+};
 use ringway_coord_server::state;
 use serde::Serialize;
 
@@ -22,6 +25,10 @@ use crate::output::{answer, size, table};
 
 /// Locked memory that glommio asks for.
 const GLOMMIO_MEMLOCK: u64 = 512 << 10;
+/// What it takes of that, in rings of shards.
+const CONTROL_RINGS: usize = 2;
+/// How long memory of rings that are gone may stay charged.
+const CHARGED_FOR: Duration = Duration::from_millis(500);
 /// Fewer open files than this are soon used up by clients.
 const OPEN_FILES_FEW: u64 = 65_536;
 /// Fewer connections waiting to be accepted than this get lost when many come at once.
@@ -58,10 +65,12 @@ fn fail(what: &str, found: impl Into<String>, remedy: impl Into<String>) -> Line
 
 pub(crate) fn run(args: &DoctorArgs, json: bool) -> Result<ExitCode, Failure> {
     let host = Host::probe();
-    let mut lines = kernel(ring::probe(ProbeMask::default()));
+    let probed = ring::probe(ProbeMask::default());
+    let features = probed.as_ref().ok().map(|report| report.features);
+    let mut lines = kernel(probed);
     lines.extend([cores(&host), memory(&host)]);
     lines.extend([huge_pages(Path::new("/")), clock(Path::new("/")), backlog(Path::new("/"))]);
-    lines.extend(configured(args, &host));
+    lines.extend(configured(args, &host, features));
     let worst = lines.iter().map(|line| line.verdict as u8).max();
     answer(json, &lines, || text(&lines));
     let code = if worst == Some(Verdict::Fail as u8) { Code(3) } else { Code(0) };
@@ -103,6 +112,7 @@ fn locked_memory(limit: u64) -> Line {
     if limit >= GLOMMIO_MEMLOCK {
         return ok("locked memory", found);
     }
+    // Shards do without locked memory where the kernel charges none for rings; `rings` tells.
     let found = format!("{found}: the control plane runs on poll instead of glommio");
     warn("locked memory", found, "`ulimit -l 8192`, or LimitMEMLOCK=8M in the systemd unit")
 }
@@ -168,15 +178,39 @@ fn backlog(root: &Path) -> Line {
 }
 
 /// What depends on the configuration that is to be served.
-fn configured(args: &DoctorArgs, host: &Host) -> Vec<Line> {
+fn configured(args: &DoctorArgs, host: &Host, features: Option<Features>) -> Vec<Line> {
     let config = match draft(args).and_then(|draft| draft.check(host)) {
         Ok(config) => config,
         Err(error) => return vec![fail("configuration", "is refused", error.to_string())],
     };
     let mut lines = vec![ok("configuration", format!("{} shards", config.shards))];
+    lines.extend(features.map(|features| rings(config.shards, features)));
     lines.extend([state_dir(&config), credentials(&config)]);
     lines.extend(ports(&config));
     lines
+}
+
+/// Whether there can be a ring for each shard, beside what the control plane takes: tried, because
+/// what the kernel charges for one, and to whom, differs from release to release.
+fn rings(shards: usize, features: Features) -> Line {
+    let limit = host::locked_memory_limit().soft;
+    let control = if limit >= GLOMMIO_MEMLOCK { CONTROL_RINGS } else { 0 };
+    let ring = || Ring::new(&RingConfig::default(), features);
+    let begun = Instant::now();
+    loop {
+        match (0..shards + control).map(|_| ring()).collect::<Result<Vec<_>, _>>() {
+            Ok(_) => return ok("rings", format!("{shards} can be set up")),
+            // The probe's are gone, but the kernel gives back what they were charged when it has
+            // time, and says nothing then.
+            Err(SetupError::MemlockTooLow { .. }) if begun.elapsed() < CHARGED_FOR => {
+                std::thread::sleep(CHARGED_FOR / 20);
+            }
+            Err(error) => {
+                let found = format!("{shards} cannot be set up");
+                return fail("rings", found, error.to_string());
+            }
+        }
+    }
 }
 
 fn draft(args: &DoctorArgs) -> Result<Draft, ConfigError> {

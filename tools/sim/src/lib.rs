@@ -1,5 +1,6 @@
 //! The coordinator in virtual time: processes, clients and faults, all from one seed.
 
+pub mod alone;
 pub mod native;
 pub mod process;
 pub mod resp_stream;

@@ -42,6 +42,8 @@ pub struct Settings {
     pub buffer_bytes: usize,
     /// Sessions that may live at one shard.
     pub sessions_max: usize,
+    /// Bytes that their addresses and metadata may have together.
+    pub session_info_bytes: usize,
     /// Seeds secrets and hash keys.
     pub seed: u64,
     /// Words of each region of a shard's table.
@@ -58,6 +60,7 @@ impl Default for Settings {
             lease_allowed: LEASE_MAX_DEFAULT,
             buffer_bytes: 1 << 30,
             sessions_max: 1 << 20,
+            session_info_bytes: 1 << 30,
             seed: 1,
             region_words: REGION_WORDS,
         }
@@ -453,7 +456,11 @@ impl<A: Access> Process<A> {
     }
 }
 
-fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<HeapRegion, A> {
+pub(crate) fn make_shard<A: Access>(
+    settings: &Settings,
+    index: usize,
+    access: A,
+) -> Shard<HeapRegion, A> {
     let region = || HeapRegion::new(settings.region_words);
     let regions = Regions { records: region(), index: region(), arena: region(), lines: region() };
     let key = [settings.seed, !settings.seed];
@@ -466,6 +473,7 @@ fn make_shard<A: Access>(settings: &Settings, index: usize, access: A) -> Shard<
         lease_allowed: settings.lease_allowed,
         buffer_bytes: settings.buffer_bytes,
         sessions_max: settings.sessions_max,
+        session_info_bytes: settings.session_info_bytes,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),

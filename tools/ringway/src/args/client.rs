@@ -11,7 +11,10 @@ pub(crate) const SHARDS_HELP: &str = "\
 Columns: the core the shard is tied to, its slots, owned names, sessions, connections; operations a
 second, operations a turn, the share of what its clients asked that went to another shard, the
 time it was busy, bytes waiting in its mailboxes, receive buffers in use, memory; and the latency of
-what it did meanwhile, from arrival to reply.
+what it did meanwhile: from the moment its loop woke up and took in what had arrived, until that was
+executed and the replies were written, ready to be sent; all operations of one turn of the loop
+share it. Not in it: the time in sockets and mailboxes before, other shards that an operation waits
+for, and the sending. What a client sees is measured by `ringway load`.
 
 Examples:
   ringway shards

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ringway_coord_server::shares::Shares;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
 use crate::crowds::BOUND;
@@ -244,4 +245,83 @@ fn last_words_come_last() {
     assert_eq!(last[..8], [20, 0, 0, 0, 1, 0, 2, 0], "a push with one notice");
     assert_eq!(last[16..], [3, 0, 0, 0], "PROTOCOL_ERROR");
     server.stop();
+}
+
+/// A gateway opens sessions with as much metadata as there may be until the server has no room for
+/// more of it, then sessions without any until there are no places. Both are answered `FULL`, and
+/// what all of them take is no more than what was set aside for sessions.
+#[test]
+fn sessions_take_no_more_than_their_share() {
+    const BYTES: u64 = 128 << 20;
+    let shares = Shares::of(BYTES, 1);
+    let server = Setup::new().shards(1).flag("--max-memory", BYTES).start();
+    let mut gateway = TcpStream::connect(server.addr).expect("connects");
+    gateway.write_all(&PREFACE).expect("writes");
+    gateway.read_exact(&mut [0; 16]).expect("its preface");
+    // What a first large frame touches is there for the next ones, and no session's.
+    open_sessions(&mut gateway, 0, 400, 256);
+    let (before, mut node) = (server.resident_bytes(), 400);
+    let mut opened = [400, 0];
+    for (index, metadata) in [256, 0].into_iter().enumerate() {
+        loop {
+            let more = open_sessions(&mut gateway, node, 400, metadata);
+            (node, opened[index]) = (node + 400, opened[index] + more);
+            if more < 400 {
+                break;
+            }
+        }
+    }
+    let grown = server.resident_bytes().saturating_sub(before);
+    let share = shares.info_bytes + shares.sessions_max * PLACE_BYTES;
+    println!(
+        "{} sessions with 256 bytes of metadata, {} without; {} KiB of {} KiB",
+        opened[0],
+        opened[1],
+        grown >> 10,
+        share >> 10
+    );
+    assert!(opened[0] * 320 <= shares.info_bytes && opened[0] * 340 > shares.info_bytes);
+    assert_eq!(opened[0] + opened[1], shares.sessions_max);
+    assert!(grown as usize <= share, "{} KiB of {} KiB", grown >> 10, share >> 10);
+    server.client().register_one(b"a").expect_err("the connection's own session is one too many");
+    drop(gateway);
+    server.stop();
+}
+
+/// What a server of one shard sets aside for a session beside its address and metadata.
+const PLACE_BYTES: usize = 336;
+
+/// Opens sessions for so many nodes; how many were granted. All others have to be `FULL`.
+fn open_sessions(gateway: &mut TcpStream, node: u64, count: u64, metadata: usize) -> usize {
+    const GATEWAY: u8 = 4;
+    const FULL: u8 = 0xC7;
+    const GRANTED_BYTES: usize = 5 + 33;
+    let mut ops = Vec::new();
+    for node in node..node + count {
+        let len = (8 + 4 + 16 + 1 + 2 + metadata) as u16;
+        ops.extend([0x10, GATEWAY]);
+        ops.extend(len.to_le_bytes());
+        ops.extend(node.to_le_bytes());
+        ops.extend([0; 4 + 16 + 1]);
+        ops.extend((metadata as u16).to_le_bytes());
+        ops.extend(vec![b'm'; metadata]);
+    }
+    let mut frame = (16 + ops.len() as u32).to_le_bytes().to_vec();
+    frame.extend((count as u16).to_le_bytes());
+    frame.extend([0; 10]);
+    frame.extend(ops);
+    gateway.write_all(&frame).expect("writes");
+    let mut header = [0; 16];
+    gateway.read_exact(&mut header).expect("a reply");
+    let len = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+    let mut replies = vec![0; len - header.len()];
+    gateway.read_exact(&mut replies).expect("all of it");
+    let (mut at, mut granted) = (0, 0);
+    while at < replies.len() {
+        let full = replies[at] == FULL;
+        assert!(full || replies[at] == 0x80, "{:#x}", replies[at]);
+        granted += usize::from(!full);
+        at += if full { 1 } else { GRANTED_BYTES };
+    }
+    granted
 }

@@ -1,8 +1,12 @@
 //! Starts that must not succeed: one clear message, and the exit code that says whose turn it is.
 
 use std::net::TcpListener;
+use std::process::Command;
 
-use crate::support::{Server, Setup, ringway};
+use rustix::thread::CapabilitySet;
+use serde_json::Value;
+
+use crate::support::{Server, Setup, Told, command, refused, ringway};
 
 /// A state directory has one server; the second is told which process has it.
 #[test]
@@ -94,17 +98,56 @@ fn a_damaged_state_is_refused() {
     setup.refused().with(3).complains(&["is damaged", "checksum", "backup"]);
 }
 
-/// With little lockable memory the control plane runs on `poll`, and the server serves.
+/// A kernel that charges rings as locked memory, and a user who may lock little: one message with
+/// the remedy, exit 3, however little it is; nothing is taken for a feature that the kernel lacks.
+/// Doctor says the same. Where nothing is charged (older kernels, `CAP_IPC_LOCK`) the server
+/// serves, and only its control plane runs on `poll`.
 #[test]
-fn little_lockable_memory_is_enough() {
-    let mut command = std::process::Command::new("sh");
-    let inner = Setup::new().command();
-    command.args(["-c", "ulimit -l 64 && exec \"$@\"", "sh"]).arg(inner.get_program());
-    command.args(inner.get_args());
-    let server = Server::start(command);
-    assert_eq!(server.word("control"), Some("poll"));
-    server.client().register_one(b"a").expect("granted");
-    server.stop();
+fn little_lockable_memory_is_enough_or_refused_with_its_remedy() {
+    let doctor = ["doctor", "--json", "--state", "temporary", "--shards", "2", "--pin", "false"];
+    let try_all = move || {
+        let told = |kib| {
+            let output = limited(kib, command(&doctor)).output().expect("the binary starts");
+            Told::from(output).json()
+        };
+        let fails = |found: &Value| found["verdict"] == "fail";
+        let charged = fails(&told(0)[0]);
+        println!("rings are charged as locked memory: {charged}");
+        for kib in [0, 4, 8, 16, 24, 32, 64, 96, 128, 192, 256] {
+            let server = limited(kib, Setup::new().shards(2).command());
+            if charged {
+                let words = ["locked memory", "ulimit -l", "LimitMEMLOCK"];
+                refused(server).with(3).complains(&words);
+                let lines = told(kib);
+                let lines = lines.as_array().expect("lines").iter().filter(|line| fails(line));
+                let found: Vec<_> = lines.filter_map(|line| line["remedy"].as_str()).collect();
+                assert!(
+                    found.iter().any(|text| text.contains("ulimit -l")),
+                    "{kib} KiB: {found:?}"
+                );
+            } else {
+                let server = Server::start(server);
+                assert_eq!(server.word("control"), Some("poll"));
+                server.client().register_one(b"a").expect("granted");
+                server.stop();
+            }
+        }
+    };
+    try_all();
+    let unprivileged = std::thread::spawn(move || {
+        // Only this thread, and the processes that it starts. Who may not give it up has none.
+        let _ = rustix::thread::remove_capability_from_bounding_set(CapabilitySet::IPC_LOCK);
+        try_all();
+    });
+    unprivileged.join().expect("as it should be");
+}
+
+/// The command, by a shell that first limits what it may lock.
+fn limited(kib: u64, inner: Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -l \"$0\" && exec \"$@\"", &kib.to_string()]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command
 }
 
 /// io_uring refused, as the default profile of a container does it: one message with the remedy,

@@ -80,7 +80,8 @@ pub(crate) fn spawn_at(server: SocketAddr, words: &[&str]) -> Held {
     Held { child, lines, err }
 }
 
-fn command(words: &[&str]) -> Command {
+/// A subcommand that is not started yet.
+pub(crate) fn command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringway"));
     command.args(words).stdin(Stdio::null());
     command

@@ -6,9 +6,9 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-pub(crate) use command::{Told, ringway, ringway_at, spawn_at};
+pub(crate) use command::{Told, command, ringway, ringway_at, spawn_at};
 pub(crate) use latency::Watch;
-pub(crate) use server::{Server, Setup};
+pub(crate) use server::{Server, Setup, refused};
 
 use ringway_client::{Client, Owner, Registered};
 

@@ -68,18 +68,23 @@ impl Setup {
     /// Starts it where it must not start.
     #[track_caller]
     pub(crate) fn refused(&self) -> Told {
-        let mut child =
-            self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-        let begun = std::time::Instant::now();
-        while child.try_wait().expect("our child").is_none() {
-            if begun.elapsed() > PATIENCE {
-                let _ = child.kill();
-                panic!("it serves");
-            }
-            super::pass(Duration::from_millis(5));
-        }
-        Told::from(child.wait_with_output().expect("our child"))
+        refused(self.command())
     }
+}
+
+/// Starts a server where it must not start.
+#[track_caller]
+pub(crate) fn refused(mut command: Command) -> Told {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let begun = std::time::Instant::now();
+    while child.try_wait().expect("our child").is_none() {
+        if begun.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("it serves");
+        }
+        super::pass(Duration::from_millis(5));
+    }
+    Told::from(child.wait_with_output().expect("our child"))
 }
 
 /// A running server. It is killed when the test lets go of it.
