@@ -325,8 +325,9 @@ struct VerbMetrics {
 const _: () = assert!(size_of::<ShardMetrics>() <= 4096, "the header says so");
 
 impl ShardMetrics {
-    /// Counts `ops` operations of a verb, each of which took `latency_ns` from its arrival to its
-    /// reply. Operations of one turn share a latency, so a batch costs one call.
+    /// Counts `ops` operations of a verb, each of which took `latency_ns` from the beginning of the
+    /// turn that executed it until the turn's replies were written. Operations of one turn share a
+    /// latency, so a batch costs one call.
     #[inline]
     pub fn verb_done(&self, verb: Verb, ops: u64, latency_ns: u64) {
         let metrics = &self.verbs[verb as usize];
@@ -511,7 +512,7 @@ impl Scrape {
     }
 
     fn encode_latencies(&self, encoder: &mut DescriptorEncoder) -> Encoded {
-        let help = "From the arrival of an operation to its reply";
+        let help = "From the beginning of the turn that executed an operation until its replies were written";
         let unit = Some(&Unit::Seconds);
         let kind = MetricType::Histogram;
         let mut family = encoder.encode_descriptor("shard_latency", help, unit, kind)?;
