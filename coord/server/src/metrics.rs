@@ -512,7 +512,7 @@ impl Scrape {
     }
 
     fn encode_latencies(&self, encoder: &mut DescriptorEncoder) -> Encoded {
-        let help = "From the beginning of the turn that executed an operation until its replies were written";
+        let help = "From the beginning of the turn that executed it until its replies were written";
         let unit = Some(&Unit::Seconds);
         let kind = MetricType::Histogram;
         let mut family = encoder.encode_descriptor("shard_latency", help, unit, kind)?;
