@@ -52,6 +52,14 @@ without_redis() {
     redis=
 }
 
+until_names() { # count
+    until [ "$("$ringway" shards --json --server 127.0.0.1:$port \
+        | python3 -c 'import json,sys; print(sum(s["names"] for s in json.load(sys.stdin)))')" = "$1" ]
+    do
+        kill -0 "$server" && sleep 0.2
+    done
+}
+
 load() { taskset -c 1 "$ringway" load "$@" --json --server 127.0.0.1:$port; }
 times() { seq 1 "$rounds"; }
 
@@ -89,6 +97,9 @@ row_large() { # 100 M names, held by a connection of their own while others are 
     for n in $(times); do
         load --pid "$server" --names 100M --expect owned --duration-s "$seconds" \
             >"$out/query100-$n.json"
+    done
+    for n in $(times); do
+        until_names 100000000 # Those of the round before are swept.
         load --pid "$server" --mix register=50,release=50 --seed 9 --churn 10M \
             --duration-s "$seconds" >"$out/churn100-$n.json"
     done
@@ -148,14 +159,17 @@ row_bench() {
 }
 
 row_memory() {
-    serve 1 0
-    with_redis
     local common=(--alphabet printable --connections 16 --pipeline 16 --frame 1 --names 4M)
-    load fill --protocol port --pid "$server" "${common[@]}" >"$out/memory-ringway-1.json"
-    taskset -c 1 "$ringway" load fill --json --protocol keys --server 127.0.0.1:$redis_port \
-        --pid "$redis" "${common[@]}" >"$out/memory-redis-1.json"
-    without_redis
-    unserve
+    for n in $(times); do
+        serve 1 0
+        with_redis
+        load fill --protocol port --pid "$server" "${common[@]}" >"$out/memory-ringway-$n.json"
+        taskset -c 1 "$ringway" load fill --json --protocol keys \
+            --server 127.0.0.1:$redis_port --pid "$redis" "${common[@]}" \
+            >"$out/memory-redis-$n.json"
+        without_redis
+        unserve
+    done
 }
 
 row_forwarded() {
@@ -172,12 +186,13 @@ row_forwarded() {
 }
 
 row_gateway() {
-    serve 1 0
     for n in $(times); do
+        # A server of its own: the sessions of the round before would end in this one.
+        serve 1 0
         load sessions --pid "$server" --connections 100 --sessions 1000 --lease-ms 1000 --core 1 \
-            --duration-s "$seconds" --first-node $((n * 1000000)) >"$out/gateway-$n.json"
+            --duration-s "$seconds" >"$out/gateway-$n.json"
+        unserve
     done
-    unserve
 }
 
 row_own() {
