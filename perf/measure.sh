@@ -249,6 +249,7 @@ row_idle() {
 
 {
     echo "date: $(date -u +%F)"
+    echo "commit: $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
     echo "kernel: $(uname -r)"
     echo "cpu: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores"
     echo "rustc: $(rustc --version)"

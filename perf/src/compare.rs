@@ -12,7 +12,7 @@ use crate::run::run;
 /// The fewest rounds whose median says something.
 pub const ROUNDS_MIN: usize = 5;
 
-/// One figure of both sides: medians over the rounds, and their ratio.
+/// One figure of both sides: medians over the rounds, and the median of the rounds' ratios.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     /// The median of A.
@@ -100,11 +100,10 @@ fn pair(a: &[Report], b: &[Report], read: fn(&Report) -> f64) -> Pair {
 
 fn pair_of(a: &[f64], b: &[f64]) -> Pair {
     let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| a / b).collect();
-    let (median_a, median_b) = (median(a), median(b));
     Pair {
-        a: median_a,
-        b: median_b,
-        ratio: median_a / median_b,
+        a: median(a),
+        b: median(b),
+        ratio: median(&ratios),
         ratio_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         ratio_max: ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max),
     }
@@ -154,7 +153,8 @@ impl std::fmt::Display for Comparison {
 mod tests {
     use super::*;
 
-    /// One bad round moves the median of neither side; the spread shows it.
+    /// One bad round moves neither a median nor the ratio, which is of sides that ran together; the
+    /// spread shows it.
     #[test]
     fn medians_resist_outliers() {
         let pair = pair_of(&[10.0, 11.0, 1000.0, 9.0, 10.0], &[5.0, 5.0, 5.0, 5.0, 6.0]);
