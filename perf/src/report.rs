@@ -215,7 +215,7 @@ impl fmt::Display for FillStep {
             write!(f, ", {bytes:.1} bytes a name")?;
         }
         if let Some(bytes) = self.table_bytes_per_name {
-            write!(f, ", {bytes:.1} in tables")?;
+            write!(f, ", {bytes:.1} bytes a name in tables")?;
         }
         Ok(())
     }

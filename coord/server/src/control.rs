@@ -87,8 +87,9 @@ pub enum ControlError {
     State(#[from] StateError),
     /// The admin endpoint cannot listen.
     #[error(
-        "the admin endpoint cannot listen on {place}: {source}. Choose another place with \
-         --admin, or --admin off"
+        "the admin endpoint cannot listen on {place}: {}. Choose another place with --admin, or \
+         --admin off",
+        why_not(source)
     )]
     Admin {
         /// Where.
@@ -506,6 +507,14 @@ fn clear_stale_socket(path: &Path) -> io::Result<()> {
 fn restrict_socket(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+}
+
+/// In words what most often keeps somebody from listening, else as the system says it.
+fn why_not(source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "another process does (`ss -ltnp` shows which)".to_owned(),
+        _ => source.to_string(),
+    }
 }
 
 fn admin_error(place: &AdminPlace, source: io::Error) -> ControlError {

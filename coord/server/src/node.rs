@@ -7,6 +7,7 @@
 //!
 //! Not here: what each part gets of `max_memory` (`shares.rs`).
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -24,11 +25,12 @@ use ringway_shards::{
     ShardContext, ShardCounters, SpinPolicy,
 };
 use ringway_table::{HashKey, Regions, Table};
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::access::NodeAccess;
 use crate::admin::{Health, NodeView};
-use crate::config::{Access, Config};
+use crate::config::{Access, AdminPlace, Config};
 use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime, Stalled};
 use crate::credentials::{Credentials, CredentialsError, Identities};
 use crate::metrics::{ShardMetrics, ShardView};
@@ -170,9 +172,43 @@ pub struct Node {
     mailbox: Arc<Mutex<Option<Mailbox>>>,
     identities: Mutex<Identities>,
     opened: Opened,
-    admin: crate::config::AdminPlace,
+    admin: AdminPlace,
     runtime: &'static str,
     grants_from: Moment,
+}
+
+/// What a server says when it serves: one line of text, or one object of JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    /// The address that all shards share.
+    pub listen: SocketAddr,
+    /// The shards' own; none if that is switched off.
+    pub own: Vec<SocketAddr>,
+    /// How many shards.
+    pub shards: usize,
+    /// The epoch of this life.
+    pub epoch: u32,
+    /// Where the admin endpoint is.
+    pub admin: Option<String>,
+    /// What runs the control plane.
+    pub control: &'static str,
+    /// Milliseconds until anything is granted; zero but after an unclean stop.
+    pub starting_ms: u64,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ready { listen, shards, epoch, .. } = self;
+        write!(f, "ready listen={listen} shards={shards} epoch={epoch}")?;
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
+        }
+        write!(f, " control={}", self.control)?;
+        if self.starting_ms > 0 {
+            write!(f, " starting_ms={}", self.starting_ms)?;
+        }
+        Ok(())
+    }
 }
 
 impl Node {
@@ -252,26 +288,25 @@ impl Node {
     }
 
     /// Where the admin endpoint listens.
-    pub fn admin(&self) -> &crate::config::AdminPlace {
+    pub fn admin(&self) -> &AdminPlace {
         &self.admin
     }
 
-    /// What is printed when it serves.
-    pub fn ready_line(&self) -> String {
-        let wait = self.grants_from.since(host::now()).as_ms_ceil();
-        let starting = if wait > 0 { format!(" starting_ms={wait}") } else { String::new() };
-        let admin = match &self.admin {
-            crate::config::AdminPlace::Off => String::new(),
-            crate::config::AdminPlace::Tcp(address) => format!(" admin=http://{address}"),
-            crate::config::AdminPlace::Unix(path) => format!(" admin=unix:{}", path.display()),
-        };
-        format!(
-            "ready listen={} shards={} epoch={}{admin} control={}{starting}",
-            self.running.addresses().base,
-            self.config.shards,
-            self.opened.epoch.0,
-            self.runtime,
-        )
+    /// What is said when it serves.
+    pub fn ready(&self) -> Ready {
+        Ready {
+            listen: self.running.addresses().base,
+            own: self.running.addresses().own.clone(),
+            shards: self.config.shards,
+            epoch: self.opened.epoch.0,
+            admin: match &self.admin {
+                AdminPlace::Off => None,
+                AdminPlace::Tcp(address) => Some(format!("http://{address}")),
+                AdminPlace::Unix(path) => Some(format!("unix:{}", path.display())),
+            },
+            control: self.runtime,
+            starting_ms: self.grants_from.since(host::now()).as_ms_ceil(),
+        }
     }
 
     /// Begins to drain: nobody new is accepted, what was asked is answered, connections close.

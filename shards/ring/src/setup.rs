@@ -326,10 +326,11 @@ impl fmt::Display for Report {
 pub fn probe(mask: ProbeMask) -> Result<Report, SetupError> {
     let kernel_release = host::kernel_release();
     let kernel = mask.kernel.unwrap_or_else(|| KernelVersion::parse(&kernel_release));
-    let uring = first_ring(mask)?;
+    // First of all: a kernel without io_uring refuses it as a container does.
     if kernel < KernelVersion::OLDEST {
         return Err(SetupError::KernelTooOld { found: kernel });
     }
+    let uring = first_ring(mask)?;
     require_operations(&uring)?;
     let present = features_of(&uring, kernel)?;
     let features = usable(Features(present.0 & !mask.hidden));
@@ -593,6 +594,8 @@ mod tests {
         assert!(says(none.refused_with(libc::ENOMEM)).contains(remedy));
         assert!(says(none.refused_with(libc::EMFILE)).contains("ulimit -n"));
         assert!(says(none.as_kernel(5, 15)).contains("kernel 5.15 is too old: 6.1"));
+        let ancient = none.as_kernel(4, 18).refused_with(libc::ENOSYS);
+        assert!(says(ancient).contains("kernel 4.18 is too old"));
         assert!(says(none.without(Feature::BufferRings)).contains("lacks buffer rings"));
     }
 }

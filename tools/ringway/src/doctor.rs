@@ -4,7 +4,8 @@
 //! `fail` (the server would not start, or not as configured).
 
 use std::fs::read_to_string;
-use std::net::TcpListener;
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -266,24 +267,53 @@ fn credentials(config: &Config) -> Line {
     }
 }
 
+/// A listen port that is taken may be that of the server that one asks about; then so are all
+/// others. Behind a free one, any that is taken keeps a server from starting.
 fn ports(config: &Config) -> Vec<Line> {
-    let mut wanted = vec![("listen port", config.listen)];
+    let free = bind(config.listen);
+    let runs = matches!(&free, Err(error) if error.kind() == ErrorKind::AddrInUse);
+    let mut lines = vec![port("listen port", config.listen, free, runs)];
     if let AdminPlace::Tcp(addr) = config.admin {
-        wanted.push(("admin port", addr));
+        lines.push(port("admin port", addr, bind(addr), runs));
     }
-    let bound = wanted.into_iter().map(|(what, addr)| match TcpListener::bind(addr) {
-        Ok(_) => ok(what, format!("{addr} is free")),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-            let remedy = "stop what listens there, if it is not the server you mean";
-            warn(what, format!("{addr} is in use"), remedy)
-        }
-        Err(error) => fail(what, format!("{addr}: {error}"), "choose an address of this host"),
-    });
-    bound.collect()
+    if !config.own_ports || config.listen.port() == 0 {
+        return lines;
+    }
+    let own = (1..=config.shards as u16)
+        .map(|behind| SocketAddr::new(config.listen.ip(), config.listen.port() + behind));
+    let taken = own.map(|addr| (addr, bind(addr))).filter(|(_, free)| free.is_err());
+    let taken: Vec<_> = taken.collect();
+    let (first, last) = (config.listen.port() + 1, config.listen.port() + config.shards as u16);
+    if taken.is_empty() {
+        lines.push(ok("shards' own ports", format!("{first} to {last} are free")));
+    }
+    lines
+        .extend(taken.into_iter().map(|(addr, free)| port("a shard's own port", addr, free, runs)));
+    lines
+}
+
+fn bind(addr: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(addr).map(drop)
+}
+
+fn port(what: &'static str, addr: SocketAddr, free: io::Result<()>, runs: bool) -> Line {
+    let Err(error) = free else { return ok(what, format!("{addr} is free")) };
+    if error.kind() != ErrorKind::AddrInUse {
+        return fail(what, format!("{addr}: {error}"), "choose an address of this host");
+    }
+    let found = format!("{addr} is in use");
+    if runs {
+        return warn(what, found, "stop what listens there, if it is not the server you mean");
+    }
+    let port = addr.port();
+    let remedy = format!("stop what listens there (`ss -ltnp 'sport = :{port}'` shows it)");
+    fail(what, found, remedy + ", or choose other ports; own_ports = false needs fewer")
 }
 
 #[cfg(test)]
 mod tests {
+    use ringway_coord_server::config::Key;
+
     use super::*;
 
     fn host_with(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -338,6 +368,39 @@ mod tests {
         assert!(lines.len() > 5);
     }
 
+    /// A port of a shard alone that is taken keeps a server from starting, and is found; where the
+    /// listen port is taken as well, that may be the server.
+    #[test]
+    fn taken_ports_are_found() {
+        let host = Host { cores: 2, memory_bytes: 8 << 30, state_home: None };
+        // Neighbours of a port that the kernel chose; another's may be among them.
+        let (base, own) = loop {
+            let base = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let own = base.local_addr().expect("an address").port().checked_add(2);
+            let own = own.map(|port| TcpListener::bind(("127.0.0.1", port)));
+            if let Some(Ok(own)) = own {
+                break (base, own);
+            }
+        };
+        let mut draft = Draft::default();
+        let listen = base.local_addr().expect("an address").to_string();
+        draft.flag(Key::Listen, &*listen);
+        draft.flag(Key::Admin, "off");
+        draft.flag(Key::Shards, "2");
+        draft.flag(Key::State, "temporary");
+        let config = draft.check(&host).expect("valid");
+        let own_port = own.local_addr().expect("an address").to_string();
+        let found = |verdict| {
+            let lines = ports(&config);
+            lines.iter().any(|line| line.verdict == verdict && line.found.contains(&own_port))
+        };
+        assert!(found(Verdict::Warn));
+        drop(base);
+        assert!(found(Verdict::Fail));
+        drop(own);
+        assert!(!found(Verdict::Fail) && !found(Verdict::Warn));
+    }
+
     /// The state directory is looked at, not touched.
     #[test]
     fn the_state_directory_is_left_alone() {
@@ -346,7 +409,7 @@ mod tests {
         let host = Host { cores: 2, memory_bytes: 8 << 30, state_home: None };
         let mut draft = Draft::default();
         let text = dir.to_str().expect("text");
-        draft.flag(ringway_coord_server::config::Key::State, text);
+        draft.flag(Key::State, text);
         let config = draft.check(&host).expect("valid");
         let line = state_dir(&config);
         assert!(line.verdict == Verdict::Ok && line.found.contains("not used yet"), "{line:?}");

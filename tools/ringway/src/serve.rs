@@ -78,11 +78,12 @@ fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode
         Access::Anyone => Stop::install()?,
     };
     let node = Node::start(config).map_err(|error| Failure::Host(error.to_string()))?;
+    let ready = node.ready();
     if json {
-        let addresses: Vec<_> = node.addresses().iter().map(ToString::to_string).collect();
-        say(&serde_json::json!({ "ready": true, "addresses": addresses }).to_string());
+        let object = serde_json::to_value(&ready).map(|value| value.to_string());
+        say(&object.expect("plain numbers and texts"));
     } else {
-        say(&node.ready_line());
+        say(&ready.to_string());
     }
     greet(&node);
     while let Came::Hangup = stop.next() {

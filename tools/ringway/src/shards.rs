@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use ringway_client::{Client, ShardMap};
+use ringway_client::{Client, ShardMap, ShardRun};
 use ringway_coord_server::metrics::{ShardView, Verb, VerbView};
 use ringway_core::ShardId;
 use serde_json::{Value, json};
@@ -69,8 +69,8 @@ impl Sample {
             // A server that was restarted meanwhile begins at zero again.
             let same = before.views.get(at).filter(|old| old.requests <= now.requests);
             let old = same.cloned().unwrap_or_default();
-            let run = self.map.runs.iter().find(|run| u32::from(run.shard.0) == now.shard);
-            Rates::new(now, &old, seconds, run.and_then(|run| run.port))
+            let runs = self.map.runs.iter().filter(|run| u32::from(run.shard.0) == now.shard);
+            Rates::new(now, &old, seconds, runs.collect())
         });
         paired.collect()
     }
@@ -79,7 +79,8 @@ impl Sample {
 /// What one shard did between two samples.
 struct Rates<'a> {
     now: &'a ShardView,
-    port: Option<u16>,
+    /// Where its slots lie.
+    runs: Vec<&'a ShardRun>,
     requests_per_s: f64,
     turn_ops: f64,
     /// None if nothing was asked.
@@ -89,7 +90,7 @@ struct Rates<'a> {
 }
 
 impl<'a> Rates<'a> {
-    fn new(now: &'a ShardView, old: &ShardView, seconds: f64, port: Option<u16>) -> Self {
+    fn new(now: &'a ShardView, old: &ShardView, seconds: f64, runs: Vec<&'a ShardRun>) -> Self {
         let part = |of: u64, whole: u64| if whole == 0 { 0.0 } else { of as f64 / whole as f64 };
         let requests = now.requests - old.requests;
         let turns = now.turns.saturating_sub(old.turns);
@@ -109,7 +110,7 @@ impl<'a> Rates<'a> {
         });
         Rates {
             now,
-            port,
+            runs,
             requests_per_s: requests as f64 / seconds,
             turn_ops: part(requests, turns),
             forwarded_share: (asked > 0).then(|| part(forwarded, asked)),
@@ -118,13 +119,24 @@ impl<'a> Rates<'a> {
         }
     }
 
+    /// The shard's own port.
+    fn port(&self) -> Option<u16> {
+        self.runs.iter().find_map(|run| run.port)
+    }
+
+    /// Its slots, as people write ranges.
+    fn slots(&self) -> String {
+        let range = |run: &&ShardRun| format!("{}-{}", run.first.number(), run.last.number());
+        self.runs.iter().map(range).collect::<Vec<_>>().join(",")
+    }
+
     fn row(&self) -> Vec<String> {
         let now = self.now;
         vec![
             now.shard.to_string(),
             now.core.map_or("-".to_owned(), |core| core.to_string()),
-            self.port.map_or("-".to_owned(), |port| port.to_string()),
-            now.slots.to_string(),
+            self.port().map_or("-".to_owned(), |port| port.to_string()),
+            self.slots(),
             short(now.names as f64),
             short(now.sessions as f64),
             short(now.connections as f64),
@@ -149,8 +161,10 @@ impl<'a> Rates<'a> {
             });
             ((*verb).to_owned(), quantiles)
         });
+        let ranges = self.runs.iter().map(|run| [run.first.number(), run.last.number()]);
         let rates = json!({
-            "port": self.port,
+            "port": self.port(),
+            "slot_ranges": ranges.collect::<Vec<_>>(),
             "requests_per_s": self.requests_per_s,
             "turn_ops": self.turn_ops,
             "forwarded_share": self.forwarded_share,
@@ -199,11 +213,14 @@ fn page(rates: &[Rates<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use ringway_coord_server::metrics::ShardMetrics;
+    use ringway_core::Slot;
 
     use super::*;
 
     fn sample(at: Instant, metrics: &ShardMetrics) -> Sample {
-        let map = ShardMap { version: 1, shards: 1, runs: Vec::new() };
+        let (first, last) = (Slot::from_bits(0), Slot::from_bits(16383));
+        let run = ShardRun { first, last, shard: ShardId(0), port: Some(7401) };
+        let map = ShardMap { version: 1, shards: 1, runs: vec![run] };
         Sample { at, map, views: vec![metrics.snapshot(0, Some(3))] }
     }
 
@@ -230,6 +247,8 @@ mod tests {
         assert!(json["latency"]["query"]["p99_ns"].as_u64().expect("a number") < 1_024);
         let page = page(&rates);
         assert!(page.contains("query") && page.contains("50.0%"), "{page}");
+        assert!(page.contains("7401") && page.contains("0-16383"), "{page}");
+        assert_eq!(json["slot_ranges"], json!([[0, 16383]]));
     }
 
     /// A server that is asked for nothing but its numbers has no forwarded share.

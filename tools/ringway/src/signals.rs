@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -75,11 +75,19 @@ impl Stop {
     }
 }
 
+/// A second signal within this time is the first one again: `timeout` and some supervisors signal
+/// a program and then its whole group.
+const SAME_SIGNAL: Duration = Duration::from_millis(250);
+
 fn listen(mut signals: Signals, tell: &SyncSender<()>, stopped: &AtomicBool, hung_up: &AtomicBool) {
+    let mut first: Option<Instant> = None;
     for signal in signals.forever() {
         if signal == SIGHUP {
             hung_up.store(true, Ordering::Release);
-        } else if stopped.swap(true, Ordering::AcqRel) {
+        } else if first.is_none() {
+            first = Some(Instant::now());
+            stopped.store(true, Ordering::Release);
+        } else if first.is_some_and(|first| first.elapsed() >= SAME_SIGNAL) {
             eprintln!("ringway: stopped at once by a second signal");
             // As a shell reports a program that a signal has ended.
             std::process::exit(128 + signal);

@@ -123,6 +123,17 @@ fn a_clean_stop_lets_the_next_server_grant_at_once() {
     second.stop();
 }
 
+/// `timeout` and some supervisors signal a program and then its group: the second one right behind
+/// the first is the same wish, and the server drains.
+#[test]
+fn a_signal_that_comes_twice_is_one() {
+    let server = Setup::new().start();
+    let mut owner = server.client();
+    granted(&mut owner, "a");
+    server.signal(Signal::TERM);
+    server.stop();
+}
+
 /// SIGTERM while a session counts on its lease: the owner works on, so the next server waits. A
 /// stop within that wait has not seen it pass, so the one after waits again.
 #[test]
