@@ -13,9 +13,14 @@ use ringway_coord_server::node::Node;
 
 /// Rounds of three requests, on each shard, while the control plane stands.
 const ROUNDS: usize = 2000;
-/// What no round may take, on a machine whose cores are busy with tests. The control plane stands
-/// for as long as the rounds take, so whoever waited for it would wait for ever.
-const BOUND: Duration = Duration::from_secs(5);
+/// Every so many rounds another client comes, opens a session and goes: so often that one round in
+/// a hundred shows it if only these had to wait.
+const OPENS_EVERY: usize = 10;
+/// What the median of the rounds may be longer than three times the median before.
+const MEDIAN_SLACK: Duration = Duration::from_millis(2);
+/// What one round in a hundred may be longer than three times what it took before: on a machine
+/// whose cores are busy with tests a thread waits that long for a core, now and then.
+const TAIL_SLACK: Duration = Duration::from_millis(15);
 
 fn config() -> Config {
     let mut draft = Draft::default();
@@ -97,7 +102,7 @@ fn rounds(shard: SocketAddr, node: usize, alive: impl Fn()) -> Vec<Duration> {
         assert_eq!(client.line(), ":1");
         client.say("SESSION.RENEW");
         assert_eq!(client.line(), "+OK");
-        if asked % 100 == 0 {
+        if asked % OPENS_EVERY == 0 {
             Client::connect(shard).open(node + 1 + asked, 800);
         }
         took.push(since.elapsed());
@@ -137,10 +142,12 @@ fn shards_do_not_notice_a_blocked_control_plane() {
         println!(
             "shard {shard}: p50, p99, worst {before:?}; with a blocked control plane {during:?}"
         );
-        assert!(during[2] < BOUND, "shard {shard} answered after {:?}", during[2]);
-        // Medians, since others use the cores as well; far more than noise, far less than a wait.
-        let most = before[0] * 10 + Duration::from_millis(20);
-        assert!(during[0] < most, "shard {shard}: {:?} instead of {:?}", during[0], before[0]);
+        // Not the worst, since others use the cores as well. That it came at all is what `alive`
+        // is for: the control plane stands for as long as the rounds take.
+        for (part, slack) in [(0, MEDIAN_SLACK), (1, TAIL_SLACK)] {
+            let most = before[part] * 3 + slack;
+            assert!(during[part] < most, "shard {shard}: {during:?} instead of {before:?}");
+        }
     }
     drop(stalled);
     let status = health.join().expect("an answer");

@@ -10,10 +10,11 @@ use ringway_core::NodeId;
 use crate::floods::{PREFACE, native_frame};
 use crate::support::{Server, Setup, Watch, granted, pass, until};
 
-/// What nobody may have to wait because of others, on a machine whose cores are busy with tests:
-/// the stories are about waits that would not end by themselves. How long they are on idle cores is
-/// what `perf/measure.sh` is for.
-pub(crate) const BOUND: Duration = Duration::from_secs(5);
+/// What another client may wait longer because of a crowd, beside three times what it waits without
+/// one. It is for a machine whose cores are busy with tests, and far less than a crowd's work takes
+/// if nobody is served in between. How long waits are on idle cores is what `perf/measure.sh` is
+/// for.
+pub(crate) const SLACK: Duration = Duration::from_millis(40);
 
 /// Clients write pipelines and never read. The server stops reading them after a bounded number of
 /// bytes, its memory stays where it was, and another client does not notice. One that reads at last
@@ -21,9 +22,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(5);
 #[test]
 fn a_flood_is_not_felt_by_others() {
     let server = Setup::new().shards(2).start();
-    let calm = Watch::begin(&server);
-    pass(Duration::from_millis(300));
-    let calm = calm.end();
+    let calm = Watch::calm(&server);
     let before = server.resident_bytes();
     let watch = Watch::begin(&server);
     let frame = native_frame(64);
@@ -34,7 +33,7 @@ fn a_flood_is_not_felt_by_others() {
     let flooded = watch.end();
     let grown = server.resident_bytes().saturating_sub(before);
     println!("calm {calm:?}\nflooded {flooded:?}\nmemory grew by {} KiB", grown >> 10);
-    assert!(flooded.worst < BOUND, "{flooded:?}");
+    flooded.assert_as(&calm, SLACK);
     // Two connections, each with the replies and the input that one may keep, and what allocators
     // add.
     assert!(grown < 48 << 20, "{grown} bytes");
@@ -263,6 +262,7 @@ fn a_million_names_end_without_a_stall() {
     let mut operator = server.client();
     let record = operator.session(session.session).expect("it lives");
     assert_eq!(record.names, NAMES as u64);
+    let calm = Watch::calm(&server);
     let watch = Watch::begin(&server);
     let begun = Instant::now();
     operator.kill(session.session).expect("kills");
@@ -277,7 +277,8 @@ fn a_million_names_end_without_a_stall() {
     let swept = begun.elapsed();
     let latency = watch.end();
     println!("{NAMES} names were swept in {swept:?}; meanwhile another client saw {latency:?}");
-    assert!(latency.worst < BOUND, "{latency:?}");
+    println!("calm {calm:?}");
+    latency.assert_as(&calm, SLACK);
     assert_eq!(operator.query_one(probe).expect("an answer"), None);
     let kept = operator.query_one(b"m/000/00000000").expect("an answer").expect("owned");
     assert_eq!(kept.token, at_once.token, "the sweep left alone what was granted meanwhile");

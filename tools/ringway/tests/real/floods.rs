@@ -8,11 +8,14 @@ use std::time::Duration;
 use ringway_coord_server::shares::Shares;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 
-use crate::crowds::BOUND;
+use crate::crowds::SLACK;
 use crate::support::{Server, Setup, Watch, granted, pass, until};
 
 /// The preface of the native protocol.
 pub(crate) const PREFACE: [u8; 16] = [0xB1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// What a single question may take while memory is short: then connections wait for it and are cut,
+/// and on a busy machine that is a good part of a second now and then. No wait is for ever.
+const BOUND: Duration = Duration::from_secs(5);
 /// Bytes of the largest frame.
 const FRAME_BYTES: usize = 256 * 1024;
 
@@ -29,6 +32,7 @@ fn floods_stay_below_max_memory() {
     granted(&mut calm, "mine");
     let lines = b"PORT.QUERY some-name other-name\r\n".repeat(500);
     let native = |frames: &[u8]| Hog::new(&server, &PREFACE, frames);
+    let before = Watch::calm(&server);
     let watch = Watch::begin(&server);
     let mut crowd: Vec<Hog> = (0..300).map(|_| native(&native_frame(64).repeat(16))).collect();
     crowd.extend((0..300).map(|_| Hog::new(&server, b"", &lines)));
@@ -61,6 +65,7 @@ fn floods_stay_below_max_memory() {
         stats("waits_for_memory"),
         stats("cut_for_memory"),
     );
+    latency.assert_mostly_as(&before, SLACK);
     assert!(latency.worst < BOUND, "{latency:?}");
     assert!(peak < MIB << 20, "{} KiB resident", peak >> 10);
     assert!(stats("readers_blocked") + stats("cut_for_memory") > 0, "nothing was refused");
@@ -136,6 +141,7 @@ fn pipelined_pages_are_not_felt_by_others() {
     let list = frame_of(&[(0x20, &[0, 0, 100, 0, 0, 0])]);
     let pages = [sessions(0), list, sessions(1)].concat().repeat(1000);
     let empty = frame_of(&[]).repeat(20_000);
+    let before = Watch::calm(&server);
     let watch = Watch::begin(&server);
     let natives: Vec<_> = [(&pages, 3000), (&pages, 3000), (&empty, 20_000)]
         .map(|(frames, count)| {
@@ -151,7 +157,7 @@ fn pipelined_pages_are_not_felt_by_others() {
     natives.into_iter().for_each(|native| native.join().expect("every answer"));
     let latency = watch.end();
     println!("{} KiB of text; meanwhile another saw {latency:?}", said.len() >> 10);
-    assert!(latency.worst < BOUND, "{latency:?}");
+    latency.assert_as(&before, SLACK);
     assert_eq!([0, 1].map(|shard| stat(&server, shard, "cut_for_memory")), [0, 0]);
     server.stop();
 }
