@@ -60,9 +60,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.conn_bytes + kept + env.buffered()
     }
 
-    /// Whether so much more fits: asked before something begins that is not cut once it runs.
+    /// Whether so much more fits: asked before something begins that is not cut once it runs. An
+    /// eighth stays free, or the next reply would have a connection cut for what was only reserved.
     pub(crate) fn has_room(&self, bytes: usize, env: &mut impl Env) -> bool {
-        self.buffers_used(env) + bytes <= self.start.buffer_bytes
+        let most = self.start.buffer_bytes;
+        self.buffers_used(env) + bytes <= most - most / 8
     }
 
     /// B1: what a connection may leave unread while so much is used.
