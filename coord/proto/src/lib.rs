@@ -48,6 +48,7 @@ pub mod sessions;
 pub mod shard;
 pub mod stats;
 pub mod turn;
+pub mod watch;
 pub mod wire;
 
 pub use access::{Access, Grantee};

@@ -56,6 +56,21 @@ pub const ENDED: u8 = 17;
 /// From the control plane, for the shell that drives the shard: there are other credentials.
 pub const ACCESS: u8 = 18;
 
+/// A shard has watchers of a filter; [`FEED_OPENED`] comes back.
+pub const FEED_OPEN: u8 = 32;
+/// A feed tells a shard of changes from now on, or cannot.
+pub const FEED_OPENED: u8 = 33;
+/// A shard has no watchers of a filter any more.
+pub const FEED_CLOSE: u8 = 34;
+/// Changes of names, for the watchers of a shard.
+pub const FEED_EVENTS: u8 = 35;
+/// Changes were taken; there is room for more.
+pub const FEED_TAKEN: u8 = 36;
+/// A watcher asks a feed for what it missed, or for what there is.
+pub const FEED_ASK: u8 = 37;
+/// The answer to that.
+pub const FEED_TOLD: u8 = 38;
+
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asker {

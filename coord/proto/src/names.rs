@@ -25,14 +25,17 @@ use alloc::vec::Vec;
 
 use ringway_core::limits::{NAME_BYTES_MAX, SWEEP_NAMES_PER_TURN};
 use ringway_core::slot::SLOTS;
-use ringway_core::{Epoch, Moment, Region, SessionId, Slot, Token};
+use ringway_core::{Epoch, Moment, Region, SessionId, ShardId, Slot, Token};
 use ringway_table::{Grant, Name, Owner, OwnerLog, RecordCursor, RecordId, Table};
 
 use crate::handle::{Bound, Handle};
+use crate::keyed::KeyedState;
 use crate::outcome::Outcome;
 use crate::paged::Paged;
 use crate::runs::Runs;
 use crate::sabotage::{Rule, Sabotage};
+use crate::watch::event::{Change, Kind};
+use crate::watch::feed::Feeds;
 use crate::wire::{op, status};
 
 /// A record's flag: held by a `SET` lock, whose value is its secret.
@@ -74,6 +77,8 @@ pub struct Names<R> {
     pub(crate) sabotage: Sabotage,
     /// What lists remember of earlier walks; grants are told to them.
     pub(crate) runs: Runs,
+    /// Who wants to hear of changes; all of them are told to these.
+    pub(crate) feeds: Feeds,
     used_up: bool,
 }
 
@@ -105,6 +110,7 @@ impl<R: Region> Names<R> {
             grants_from,
             sabotage: Sabotage::default(),
             runs: Runs::default(),
+            feeds: Feeds::new((ShardId(0), epoch), KeyedState::new([0, 0]), 0),
             used_up: false,
         }
     }
@@ -174,8 +180,17 @@ impl<R: Region> Names<R> {
             let mirror = &mut self.mirrors[handle.home().index()][handle.local()];
             let mut released = 0;
             let step = left.min(SWEEP_STEP);
-            let done =
-                self.table.sweep(handle.owner(), &mut mirror.log, step, |_, _| released += 1);
+            let (feeds, epochs) = (&mut self.feeds, &self.epochs);
+            let session = SessionId(mirror.id);
+            let done = self.table.sweep(handle.owner(), &mut mirror.log, step, |name, grant| {
+                released += 1;
+                if !feeds.is_empty() {
+                    let epoch = epochs[usize::from(grant.epoch_index)];
+                    let token = Token::new(epoch, grant.sequence);
+                    let kind = Kind::Released;
+                    feeds.changed(&Change { kind, session, token, extra: 0, name });
+                }
+            });
             // Entries that were looked at count, and a session without names still costs one: a
             // million of either are sliced as well.
             left = left.saturating_sub(if done { released.max(1) } else { step });
@@ -292,6 +307,9 @@ impl<R: Region> Names<R> {
             self.runs.granted(slot.number(), id);
         }
         self.sequences[slot.index()] = sequence;
+        if !self.feeds.is_empty() {
+            self.tell(Kind::Acquired, (by.session, self.token(&grant)), name);
+        }
         Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token(&grant))
     }
 
@@ -322,7 +340,18 @@ impl<R: Region> Names<R> {
         }
         let mirror = &mut self.mirrors[by.handle.home().index()][by.handle.local()];
         self.table.remove(id, hash, Some(&mut mirror.log));
+        if !self.feeds.is_empty() {
+            self.tell(Kind::Released, (by.session, self.token(&grant)), name);
+        }
         Outcome::plain(status::OK)
+    }
+
+    /// Tells watchers of a change.
+    #[inline(never)]
+    fn tell(&mut self, kind: Kind, (session, token): (SessionId, Token), name: &Name<'_>) {
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let len = name.copy_to(&mut bytes);
+        self.feeds.changed(&Change { kind, session, token, extra: 0, name: &bytes[..len] });
     }
 
     /// The token of a grant.

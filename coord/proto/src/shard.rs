@@ -48,6 +48,9 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::{Op, Turn};
+use crate::watch::feed::Feeds;
+use crate::watch::topic::Topics;
+use crate::watch::{BYTES_PART, Letters};
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -110,6 +113,12 @@ pub struct Shard<R, A> {
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
     pub(crate) jobs: Jobs,
+    /// The watches of this shard's connections; those of its names are `names.feeds`.
+    pub(crate) topics: Topics,
+    /// Mail of the feeds that is not posted yet.
+    pub(crate) feed_letters: Letters,
+    /// Pages of snapshots that were asked for and not begun.
+    pub(crate) page_asks: VecDeque<crate::watch::PageAsk>,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
     pub(crate) epoch_asked: bool,
@@ -154,8 +163,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
         );
         let bare_slot = start.map.run(start.id).0;
+        let watch_bytes = start.buffer_bytes / BYTES_PART / 2;
+        let mut names = Names::new(table, shards, start.epoch, start.grants_from);
+        let from = (start.id, start.epoch);
+        names.feeds = Feeds::new(from, KeyedState::new(start.keys), watch_bytes);
+        let keys = KeyedState::new(start.keys);
+        let topics = Topics::new(start.epoch, start.map, keys, watch_bytes);
         Self {
-            names: Names::new(table, shards, start.epoch, start.grants_from),
+            names,
             sessions,
             access,
             clock: LeaseClock::new(now),
@@ -176,6 +191,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             mail_out: Vec::new(),
             gathers: Gathers::default(),
             jobs: Jobs::default(),
+            topics,
+            feed_letters: Letters::default(),
+            page_asks: VecDeque::new(),
             stats: Stats::default(),
             lease_asked: start.lease_allowed,
             epoch_asked: false,
@@ -275,6 +293,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.pendings.end(pending);
             }
         }
+        self.watcher_closed(id, env);
         if let Some(bound) = conn.bound {
             self.tell_closed(id, bound, env);
         }
@@ -285,6 +304,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.begin(now);
         if let Some(conn) = self.conn_mut(id) {
             conn.blocked = false;
+            self.watcher_drained(id);
             self.pump(id, env);
             self.check_carry(id, env);
         }
@@ -320,6 +340,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.reclaim(env);
         self.feed_hungry(env);
         self.execute(env);
+        let telling = self.step_watches(env);
         self.reclaim(env);
         self.stats.buffer_bytes = self.buffers_used(env) as u64;
         self.stats.turn_ops_max = self.stats.turn_ops_max.max(self.turn_ops as u64);
@@ -328,7 +349,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             || self.names.is_sweeping()
             || !self.ready.is_empty()
             || core::mem::take(&mut self.spent)
-            || self.jobs.is_active();
+            || self.jobs.is_active()
+            || telling;
         if busy {
             env.again();
         }
@@ -376,6 +398,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.close(id, env);
             }
         }
+        self.recheck_watches(env);
     }
 
     /// Whether a stop has nothing left to wait for.

@@ -74,10 +74,14 @@ pub mod op {
     pub const SERVER: u8 = 0x33;
     /// User and password.
     pub const AUTH: u8 = 0x34;
+    /// Hear of changes of a name, or of all names with a prefix.
+    pub const WATCH: u8 = 0x40;
+    /// Hear no more of them.
+    pub const UNWATCH: u8 = 0x41;
 
     /// Whether this version knows the code.
     pub const fn is_known(code: u8) -> bool {
-        matches!(code, QUERY..=RELEASE | OPEN..=KILL | LIST | PING..=AUTH)
+        matches!(code, QUERY..=RELEASE | OPEN..=KILL | LIST | PING..=AUTH | WATCH | UNWATCH)
     }
 
     /// REGISTER: the mode, in the low bits.
@@ -92,6 +96,10 @@ pub mod op {
     pub const OPEN_BARE: u8 = 0x02;
     /// OPEN: do not bind the connection.
     pub const OPEN_GATEWAY: u8 = 0x04;
+    /// WATCH: tell what there is first.
+    pub const WATCH_SNAPSHOT: u8 = 0x01;
+    /// WATCH: go on where an earlier watch ended.
+    pub const WATCH_RESUME: u8 = 0x02;
 }
 
 /// Reply statuses, see `docs/protocol.md` section 4.
@@ -144,6 +152,8 @@ pub mod status {
     pub const REFUSED: u8 = 0xCE;
     /// A reserved bit is set.
     pub const UNSUPPORTED: u8 = 0xCF;
+    /// The connection has a watch with this number.
+    pub const EXISTS: u8 = 0xD4;
 
     /// The word for a status, as the CLI and RESP errors print it.
     pub const fn name(status: u8) -> &'static str {
@@ -170,6 +180,7 @@ pub mod status {
             CROSSSLOT => "CROSSSLOT",
             REFUSED => "REFUSED",
             UNSUPPORTED => "UNSUPPORTED",
+            EXISTS => "EXISTS",
             _ => "UNKNOWN_STATUS",
         }
     }
@@ -183,6 +194,14 @@ pub mod push {
     pub const SESSION_MOVED: u8 = 0x02;
     /// The frame stream is broken; the connection is closed.
     pub const PROTOCOL_ERROR: u8 = 0x03;
+    /// A name that is watched has changed.
+    pub const EVENT: u8 = 0x30;
+    /// One name of a snapshot.
+    pub const STATE: u8 = 0x31;
+    /// The snapshot is complete.
+    pub const SNAPSHOT_END: u8 = 0x32;
+    /// Changes were lost.
+    pub const GAP: u8 = 0x33;
 }
 
 /// What each side sends first.
