@@ -16,7 +16,7 @@
 //!   them, but for what goes ahead of an answer that it asked for.
 //!
 //! Bounds: those of `mod.rs`; constant time a change and feed; flushing is linear in what is new.
-//! Not here: the names (`names`), mail (`serve`). Tests: below, and `model.rs`.
+//! Not here: the names (`names`), mail (`serve`). Tests: `stories.rs`, `model.rs`.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -345,7 +345,7 @@ impl Feeds {
     /// Answers a watcher that goes on from a number: with what came behind that, or with a gap.
     pub fn resume(&mut self, to: (ShardId, Asked), at: Ref, from: From, letters: &mut Letters) {
         let through = self.flush_to(at, to.0, letters);
-        let (same_life, read) = (from.epoch == self.epoch, Progress::through(from.sequence));
+        let (same_life, read) = (from.epoch == self.epoch, Progress::unsure(from.sequence));
         let log = self.get(at).map(|feed| &feed.log);
         let fitting = log.filter(|log| {
             let reaches = log.complete_from() <= from.sequence && from.sequence <= self.sequence;
@@ -398,6 +398,3 @@ fn send(log: &Log, one: &mut Subscriber, window: usize, letters: &mut Letters) {
         one.in_flight += out.len() - head;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -65,6 +65,12 @@ impl Progress {
         Self { at, from: at }
     }
 
+    /// It has read up to a place, and may have passed over what was replaced before.
+    #[inline]
+    pub const fn unsure(at: u64) -> Self {
+        Self { at, from: 0 }
+    }
+
     /// It has read on to a place, and there is more.
     #[inline]
     pub const fn step_to(&mut self, at: u64) {

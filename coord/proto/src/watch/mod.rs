@@ -23,7 +23,7 @@
 //! - W4  Nobody waits for a watcher. One with more than its budget unread is passed over.
 //!
 //! Bounds: constants below. Not here: what a change is (`names`), bytes on their way (`memory`).
-//! Tests: stories in each module, both machines against a model in `model.rs`, whole shards in
+//! Tests: `stories.rs`, both machines against what is true in `model.rs`, whole shards in
 //! `coord/proto/tests/watches.rs`; cost: `coord/proto/examples/watching.rs`.
 
 pub mod event;
@@ -34,6 +34,8 @@ pub mod mails;
 #[cfg(test)]
 mod model;
 mod serve;
+#[cfg(test)]
+mod stories;
 pub mod topic;
 
 pub use letters::Letters;

@@ -25,7 +25,7 @@
 //!
 //! Bounds: those of `mod.rs`. A slice looks at [`WATCHERS_PER_TURN`] watchers.
 //! Not here: notices in bytes (`event`), mail and connections (`serve`).
-//! Tests: below, `model.rs`.
+//! Tests: `stories.rs`, `model.rs`.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -979,6 +979,3 @@ impl Topic {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests;
