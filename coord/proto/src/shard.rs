@@ -39,7 +39,9 @@ use crate::gather::Gathers;
 use crate::jobs::Jobs;
 use crate::keyed::KeyedState;
 use crate::lease_clock::LeaseClock;
-use crate::names::Names;
+use crate::mail;
+use crate::names::{Names, NamesStart};
+use crate::notices::{Bundles, Packings};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
@@ -66,6 +68,8 @@ pub struct ShardStart {
     pub sessions_max: usize,
     /// Bytes that the addresses, metadata and values of locks of those may have together.
     pub session_info_bytes: usize,
+    /// Bytes that metadata of names, further holders and those who wait may take.
+    pub side_bytes: usize,
     /// Bytes that all connections' buffers may have together, at least `SHARD_BUFFERS_MIN`.
     pub buffer_bytes: usize,
     /// When grants begin: later than now after an unclean stop.
@@ -87,6 +91,9 @@ pub struct ShardStart {
 pub struct Shard<R, A> {
     pub(crate) start: ShardStart,
     pub(crate) names: Names<R>,
+    /// Notices on their way to connections of other shards.
+    pub(crate) pushes: Bundles,
+    pub(crate) packings: Packings,
     pub(crate) sessions: Sessions,
     pub(crate) access: A,
     pub(crate) clock: LeaseClock,
@@ -139,6 +146,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
+        let names_keys = keys.clone();
         let waiters_max = Self::waiters_max(start.buffer_bytes);
         let sessions = Sessions::new(
             (start.id, shards),
@@ -154,8 +162,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
         );
         let bare_slot = start.map.run(start.id).0;
+        let names_start = NamesStart {
+            epoch: start.epoch,
+            grants_from: start.grants_from,
+            side_bytes: start.side_bytes,
+            keys: names_keys,
+        };
         Self {
-            names: Names::new(table, shards, start.epoch, start.grants_from),
+            names: Names::new(now, table, shards, names_start),
+            pushes: Bundles::new(shards, mail::PUSHES),
+            packings: Packings::default(),
             sessions,
             access,
             clock: LeaseClock::new(now),
@@ -313,9 +329,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.execute(env);
         let ripe = self.clock.ripe();
-        let more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
+        let mut more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
         self.settle(env);
         self.sweep(env);
+        more_due |= self.names.time_out(self.now);
+        self.names.advance_stuck();
+        self.settle(env);
         self.step_jobs(env);
         self.reclaim(env);
         self.feed_hungry(env);
@@ -326,6 +345,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
+            || self.names.is_hurried()
             || !self.ready.is_empty()
             || core::mem::take(&mut self.spent)
             || self.jobs.is_active();
@@ -340,7 +360,8 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// When `turn` has to be called at the latest, if nothing arrives.
     pub fn wake_at(&self) -> Option<Moment> {
-        self.sessions.wake_at().map(|lease| self.clock.real_of(lease))
+        let lease = self.sessions.wake_at().map(|lease| self.clock.real_of(lease));
+        lease.into_iter().chain(self.names.wake_at()).min()
     }
 
     /// A graceful stop has begun: nobody is asked for more, so every connection is taken as if its

@@ -101,6 +101,8 @@ pub struct Stats {
     pub auth_failures: u64,
     /// Notices whose connection was gone.
     pub pushes_dropped: u64,
+    /// Notices for sessions that were away.
+    pub notices_away: u64,
 }
 
 /// Counts of refusals by [`refusal_index`].

@@ -395,6 +395,7 @@ fn start_shards(
         lease_allowed: port.lease_persisted(),
         sessions_max: shares.sessions_max,
         session_info_bytes: shares.info_bytes,
+        side_bytes: shares.side_bytes,
         buffer_bytes: shares.buffers,
         grants_from,
         keys: [key(0), key(1)],

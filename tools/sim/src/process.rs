@@ -44,6 +44,8 @@ pub struct Settings {
     pub sessions_max: usize,
     /// Bytes that their addresses and metadata may have together.
     pub session_info_bytes: usize,
+    /// Bytes that metadata of a shard's names, further holders and those who wait may take.
+    pub side_bytes: usize,
     /// Seeds secrets and hash keys.
     pub seed: u64,
     /// Words of each region of a shard's table.
@@ -61,6 +63,7 @@ impl Default for Settings {
             buffer_bytes: 1 << 30,
             sessions_max: 1 << 20,
             session_info_bytes: 1 << 30,
+            side_bytes: 1 << 30,
             seed: 1,
             region_words: REGION_WORDS,
         }
@@ -474,6 +477,7 @@ pub(crate) fn make_shard<A: Access>(
         buffer_bytes: settings.buffer_bytes,
         sessions_max: settings.sessions_max,
         session_info_bytes: settings.session_info_bytes,
+        side_bytes: settings.side_bytes,
         grants_from: settings.grants_from,
         keys: key,
         own_ports: (0..settings.shards).map(|shard| 7401 + shard as u16).collect(),
