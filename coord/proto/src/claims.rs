@@ -194,7 +194,7 @@ impl Claims {
     }
 
     /// Claims there are.
-    pub fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.by_pair.len()
     }
 

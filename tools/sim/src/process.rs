@@ -442,6 +442,11 @@ impl<A: Access> Process<A> {
         }
     }
 
+    /// Whether no shard keeps anything beside owners of any name.
+    pub fn shards_are_tidy(&self) -> bool {
+        (0..self.shards()).all(|at| self.shard(at).names().is_plain())
+    }
+
     /// Bytes that shards wrote to connections that were gone: none, ever.
     pub fn strays(&mut self) -> usize {
         self.places.iter_mut().for_each(|place| place.outside.count_strays());
