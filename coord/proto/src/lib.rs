@@ -51,6 +51,7 @@ pub mod shard;
 pub mod stats;
 pub mod transfer;
 pub mod turn;
+pub mod waiters;
 pub mod waiting;
 pub mod wire;
 
