@@ -26,6 +26,11 @@ pub const ADDRESS_BYTES_MAX: usize = 255;
 /// Bytes of a session's metadata.
 pub const METADATA_BYTES_MAX: usize = 256;
 
+/// Bytes of a name's metadata.
+pub const NAME_META_BYTES_MAX: usize = 256;
+/// How many may hold a counting name at once.
+pub const PERMITS_MAX: u32 = 65_536;
+
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 128;
 /// Connections of one shard.

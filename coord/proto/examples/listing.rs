@@ -130,6 +130,7 @@ impl One {
             lease_allowed: LEASE_MAX_DEFAULT,
             sessions_max: 1 << 20,
             session_info_bytes: 1 << 30,
+            side_bytes: 1 << 30,
             buffer_bytes: 1 << 30,
             grants_from: Moment(0),
             keys: [3, 4],

@@ -7,23 +7,26 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ringway_core::limits::{BATCH_OPS_MAX, NAME_BYTES_INLINE};
+use ringway_core::limits::{BATCH_OPS_MAX, FRAME_BYTES_MAX, FRAME_OPS_MAX, NAME_BYTES_INLINE};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
 
 use crate::access::Access;
+use crate::claims::Wish;
 use crate::conn::Waits;
 use crate::env::Env;
 use crate::handle::Bound;
 use crate::mail::{self, Asker};
-use crate::op_code;
+use crate::op_code::{self, Rest};
 use crate::outcome::{Outcome, put_outcome};
 use crate::parse::{ANYWHERE, answered};
-use crate::sessions::{Act, Principal, RENEWALS_MAX};
+use crate::sessions::{Act, Principal, RENEWALS_MAX, Ticket};
 use crate::shard::Shard;
 use crate::stats::verb_index;
+use crate::transfer::MetaAsk;
 use crate::turn::{Op, Shape, Source, Turn, Unit};
+use crate::waiting::Wait;
 use crate::wire::{self, FrameWriter, KIND_REPLY, op, put_data, status};
 
 /// Bytes of long names and values that are executed together, roughly.
@@ -120,14 +123,14 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     #[inline]
-    fn run_next(&mut self, batch: &Turn, at: usize, bound: Option<Bound>) -> Outcome {
+    fn run_next(&mut self, batch: &Turn, at: usize, unit: &Unit) -> Outcome {
         self.prefetch_index(batch, at + INDEX_AHEAD);
         self.prefetch_record(batch, at + RECORD_AHEAD);
         self.prefetch_overflow(batch, at + OVERFLOW_AHEAD);
         let op = &batch.ops[at];
         let outcome = match op.code {
             op::RENEW => self.run_renewal(batch, at),
-            _ => self.run_op(batch, op, bound),
+            _ => self.run_op(batch, op, unit),
         };
         if outcome.status >= status::HELD {
             self.stats.refused.count(outcome.status);
@@ -143,12 +146,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                 out.reserve(wire::FRAME_HEADER_BYTES + 17 * ops.len());
                 let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);
                 for at in ops {
-                    let outcome = self.run_next(batch, at, unit.bound);
-                    if outcome.status >> 6 == 0b10 {
-                        put_data(out, outcome.status, outcome.data(&self.scratch));
-                    } else {
-                        put_outcome(out, outcome);
-                    }
+                    let outcome = self.run_next(batch, at, unit);
+                    put_reply(out, &frame, (outcome, &self.scratch));
                 }
                 frame.add(unit.count as u16);
                 frame.finish(out);
@@ -157,7 +156,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let version = self.resp_version(conn);
                 let mut writer = shape.begin(env.out(conn), version, unit.count);
                 for at in ops {
-                    let outcome = self.run_next(batch, at, unit.bound);
+                    let outcome = self.run_next(batch, at, unit);
                     writer.put(outcome, &self.scratch);
                 }
                 writer.finish();
@@ -174,7 +173,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.park(batch, op, (unit, lease));
                 continue;
             }
-            let outcome = self.run_next(batch, at, unit.bound);
+            let outcome = self.run_next(batch, at, unit);
+            if outcome == Outcome::LATER {
+                continue;
+            }
             if outcome.status >> 6 == 0b10 {
                 let bytes = outcome.data(&self.scratch);
                 self.pendings.answer_data(pending, op.index, outcome.status, bytes);
@@ -212,15 +214,21 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut count = 0;
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
+            if op.code == op::WAIT && op.flags & op_code::WAIT_BLOCKS != 0 {
+                mail::set_late(&mut out);
+            }
             if op_code::may_raise(op.code)
                 && let Some(lease) = self.must_park(batch, op)
             {
                 self.park(batch, op, (unit, lease));
                 continue;
             }
-            count += 1;
             let index = op.index;
-            let outcome = self.run_next(batch, at, unit.bound);
+            let outcome = self.run_next(batch, at, unit);
+            if outcome == Outcome::LATER {
+                continue;
+            }
+            count += 1;
             if outcome.status >> 6 == 0b10 {
                 let bytes = outcome.data(&self.scratch);
                 mail::put_reply_data(&mut out, index, outcome.status, bytes);
@@ -243,13 +251,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             let asker = Asker { pending: self.pendings.id(pending), ..self.asker_of(id) };
             for op in &self.away[..away] {
                 let (batch, to) = (&self.batch, ShardId(op.target));
-                let is_name = matches!(op.code, op::QUERY | op::REGISTER);
+                let is_name = op_code::rest_of(op.code, op.flags) == Rest::None && op.len > 0;
                 if is_name && usize::from(op.len) <= NAME_BYTES_INLINE {
                     self.requests.add_short(to, &asker, op);
                 } else {
                     self.requests.add(to, &asker, op, |out| put_request_body(batch, op, out));
                 }
-                self.in_flight[usize::from(op.target)] += 1;
+                let blocks = op.code == op::WAIT && op.flags & op_code::WAIT_BLOCKS != 0;
+                self.in_flight[usize::from(op.target)] += u32::from(!blocks);
             }
             self.stats.forwarded_out += away as u64;
         }
@@ -294,13 +303,20 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// One op, here and now.
     #[inline]
-    fn run_op(&mut self, batch: &Turn, op: &Op, bound: Option<Bound>) -> Outcome {
+    fn run_op(&mut self, batch: &Turn, op: &Op, unit: &Unit) -> Outcome {
         self.stats.verbs[verb_index(op.code)] += 1;
+        let bound = unit.bound;
         match op.code {
             op::QUERY => self.names.query(op.hash, &batch.name(op)),
             op::REGISTER => {
                 let Some(bound) = bound else { return Outcome::plain(status::NOSESSION) };
-                let outcome = self.names.register(self.now(), op.hash, &batch.name(op), bound);
+                let now = self.now();
+                let outcome = if op.flags == 0 {
+                    self.names.register(now, op.hash, &batch.name(op), bound)
+                } else {
+                    let place = (op.hash, &batch.name(op));
+                    self.names.claim(now, place, (bound, 0), (wish_of(op), None))
+                };
                 self.with_wait(outcome)
             }
             op::RELEASE => {
@@ -309,12 +325,110 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.names.release(op.hash, &batch.name(op), bound, token)
             }
             op_code::ANSWERED => Outcome::plain(op.extra as u8),
+            op::META..=op::REVOKE => self.run_rare(batch, op, unit),
             op_code::DB_SIZE => {
                 let names = Token(self.names.table().len() as u64);
                 Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
             }
             _ => self.run_lock(batch, op),
         }
+    }
+
+    /// Ops on names with more than an owner.
+    #[inline(never)]
+    fn run_rare(&mut self, batch: &Turn, op: &Op, unit: &Unit) -> Outcome {
+        let place = (op.hash, &batch.name(op));
+        match (op.code, unit.bound) {
+            (op::META, _) => return self.run_meta(place),
+            (op::REVOKE, _) => return self.run_revoke(op, place),
+            _ => {}
+        }
+        let Some(bound) = unit.bound else {
+            let opens = op.code == op::WAIT;
+            return Outcome::plain(if opens { status::NOSESSION } else { status::NOTOWNER });
+        };
+        match op.code {
+            op::WAIT => {
+                let now = self.now();
+                let blocks = op.flags & op_code::WAIT_BLOCKS != 0;
+                let reply = blocks.then(|| self.ticket_of(unit, op.index));
+                let patience = Span::from_ms(op.extra >> 32);
+                let until = (patience != Span::ZERO).then(|| now + patience);
+                let ask = (wish_of(op), Some(Wait { until, reply }));
+                let outcome = self.names.claim(now, place, (bound, 0), ask);
+                self.with_wait(outcome)
+            }
+            op::CANCEL => self.names.cancel(place, bound, op.extra),
+            op::TRANSFER => {
+                let mut kept = Reader::new(batch.kept(op.extra));
+                let (Ok(to), Ok(token)) = (kept.u64(), kept.u64()) else {
+                    unreachable!("the parser kept a session and a token");
+                };
+                let token = (op.flags & op::TRANSFER_TOKEN != 0).then_some(Token(token));
+                self.names.transfer(place, bound, (SessionId(to), token))
+            }
+            _ => self.run_set_meta(batch, op, bound),
+        }
+    }
+
+    /// Where an op that is answered later is answered.
+    fn ticket_of(&self, unit: &Unit, index: u16) -> Ticket {
+        let (shard, (pending, generation)) = match unit.source {
+            Source::Pending(pending) => (self.id(), self.pendings.id(pending)),
+            Source::Mail(from, asked) => (from, asked),
+            Source::Direct(_) => unreachable!("the parser gives such an op a pending unit"),
+        };
+        Ticket { shard, pending, generation, index }
+    }
+
+    fn run_meta(&mut self, (hash, name): (u64, &Name<'_>)) -> Outcome {
+        let Some(found) = self.names.meta(hash, name) else {
+            return Outcome::plain(status::FREE);
+        };
+        let at = self.scratch.len();
+        self.scratch.put_u64(found.session.0);
+        self.scratch.put_u64(found.token.0);
+        self.scratch.put_u32(found.version);
+        self.scratch.extend_from_slice(found.bytes);
+        Outcome::bytes(status::DATA, at, self.scratch.len() - at)
+    }
+
+    fn run_set_meta(&mut self, batch: &Turn, op: &Op, by: Bound) -> Outcome {
+        let place = (op.hash, &batch.name(op));
+        let (version, bytes) = batch.kept(op.extra).split_at(4);
+        let version = u32::from_le_bytes(version.try_into().expect("the parser kept four bytes"));
+        let version = (op.flags & op::SET_META_VERSION != 0).then_some(version);
+        let at = self.scratch.len();
+        let status = match self.names.set_meta(place, &MetaAsk { by, version, bytes }) {
+            Ok(version) => {
+                self.scratch.put_u32(version);
+                status::DATA
+            }
+            Err(status::CONFLICT) => {
+                let found = self.names.meta(op.hash, place.1);
+                let (version, bytes) = found.map_or((0, &[][..]), |of| (of.version, of.bytes));
+                self.scratch.put_u32(version);
+                self.scratch.extend_from_slice(bytes);
+                status::CONFLICT
+            }
+            Err(status) => return Outcome::plain(status),
+        };
+        Outcome::bytes(status, at, self.scratch.len() - at)
+    }
+
+    /// An operator takes a name; a lock that loses its only name is over.
+    fn run_revoke(&mut self, op: &Op, place: (u64, &Name<'_>)) -> Outcome {
+        let lock = self.names.holder(place.0, place.1);
+        let lock = lock.filter(|(_, grant, _)| grant.flags & crate::names::FLAG_LOCK != 0);
+        let to = (op.flags & op::REVOKE_TO != 0).then_some(SessionId(op.extra));
+        let outcome = self.names.revoke(place, to);
+        if let Some((_, grant, _)) = lock
+            && !outcome.is_error()
+        {
+            let handle = crate::handle::Handle::from_bits(grant.owner.0);
+            self.sessions.close_lock(handle, &mut self.acts);
+        }
+        outcome
     }
 
     /// `STARTING` says how long.
@@ -421,7 +535,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Ok(bound) => bound,
             Err(status) => return Outcome::plain(status),
         };
-        self.names.attach(bound);
+        self.names.attach_lock(bound);
         let who = (bound, crate::names::FLAG_LOCK);
         let outcome = self.names.grant(now, op.hash, name, who);
         if outcome.status != status::GRANTED_EPHEMERAL {
@@ -551,9 +665,30 @@ fn put_request_body(batch: &Turn, op: &Op, out: &mut Vec<u8>) {
     }
     out.push(op.len);
     batch.put_name(op, out);
-    if op.code == op::RELEASE {
-        out.put_u64(op.extra);
-    } else if op.code >= op_code::LOCK_SET {
-        out.extend_from_slice(batch.kept(op.extra));
+    match op_code::rest_of(op.code, op.flags) {
+        Rest::None => {}
+        Rest::Number => out.put_u64(op.extra),
+        Rest::Kept => out.extend_from_slice(batch.kept(op.extra)),
     }
 }
+
+/// How a REGISTER or a WAIT wants to hold its name.
+fn wish_of(op: &Op) -> Wish {
+    Wish { mode: op.flags & op::REGISTER_MODE_MASK, permits: op.extra as u32 }
+}
+
+/// Appends a reply to a frame; `BUSY` if the frame has no room for its bytes.
+#[inline]
+pub(crate) fn put_reply(out: &mut Vec<u8>, frame: &FrameWriter, reply: (Outcome, &[u8])) {
+    let (outcome, bytes) = reply;
+    if outcome.status >> 6 != 0b10 {
+        put_outcome(out, outcome);
+    } else if frame.len(out) + outcome.data(bytes).len() < FRAME_BYTES_MAX - REPLY_TAIL_BYTES {
+        put_data(out, outcome.status, outcome.data(bytes));
+    } else {
+        out.push(status::BUSY);
+    }
+}
+
+/// Bytes kept free in a reply frame for the plain replies behind one with bytes.
+const REPLY_TAIL_BYTES: usize = 17 * FRAME_OPS_MAX + 64;

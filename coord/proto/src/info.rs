@@ -52,7 +52,7 @@ fn taken_by(info: &Info) -> usize {
 }
 
 /// An allocator's classes lie at most a quarter apart, and none is smaller than 16 bytes.
-fn taken(info: &[u8]) -> usize {
+pub(crate) fn taken(info: &[u8]) -> usize {
     match info.len() {
         0 => 0,
         1..16 => 16,

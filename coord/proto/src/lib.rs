@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod access;
+pub mod claims;
 pub mod conn;
 pub mod env;
 mod execute;
@@ -26,6 +27,7 @@ pub mod list;
 pub mod mail;
 mod memory;
 pub mod names;
+pub mod notices;
 pub mod op_code;
 pub mod outcome;
 pub mod paged;
@@ -47,7 +49,10 @@ mod serve;
 pub mod sessions;
 pub mod shard;
 pub mod stats;
+pub mod transfer;
 pub mod turn;
+pub mod waiters;
+pub mod waiting;
 pub mod watch;
 pub mod wire;
 

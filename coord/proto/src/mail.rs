@@ -56,6 +56,13 @@ pub const ENDED: u8 = 17;
 /// From the control plane, for the shell that drives the shard: there are other credentials.
 pub const ACCESS: u8 = 18;
 
+/// Notices for sessions whose home is here (`notices`).
+pub const NOTICES: u8 = 19;
+/// Notices for connections that are here (`notices`).
+pub const PUSHES: u8 = 20;
+
+/// To the control plane: a line for the log about what an operator did.
+pub const AUDIT: u8 = 21;
 /// A shard has watchers of a filter; [`FEED_OPENED`] comes back.
 pub const FEED_OPEN: u8 = 32;
 /// A feed tells a shard of changes from now on, or cannot.
@@ -182,6 +189,11 @@ pub fn put_reply(out: &mut Vec<u8>, pending: (u32, u32)) {
     out.put_u16(0);
     out.put_u32(pending.0);
     out.put_u32(pending.1);
+}
+
+/// Says that a reply was waited for: its op does not count as one on its way.
+pub fn set_late(out: &mut [u8]) {
+    out[1] = 1;
 }
 
 /// Appends one reply.

@@ -138,7 +138,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// Ends a connection without another word: there is no memory for any.
-    fn cut(&mut self, id: ConnId, env: &mut impl Env) {
+    pub(crate) fn cut(&mut self, id: ConnId, env: &mut impl Env) {
         self.stats.cut_for_memory += 1;
         let conn = &mut self.conns[id.index as usize];
         (conn.closing, conn.cut) = (true, true);

@@ -13,9 +13,10 @@
 //!   waits).
 //! - N4  Nothing is granted before `grants_from`, whatever arrives.
 //!
-//! Bounds: constant time an op; [`SWEEP_NAMES_PER_TURN`] records a turn of sweeping; 24 bytes a
-//! mirror beside the table's own log.
-//! Not here: leases (`sessions`), who may ask (`access`), the layout of records (`ringway-table`).
+//! Bounds: constant time an op; [`SWEEP_NAMES_PER_TURN`] records a turn of sweeping; 40 bytes a
+//! mirror with its place in the index beside the table's own log.
+//! Not here: leases (`sessions`), who may ask (`access`), the layout of records (`ringway-table`),
+//! names that several hold or wait for (`waiting`, `claims`), that change hands (`transfer`).
 //! Tests: stories below, whole shards in `tools/sim`.
 
 use alloc::boxed::Box;
@@ -28,18 +29,28 @@ use ringway_core::slot::SLOTS;
 use ringway_core::{Epoch, Moment, Region, SessionId, ShardId, Slot, Token};
 use ringway_table::{Grant, Name, Owner, OwnerLog, RecordCursor, RecordId, Table};
 
+use ringway_core::wheel::Wheel;
+
+use crate::claims::{Claims, Wish};
 use crate::handle::{Bound, Handle};
 use crate::keyed::KeyedState;
+use crate::mail;
+use crate::notices::Bundles;
 use crate::outcome::Outcome;
 use crate::paged::Paged;
+use crate::places::Places;
 use crate::runs::Runs;
 use crate::sabotage::{Rule, Sabotage};
-use crate::watch::event::{Change, Kind};
+use crate::sessions::Ticket;
+use crate::waiting::Held;
 use crate::watch::feed::Feeds;
 use crate::wire::{op, status};
 
 /// A record's flag: held by a `SET` lock, whose value is its secret.
 pub const FLAG_LOCK: u8 = 0x01;
+
+/// A record's flag: its name has more than an owner (`claims`).
+pub const FLAG_SIDE: u8 = 0x02;
 
 /// Epochs that records can tell apart: four bits. The next one is taken only by the 2^44th grant
 /// of one slot in this one, so a shard that granted ten million names a second, which is more than
@@ -56,23 +67,66 @@ const SWEEP_STEP: usize = 256;
 
 /// What this shard knows of a session that lives at its home shard.
 #[derive(Default)]
-struct Mirror {
+pub(crate) struct Mirror {
     /// Zero: nobody. A live session's id otherwise, also while it is being swept.
     id: u64,
-    log: OwnerLog,
-    ended: bool,
+    pub(crate) log: OwnerLog,
+    /// The first of its claims on names here.
+    pub(crate) claims: u32,
+    /// How many of those hold a name. [`ENDED`] once the session has ended.
+    shares: u32,
 }
+
+/// Stands for an ended session where a live one's shares are counted.
+const ENDED: u32 = u32::MAX;
+
+impl Mirror {
+    const fn has_ended(&self) -> bool {
+        self.shares == ENDED
+    }
+
+    /// One claim on a name more is held.
+    pub(crate) const fn gain_share(&mut self) {
+        self.shares += 1;
+    }
+
+    /// One less. Of an ended session they are not counted any more.
+    pub(crate) const fn lose_share(&mut self) {
+        if !self.has_ended() {
+            self.shares -= 1;
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Mirror>() == 32);
 
 /// The names of one shard.
 pub struct Names<R> {
-    table: Table<R>,
+    pub(crate) table: Table<R>,
     sequences: Box<[u64]>,
     /// Those that records are of; the last one is that of grants.
     epochs: Vec<Epoch>,
     /// The latest that may be granted under.
     persisted: Epoch,
-    mirrors: Vec<Paged<Mirror>>,
+    pub(crate) mirrors: Vec<Paged<Mirror>>,
+    /// Handles of live sessions but locks, by the session's id.
+    by_session: Places,
     sweeping: VecDeque<Handle>,
+    /// Ended sessions that have claims here. Theirs go first, since others wait behind them.
+    pub(crate) ending: VecDeque<Handle>,
+    pub(crate) claims: Claims,
+    /// Waits that have an end.
+    pub(crate) waits: Wheel<u32>,
+    /// Names that are looked at again next turn.
+    pub(crate) stuck: VecDeque<u32>,
+    /// Some of them only because a step is bounded: the next turn comes at once.
+    pub(crate) hurried: bool,
+    /// What sessions are to be told.
+    pub(crate) notices: Bundles,
+    /// Ops whose answer has been waited for.
+    pub(crate) answers: Vec<(Ticket, Outcome)>,
+    /// Scratch of `sweep`: names with a side that their owner has left.
+    freed: Vec<(RecordId, Token)>,
     grants_from: Moment,
     pub(crate) sabotage: Sabotage,
     /// What lists remember of earlier walks; grants are told to them.
@@ -80,6 +134,23 @@ pub struct Names<R> {
     /// Who wants to hear of changes; all of them are told to these.
     pub(crate) feeds: Feeds,
     used_up: bool,
+}
+
+/// What a shard's names start with.
+#[derive(Clone, Debug)]
+pub struct NamesStart {
+    /// The shard.
+    pub id: ShardId,
+    /// The epoch to grant under.
+    pub epoch: Epoch,
+    /// In the future after an unclean stop.
+    pub grants_from: Moment,
+    /// Bytes that metadata, further holders and those who wait may take.
+    pub side_bytes: usize,
+    /// Bytes that may be taken by what watchers are to be told of these names.
+    pub watch_bytes: usize,
+    /// The secret keys of the hash maps.
+    pub keys: KeyedState,
 }
 
 /// How a register op may be refused before any name is looked at.
@@ -91,26 +162,38 @@ pub fn check_register_flags(flags: u8) -> Result<(), u8> {
     if flags & !(op::REGISTER_MODE_MASK | op::REGISTER_REPLICATED) != 0 {
         return Err(status::UNSUPPORTED);
     }
-    if flags & op::REGISTER_MODE_MASK != 0 {
+    if flags & op::REGISTER_MODE_MASK > op::MODE_COUNTING {
         return Err(status::MODE);
     }
-    Err(status::NOREPLICA)
+    if flags & op::REGISTER_REPLICATED != 0 {
+        return Err(status::NOREPLICA);
+    }
+    Ok(())
 }
 
 impl<R: Region> Names<R> {
     /// No names yet. `grants_from` lies in the future after an unclean stop.
-    pub fn new(table: Table<R>, shards: usize, epoch: Epoch, grants_from: Moment) -> Self {
+    pub fn new(now: Moment, table: Table<R>, shards: usize, start: NamesStart) -> Self {
         Self {
             table,
             sequences: vec![0; SLOTS].into_boxed_slice(),
-            epochs: vec![epoch],
-            persisted: epoch,
+            epochs: vec![start.epoch],
+            persisted: start.epoch,
             mirrors: (0..shards).map(|_| Paged::default()).collect(),
+            by_session: Places::new(start.keys.clone()),
             sweeping: VecDeque::new(),
-            grants_from,
+            ending: VecDeque::new(),
+            claims: Claims::new(start.side_bytes, &start.keys),
+            waits: Wheel::new(now),
+            stuck: VecDeque::new(),
+            hurried: false,
+            notices: Bundles::new(shards, mail::NOTICES),
+            answers: Vec::new(),
+            freed: Vec::new(),
+            grants_from: start.grants_from,
             sabotage: Sabotage::default(),
             runs: Runs::default(),
-            feeds: Feeds::new((ShardId(0), epoch), KeyedState::new([0, 0]), 0),
+            feeds: Feeds::new((start.id, start.epoch), start.keys, start.watch_bytes),
             used_up: false,
         }
     }
@@ -157,45 +240,84 @@ impl<R: Region> Names<R> {
 
     /// Learns of a session, from its home. Its names may be registered here from now on.
     pub fn attach(&mut self, bound: Bound) {
+        self.attach_lock(bound);
+        let mirrors = &self.mirrors;
+        let id_at = |bits: u32| {
+            let handle = Handle::from_bits(bits);
+            mirrors[handle.home().index()][handle.local()].id
+        };
+        self.by_session.insert(bound.session.0, bound.handle.bits(), id_at);
+    }
+
+    /// Learns of the session of a lock: it has one name, and nobody ever asks for it.
+    pub fn attach_lock(&mut self, bound: Bound) {
         let mirror = self.mirror_slot(bound.handle);
         assert!(mirror.id == 0, "a handle is reused only after it was swept everywhere");
         *mirror = Mirror { id: bound.session.0, ..Mirror::default() };
+    }
+
+    /// The place of a live session, unless it is a lock's.
+    pub fn bound_of(&self, session: SessionId) -> Option<Bound> {
+        let id_at = |bits: u32| self.mirror(bits).map_or(0, |mirror| mirror.id);
+        let bits = self.by_session.get(session.0, id_at)?;
+        Some(Bound { handle: Handle::from_bits(bits), session })
+    }
+
+    /// The live session at a place.
+    pub(crate) fn bound_at(&self, handle: Handle) -> Option<Bound> {
+        self.session_of(handle.owner()).map(|session| Bound { handle, session })
     }
 
     /// Learns that a session has ended: all its names are free from this call on. Their records
     /// go in [`Self::sweep`], which reports the handle when none is left.
     pub fn end(&mut self, bound: Bound) {
         let mirror = self.mirror_slot(bound.handle);
-        assert!(mirror.id == bound.session.0 && !mirror.ended, "ended once, by its home");
-        mirror.ended = true;
+        assert!(mirror.id == bound.session.0 && !mirror.has_ended(), "ended once, by its home");
+        mirror.shares = ENDED;
+        if mirror.claims != 0 {
+            self.ending.push_back(bound.handle);
+        }
         self.sweeping.push_back(bound.handle);
+        self.by_session.remove(bound.session.0, bound.handle.bits());
     }
 
     /// Releases records of ended sessions, at most [`SWEEP_NAMES_PER_TURN`], and reports each
     /// session of which nothing is left. Returns how many records went.
     pub fn sweep(&mut self, mut swept: impl FnMut(Handle)) -> usize {
         let mut left = SWEEP_NAMES_PER_TURN;
+        while let Some(handle) = self.ending.front().copied() {
+            left -= self.sweep_claims(handle, left);
+            if left == 0 {
+                return SWEEP_NAMES_PER_TURN;
+            }
+            self.ending.pop_front();
+        }
         while left > 0 {
             let Some(handle) = self.sweeping.front().copied() else { break };
             let mirror = &mut self.mirrors[handle.home().index()][handle.local()];
             let mut released = 0;
-            let step = left.min(SWEEP_STEP);
-            let (feeds, epochs) = (&mut self.feeds, &self.epochs);
+            let step = (left.min(SWEEP_STEP), FLAG_SIDE);
             let session = SessionId(mirror.id);
-            let done = self.table.sweep(handle.owner(), &mut mirror.log, step, |name, grant| {
+            let (freed, feeds, epochs) = (&mut self.freed, &mut self.feeds, &self.epochs);
+            let on_release = |id, name: &[u8], grant: Grant| {
                 released += 1;
-                if !feeds.is_empty() {
-                    let epoch = epochs[usize::from(grant.epoch_index)];
-                    let token = Token::new(epoch, grant.sequence);
-                    let kind = Kind::Released;
-                    feeds.changed(&Change { kind, session, token, extra: 0, name });
+                if grant.flags & FLAG_SIDE != 0 || !feeds.is_empty() {
+                    let token = Token::new(epochs[usize::from(grant.epoch_index)], grant.sequence);
+                    match grant.flags & FLAG_SIDE {
+                        0 => feeds.released(name, (session, token)),
+                        _ => freed.push((id, token)),
+                    }
                 }
-            });
+            };
+            let done = self.table.sweep(handle.owner(), &mut mirror.log, step, on_release);
             // Entries that were looked at count, and a session without names still costs one: a
             // million of either are sliced as well.
-            left = left.saturating_sub(if done { released.max(1) } else { step });
+            left = left.saturating_sub(if done { released.max(1) } else { step.0 });
+            while let Some((id, token)) = self.freed.pop() {
+                self.freed_by(id, (session, token));
+            }
             if done {
-                *mirror = Mirror::default();
+                self.mirrors[handle.home().index()][handle.local()] = Mirror::default();
                 self.sweeping.pop_front();
                 swept(handle);
             }
@@ -211,29 +333,42 @@ impl<R: Region> Names<R> {
     /// Whether the session is alive, as far as this shard has heard.
     #[inline]
     pub fn is_live(&self, bound: Bound) -> bool {
-        self.mirror(bound.handle.bits()).is_some_and(|m| m.id == bound.session.0 && !m.ended)
+        self.mirror(bound.handle.bits()).is_some_and(|m| m.id == bound.session.0 && !m.has_ended())
     }
 
     /// How many names the session holds in this shard.
     pub fn count_of(&self, bound: Bound) -> u64 {
         let mirror = self.mirror(bound.handle.bits());
         mirror
-            .filter(|m| m.id == bound.session.0 && !m.ended)
-            .map_or(0, |m| u64::from(m.log.live()))
+            .filter(|m| m.id == bound.session.0 && !m.has_ended())
+            .map_or(0, |m| u64::from(m.log.live()) + u64::from(m.shares))
     }
 
     /// Who owns the name.
     #[inline]
-    pub fn query(&self, hash: u64, name: &Name<'_>) -> Outcome {
-        match self.holder(hash, name) {
-            Some((_, grant, session)) => {
-                Outcome::owner(status::OWNED_EPHEMERAL, session, self.token(&grant))
-            }
+    pub fn query(&mut self, hash: u64, name: &Name<'_>) -> Outcome {
+        let Some((_, grant)) = self.table.find(hash, name) else {
+            return Outcome::plain(status::FREE);
+        };
+        match self.session_of(grant.owner) {
+            Some(session) => Outcome::owner(status::OWNED_EPHEMERAL, session, self.token(&grant)),
+            None if grant.flags & FLAG_SIDE != 0 => self.query_sided(hash, name),
             None => Outcome::plain(status::FREE),
         }
     }
 
-    /// The live owner of a name, with its record.
+    #[cold]
+    fn query_sided(&mut self, hash: u64, name: &Name<'_>) -> Outcome {
+        let shown = match self.held(hash, name) {
+            Held::Free => None,
+            Held::Alone(id, ..) | Held::Together(id, _) => self.shown(id, &self.table.grant(id)),
+        };
+        shown.map_or(Outcome::plain(status::FREE), |(session, token)| {
+            Outcome::owner(status::OWNED_EPHEMERAL, session, token)
+        })
+    }
+
+    /// The live session that holds a name alone, with its record.
     #[inline]
     pub fn holder(&self, hash: u64, name: &Name<'_>) -> Option<(RecordId, Grant, SessionId)> {
         let (id, grant) = self.table.find(hash, name)?;
@@ -255,22 +390,30 @@ impl<R: Region> Names<R> {
             return Outcome::plain(status::NOSESSION);
         }
         let found = self.table.find(hash, name);
-        if let Some((_, grant)) = found
-            && let Some(session) = self.session_of(grant.owner)
-        {
-            let mine = grant.owner == by.handle.owner();
-            let status = if mine { status::GRANTED_EPHEMERAL } else { status::HELD };
-            return Outcome::owner(status, session, self.token(&grant));
+        if let Some((_, grant)) = found {
+            if let Some(session) = self.session_of(grant.owner) {
+                let mine = grant.owner == by.handle.owner();
+                let status = if mine { status::GRANTED_EPHEMERAL } else { status::HELD };
+                return Outcome::owner(status, session, self.token(&grant));
+            }
+            if grant.flags & FLAG_SIDE != 0 {
+                return self.claim(now, (hash, name), who, (Wish::EXCLUSIVE, None));
+            }
         }
         if now < self.grants_from {
             return Outcome::plain(status::STARTING);
         }
-        self.grant_free(hash, name, (by, flags), found.map(|(id, _)| id))
+        self.grant_found(hash, name, (by, flags), found.map(|(id, _)| id))
     }
 
-    /// N1, N2: the name is free, or its record's owner is dead.
+    /// N1, N2: the name is free, or its record's owner is dead; it has no side.
+    pub(crate) fn grant_free(&mut self, hash: u64, name: &Name<'_>, who: (Bound, u8)) -> Outcome {
+        let found = self.table.find(hash, name);
+        self.grant_found(hash, name, who, found.map(|(id, _)| id))
+    }
+
     #[inline]
-    fn grant_free(
+    fn grant_found(
         &mut self,
         hash: u64,
         name: &Name<'_>,
@@ -278,17 +421,10 @@ impl<R: Region> Names<R> {
         stale: Option<RecordId>,
     ) -> Outcome {
         let slot = slot_of(name);
-        let next = u64::from(!self.sabotage.breaks(Rule::TokensGrow));
-        let mut sequence = self.sequences[slot.index()] + next;
-        if sequence > Token::SEQUENCE_MAX {
-            if !self.next_epoch() {
-                // Until a later one is persisted; the shell hears of it at the end of the turn.
-                self.used_up = true;
-                return Outcome::plain(status::BUSY);
-            }
-            sequence = 1;
-        }
-        let epoch_index = (self.epochs.len() - 1) as u8;
+        let Some(sequence) = self.next_sequence(slot) else {
+            return Outcome::plain(status::BUSY);
+        };
+        let epoch_index = self.epoch_index();
         let grant = Grant { owner: by.handle.owner(), sequence, epoch_index, flags };
         let mirror = &mut self.mirrors[by.handle.home().index()][by.handle.local()];
         let stored = match stale {
@@ -303,18 +439,59 @@ impl<R: Region> Names<R> {
             None => self.table.insert(hash, name, grant, &mut mirror.log),
         };
         let Ok(id) = stored else { return Outcome::plain(status::FULL) };
+        self.take_sequence((slot, sequence), id, by.handle);
+        Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token(&grant))
+    }
+
+    /// N2: the sequence that the next grant in a slot takes, under [`Self::epoch_index`]. `None`
+    /// until a later epoch is persisted; the shell hears of that at the end of the turn.
+    #[inline]
+    pub(crate) fn next_sequence(&mut self, slot: Slot) -> Option<u64> {
+        let next = u64::from(!self.sabotage.breaks(Rule::TokensGrow));
+        let sequence = self.sequences[slot.index()] + next;
+        if sequence <= Token::SEQUENCE_MAX {
+            return Some(sequence);
+        }
+        let later = self.next_epoch();
+        self.used_up |= !later;
+        later.then_some(1)
+    }
+
+    /// A record was granted to a session under a sequence of its slot.
+    #[inline]
+    pub(crate) fn take_sequence(
+        &mut self,
+        (slot, sequence): (Slot, u64),
+        id: RecordId,
+        to: Handle,
+    ) {
+        if !self.feeds.is_empty() {
+            self.tell_acquired(id, to, Token::new(self.epoch(), sequence));
+        }
         if !self.runs.is_empty() {
             self.runs.granted(slot.number(), id);
         }
         self.sequences[slot.index()] = sequence;
-        if !self.feeds.is_empty() {
-            self.tell(Kind::Acquired, (by.session, self.token(&grant)), name);
-        }
-        Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token(&grant))
     }
 
-    /// A dead owner's record went to a live one.
-    fn lose(&mut self, before: Owner) {
+    /// Which of the epochs that records can tell apart grants are made under.
+    #[inline]
+    pub(crate) const fn epoch_index(&self) -> u8 {
+        (self.epochs.len() - 1) as u8
+    }
+
+    /// A token as a claim keeps it: its sequence, and which of the epochs it is of.
+    pub(crate) const fn value_of(&self, sequence: u64) -> u64 {
+        sequence | (self.epoch_index() as u64) << 44
+    }
+
+    /// The inverse of [`Self::value_of`].
+    pub(crate) fn token_of(&self, value: u64) -> Token {
+        Token::new(self.epochs[(value >> 44) as usize], value & Token::SEQUENCE_MAX)
+    }
+
+    /// A dead owner's record went to a live one, or to nobody.
+    pub(crate) fn lose(&mut self, before: Owner) {
         let handle = Handle::from_bits(before.0);
         self.mirrors[handle.home().index()][handle.local()].log.lose();
     }
@@ -335,23 +512,50 @@ impl<R: Region> Names<R> {
             return Outcome::plain(status::NOTOWNER);
         };
         let under = token.is_none_or(|token| token == self.token(&grant));
+        if grant.flags & FLAG_SIDE != 0 {
+            return self.release_sided(id, grant, by, token);
+        }
         if grant.owner != by.handle.owner() || !under {
             return Outcome::plain(status::NOTOWNER);
         }
+        if !self.feeds.is_empty() {
+            self.tell_released(id, (by.session, self.token(&grant)));
+        }
         let mirror = &mut self.mirrors[by.handle.home().index()][by.handle.local()];
         self.table.remove(id, hash, Some(&mut mirror.log));
-        if !self.feeds.is_empty() {
-            self.tell(Kind::Released, (by.session, self.token(&grant)), name);
-        }
         Outcome::plain(status::OK)
     }
 
-    /// Tells watchers of a change.
-    #[inline(never)]
-    fn tell(&mut self, kind: Kind, (session, token): (SessionId, Token), name: &Name<'_>) {
-        let mut bytes = [0; NAME_BYTES_MAX];
-        let len = name.copy_to(&mut bytes);
-        self.feeds.changed(&Change { kind, session, token, extra: 0, name: &bytes[..len] });
+    /// Gives back a name with a side: it goes to whoever waits.
+    #[cold]
+    fn release_sided(
+        &mut self,
+        id: RecordId,
+        grant: Grant,
+        by: Bound,
+        token: Option<Token>,
+    ) -> Outcome {
+        let under = |mine| token.is_none_or(|token| token == mine);
+        if grant.owner == by.handle.owner() && under(self.token(&grant)) {
+            self.give_up(id, by);
+            return Outcome::plain(status::OK);
+        }
+        let side = self.claims.of_record(id.number());
+        let claim = side.and_then(|side| self.claims.of_session(side, by.handle));
+        let holds = claim.filter(|at| {
+            let claim = self.claims.claim(*at);
+            !claim.waits() && under(self.token_of(claim.value))
+        });
+        let (Some(side), Some(claim)) = (side, holds) else {
+            return Outcome::plain(status::NOTOWNER);
+        };
+        self.drop_claim(claim);
+        if self.live_holders(side) == 0 {
+            self.freed(id);
+        } else {
+            self.left(id, side);
+        }
+        Outcome::plain(status::OK)
     }
 
     /// The token of a grant.
@@ -369,27 +573,32 @@ impl<R: Region> Names<R> {
         mut f: impl FnMut(RecordId, &[u8], SessionId, Token),
     ) -> Option<RecordCursor> {
         self.table.walk(from, budget, |id, name, grant| {
-            if let Some(session) = self.session_of(grant.owner) {
-                f(id, name, session, self.token(&grant));
+            if let Some((session, token)) = self.shown(id, &grant) {
+                f(id, name, session, token);
             }
         })
     }
 
     /// Visits the owned names that records which were walked over hold now.
     pub fn revisit(&self, ids: &[RecordId], mut f: impl FnMut(&[u8], SessionId, Token)) {
-        self.table.revisit(ids, |name, grant| {
-            if let Some(session) = self.session_of(grant.owner) {
-                f(name, session, self.token(&grant));
+        self.table.revisit(ids, |id, name, grant| {
+            if let Some((session, token)) = self.shown(id, &grant) {
+                f(name, session, token);
             }
         });
     }
 
     /// The live session behind an owner.
     #[inline]
-    fn session_of(&self, owner: Owner) -> Option<SessionId> {
+    pub(crate) fn session_of(&self, owner: Owner) -> Option<SessionId> {
         let mirror = self.mirror(owner.0)?;
-        let owns = !mirror.ended || self.sabotage.breaks(Rule::DeadOwnNothing);
+        let owns = !mirror.has_ended() || self.sabotage.breaks(Rule::DeadOwnNothing);
         (owns && mirror.id != 0).then_some(SessionId(mirror.id))
+    }
+
+    /// The id of the session at a place, also if it has ended and is not swept yet.
+    pub(crate) fn session_at(&self, handle: Handle) -> u64 {
+        self.mirror(handle.bits()).map_or(0, |mirror| mirror.id)
     }
 
     #[inline]
@@ -404,6 +613,21 @@ impl<R: Region> Names<R> {
         &mut of_home[handle.local()]
     }
 
+    /// Whether no name has more than an owner.
+    pub fn is_plain(&self) -> bool {
+        self.claims.is_empty() && self.claims.len() == 0 && self.claims.bytes() == 0
+    }
+
+    /// Bytes of metadata, of further holders, and of those who wait.
+    pub const fn side_bytes(&self) -> usize {
+        self.claims.bytes()
+    }
+
+    /// Claims of sessions on names that they share or wait for.
+    pub const fn claims(&self) -> usize {
+        self.claims.len()
+    }
+
     /// Mirrors of sessions that live or are being swept. Linear in all there ever were.
     pub fn mirrors_in_use(&self) -> usize {
         let of_home = |mirrors: &Paged<Mirror>| {
@@ -414,7 +638,8 @@ impl<R: Region> Names<R> {
 
     /// Bytes of the mirrors.
     pub fn mirror_bytes(&self) -> usize {
-        self.mirrors.iter().map(Paged::bytes).sum()
+        let mirrors: usize = self.mirrors.iter().map(Paged::bytes).sum();
+        mirrors + self.by_session.bytes()
     }
 }
 
@@ -439,7 +664,11 @@ mod tests {
         let regions =
             Regions { records: region(), index: region(), arena: region(), lines: region() };
         let table = Table::new(regions, HashKey([1, 2])).expect("an empty table fits");
-        Names::new(table, 1, Epoch(7), Moment(0))
+        let (grants_from, keys) = (Moment(0), KeyedState::new([3, 4]));
+        let (id, side_bytes, watch_bytes) = (ShardId(0), 1 << 20, 1 << 20);
+        let epoch = Epoch(7);
+        let start = NamesStart { id, epoch, grants_from, side_bytes, watch_bytes, keys };
+        Names::new(Moment(0), table, 1, start)
     }
 
     /// A slot that has used up its sequence grants nothing until a later epoch was persisted, and

@@ -47,9 +47,45 @@ pub const fn may_raise(code: u8) -> bool {
 /// way: an op that waited there would be overtaken by what its connection sent behind it.
 pub const LEASE_ALLOWED: u8 = 1;
 
+/// A flag of WAIT: it is answered when the wait ends, as commands are that block.
+pub const WAIT_BLOCKS: u8 = 0x80;
+
+/// Whether an op may be answered later than it is executed, so that its unit cannot be answered
+/// directly.
+#[inline]
+pub const fn may_be_late(op: &crate::turn::Op) -> bool {
+    may_raise(op.code) || (op.code == crate::wire::op::WAIT && op.flags & WAIT_BLOCKS != 0)
+}
+
 /// Whether an op goes through the batch with a name, which may be none.
 #[inline]
 pub const fn on_name(code: u8) -> bool {
     use crate::wire::op;
-    matches!(code, op::QUERY | op::REGISTER | op::RELEASE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE)
+    matches!(
+        code,
+        op::QUERY..=op::CANCEL | op::TRANSFER | op::REVOKE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE
+    )
+}
+
+/// What follows an op's name to another shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    None,
+    /// The number in `extra`.
+    Number,
+    /// The kept bytes that `extra` stands for.
+    Kept,
+}
+
+/// What an op on a name has beside it.
+#[inline]
+pub const fn rest_of(code: u8, flags: u8) -> Rest {
+    use crate::wire::op;
+    match code {
+        op::REGISTER if flags == 0 => Rest::None,
+        op::REGISTER | op::RELEASE | op::WAIT | op::CANCEL | op::REVOKE => Rest::Number,
+        op::SET_META | op::TRANSFER | LOCK_SET.. => Rest::Kept,
+        _ => Rest::None,
+    }
 }

@@ -18,6 +18,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whoever asked is answered later, and elsewhere. Never leaves the shard.
+    pub const LATER: Self = Self::plain(0x3F);
+
     /// A status and nothing else.
     #[inline]
     pub const fn plain(status: u8) -> Self {

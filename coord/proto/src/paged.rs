@@ -30,6 +30,13 @@ impl<T: Default> Paged<T> {
         self.len = self.len.max(len);
     }
 
+    /// Makes room for one more behind place zero, which stays what it is; its place.
+    pub fn append(&mut self) -> u32 {
+        let at = self.len.max(1);
+        self.grow_to(at + 1);
+        at as u32
+    }
+
     /// Items there are.
     pub const fn len(&self) -> usize {
         self.len

@@ -4,9 +4,14 @@
 //! straight into the connection's output. Any other frame collects its replies in a pending unit.
 
 use alloc::boxed::Box;
+use alloc::format;
 
-use ringway_core::limits::{NAME_BYTES_MAX, SERVED_OP_COST, UNKNOWN_IN_MAX};
-use ringway_core::{ConnId, Region, SessionId, Slot};
+use ringway_core::limits::{
+    FRAME_BYTES_MAX, NAME_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX, SERVED_OP_COST,
+    UNKNOWN_IN_MAX,
+};
+use ringway_core::wire::{Reader, Truncated};
+use ringway_core::{ConnId, Region, SessionId, Slot, Token};
 
 use crate::access::Access;
 use crate::conn::{Speech, Stalled, Waits};
@@ -15,10 +20,10 @@ use crate::names::check_register_flags;
 use crate::op_code;
 use crate::sessions::{ConnRef, Opener, Principal, Ticket};
 use crate::shard::Shard;
-use crate::turn::{Op, Shape, Source, Unit, inline_words};
+use crate::turn::{Op, Shape, Source, Turn, Unit, inline_words};
 use crate::wire::{
-    self, FLAG_BARRIER, FRAME_HEADER_BYTES, FrameHeader, KIND_REQUEST, MAGIC, PREFACE_BYTES,
-    Preface, RawOp, TLS_HANDSHAKE, next_op, op, status,
+    self, FLAG_BARRIER, FRAME_BYTES_FLOOR, FRAME_HEADER_BYTES, FrameHeader, KIND_REQUEST, MAGIC,
+    PREFACE_BYTES, Preface, RawOp, TLS_HANDSHAKE, next_op, op, status,
 };
 
 /// The ticket index that stands for a connection's bare session, not for an op.
@@ -75,7 +80,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.close(id, env);
             return bytes.len();
         }
-        self.conns[id.index as usize].speech = Speech::Native;
+        let conn = &mut self.conns[id.index as usize];
+        conn.speech = Speech::Native;
+        let most = theirs.map_or(FRAME_BYTES_FLOOR, |theirs| theirs.frame_bytes_max);
+        conn.frame_pages = (most / FRAME_BYTES_FLOOR).min(FRAME_PAGES_MAX) as u8;
         PREFACE_BYTES + self.parse_frames(id, &bytes[PREFACE_BYTES..], env)
     }
 
@@ -263,8 +271,8 @@ impl<R: Region, A: Access> Shard<R, A> {
     #[inline]
     fn read_op(&mut self, id: ConnId, raw: RawOp<'_>) -> Next {
         match raw.code {
-            op::QUERY if raw.flags == 0 => self.read_name_op(id, raw.code, 0, raw.body),
-            op::REGISTER => {
+            op::QUERY if raw.flags == 0 => Next::Batched(self.checked_op(id, raw.code, raw.body)),
+            op::REGISTER | op::WAIT => {
                 if let Err(status) = check_register_flags(raw.flags) {
                     return Next::Batched(answered(status));
                 }
@@ -275,24 +283,166 @@ impl<R: Region, A: Access> Shard<R, A> {
                     }
                     return Next::Batched(answered(conn.refused));
                 }
-                self.read_name_op(id, raw.code, 0, raw.body)
+                if raw.code == op::REGISTER && raw.flags == 0 {
+                    return Next::Batched(self.checked_op(id, raw.code, raw.body));
+                }
+                self.read_or(id, raw, Self::read_claim)
             }
-            op::RELEASE => self.read_release(id, raw),
+            op::RELEASE => self.read_or(id, raw, Self::read_release),
             op::RENEW => self.read_renew(id, raw),
-            op::QUERY => Next::Batched(answered(status::UNSUPPORTED)),
+            op::META if raw.flags == 0 => Next::Batched(self.checked_op(id, raw.code, raw.body)),
+            op::QUERY | op::META => Next::Batched(answered(status::UNSUPPORTED)),
+            op::SET_META => self.read_or(id, raw, Self::read_set_meta),
+            op::CANCEL => self.read_or(id, raw, Self::read_cancel),
+            op::TRANSFER => self.read_or(id, raw, Self::read_transfer),
+            op::REVOKE => self.read_or(id, raw, Self::read_revoke),
             _ => Next::Serve,
         }
     }
 
+    /// An op on a name with a body of its own; `MALFORMED` if that is too short.
+    fn read_or(
+        &mut self,
+        id: ConnId,
+        raw: RawOp<'_>,
+        read: impl FnOnce(&mut Self, ConnId, RawOp<'_>) -> Result<Op, Truncated>,
+    ) -> Next {
+        Next::Batched(read(self, id, raw).unwrap_or(answered(status::MALFORMED)))
+    }
+
+    /// REGISTER in a mode, and WAIT.
+    fn read_claim(&mut self, id: ConnId, raw: RawOp<'_>) -> Result<Op, Truncated> {
+        let mut body = Reader::new(raw.body);
+        let wait_ms = if raw.code == op::WAIT { body.u32()? } else { 0 };
+        let counts = raw.flags & op::REGISTER_MODE_MASK == op::MODE_COUNTING;
+        let permits = if counts { body.u32()? } else { 0 };
+        if counts && !(1..=PERMITS_MAX).contains(&permits) {
+            return Err(Truncated);
+        }
+        Ok(self.claim_op(id, (raw.code, raw.flags), (wait_ms, permits), body.rest()))
+    }
+
+    /// REGISTER in a mode, or WAIT, of parts that are checked but for the name.
+    pub(crate) fn claim_op(
+        &mut self,
+        id: ConnId,
+        (code, flags): (u8, u8),
+        (wait_ms, permits): (u32, u32),
+        name: &[u8],
+    ) -> Op {
+        let extra = u64::from(wait_ms) << 32 | u64::from(permits);
+        self.checked_op_with(id, (code, flags), name, |_| extra)
+    }
+
+    /// An op on a name of the connection's namespaces, with a number or kept bytes in `extra`; or
+    /// what refuses it.
+    pub(crate) fn checked_op_with(
+        &mut self,
+        id: ConnId,
+        (code, flags): (u8, u8),
+        name: &[u8],
+        extra: impl FnOnce(&mut Turn) -> u64,
+    ) -> Op {
+        let mut op = self.checked_op(id, code, name);
+        if op.code == code {
+            op.flags = flags;
+            op.extra = extra(&mut self.batch);
+        }
+        op
+    }
+
+    fn read_set_meta(&mut self, id: ConnId, raw: RawOp<'_>) -> Result<Op, Truncated> {
+        if raw.flags & !op::SET_META_VERSION != 0 {
+            return Ok(answered(status::UNSUPPORTED));
+        }
+        let mut body = Reader::new(raw.body);
+        let version = if raw.flags == 0 { 0 } else { body.u32()? };
+        let bytes = body.long_bytes()?;
+        Ok(self.set_meta_op(id, (raw.flags, version), bytes, body.rest()))
+    }
+
+    /// Sets a name's metadata, if the name and the metadata are such.
+    pub(crate) fn set_meta_op(
+        &mut self,
+        id: ConnId,
+        (flags, version): (u8, u32),
+        bytes: &[u8],
+        name: &[u8],
+    ) -> Op {
+        if bytes.len() > NAME_META_BYTES_MAX {
+            return answered(status::MALFORMED);
+        }
+        let keep = |batch: &mut Turn| batch.keep_all(&[&version.to_le_bytes(), bytes]);
+        self.checked_op_with(id, (op::SET_META, flags), name, keep)
+    }
+
+    fn read_cancel(&mut self, id: ConnId, raw: RawOp<'_>) -> Result<Op, Truncated> {
+        if raw.flags != 0 {
+            return Ok(answered(status::UNSUPPORTED));
+        }
+        let mut body = Reader::new(raw.body);
+        let ticket = body.u64()?;
+        Ok(self.checked_op_with(id, (op::CANCEL, 0), body.rest(), |_| ticket))
+    }
+
+    fn read_transfer(&mut self, id: ConnId, raw: RawOp<'_>) -> Result<Op, Truncated> {
+        if raw.flags & !op::TRANSFER_TOKEN != 0 {
+            return Ok(answered(status::UNSUPPORTED));
+        }
+        let mut body = Reader::new(raw.body);
+        let token = if raw.flags == 0 { None } else { Some(Token(body.u64()?)) };
+        let to = SessionId(body.u64()?);
+        Ok(self.transfer_op(id, (to, token), body.rest()))
+    }
+
+    /// Gives a name to a session.
+    pub(crate) fn transfer_op(
+        &mut self,
+        id: ConnId,
+        (to, token): (SessionId, Option<Token>),
+        name: &[u8],
+    ) -> Op {
+        let flags = if token.is_some() { op::TRANSFER_TOKEN } else { 0 };
+        let under = token.map_or(0, |token| token.0).to_le_bytes();
+        let keep = |batch: &mut Turn| batch.keep_all(&[&to.0.to_le_bytes(), &under]);
+        self.checked_op_with(id, (op::TRANSFER, flags), name, keep)
+    }
+
+    fn read_revoke(&mut self, id: ConnId, raw: RawOp<'_>) -> Result<Op, Truncated> {
+        if raw.flags & !op::REVOKE_TO != 0 {
+            return Ok(answered(status::UNSUPPORTED));
+        }
+        let mut body = Reader::new(raw.body);
+        let to = if raw.flags == 0 { None } else { Some(SessionId(body.u64()?)) };
+        Ok(self.revoke_op(id, to, body.rest()))
+    }
+
+    /// Takes a name from whoever holds it, if the connection is an operator's.
+    pub(crate) fn revoke_op(&mut self, id: ConnId, to: Option<SessionId>, name: &[u8]) -> Op {
+        let grantee = self.grantee(&self.conns[id.index as usize]);
+        let Some(grantee) = grantee else { return answered(status::NOAUTH) };
+        if !grantee.operator {
+            return answered(status::DENIED);
+        }
+        let whom = to.map_or(SessionId(0), |to| to);
+        let who = grantee.name.escape_ascii();
+        let line = format!("user \"{who}\" revokes \"{}\" for {whom}", name.escape_ascii());
+        self.audits.push(line);
+        let flags = if to.is_some() { op::REVOKE_TO } else { 0 };
+        let session = to.map_or(0, |to| to.0);
+        self.checked_op_with(id, (op::REVOKE, flags), name, |_| session)
+    }
+
+    /// An op on a name that the connection may use; otherwise one that says why not.
     #[inline]
-    fn read_name_op(&mut self, id: ConnId, code: u8, flags: u8, name: &[u8]) -> Next {
+    pub(crate) fn checked_op(&mut self, id: ConnId, code: u8, name: &[u8]) -> Op {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Next::Batched(answered(status::BADNAME));
+            return answered(status::BADNAME);
         }
-        if let Err(status) = self.check_access(id, name) {
-            return Next::Batched(answered(status));
+        match self.check_access(id, name) {
+            Ok(()) => self.name_op(code, 0, name),
+            Err(status) => answered(status),
         }
-        Next::Batched(self.name_op(code, flags, name))
     }
 
     /// An op on a name, for the shard that owns its slot.
@@ -326,23 +476,13 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
-    fn read_release(&mut self, id: ConnId, raw: RawOp<'_>) -> Next {
+    fn read_release(&mut self, id: ConnId, raw: RawOp<'_>) -> Result<Op, Truncated> {
         if raw.flags & !op::RELEASE_TOKEN != 0 {
-            return Next::Batched(answered(status::UNSUPPORTED));
+            return Ok(answered(status::UNSUPPORTED));
         }
-        if raw.flags == 0 {
-            return self.read_name_op(id, raw.code, 0, raw.body);
-        }
-        let Some((token, name)) = raw.body.split_first_chunk::<8>() else {
-            return Next::Batched(answered(status::MALFORMED));
-        };
-        let mut next = self.read_name_op(id, raw.code, op::RELEASE_TOKEN, name);
-        if let Next::Batched(op) = &mut next
-            && op.code == op::RELEASE
-        {
-            op.extra = u64::from_le_bytes(*token);
-        }
-        next
+        let mut body = Reader::new(raw.body);
+        let token = if raw.flags == 0 { 0 } else { body.u64()? };
+        Ok(self.checked_op_with(id, (op::RELEASE, raw.flags), body.rest(), |_| token))
     }
 
     fn read_renew(&self, id: ConnId, raw: RawOp<'_>) -> Next {
@@ -425,6 +565,9 @@ pub(crate) const fn answered(status: u8) -> Op {
         target: ANYWHERE,
     }
 }
+
+/// What a client may say it accepts, in units of the least, as far as it matters.
+const FRAME_PAGES_MAX: u32 = FRAME_BYTES_MAX as u32 / FRAME_BYTES_FLOOR;
 
 /// The target of an op that any shard can execute, so this one does.
 pub(crate) const ANYWHERE: u8 = u8::MAX;

@@ -439,15 +439,6 @@ impl<R: Region, A: Access> Shard<R, A> {
         kept
     }
 
-    /// An op on a name that the connection may use; otherwise one that says why not.
-    #[inline]
-    fn checked_op(&mut self, id: ConnId, code: u8, name: &[u8]) -> Op {
-        match self.check_access(id, name) {
-            Ok(()) => self.name_op(code, 0, name),
-            Err(status) => answered(status),
-        }
-    }
-
     /// Adds an op to the unit that starts at `first`.
     #[inline]
     fn add_op(&mut self, mut op: Op, first: usize) {
@@ -462,7 +453,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let me = self.id().0;
         let ops = &self.batch.ops[first..];
         let local = ops.iter().all(|op| {
-            (op.target == me || op.target == crate::parse::ANYWHERE) && !op_code::may_raise(op.code)
+            (op.target == me || op.target == crate::parse::ANYWHERE) && !op_code::may_be_late(op)
         });
         let mut count = ops.len();
         if !local && let Some(op) = ops.iter().find(|op| self.is_crowded(op.target)) {

@@ -11,15 +11,15 @@ use crate::conn::{Speech, Waits};
 use crate::env::Env;
 use crate::handle::Bound;
 use crate::mail::{self, Asker, RequestOp};
-use crate::op_code;
-use crate::outcome::Answer;
+use crate::op_code::{self, Rest};
+use crate::outcome::{Answer, Outcome};
 use crate::parse::BARE_INDEX;
 use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
 use crate::stats::is_forwarded_by_slot;
 use crate::turn::{Op, Shape, Source, Unit, inline_words};
-use crate::wire::{self, FrameWriter, KIND_PUSH, KIND_REPLY, RawOp, Reply, op, push, status};
+use crate::wire::{self, FrameWriter, KIND_PUSH, KIND_REPLY, RawOp, Reply, op, push};
 
 impl<R: Region, A: Access> Shard<R, A> {
     /// A message of another shard or of the control plane.
@@ -81,6 +81,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let (session, conn) = mail::closed(from, &mut reader)?;
                 self.sessions.conn_closed(session, conn, &mut self.acts);
             }
+            mail::NOTICES => self.take_notices(&mut reader, env)?,
+            mail::PUSHES => self.take_pushes(&mut reader, env)?,
             mail::COUNT => self.count_for(from, &mut reader, env)?,
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {
@@ -178,11 +180,11 @@ impl<R: Region, A: Access> Shard<R, A> {
             op.words = if request.flags != 0 { inline_words(body.rest()) } else { [0, 0] };
         } else {
             op = self.batch.name_op(request.code, request.flags, body.short_bytes()?);
-            if request.code == op::RELEASE {
-                op.extra = body.u64()?;
-            } else if request.code >= op_code::LOCK_SET {
-                op.extra = self.batch.keep(body.rest());
-            }
+            op.extra = match op_code::rest_of(request.code, request.flags) {
+                Rest::None => 0,
+                Rest::Number => body.u64()?,
+                Rest::Kept => self.batch.keep(body.rest()),
+            };
         }
         op.index = request.index;
         op.target = self.id().0;
@@ -204,10 +206,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         reader: &mut Reader<'_>,
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
-        reader.u8()?;
+        let is_late = reader.u8()? != 0;
         let count = reader.u16()?;
         let id = (reader.u32()?, reader.u32()?);
-        if let Some(in_flight) = self.in_flight.get_mut(from.index()) {
+        if let Some(in_flight) = self.in_flight.get_mut(from.index())
+            && !is_late
+        {
             *in_flight = in_flight.saturating_sub(u32::from(count));
         }
         let Some(unit) = self.pendings.find(id) else { return Ok(()) };
@@ -247,6 +251,14 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.acts = acts;
             }
         }
+        for (ticket, outcome) in core::mem::take(&mut self.names.answers) {
+            self.answer_late(ticket, outcome, env);
+        }
+        for line in core::mem::take(&mut self.audits) {
+            let message = [&[mail::AUDIT], line.as_bytes()].concat();
+            env.post(ShardId(self.shards() as u8), &message);
+        }
+        self.send_notices(env);
     }
 
     fn carry_out(&mut self, act: Act, env: &mut impl Env) {
@@ -351,6 +363,19 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.after_answer(id.0, Some(ticket.index), env);
     }
 
+    /// Answers an op that has waited.
+    fn answer_late(&mut self, ticket: Ticket, outcome: Outcome, env: &mut impl Env) {
+        if ticket.shard == self.id() {
+            return self.deliver(ticket, &Answer::Outcome(outcome), env);
+        }
+        let mut out = Vec::with_capacity(32);
+        mail::put_reply(&mut out, (ticket.pending, ticket.generation));
+        mail::set_late(&mut out);
+        mail::patch_count(&mut out, 0, 1);
+        mail::put_reply_outcome(&mut out, ticket.index, outcome);
+        env.post(ticket.shard, &out);
+    }
+
     fn answer_one(&mut self, id: (u32, u32), index: u16, reply: &Reply<'_>, env: &mut impl Env) {
         if self.pendings.find(id).is_some() {
             self.pendings.answer_wire(id.0, index, reply);
@@ -424,14 +449,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Shape::Native => {
                 let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);
                 for outcome in &unit.replies {
-                    let room = ringway_core::limits::FRAME_BYTES_MAX - REPLY_TAIL_BYTES;
-                    if outcome.status >> 6 != 0b10 {
-                        crate::outcome::put_outcome(out, *outcome);
-                    } else if frame.len(out) + outcome.data(&unit.data).len() < room {
-                        wire::put_data(out, outcome.status, outcome.data(&unit.data));
-                    } else {
-                        out.push(status::BUSY);
-                    }
+                    crate::execute::put_reply(out, &frame, (*outcome, &unit.data));
                 }
                 frame.add(unit.replies.len() as u16);
                 frame.finish(out);
@@ -559,6 +577,3 @@ impl<R: Region, A: Access> Shard<R, A> {
         Asker { pending: (0, 0), bound: state.bound, principal, operator, conn }
     }
 }
-
-/// Bytes kept free in a reply frame for the plain replies behind one with bytes.
-const REPLY_TAIL_BYTES: usize = 17 * ringway_core::limits::FRAME_OPS_MAX + 64;

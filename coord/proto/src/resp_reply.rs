@@ -353,3 +353,63 @@ pub fn push_session(out: &mut Vec<u8>, code: u8, session: SessionId, reason: u8)
         _ => b"closed",
     });
 }
+
+/// A notice that a session's receiving connection hears, as RESP3 says it. What a client of RESP
+/// cannot have asked for is not told.
+pub fn push_notice(out: &mut Vec<u8>, code: u8, body: &[u8]) {
+    let mut reader = Reader::new(body);
+    let told = match code {
+        push::GRANTED => put_granted(out, &mut reader),
+        push::WAIT_ENDED => put_wait_ended(out, &mut reader),
+        push::RECEIVED => put_received(out, &mut reader),
+        push::LOST => put_lost(out, &mut reader),
+        _ => Ok(()),
+    };
+    told.expect("notices are written by our own kind");
+}
+
+fn put_granted(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated> {
+    let (_ticket, token, _mode) = (body.u64()?, body.u64()?, body.u8()?);
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(3);
+    writer.bulk(b"granted");
+    writer.bulk(body.rest());
+    writer.token(Token(token));
+    Ok(())
+}
+
+fn put_wait_ended(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated> {
+    let (_ticket, _reason) = (body.u64()?, body.u8()?);
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(3);
+    writer.bulk(b"wait-ended");
+    writer.bulk(body.rest());
+    writer.bulk(b"timed out");
+    Ok(())
+}
+
+fn put_received(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated> {
+    let (token, from) = (body.u64()?, SessionId(body.u64()?));
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(4);
+    writer.bulk(b"received");
+    writer.bulk(body.rest());
+    writer.token(Token(token));
+    writer.session(from);
+    Ok(())
+}
+
+fn put_lost(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated> {
+    let (token, to, reason) = (body.u64()?, SessionId(body.u64()?), body.u8()?);
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(5);
+    writer.bulk(b"lost");
+    writer.bulk(body.rest());
+    writer.token(Token(token));
+    writer.session(to);
+    writer.bulk(match reason {
+        push::LOST_TRANSFERRED => b"transferred".as_slice(),
+        _ => b"revoked",
+    });
+    Ok(())
+}

@@ -686,6 +686,12 @@ impl Sessions {
         (out, bounds, None)
     }
 
+    /// The connection that hears what a session is told; none if it is away or has ended.
+    pub fn receiver(&self, to: Bound) -> Option<ConnRef> {
+        let session = self.table.get(to.handle.local())?;
+        (session.id == to.session.0 && session.is_live()).then_some(session.conn)?
+    }
+
     /// Whether a session lives here.
     pub fn is_live(&self, id: SessionId) -> bool {
         self.local_of(id).is_some()

@@ -25,6 +25,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use ringway_core::limits::{AUTH_WITHIN, BACKLOG_OPS_PER_TURN, CONN_IN_MAX, FRAME_OPS_MAX};
@@ -39,7 +40,9 @@ use crate::gather::Gathers;
 use crate::jobs::Jobs;
 use crate::keyed::KeyedState;
 use crate::lease_clock::LeaseClock;
-use crate::names::Names;
+use crate::mail;
+use crate::names::{Names, NamesStart};
+use crate::notices::{Bundles, Packings};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
@@ -48,7 +51,6 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::{Op, Turn};
-use crate::watch::feed::Feeds;
 use crate::watch::topic::Topics;
 use crate::watch::{BYTES_PART, Letters};
 
@@ -69,6 +71,8 @@ pub struct ShardStart {
     pub sessions_max: usize,
     /// Bytes that the addresses, metadata and values of locks of those may have together.
     pub session_info_bytes: usize,
+    /// Bytes that metadata of names, further holders and those who wait may take.
+    pub side_bytes: usize,
     /// Bytes that all connections' buffers may have together, at least `SHARD_BUFFERS_MIN`.
     pub buffer_bytes: usize,
     /// When grants begin: later than now after an unclean stop.
@@ -90,6 +94,11 @@ pub struct ShardStart {
 pub struct Shard<R, A> {
     pub(crate) start: ShardStart,
     pub(crate) names: Names<R>,
+    /// Notices on their way to connections of other shards.
+    pub(crate) pushes: Bundles,
+    pub(crate) packings: Packings,
+    /// What operators did, on its way to the log.
+    pub(crate) audits: Vec<String>,
     pub(crate) sessions: Sessions,
     pub(crate) access: A,
     pub(crate) clock: LeaseClock,
@@ -148,6 +157,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
+        let names_keys = keys.clone();
         let waiters_max = Self::waiters_max(start.buffer_bytes);
         let sessions = Sessions::new(
             (start.id, shards),
@@ -164,13 +174,23 @@ impl<R: Region, A: Access> Shard<R, A> {
         );
         let bare_slot = start.map.run(start.id).0;
         let watch_bytes = start.buffer_bytes / BYTES_PART / 2;
-        let mut names = Names::new(table, shards, start.epoch, start.grants_from);
-        let from = (start.id, start.epoch);
-        names.feeds = Feeds::new(from, KeyedState::new(start.keys), watch_bytes);
-        let keys = KeyedState::new(start.keys);
-        let topics = Topics::new(start.epoch, start.map, keys, watch_bytes);
+        let watch_keys = KeyedState::new(start.keys);
+        let names_start = NamesStart {
+            id: start.id,
+            epoch: start.epoch,
+            grants_from: start.grants_from,
+            side_bytes: start.side_bytes,
+            watch_bytes,
+            keys: names_keys,
+        };
         Self {
-            names,
+            names: Names::new(now, table, shards, names_start),
+            topics: Topics::new(start.epoch, start.map, watch_keys, watch_bytes),
+            feed_letters: Letters::default(),
+            page_asks: VecDeque::new(),
+            pushes: Bundles::new(shards, mail::PUSHES),
+            packings: Packings::default(),
+            audits: Vec::new(),
             sessions,
             access,
             clock: LeaseClock::new(now),
@@ -191,9 +211,6 @@ impl<R: Region, A: Access> Shard<R, A> {
             mail_out: Vec::new(),
             gathers: Gathers::default(),
             jobs: Jobs::default(),
-            topics,
-            feed_letters: Letters::default(),
-            page_asks: VecDeque::new(),
             stats: Stats::default(),
             lease_asked: start.lease_allowed,
             epoch_asked: false,
@@ -333,9 +350,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.execute(env);
         let ripe = self.clock.ripe();
-        let more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
+        let mut more_due = !self.clock.is_paused() && self.sessions.expire(ripe, &mut self.acts);
         self.settle(env);
         self.sweep(env);
+        more_due |= self.names.time_out(self.now);
+        self.names.advance_stuck();
+        self.settle(env);
         self.step_jobs(env);
         self.reclaim(env);
         self.feed_hungry(env);
@@ -347,6 +367,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.ask_for_epoch(env);
         let busy = more_due
             || self.names.is_sweeping()
+            || self.names.is_hurried()
             || !self.ready.is_empty()
             || core::mem::take(&mut self.spent)
             || self.jobs.is_active()
@@ -362,7 +383,8 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// When `turn` has to be called at the latest, if nothing arrives.
     pub fn wake_at(&self) -> Option<Moment> {
-        self.sessions.wake_at().map(|lease| self.clock.real_of(lease))
+        let lease = self.sessions.wake_at().map(|lease| self.clock.real_of(lease));
+        lease.into_iter().chain(self.names.wake_at()).min()
     }
 
     /// A graceful stop has begun: nobody is asked for more, so every connection is taken as if its

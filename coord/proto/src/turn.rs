@@ -98,9 +98,14 @@ impl Turn {
 
     /// Keeps bytes of an op that are not its name; the result goes to `extra`.
     pub fn keep(&mut self, bytes: &[u8]) -> u64 {
+        self.keep_all(&[bytes])
+    }
+
+    /// Keeps several pieces as one.
+    pub fn keep_all(&mut self, pieces: &[&[u8]]) -> u64 {
         let at = self.arena.len() as u64;
-        self.arena.extend_from_slice(bytes);
-        at << 20 | bytes.len() as u64
+        pieces.iter().for_each(|piece| self.arena.extend_from_slice(piece));
+        at << 20 | (self.arena.len() as u64 - at)
     }
 
     /// What [`Self::keep`] kept.

@@ -46,6 +46,20 @@ pub mod op {
     pub const REGISTER: u8 = 0x02;
     /// Give a name back.
     pub const RELEASE: u8 = 0x03;
+    /// Who owns a name, and its metadata.
+    pub const META: u8 = 0x04;
+    /// Set a name's metadata.
+    pub const SET_META: u8 = 0x05;
+    /// Claim a name, or wait until it is free.
+    pub const WAIT: u8 = 0x06;
+    /// Wait no longer.
+    pub const CANCEL: u8 = 0x07;
+    /// Who holds a name and who waits for it.
+    pub const WAITERS: u8 = 0x08;
+    /// Give a name to another session.
+    pub const TRANSFER: u8 = 0x09;
+    /// Take a name from whoever holds it, on an operator's behalf.
+    pub const REVOKE: u8 = 0x0A;
     /// Open or resume a session.
     pub const OPEN: u8 = 0x10;
     /// Renew a lease.
@@ -64,6 +78,8 @@ pub mod op {
     pub const KILL: u8 = 0x17;
     /// A page of names.
     pub const LIST: u8 = 0x20;
+    /// A page of who waits for whom.
+    pub const WAITS: u8 = 0x21;
     /// Echo.
     pub const PING: u8 = 0x30;
     /// Which shard has which slots.
@@ -81,15 +97,30 @@ pub mod op {
 
     /// Whether this version knows the code.
     pub const fn is_known(code: u8) -> bool {
-        matches!(code, QUERY..=RELEASE | OPEN..=KILL | LIST | PING..=AUTH | WATCH | UNWATCH)
+        matches!(
+            code,
+            QUERY..=REVOKE | OPEN..=KILL | LIST | WAITS | PING..=AUTH | WATCH..=UNWATCH
+        )
     }
 
-    /// REGISTER: the mode, in the low bits.
+    /// REGISTER, WAIT: the mode, in the low bits.
     pub const REGISTER_MODE_MASK: u8 = 0x0F;
+    /// One session holds the name alone.
+    pub const MODE_EXCLUSIVE: u8 = 0;
+    /// Any number of sessions hold it together.
+    pub const MODE_SHARED: u8 = 1;
+    /// So many sessions hold it as there are permits.
+    pub const MODE_COUNTING: u8 = 2;
     /// REGISTER: one quorum round per batch.
     pub const REGISTER_REPLICATED: u8 = 0x10;
     /// RELEASE: only under this token.
     pub const RELEASE_TOKEN: u8 = 0x01;
+    /// SET_META: only if the metadata has this version.
+    pub const SET_META_VERSION: u8 = 0x01;
+    /// TRANSFER: only if it is held under this token.
+    pub const TRANSFER_TOKEN: u8 = 0x01;
+    /// REVOKE: give it to another session.
+    pub const REVOKE_TO: u8 = 0x01;
     /// OPEN: take over an existing session with its secret.
     pub const OPEN_RESUME: u8 = 0x01;
     /// OPEN: the session ends with the connection.
@@ -118,10 +149,14 @@ pub mod status {
     pub const GRANTED_REPLICATED: u8 = 0x49;
     /// Another's.
     pub const HELD: u8 = 0x50;
+    /// The session waits: who holds the name, and the ticket in the token's place.
+    pub const QUEUED: u8 = 0x51;
     /// Bytes as the op says.
     pub const DATA: u8 = 0x80;
     /// Milliseconds until grants resume.
     pub const STARTING: u8 = 0x81;
+    /// The metadata has another version: that, and the metadata.
+    pub const CONFLICT: u8 = 0x82;
     /// The op is not known.
     pub const UNKNOWN_OP: u8 = 0xC1;
     /// The body is not what the op takes.
@@ -165,6 +200,8 @@ pub mod status {
             HELD => "HELD",
             DATA => "DATA",
             STARTING => "STARTING",
+            QUEUED => "QUEUED",
+            CONFLICT => "CONFLICT",
             UNKNOWN_OP => "UNKNOWN_OP",
             MALFORMED => "MALFORMED",
             BADNAME => "BADNAME",
@@ -194,6 +231,21 @@ pub mod push {
     pub const SESSION_MOVED: u8 = 0x02;
     /// The frame stream is broken; the connection is closed.
     pub const PROTOCOL_ERROR: u8 = 0x03;
+    /// A wait has ended well: ticket, token, mode, name.
+    pub const GRANTED: u8 = 0x10;
+    /// A wait has ended otherwise: ticket, reason, name.
+    pub const WAIT_ENDED: u8 = 0x11;
+    /// A name came from another session: token, session, name.
+    pub const RECEIVED: u8 = 0x12;
+    /// A name was taken away: token, session that has it now, reason, name.
+    pub const LOST: u8 = 0x13;
+
+    /// WAIT_ENDED: the time to wait is over.
+    pub const WAIT_TIMED_OUT: u8 = 1;
+    /// LOST: an operator gave the name to another session.
+    pub const LOST_TRANSFERRED: u8 = 1;
+    /// LOST: an operator freed the name.
+    pub const LOST_REVOKED: u8 = 2;
     /// A name that is watched has changed.
     pub const EVENT: u8 = 0x30;
     /// One name of a snapshot.
@@ -335,6 +387,11 @@ impl FrameWriter {
         out.put_u8(flags);
         out.put_u64(sequence);
         FrameWriter { start, count: 0 }
+    }
+
+    /// Goes on with a frame of `count` ops that stands at `start` and ends where `out` does.
+    pub const fn resume(start: usize, count: u16) -> FrameWriter {
+        FrameWriter { start, count }
     }
 
     /// Counts `count` more ops or replies, which the caller appends to the same vector.

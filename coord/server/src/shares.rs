@@ -9,6 +9,9 @@
 //! below its least. What each bounds: the table and sessions answer `FULL`, connections beyond are
 //! refused, buffers as `ringway_coord_proto` says in `memory.rs`; all of it is counted.
 //!
+//! What names have beside an owner (metadata, further holders, those who wait) has a share of its
+//! own, so that no crowd of waiters takes the room of names.
+//!
 //! Sessions have two bounds: how many, at what each costs without its address and metadata (mirrors
 //! at every shard included), and bytes of addresses, metadata and values of locks, of which each
 //! may have [`INFO_USUAL_BYTES`] on average, and a single one as much as the protocol allows.
@@ -26,7 +29,7 @@ use ringway_ring::RingConfig;
 /// while they grow; and a part of the places for sessions that have ended.
 const PLACE_BYTES: u64 = 304;
 /// What every shard keeps of a session, wherever its home is.
-const MIRROR_BYTES: u64 = 32;
+const MIRROR_BYTES: u64 = 44;
 /// Address and metadata of a session, on average over those of a shard.
 const INFO_USUAL_BYTES: u64 = 128;
 /// Bytes of a connection without its buffers: what the shard, the reactor and its timer keep.
@@ -40,6 +43,8 @@ const SHARD_BYTES: u64 = 4 * MIB;
 const PAIR_BYTES: u64 = MAILBOX_BYTES as u64 + MIB / 2;
 /// A shard's table: a step of each of its four regions, and two to grow.
 const TABLE_MIN: u64 = 12 * MIB;
+/// Metadata of a few thousand names of a shard, or as many who wait.
+const SIDE_MIN: u64 = MIB / 2;
 /// A thousand of a shard's sessions.
 const SESSIONS_MIN: u64 = 1024;
 /// A thousand of a shard's connections.
@@ -59,6 +64,8 @@ const MIB: u64 = 1 << 20;
 pub struct Shares {
     /// Bytes for the object tables of all shards.
     pub table: u64,
+    /// Bytes that metadata of one shard's names, further holders and those who wait may take.
+    pub side_bytes: usize,
     /// Sessions whose home one shard may be.
     pub sessions_max: usize,
     /// Bytes that their addresses, metadata and values of locks may have together.
@@ -96,7 +103,8 @@ impl Shares {
         let sessions_max =
             count(SESSIONS_MIN * per_session + sessions, per_session, SESSIONS_PER_SHARD_MAX);
         Shares {
-            table: each * TABLE_MIN + rest / 8 * 5,
+            table: each * TABLE_MIN + rest / 16 * 9,
+            side_bytes: (SIDE_MIN + rest / 16 / each) as usize,
             sessions_max,
             info_bytes: sessions_max * INFO_USUAL_BYTES as usize,
             connections_max: count(CONNS_MIN + connections, CONN_BYTES, CONNS_PER_SHARD_MAX),
@@ -112,11 +120,12 @@ impl Shares {
         let ring = RingConfig { buffers: self.receives, ..RingConfig::default() };
         format!(
             "max_memory {} MiB: {} MiB without clients, {} MiB for names; a shard has {} MiB for \
-             buffers, places for {} sessions with {} MiB of addresses and metadata, and for {} \
+             who waits for names and what is said of them, {} MiB for buffers, places for {} sessions with {} MiB of addresses and metadata, and for {} \
              connections",
             mib(bytes),
             mib(fixed(shards, &ring)),
             mib(self.table),
+            mib(self.side_bytes as u64),
             mib(self.buffers as u64),
             self.sessions_max,
             mib(self.info_bytes as u64),
@@ -127,7 +136,7 @@ impl Shares {
 
 /// The least of every share of one shard.
 fn minima(shards: usize) -> u64 {
-    TABLE_MIN + SESSIONS_MIN * session_bytes(shards) + CONNS_MIN + BUFFERS_MIN
+    TABLE_MIN + SIDE_MIN + SESSIONS_MIN * session_bytes(shards) + CONNS_MIN + BUFFERS_MIN
 }
 
 /// Bytes that a session takes of the whole process.
@@ -160,7 +169,7 @@ mod tests {
                 let fixed_bytes = PLACE_BYTES + MIRROR_BYTES * shards as u64;
                 let sessions = shares.sessions_max as u64 * fixed_bytes + shares.info_bytes as u64;
                 let connections = shares.connections_max as u64 * CONN_BYTES;
-                let each = buffers + sessions + connections;
+                let each = buffers + sessions + connections + shares.side_bytes as u64;
                 let all = fixed(shards, &ring) + shares.table + shards as u64 * each;
                 assert!(all <= bytes, "{shards} shards with {bytes} bytes use {all}");
                 assert!(shares.buffers >= SHARD_BUFFERS_MIN && shares.sessions_max >= 1024);
@@ -171,12 +180,12 @@ mod tests {
         }
     }
 
-    /// With memory enough, five eighths are the table's.
+    /// With memory enough, nine sixteenths are the table's.
     #[test]
     fn most_is_for_names() {
         let shares = Shares::of(8 << 30, 2);
-        let eighths = (shares.table * 8) >> 30;
-        assert!((39..=40).contains(&eighths), "{eighths}");
+        let sixteenths = (shares.table * 16) / (8 << 30);
+        assert!((8..=9).contains(&sixteenths), "{sixteenths}");
         assert_eq!(shares.receives, RingConfig::default().buffers);
         assert!(shares.connections_max > 500_000 && shares.sessions_max > 1_000_000);
     }

@@ -157,7 +157,7 @@ impl Filled {
         let started = cpu_time();
         let mut released = 0;
         for (owner, log) in self.logs.iter_mut().enumerate() {
-            while !self.table.sweep(Owner(owner as u32), log, 2048, |_, _| released += 1) {}
+            while !self.table.sweep(Owner(owner as u32), log, (2048, 0), |_, _, _| released += 1) {}
         }
         assert_eq!(released, count);
         count as f64 / (cpu_time() - started).as_secs_f64() / 1e6

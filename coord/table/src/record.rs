@@ -30,6 +30,11 @@ use crate::pool::Pool;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner(pub u32);
 
+impl Owner {
+    /// Who has no log: a name of nobody's is in the table for what the caller keeps beside it.
+    pub const NOBODY: Owner = Owner(u32::MAX);
+}
+
 /// Who holds a name, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -46,6 +51,18 @@ pub struct Grant {
 /// A name's record. Valid until the name is removed; then another name may get the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordId(pub(crate) u32);
+
+impl RecordId {
+    /// A number that no other name of the table has as long as this one stays.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The inverse of [`Self::number`].
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+}
 
 /// All records, and the arena behind them.
 pub(crate) struct Records<R> {

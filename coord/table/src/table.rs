@@ -170,6 +170,38 @@ impl<R: Region> Table<R> {
         }
     }
 
+    /// Adds a name that is not in the table as nobody's: in no log.
+    pub fn insert_unowned(
+        &mut self,
+        hash: u64,
+        name: &Name<'_>,
+        grant: Grant,
+    ) -> Result<RecordId, Full> {
+        assert!(grant.owner == Owner::NOBODY, "whose is it?");
+        // Two names need no line, so this log has nothing that could be lost with it.
+        self.insert(hash, name, grant, &mut OwnerLog::default())
+    }
+
+    /// Takes a name from its owner and leaves it in the table as nobody's. `log` is the log of its
+    /// owner, if the owner still has one.
+    pub fn disown(&mut self, id: RecordId, log: Option<&mut OwnerLog>) {
+        let grant = self.grant(id);
+        self.records.set_grant(id.0, Grant { owner: Owner::NOBODY, ..grant });
+        if let Some(log) = log {
+            log.forget(
+                At { lines: &mut self.lines, records: &mut self.records },
+                grant.owner,
+                id.0,
+            );
+        }
+    }
+
+    /// Changes what is kept of a name beside its owner: token and flags.
+    pub fn update(&mut self, id: RecordId, grant: Grant) {
+        assert!(grant.owner == self.grant(id).owner, "the owner changes by `replace` or `disown`");
+        self.records.set_grant(id.0, grant);
+    }
+
     /// The grant of a name that is in the table.
     #[inline]
     pub fn grant(&self, id: RecordId) -> Grant {
@@ -196,21 +228,22 @@ impl<R: Region> Table<R> {
     }
 
     /// Releases names of an owner that has ended: looks at up to `budget` entries of its log, and
-    /// tells each name that it removes. True once the log is empty and nothing is kept for the
-    /// owner.
+    /// tells each name that it removes, with the id it had. One with a flag of `keep` stays in the
+    /// table as nobody's, and is told as well. True once the log is empty and nothing is kept for
+    /// the owner.
     pub fn sweep(
         &mut self,
         owner: Owner,
         log: &mut OwnerLog,
-        budget: usize,
-        mut on_release: impl FnMut(&[u8], Grant),
+        (budget, keep): (usize, u8),
+        mut on_release: impl FnMut(RecordId, &[u8], Grant),
     ) -> bool {
         let mut left = budget;
         let mut ids = [0; SWEEP_BATCH];
         while left != 0 {
             let most = left.min(SWEEP_BATCH);
             let count = log.drain(&mut self.lines, &mut ids[..most]);
-            self.sweep_batch(owner, log, &ids[..count], &mut on_release);
+            self.sweep_batch((owner, keep), log, &ids[..count], &mut on_release);
             left -= count;
             if count < most {
                 break;
@@ -223,10 +256,10 @@ impl<R: Region> Table<R> {
     /// Releases those of `ids` that are the owner's: all near first, then one after the other.
     fn sweep_batch(
         &mut self,
-        owner: Owner,
+        (owner, keep): (Owner, u8),
         log: &mut OwnerLog,
         ids: &[u32],
-        on_release: &mut impl FnMut(&[u8], Grant),
+        on_release: &mut impl FnMut(RecordId, &[u8], Grant),
     ) {
         for id in ids {
             self.records.prefetch(*id);
@@ -245,10 +278,14 @@ impl<R: Region> Table<R> {
             if self.records.mark_if_held(*id, owner).is_some() {
                 let len = self.records.name_into(*id, &mut name);
                 let grant = self.records.grant(*id);
-                self.index.remove(&mut self.lines, *hash, *id);
-                self.records.free(*id);
+                if grant.flags & keep == 0 {
+                    self.index.remove(&mut self.lines, *hash, *id);
+                    self.records.free(*id);
+                } else {
+                    self.records.set_grant(*id, Grant { owner: Owner::NOBODY, ..grant });
+                }
                 log.lose();
-                on_release(&name[..len], grant);
+                on_release(RecordId(*id), &name[..len], grant);
             }
         }
     }
@@ -274,7 +311,7 @@ impl<R: Region> Table<R> {
 
     /// Calls `each` with the names that records met earlier hold now: none where the name was
     /// removed since, another's where the record is another's.
-    pub fn revisit(&self, ids: &[RecordId], mut each: impl FnMut(&[u8], Grant)) {
+    pub fn revisit(&self, ids: &[RecordId], mut each: impl FnMut(RecordId, &[u8], Grant)) {
         let mut name = [0; NAME_BYTES_MAX];
         for (at, id) in ids.iter().enumerate() {
             if let Some(ahead) = ids.get(at + REVISIT_AHEAD) {
@@ -282,7 +319,7 @@ impl<R: Region> Table<R> {
             }
             if self.records.in_use(id.0) {
                 let len = self.records.name_into(id.0, &mut name);
-                each(&name[..len], self.records.grant(id.0));
+                each(*id, &name[..len], self.records.grant(id.0));
             }
         }
     }

@@ -10,6 +10,9 @@ use ringway_core::rng::Rng;
 
 use crate::{Full, Grant, HashKey, Name, Owner, OwnerLog, RecordCursor, Regions, Table};
 
+/// Names with this flag stay as nobody's when their owner is swept.
+const KEEP: u8 = 0x40;
+
 const KEY: HashKey = HashKey([0x0123_4567_89AB_CDEF, 0xFEDC_BA98_7654_3210]);
 
 fn regions(words_max: [usize; 4]) -> Regions<HeapRegion> {
@@ -73,10 +76,33 @@ impl Model {
         let grant = self.new_grant();
         let log = &mut self.logs[grant.owner.0 as usize];
         match found {
-            None => match self.table.insert(hash, &name, grant, log) {
-                Ok(_) => drop(self.map.insert(bytes, grant)),
-                Err(Full) => self.refused += 1,
-            },
+            None => {
+                let unowned = self.rng.chance(100);
+                let grant = if unowned { Grant { owner: Owner::NOBODY, ..grant } } else { grant };
+                let stored = if unowned {
+                    self.table.insert_unowned(hash, &name, grant)
+                } else {
+                    self.table.insert(hash, &name, grant, log)
+                };
+                match stored {
+                    Ok(_) => drop(self.map.insert(bytes, grant)),
+                    Err(Full) => self.refused += 1,
+                }
+            }
+            Some((id, before)) if before.owner == Owner::NOBODY && self.rng.chance(500) => {
+                self.table.remove(id, hash, None);
+                self.map.remove(&bytes);
+            }
+            Some((id, before)) if before.owner != Owner::NOBODY && self.rng.chance(100) => {
+                self.table.disown(id, Some(&mut self.logs[before.owner.0 as usize]));
+                self.map.insert(bytes, Grant { owner: Owner::NOBODY, ..before });
+            }
+            Some((id, before)) if before.owner == Owner::NOBODY => {
+                match self.table.replace(id, grant, log) {
+                    Ok(()) => drop(self.map.insert(bytes, grant)),
+                    Err(Full) => self.refused += 1,
+                }
+            }
             Some((id, before)) if self.rng.chance(300) => {
                 match self.table.replace(id, grant, log) {
                     Ok(()) if before.owner != grant.owner => {
@@ -104,8 +130,12 @@ impl Model {
         loop {
             let budget = 1 + self.rng.below(100) as usize;
             let before = released;
-            let done = self.table.sweep(owner, log, budget, |name, grant| {
+            let done = self.table.sweep(owner, log, (budget, KEEP), |_, name, grant| {
                 assert_eq!(self.map.remove(name), Some(grant));
+                if grant.flags & KEEP != 0 {
+                    let grant = Grant { owner: Owner::NOBODY, ..grant };
+                    self.map.insert(name.to_vec(), grant);
+                }
                 assert_eq!(grant.owner, owner);
                 released += 1;
             });

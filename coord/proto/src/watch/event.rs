@@ -62,6 +62,8 @@ pub struct Change<'a> {
     pub token: Token,
     /// The version of the metadata if that changed; how many wait if that did; else zero.
     pub extra: u32,
+    /// Of a release: whether others hold the name still.
+    pub shared: bool,
     /// The name.
     pub name: &'a [u8],
 }
@@ -75,13 +77,15 @@ const NAME_AT: usize = 31;
 pub const EVENT_BYTES_MAX: usize = NAME_AT + 1 + NAME_BYTES_MAX + 4;
 /// The flag of an event behind which an earlier one is hidden.
 pub const SKIPPED: u8 = 1;
+/// The flag of a release of a name that others hold still.
+pub const SHARED: u8 = 2;
 
 /// Encodes a change: shard, flags, kind, epoch, sequence, session, token, name, and the number of
 /// those kinds that have one.
 pub fn encode(out: &mut Vec<u8>, at: (ShardId, Epoch, u64), change: &Change<'_>) {
     let (shard, epoch, sequence) = at;
     out.put_u8(shard.0);
-    out.put_u8(0);
+    out.put_u8(u8::from(change.shared) * SHARED);
     out.put_u8(change.kind as u8);
     out.put_u32(epoch.0);
     out.put_u64(sequence);
@@ -168,19 +172,18 @@ pub struct Notices<'a> {
     frame: Option<FrameWriter>,
     in_frame: usize,
     watch: u32,
+    /// Bytes that a frame may have.
+    most: usize,
     /// Notices written.
     pub written: u64,
     start: usize,
 }
 
-/// A push frame of watches is not much longer than this.
-const FRAME_BYTES: usize = 64 * 1024;
-
 impl<'a> Notices<'a> {
-    /// None yet.
-    pub fn new(out: &'a mut Vec<u8>, watch: u32) -> Self {
+    /// None yet. No frame is longer than `most`, which one notice and its frame fit into.
+    pub fn new(out: &'a mut Vec<u8>, watch: u32, most: usize) -> Self {
         let start = out.len();
-        Self { out, frame: None, in_frame: 0, watch, written: 0, start }
+        Self { out, frame: None, in_frame: 0, watch, most, written: 0, start }
     }
 
     /// Bytes that were written.
@@ -218,8 +221,8 @@ impl<'a> Notices<'a> {
     /// Starts a notice of so many bytes behind the watch's number; where they begin.
     #[inline]
     fn begin(&mut self, code: u8, len: usize) -> usize {
-        let full = self.in_frame == FRAME_OPS_MAX
-            || self.frame.as_ref().is_some_and(|frame| frame.len(self.out) > FRAME_BYTES);
+        let is_long = |frame: &FrameWriter| frame.len(self.out) + NOTICE_HEAD + len > self.most;
+        let full = self.in_frame == FRAME_OPS_MAX || self.frame.as_ref().is_some_and(is_long);
         if full {
             self.end_frame();
         }
@@ -250,5 +253,11 @@ impl<'a> Notices<'a> {
     }
 }
 
+/// Bytes of a notice before what it says: the header and the watch's number.
+const NOTICE_HEAD: usize = OP_HEADER_BYTES + 4;
+
 const _: () = assert!(OP_HEADER_BYTES == 4, "what a notice's head is written as");
-const _: () = assert!(FRAME_BYTES + EVENT_BYTES_MAX + 64 < ringway_core::limits::FRAME_BYTES_MAX);
+const _: () = {
+    let longest = crate::wire::FRAME_HEADER_BYTES + NOTICE_HEAD + EVENT_BYTES_MAX;
+    assert!(longest <= crate::wire::FRAME_BYTES_FLOOR as usize, "what every client takes");
+};

@@ -26,10 +26,10 @@ use core::hash::BuildHasher;
 use hashbrown::HashTable;
 use ringway_core::limits::NAME_BYTES_MAX;
 use ringway_core::wire::Put;
-use ringway_core::{Epoch, Moment, ShardId};
+use ringway_core::{Epoch, Moment, SessionId, ShardId, Token};
 
 use crate::keyed::KeyedState;
-use crate::watch::event::{self, Change, EVENT_BYTES_MAX};
+use crate::watch::event::{self, Change, EVENT_BYTES_MAX, Kind};
 use crate::watch::log::{ENTRY_BYTES, Log, Progress};
 use crate::watch::mails::{self, Asked};
 use crate::watch::{LINGER, LOG_BYTES_MAX, Letters, Ref, WINDOW};
@@ -174,6 +174,13 @@ impl Feeds {
         }
         scratch.clear();
         self.scratch = scratch;
+    }
+
+    /// Tells that a name is nobody's, and was a session's.
+    #[cold]
+    pub fn released(&mut self, name: &[u8], (session, token): (SessionId, Token)) {
+        let kind = Kind::Released;
+        self.changed(&Change { kind, session, token, extra: 0, shared: false, name });
     }
 
     /// Adds an encoded change with the latest number to a feed.

@@ -232,6 +232,7 @@ mod tests {
             session: SessionId(1),
             token: Token(2),
             extra: 0,
+            shared: false,
             name: name.as_bytes(),
         };
         encode(&mut out, (ShardId(0), Epoch(1), sequence), &change);

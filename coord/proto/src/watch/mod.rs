@@ -36,6 +36,7 @@ mod model;
 mod serve;
 #[cfg(test)]
 mod stories;
+mod tell;
 pub mod topic;
 
 pub use letters::Letters;

@@ -10,7 +10,7 @@ use ringway_core::rng::Rng;
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Epoch, Moment, SessionId, ShardId, Slot, Token};
 
-use super::event::{Change, Event, Kind, SKIPPED};
+use super::event::{Change, Event, Kind, Notices, SKIPPED};
 use super::feed::Feeds;
 use super::mails::{self, Asked, What};
 use super::topic::{Cursor, Outlet, Topics, Wish};
@@ -118,8 +118,8 @@ impl Outlet for Pipes<'_> {
         assert!(!client.unread.is_empty(), "nobody would say when it has drained");
         client.awaited = true;
     }
-    fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        &mut self.client(conn).unread
+    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_> {
+        Notices::new(&mut self.client(conn).unread, watch, 4_096)
     }
 }
 
@@ -173,7 +173,14 @@ impl Model {
             }
         };
         let (session, token) = owner;
-        feeds.changed(&Change { kind, session, token, extra: 3, name: name.as_bytes() });
+        feeds.changed(&Change {
+            kind,
+            session,
+            token,
+            extra: 3,
+            shared: false,
+            name: name.as_bytes(),
+        });
         let (class, sequence) = (class(kind), feeds.sequence());
         truth.sequences.entry(class).or_default().push(sequence);
         if class == 0 {

@@ -18,11 +18,11 @@ use crate::outcome::Answer;
 use crate::paged::Paged;
 use crate::sessions::Ticket;
 use crate::shard::Shard;
-use crate::watch::event::MASK_ALL;
+use crate::watch::event::{MASK_ALL, Notices};
 use crate::watch::mails::{self, Asked, What};
 use crate::watch::topic::{Cursor, Outlet, Wish};
 use crate::watch::{BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, PAGE_NAMES, Ref};
-use crate::wire::{RawOp, op, status};
+use crate::wire::{FRAME_BYTES_FLOOR, RawOp, op, status};
 
 /// A page of a snapshot that a watcher has asked for.
 pub(crate) struct PageAsk {
@@ -56,8 +56,10 @@ impl<E: Env> Outlet for Pipes<'_, E> {
         self.env.await_drain(conn);
     }
 
-    fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        self.env.out(conn)
+    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_> {
+        let state = self.conns.get(conn.index as usize);
+        let pages = state.map_or(0, |state| usize::from(state.frame_pages)).max(1);
+        Notices::new(self.env.out(conn), watch, pages * FRAME_BYTES_FLOOR as usize)
     }
 }
 
@@ -178,9 +180,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         for bytes in names {
             let Some(name) = Name::new(bytes) else { continue };
             let hash = self.names.table().hash(&name);
-            if let Some((_, grant, session)) = self.names.holder(hash, &name) {
+            let found = self.names.table().find(hash, &name);
+            if let Some((session, token)) =
+                found.and_then(|(id, grant)| self.names.shown(id, &grant))
+            {
                 out.put_u64(session.0);
-                out.put_u64(self.names.token(&grant).0);
+                out.put_u64(token.0);
                 out.put_short_bytes(bytes);
             }
         }

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Epoch, Moment, SessionId, ShardId, Span, Token};
 
-use super::event::{Change, Event, Kind, MASK_ALL, SKIPPED};
+use super::event::{Change, Event, Kind, MASK_ALL, Notices, SKIPPED};
 use super::feed::Feeds;
 use super::mails::{self, What};
 use super::topic::{Cursor, Outlet, Topics, Wish};
@@ -18,9 +18,11 @@ use crate::mail;
 use crate::outcome::Answer;
 use crate::placement::SlotMap;
 use crate::sessions::Ticket;
-use crate::wire::{FRAME_HEADER_BYTES, FrameHeader, next_op, push, status};
+use crate::wire::{FRAME_BYTES_FLOOR, FRAME_HEADER_BYTES, FrameHeader, next_op, push, status};
 
 const ME: ShardId = ShardId(0);
+/// The shortest that a client may take.
+const FRAME_BYTES: usize = FRAME_BYTES_FLOOR as usize;
 const MB: usize = 1 << 20;
 
 /// What was written to a connection and not read; whether it is awaited.
@@ -35,8 +37,8 @@ impl Outlet for Pipes {
     fn await_drain(&mut self, conn: ConnId) {
         self.0.entry(conn.index).or_default().1 = true;
     }
-    fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        &mut self.0.entry(conn.index).or_default().0
+    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_> {
+        Notices::new(&mut self.0.entry(conn.index).or_default().0, watch, FRAME_BYTES)
     }
 }
 
@@ -93,7 +95,14 @@ impl Story {
         let kind = if token > 0 { Kind::Acquired } else { Kind::Released };
         let before = self.owners.insert(name.to_string(), token).unwrap_or(0);
         let token = Token(token.max(before));
-        let change = Change { kind, session: SessionId(1), token, extra: 0, name: name.as_bytes() };
+        let change = Change {
+            kind,
+            session: SessionId(1),
+            token,
+            extra: 0,
+            shared: false,
+            name: name.as_bytes(),
+        };
         self.feeds.changed(&change);
     }
 
@@ -177,6 +186,7 @@ impl Story {
         }
         let (mut rest, mut words) = (bytes.as_slice(), Vec::new());
         while let Some(header) = FrameHeader::parse(rest).unwrap() {
+            assert!(header.len <= FRAME_BYTES);
             let mut ops = &rest[FRAME_HEADER_BYTES..header.len];
             while let Some(notice) = next_op(&mut ops) {
                 words.push(in_words(notice.code, &notice.body[4..]));
@@ -239,11 +249,11 @@ fn a_mask_hides_nothing_that_is_wanted() {
     story.change("x", 1);
     for (kind, extra) in [(Kind::Waiting, 1), (Kind::Changed, 2)] {
         let (session, token) = (SessionId(1), Token(1));
-        story.feeds.changed(&Change { kind, session, token, extra, name: b"x" });
+        story.feeds.changed(&Change { kind, session, token, extra, shared: false, name: b"x" });
     }
     story.turn();
     assert_eq!(story.read(0), "x+1");
-    let waiting = story.pipes.out(conn(1)).clone();
+    let waiting = &story.pipes.0[&1].0;
     assert_eq!(waiting[waiting.len() - 4..], 1u32.to_le_bytes(), "how many wait");
 }
 

@@ -65,8 +65,8 @@ pub trait Outlet {
     fn room(&mut self, conn: ConnId, budget: u32) -> usize;
     /// Calls [`Topics::drained`] once that has been read.
     fn await_drain(&mut self, conn: ConnId);
-    /// Where to write.
-    fn out(&mut self, conn: ConnId) -> &mut Vec<u8>;
+    /// Where a watch of a connection writes what it tells.
+    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_>;
 }
 
 /// A `WATCH`, checked.
@@ -357,7 +357,7 @@ impl Topics {
             }
         }
         for ((_, watch), conn) in lost {
-            let mut notices = Notices::new(outlet.out(conn), watch);
+            let mut notices = outlet.notices(conn, watch);
             notices.gap();
             notices.finish();
             self.unwatch(conn, watch);
@@ -806,7 +806,7 @@ impl Topic {
         let mut blocked = room == 0;
         let mut bytes = 0;
         if !blocked {
-            let mut notices = Notices::new(outlet.out(watcher.conn), watcher.watch);
+            let mut notices = outlet.notices(watcher.conn, watcher.watch);
             if lost {
                 notices.gap();
                 watcher.told = Progress::through(log.complete_from());
@@ -856,7 +856,7 @@ impl Topic {
         through[from.index() - self.first] = reader.u64()?;
         *missing -= 1;
         if !reader.is_empty() {
-            let mut notices = Notices::new(outlet.out(watcher.conn), watcher.watch);
+            let mut notices = outlet.notices(watcher.conn, watcher.watch);
             while !reader.is_empty() {
                 let event = next_event(reader)?;
                 if event.is_wanted(watcher.mask) {
@@ -887,7 +887,7 @@ impl Topic {
         let first = self.first;
         let is_new = |shard: ShardId, number| through[shard.index() - first] < number;
         if !gap {
-            let mut notices = Notices::new(outlet.out(watcher.conn), watcher.watch);
+            let mut notices = outlet.notices(watcher.conn, watcher.watch);
             for found in self.log.after(watcher.told) {
                 let event = found.event;
                 if is_new(event.shard(), event.sequence()) && event.is_wanted(watcher.mask) {
@@ -960,7 +960,7 @@ impl Topic {
         }
         let done = reader.u8()? != 0;
         (*slot, *after, *asked) = (reader.u16()?, reader.short_bytes()?.into(), false);
-        let mut notices = Notices::new(outlet.out(watcher.conn), watcher.watch);
+        let mut notices = outlet.notices(watcher.conn, watcher.watch);
         while !reader.is_empty() {
             let owner = (SessionId(reader.u64()?), Token(reader.u64()?));
             notices.state(from, owner, reader.short_bytes()?);

@@ -109,7 +109,7 @@ impl Pair {
         let mut released = 0;
         loop {
             let before = released;
-            let done = self.table.sweep(owner, log, budget, |name, grant| {
+            let done = self.table.sweep(owner, log, (budget, 0), |_, name, grant| {
                 assert_eq!(self.map.remove(name), Some(grant));
                 assert_eq!(grant.owner, owner);
                 released += 1;
