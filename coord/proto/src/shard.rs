@@ -448,6 +448,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.clock.stalls()
     }
 
+    /// Watches of this shard's connections, for metrics.
+    pub fn watches(&self) -> usize {
+        self.topics.len()
+    }
+
     /// Connections, for metrics.
     pub const fn connections(&self) -> usize {
         self.open_conns
