@@ -45,7 +45,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             sessions: self.sessions.len(),
             places: self.sessions.places_in_use(),
             mirrors: self.names.mirrors_in_use(),
-            watches: self.topics.len() + self.page_asks.len(),
+            watches: self.watching.residue(),
             names: self.names.table().len(),
         }
     }

@@ -119,8 +119,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
-        let has_flags = matches!(raw.code, op::OPEN | op::WATCH);
-        if raw.flags != 0 && !has_flags && op::is_known(raw.code) {
+        if raw.flags != 0 && !op::has_flags(raw.code) && op::is_known(raw.code) {
             return plain(status::UNSUPPORTED);
         }
         let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));

@@ -51,8 +51,7 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::{Op, Turn};
-use crate::watch::topic::Topics;
-use crate::watch::{BYTES_PART, Letters};
+use crate::watch::{BYTES_PART, Watching};
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -123,11 +122,7 @@ pub struct Shard<R, A> {
     pub(crate) gathers: Gathers,
     pub(crate) jobs: Jobs,
     /// The watches of this shard's connections; those of its names are `names.feeds`.
-    pub(crate) topics: Topics,
-    /// Mail of the feeds that is not posted yet.
-    pub(crate) feed_letters: Letters,
-    /// Pages of snapshots that were asked for and not begun.
-    pub(crate) page_asks: VecDeque<crate::watch::PageAsk>,
+    pub(crate) watching: Watching,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
     pub(crate) epoch_asked: bool,
@@ -173,21 +168,17 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
         );
         let bare_slot = start.map.run(start.id).0;
-        let watch_bytes = start.buffer_bytes / BYTES_PART / 2;
-        let watch_keys = KeyedState::new(start.keys);
         let names_start = NamesStart {
             id: start.id,
             epoch: start.epoch,
             grants_from: start.grants_from,
             side_bytes: start.side_bytes,
-            watch_bytes,
+            watch_bytes: start.buffer_bytes / BYTES_PART / 2,
             keys: names_keys,
         };
         Self {
             names: Names::new(now, table, shards, names_start),
-            topics: Topics::new(start.epoch, start.map, watch_keys, watch_bytes),
-            feed_letters: Letters::default(),
-            page_asks: VecDeque::new(),
+            watching: Watching::new(&start),
             pushes: Bundles::new(shards, mail::PUSHES),
             packings: Packings::default(),
             audits: Vec::new(),
@@ -450,7 +441,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// Watches of this shard's connections, for metrics.
     pub fn watches(&self) -> usize {
-        self.topics.len()
+        self.watching.topics.len()
     }
 
     /// Connections, for metrics.

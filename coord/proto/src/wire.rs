@@ -103,6 +103,11 @@ pub mod op {
         )
     }
 
+    /// Whether an op that is served by itself has flags.
+    pub const fn has_flags(code: u8) -> bool {
+        matches!(code, OPEN | WATCH)
+    }
+
     /// REGISTER, WAIT: the mode, in the low bits.
     pub const REGISTER_MODE_MASK: u8 = 0x0F;
     /// One session holds the name alone.

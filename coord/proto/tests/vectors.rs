@@ -145,6 +145,23 @@ fn encoded(name: &str) -> Vec<u8> {
             body.put_u64(token().0);
             frame(KIND_REPLY, 5, 1, |out| wire::put_data(out, status::DATA, &body))
         }
+        "RELEASE under its token" => frame(KIND_REQUEST, 7, 1, |out| {
+            wire::put_release_if(out, token(), b"a/1");
+        }),
+        "RELEASE under its token, reply" => plain(7),
+        "SESSION_ENDED, push" => frame(KIND_PUSH, 0, 1, |out| {
+            body.put_u64(session().0);
+            body.put_u8(1);
+            wire::put_op(out, push::SESSION_ENDED, 0, &body);
+        }),
+        _ => encoded_of_watch(name),
+    }
+}
+
+/// Of those that are about a watch.
+fn encoded_of_watch(name: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    match name {
         "WATCH" => {
             body.put_u32(1);
             body.put_u8(MASK_ALL);
@@ -169,15 +186,6 @@ fn encoded(name: &str) -> Vec<u8> {
             notices.finish();
             body
         }
-        "RELEASE under its token" => frame(KIND_REQUEST, 7, 1, |out| {
-            wire::put_release_if(out, token(), b"a/1");
-        }),
-        "RELEASE under its token, reply" => plain(7),
-        "SESSION_ENDED, push" => frame(KIND_PUSH, 0, 1, |out| {
-            body.put_u64(session().0);
-            body.put_u8(1);
-            wire::put_op(out, push::SESSION_ENDED, 0, &body);
-        }),
         _ => panic!("no encoding of {name:?}"),
     }
 }

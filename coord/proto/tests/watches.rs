@@ -6,7 +6,7 @@ use ringway_coord_proto::access::{Access, Grantee};
 use ringway_coord_proto::sessions::Principal;
 use ringway_coord_proto::wire::{op, push, status};
 use ringway_core::rng::Rng;
-use ringway_core::wire::Reader;
+use ringway_core::wire::{Reader, Truncated};
 use ringway_core::{SessionId, Span, Token};
 use ringway_sim::native::{
     Got, Native, cancel, open, opened, query, register, register_as, release, revoke, set_meta,
@@ -50,9 +50,15 @@ struct Notice {
 
 fn notice(code: u8, body: &[u8]) -> Notice {
     let mut reader = Reader::new(body);
+    let notice = read_notice(code, &mut reader).expect("a notice as documented");
+    assert!(reader.is_empty(), "bytes behind {notice:?}");
+    notice
+}
+
+fn read_notice(code: u8, reader: &mut Reader<'_>) -> Result<Notice, Truncated> {
     let mut notice = Notice {
         code,
-        watch: reader.u32().unwrap(),
+        watch: reader.u32()?,
         shard: 0,
         flags: 0,
         kind: 0,
@@ -65,25 +71,21 @@ fn notice(code: u8, body: &[u8]) -> Notice {
     };
     match code {
         push::EVENT => {
-            (notice.shard, notice.flags) = (reader.u8().unwrap(), reader.u8().unwrap());
-            notice.kind = reader.u8().unwrap();
-            (notice.epoch, notice.sequence) = (reader.u32().unwrap(), reader.u64().unwrap());
-            notice.session = SessionId(reader.u64().unwrap());
-            notice.token = Token(reader.u64().unwrap());
-            notice.name = String::from_utf8(reader.short_bytes().unwrap().into()).unwrap();
-            notice.extra = if notice.kind > 2 { reader.u32().unwrap() } else { 0 };
-            assert!(reader.is_empty());
+            (notice.shard, notice.flags, notice.kind) = (reader.u8()?, reader.u8()?, reader.u8()?);
+            (notice.epoch, notice.sequence) = (reader.u32()?, reader.u64()?);
+            (notice.session, notice.token) = (SessionId(reader.u64()?), Token(reader.u64()?));
+            notice.name = String::from_utf8_lossy(reader.short_bytes()?).into_owned();
+            notice.extra = if notice.kind > 2 { reader.u32()? } else { 0 };
         }
         push::STATE => {
-            notice.shard = reader.u8().unwrap();
-            notice.session = SessionId(reader.u64().unwrap());
-            notice.token = Token(reader.u64().unwrap());
-            notice.name = String::from_utf8(reader.rest().into()).unwrap();
+            notice.shard = reader.u8()?;
+            (notice.session, notice.token) = (SessionId(reader.u64()?), Token(reader.u64()?));
+            notice.name = String::from_utf8_lossy(reader.bytes(reader.rest().len())?).into_owned();
         }
-        push::SNAPSHOT_END | push::GAP => assert!(reader.is_empty()),
+        push::SNAPSHOT_END | push::GAP => {}
         code => panic!("notice {code}"),
     }
-    notice
+    Ok(notice)
 }
 
 impl Notice {
@@ -188,7 +190,7 @@ fn a_watcher_hears_of_all_who_share() {
     let (mut a, mut b) = (Native::connect(&mut process, 0), Native::connect(&mut process, 1));
     watcher.ask(&mut process, &[watch(7, "x")]);
     let share = register_as(op::MODE_SHARED, 0, "x");
-    a.ask(&mut process, &[share.clone()]);
+    a.ask(&mut process, std::slice::from_ref(&share));
     assert_eq!(heard_words(&mut watcher, &mut process), "x+1");
     b.ask(&mut process, &[share]);
     assert_eq!(heard_words(&mut watcher, &mut process), "x+2");

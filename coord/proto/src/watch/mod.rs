@@ -42,7 +42,7 @@ pub mod topic;
 pub use letters::Letters;
 use ringway_core::limits::CONN_OUT_HIGH;
 use ringway_core::{ShardId, Slot, Span};
-pub(crate) use serve::PageAsk;
+pub(crate) use serve::{PageAsk, Watching};
 
 use crate::placement::SlotMap;
 

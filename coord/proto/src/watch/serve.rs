@@ -1,6 +1,7 @@
 //! Watches in a shard: the ops that make and end them, mail between the two machines, pages of
 //! snapshots, and what a turn does for them.
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ringway_core::limits::NAME_BYTES_MAX;
@@ -12,16 +13,18 @@ use crate::access::Access;
 use crate::conn::Conn;
 use crate::env::Env;
 use crate::jobs::{JOBS_MAX, Work};
+use crate::keyed::KeyedState;
 use crate::list::{JOB_BYTES, ListAsk, ListJob, Want};
 use crate::mail;
 use crate::outcome::Answer;
 use crate::paged::Paged;
 use crate::sessions::Ticket;
-use crate::shard::Shard;
+use crate::shard::{Shard, ShardStart};
+use crate::stats::verb_index;
 use crate::watch::event::{MASK_ALL, Notices};
 use crate::watch::mails::{self, Asked, What};
-use crate::watch::topic::{Cursor, Outlet, Wish};
-use crate::watch::{BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, PAGE_NAMES, Ref};
+use crate::watch::topic::{Cursor, Outlet, Topics, Wish};
+use crate::watch::{BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, Letters, PAGE_NAMES, Ref};
 use crate::wire::{FRAME_BYTES_FLOOR, RawOp, op, status};
 
 /// A page of a snapshot that a watcher has asked for.
@@ -31,6 +34,30 @@ pub(crate) struct PageAsk {
     feed: Ref,
     slot: u16,
     after: Vec<u8>,
+}
+
+/// What a shard keeps of watches beside its feeds, which are with its names.
+pub(crate) struct Watching {
+    /// The watches of its connections.
+    pub(crate) topics: Topics,
+    /// Mail of the feeds that is not posted yet.
+    letters: Letters,
+    /// Pages of snapshots that were asked for and not begun.
+    asks: VecDeque<PageAsk>,
+}
+
+impl Watching {
+    /// Nobody watches anything.
+    pub(crate) fn new(start: &ShardStart) -> Self {
+        let (keys, bytes) = (KeyedState::new(start.keys), start.buffer_bytes / BYTES_PART / 2);
+        let topics = Topics::new(start.epoch, start.map, keys, bytes);
+        Self { topics, letters: Letters::default(), asks: VecDeque::new() }
+    }
+
+    /// Watches, and what waits to be told to any.
+    pub(crate) fn residue(&self) -> usize {
+        self.topics.len() + self.asks.len()
+    }
 }
 
 /// Connections, as watchers write to them.
@@ -72,6 +99,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         raw: &RawOp<'_>,
         env: &mut impl Env,
     ) {
+        self.stats.verbs[verb_index(raw.code)] += 1;
         let done = match raw.code {
             op::UNWATCH => self.end_watch(id, raw).map(|status| Some(Answer::plain(status))),
             _ => self.begin_watch(id, ticket, raw).map(|()| None),
@@ -87,7 +115,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn end_watch(&mut self, id: ConnId, raw: &RawOp<'_>) -> Result<u8, u8> {
         let watch = raw.body.try_into().map(u32::from_le_bytes);
         let watch = watch.map_err(|_| status::MALFORMED)?;
-        Ok(if self.topics.unwatch(id, watch) { status::OK } else { status::NOTOWNER })
+        Ok(if self.watching.topics.unwatch(id, watch) { status::OK } else { status::NOTOWNER })
     }
 
     fn begin_watch(&mut self, conn: ConnId, ticket: Ticket, raw: &RawOp<'_>) -> Result<(), u8> {
@@ -109,11 +137,23 @@ impl<R: Region, A: Access> Shard<R, A> {
             0 => BUDGET_DEFAULT,
             budget => budget.clamp(BUDGET_MIN, BUDGET_MAX),
         };
-        self.topics.watch(wish)
+        self.watching.topics.watch(wish)
+    }
+
+    /// What machines of watches at other shards tell those here.
+    pub(crate) fn hear_of_watches(
+        &mut self,
+        from: ShardId,
+        message: &[u8],
+        env: &mut impl Env,
+    ) -> Result<(), Truncated> {
+        self.take_watch_mail(from, message, env)?;
+        self.settle_watches(env);
+        Ok(())
     }
 
     /// What the machines of watches tell each other.
-    pub(crate) fn take_watch_mail(
+    fn take_watch_mail(
         &mut self,
         from: ShardId,
         message: &[u8],
@@ -123,17 +163,19 @@ impl<R: Region, A: Access> Shard<R, A> {
         match reader.u8()? {
             mail::FEED_OPEN => {
                 let topic = mails::read_ref(&mut reader)?;
-                self.names.feeds.open((from, topic), reader.rest(), &mut self.feed_letters);
+                self.names.feeds.open((from, topic), reader.rest(), &mut self.watching.letters);
             }
             mail::FEED_OPENED => {
                 let topic = mails::read_ref(&mut reader)?;
-                self.topics.opened(from, topic, mails::opened(&mut reader)?);
+                self.watching.topics.opened(from, topic, mails::opened(&mut reader)?);
             }
             mail::FEED_CLOSE => {
                 let (topic, feed) = (mails::read_ref(&mut reader)?, mails::read_ref(&mut reader)?);
                 self.names.feeds.close(self.now(), (from, topic), feed);
             }
-            mail::FEED_EVENTS => self.topics.take_events(from, &mut reader, message.len())?,
+            mail::FEED_EVENTS => {
+                self.watching.topics.take_events(from, &mut reader, message.len())?
+            }
             mail::FEED_TAKEN => {
                 let feed = mails::read_ref(&mut reader)?;
                 self.names.feeds.acknowledged(from, feed, reader.u32()? as usize);
@@ -142,7 +184,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             mail::FEED_TOLD => {
                 let most = self.share_of_watchers(env);
                 let mut pipes = Pipes { conns: &self.conns, env, most };
-                self.topics.take_told(from, &mut reader, &mut pipes)?;
+                self.watching.topics.take_told(from, &mut reader, &mut pipes)?;
             }
             _ => return Err(Truncated),
         }
@@ -154,12 +196,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         match asked.what {
             What::Resume => {
                 let cursor = mails::from(reader)?;
-                let letters = &mut self.feed_letters;
+                let letters = &mut self.watching.letters;
                 self.names.feeds.resume((from, asked), feed, cursor, letters);
             }
             What::Page => {
                 let (slot, after) = (reader.u16()?, reader.short_bytes()?.into());
-                self.page_asks.push_back(PageAsk { from, asked, feed, slot, after });
+                self.watching.asks.push_back(PageAsk { from, asked, feed, slot, after });
             }
             What::Name => {
                 let name: Vec<u8> = self.names.feeds.filter(feed).unwrap_or_default().into();
@@ -173,7 +215,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// W3: tells a watcher which of these names are owned at this moment, and by whom.
     fn tell_page(&mut self, ask: &PageAsk, done: bool, names: &[&[u8]]) {
         let feeds = &mut self.names.feeds;
-        let out = feeds.begin_page((ask.from, ask.asked), ask.feed, &mut self.feed_letters);
+        let out = feeds.begin_page((ask.from, ask.asked), ask.feed, &mut self.watching.letters);
         out.put_u8(u8::from(done));
         out.put_u16(ask.slot);
         out.put_short_bytes(&ask.after);
@@ -210,13 +252,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Starts what fits of the pages that were asked for. One is always under way.
     fn begin_pages(&mut self, env: &mut impl Env) {
         let (first, slot_last) = self.start.map.run(self.id());
-        while let Some(ask) = self.page_asks.front() {
+        while let Some(ask) = self.watching.asks.front() {
             let jobs = self.jobs.len();
             if jobs > 0 && (jobs >= JOBS_MAX || !self.has_room(JOB_BYTES, env)) {
                 return;
             }
             let prefix = self.names.feeds.filter(ask.feed).map(Vec::from);
-            let Some(ask) = self.page_asks.pop_front() else { return };
+            let Some(ask) = self.watching.asks.pop_front() else { return };
             let Some(prefix) = prefix else {
                 // Nobody there wants it any more, but it waits for an answer.
                 self.tell_page(&ask, true, &[]);
@@ -231,10 +273,10 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Carries out what the two machines want done, until nothing is left.
     pub(crate) fn settle_watches(&mut self, env: &mut impl Env) {
         loop {
-            let letters = if self.feed_letters.is_empty() {
-                &mut self.topics.out.letters
+            let letters = if self.watching.letters.is_empty() {
+                &mut self.watching.topics.out.letters
             } else {
-                &mut self.feed_letters
+                &mut self.watching.letters
             };
             let mut letters = core::mem::take(letters);
             for (to, message) in letters.iter() {
@@ -247,10 +289,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             let none = letters.is_empty();
             letters.clear();
-            if self.feed_letters.is_empty() {
-                self.feed_letters = letters;
+            if self.watching.letters.is_empty() {
+                self.watching.letters = letters;
             }
-            let answers = core::mem::take(&mut self.topics.out.answers);
+            let answers = core::mem::take(&mut self.watching.topics.out.answers);
             if none && answers.is_empty() {
                 return;
             }
@@ -267,46 +309,48 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// What a turn does for watches. True if there is more to do.
     pub(crate) fn step_watches(&mut self, env: &mut impl Env) -> bool {
-        if self.topics.is_empty() && self.names.feeds.is_empty() {
+        if self.watching.topics.is_empty() && self.names.feeds.is_empty() {
             return false;
         }
         self.names.feeds.expire(self.now());
-        while self.names.feeds.flush_next(&mut self.feed_letters) {
+        while self.names.feeds.flush_next(&mut self.watching.letters) {
             self.settle_watches(env);
         }
         self.begin_pages(env);
         self.settle_watches(env);
-        if self.topics.is_active() {
+        if self.watching.topics.is_active() {
             let most = self.share_of_watchers(env);
-            self.topics.step(&mut Pipes { conns: &self.conns, env, most });
+            self.watching.topics.step(&mut Pipes { conns: &self.conns, env, most });
             self.settle_watches(env);
         }
-        let counts = self.topics.out.counts;
+        let counts = self.watching.topics.out.counts;
         self.stats.watch_notices = counts.notices;
         self.stats.watch_gaps = counts.gaps;
         self.stats.watchers_passed_over = counts.passed_over;
         self.stats.watch_changes_dropped = counts.evicted + self.names.feeds.evicted;
-        self.topics.is_active() || self.names.feeds.is_dirty() || !self.page_asks.is_empty()
+        self.watching.topics.is_active()
+            || self.names.feeds.is_dirty()
+            || !self.watching.asks.is_empty()
     }
 
     /// A connection has read what it had not.
     pub(crate) fn watcher_drained(&mut self, id: ConnId) {
-        if !self.topics.is_empty() {
-            self.topics.drained(id);
+        if !self.watching.topics.is_empty() {
+            self.watching.topics.drained(id);
         }
     }
 
     /// A connection is gone.
     pub(crate) fn watcher_closed(&mut self, id: ConnId, env: &mut impl Env) {
-        if !self.topics.is_empty() {
-            self.topics.closed(id);
+        if !self.watching.topics.is_empty() {
+            self.watching.topics.closed(id);
             self.settle_watches(env);
         }
     }
 
     /// Credentials are others: watches that they do not cover any more end.
     pub(crate) fn recheck_watches(&mut self, env: &mut impl Env) {
-        if self.topics.is_empty() {
+        if self.watching.topics.is_empty() {
             return;
         }
         let (conns, access) = (&self.conns, &self.access);
@@ -314,7 +358,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             let grantee = conns.get(id.index as usize).and_then(|conn| conn.grantee);
             grantee.is_some_and(|grantee| access.grantee(grantee).covers(filter))
         };
-        self.topics.retain(covers, &mut Pipes { conns, env, most: 0 });
+        self.watching.topics.retain(covers, &mut Pipes { conns, env, most: 0 });
         self.settle_watches(env);
     }
 }

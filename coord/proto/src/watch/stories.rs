@@ -371,7 +371,7 @@ fn a_round_survives_those_who_leave() {
     story.turn();
     let told = (0..count).filter(|index| story.unread(*index) > 0).count();
     assert_eq!(told, WATCHERS_PER_TURN, "a slice");
-    let leaves = |index: u32| index % 3 == 0;
+    let leaves = |index: u32| index.is_multiple_of(3);
     (0..count).filter(|index| leaves(*index)).for_each(|index| story.topics.closed(conn(index)));
     story.turn();
     assert!(story.topics.is_active());
