@@ -192,6 +192,8 @@ pub mod status {
     pub const REFUSED: u8 = 0xCE;
     /// A reserved bit is set.
     pub const UNSUPPORTED: u8 = 0xCF;
+    /// The namespace has as many names as it may.
+    pub const QUOTA: u8 = 0xD3;
     /// The connection has a watch with this number.
     pub const EXISTS: u8 = 0xD4;
 
@@ -222,6 +224,7 @@ pub mod status {
             CROSSSLOT => "CROSSSLOT",
             REFUSED => "REFUSED",
             UNSUPPORTED => "UNSUPPORTED",
+            QUOTA => "QUOTA",
             EXISTS => "EXISTS",
             _ => "UNKNOWN_STATUS",
         }
