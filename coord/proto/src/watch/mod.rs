@@ -71,6 +71,8 @@ pub const BYTES_PER_TURN: usize = 1024 * 1024;
 pub const WINDOW: usize = 256 * 1024;
 /// Snapshots of prefixes that one shard has under way for its watchers.
 pub const SNAPSHOTS_MAX: usize = 4;
+/// Pages of snapshots that one shard puts together at a time, for whichever shard.
+pub const PAGES_MAX: usize = 8;
 /// Names in one page of a snapshot.
 pub const PAGE_NAMES: usize = 1024;
 

@@ -24,7 +24,9 @@ use crate::stats::verb_index;
 use crate::watch::event::{MASK_ALL, Notices};
 use crate::watch::mails::{self, Asked, What};
 use crate::watch::topic::{Cursor, Outlet, Topics, Wish};
-use crate::watch::{BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, Letters, PAGE_NAMES, Ref};
+use crate::watch::{
+    BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, Letters, PAGE_NAMES, PAGES_MAX, Ref,
+};
 use crate::wire::{FRAME_BYTES_FLOOR, RawOp, op, status};
 
 /// A page of a snapshot that a watcher has asked for.
@@ -44,6 +46,8 @@ pub(crate) struct Watching {
     letters: Letters,
     /// Pages of snapshots that were asked for and not begun.
     asks: VecDeque<PageAsk>,
+    /// Pages that were begun.
+    pages: usize,
 }
 
 impl Watching {
@@ -51,12 +55,12 @@ impl Watching {
     pub(crate) fn new(start: &ShardStart) -> Self {
         let (keys, bytes) = (KeyedState::new(start.keys), start.buffer_bytes / BYTES_PART / 2);
         let topics = Topics::new(start.epoch, start.map, keys, bytes);
-        Self { topics, letters: Letters::default(), asks: VecDeque::new() }
+        Self { topics, letters: Letters::default(), asks: VecDeque::new(), pages: 0 }
     }
 
     /// Watches, and what waits to be told to any.
     pub(crate) fn residue(&self) -> usize {
-        self.topics.len() + self.asks.len()
+        self.topics.len() + self.asks.len() + self.pages
     }
 }
 
@@ -245,6 +249,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             reader.bytes(16)?;
         }
         let done = slot > self.start.map.run(self.id()).1;
+        self.watching.pages -= 1;
         self.tell_page(&PageAsk { slot, after, ..ask }, done, &names);
         Ok(())
     }
@@ -252,7 +257,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Starts what fits of the pages that were asked for. One is always under way.
     fn begin_pages(&mut self, env: &mut impl Env) {
         let (first, slot_last) = self.start.map.run(self.id());
-        while let Some(ask) = self.watching.asks.front() {
+        while self.watching.pages < PAGES_MAX
+            && let Some(ask) = self.watching.asks.front()
+        {
             let jobs = self.jobs.len();
             if jobs > 0 && (jobs >= JOBS_MAX || !self.has_room(JOB_BYTES, env)) {
                 return;
@@ -266,6 +273,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             };
             let (slot, after) = (ask.slot.max(first), ask.after.clone());
             let list = ListAsk { slot, slot_last, after, prefix, want: Want::Page(PAGE_NAMES) };
+            self.watching.pages += 1;
             self.jobs.push(NOBODY, Work::Page(ListJob::new(list), ask));
         }
     }
