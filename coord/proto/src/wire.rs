@@ -76,6 +76,8 @@ pub mod op {
     pub const SESSIONS: u8 = 0x16;
     /// End a session on an operator's behalf.
     pub const KILL: u8 = 0x17;
+    /// Send by a lane, whose replies are remembered.
+    pub const LANE: u8 = 0x18;
     /// A page of names.
     pub const LIST: u8 = 0x20;
     /// A page of who waits for whom.
@@ -93,7 +95,7 @@ pub mod op {
 
     /// Whether this version knows the code.
     pub const fn is_known(code: u8) -> bool {
-        matches!(code, QUERY..=REVOKE | OPEN..=KILL | LIST | WAITS | PING..=AUTH)
+        matches!(code, QUERY..=REVOKE | OPEN..=LANE | LIST | WAITS | PING..=AUTH)
     }
 
     /// REGISTER, WAIT: the mode, in the low bits.
@@ -178,6 +180,8 @@ pub mod status {
     pub const UNSUPPORTED: u8 = 0xCF;
     /// The namespace has as many names as it may.
     pub const QUOTA: u8 = 0xD3;
+    /// It was executed when it was sent first, and nobody remembers the answer.
+    pub const FORGOTTEN: u8 = 0xD6;
 
     /// The word for a status, as the CLI and RESP errors print it.
     pub const fn name(status: u8) -> &'static str {
@@ -207,6 +211,7 @@ pub mod status {
             REFUSED => "REFUSED",
             UNSUPPORTED => "UNSUPPORTED",
             QUOTA => "QUOTA",
+            FORGOTTEN => "FORGOTTEN",
             _ => "UNKNOWN_STATUS",
         }
     }
@@ -228,6 +233,8 @@ pub mod push {
     pub const RECEIVED: u8 = 0x12;
     /// A name was taken away: token, session that has it now, reason, name.
     pub const LOST: u8 = 0x13;
+    /// The connection's lane is another's now: number. The connection is closed next.
+    pub const LANE_MOVED: u8 = 0x14;
 
     /// WAIT_ENDED: the time to wait is over.
     pub const WAIT_TIMED_OUT: u8 = 1;
