@@ -12,13 +12,19 @@
 pub mod blocking;
 pub mod core;
 pub mod error;
+pub mod notice;
 pub mod op;
 pub mod reply;
 
 pub use blocking::{Client, Credentials, Options};
 pub use error::{Error, OpError, Refusal, StreamError};
-pub use op::{Attendance, ListQuery, Mode, Op, OpenRequest, Proof, Resume};
+pub use notice::{Addressee, Change, ChangeKind, LossReason, Message, Notice, Owned, WaitEnd};
+pub use op::{
+    Attendance, CursorAt, Events, Fence, Letter, ListQuery, Mode, Op, OpenRequest, Proof, Resume,
+    Target, Ticket, WatchId, WatchOrder,
+};
 pub use reply::{
-    Durability, EndReason, ListCursor, ListPage, ListedName, Notice, Opened, Owner, Registered,
-    SessionRecord, SessionsPage, ShardMap, ShardRun,
+    Beginning, Cancelled, Delivery, Described, Durability, EndReason, Holder, ListCursor, ListPage,
+    ListedName, MetaSet, Opened, Owner, Queue, Reached, Registered, Revoked, SessionRecord,
+    SessionsPage, ShardMap, ShardRun, WaitEdge, Waited, Waiter, WaitsPage, Watching,
 };
