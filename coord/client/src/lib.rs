@@ -1,9 +1,9 @@
 //! The client library: what a program says to a coordinator, and what it hears.
 //!
-//! Two layers. [`core`](crate::core) speaks the protocol without knowing that sockets exist: ops
-//! in, bytes out; bytes in, replies and notices out. [`blocking`] drives it over one TCP
-//! connection for programs that call and wait. Whatever other faces come later (asynchronous,
-//! reconnecting) drive the same core.
+//! Three layers. [`core`](crate::core) speaks the protocol without knowing that sockets exist:
+//! ops in, bytes out; bytes in, replies and notices out. [`engine`] keeps a session on top of it,
+//! in the same manner: lease, reconnects, waits, watches. [`Client`] is one plain connection without
+//! a session that keeps itself: for tools that ask and go.
 //!
 //! Words: a *frame* carries up to 4096 *ops*; every op gets one reply; a *notice* comes unasked.
 
@@ -11,6 +11,7 @@
 
 pub mod blocking;
 pub mod core;
+pub mod engine;
 pub mod error;
 pub mod notice;
 pub mod op;
