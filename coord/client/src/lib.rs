@@ -2,8 +2,9 @@
 //!
 //! Three layers. [`core`](crate::core) speaks the protocol without knowing that sockets exist:
 //! ops in, bytes out; bytes in, replies and notices out. [`engine`] keeps a session on top of it,
-//! in the same manner: lease, reconnects, waits, watches. [`Client`] is one plain connection without
-//! a session that keeps itself: for tools that ask and go.
+//! in the same manner: lease, reconnects, waits, watches. [`Session`] and, with the feature
+//! `tokio`, `tokio::Session` are that for threads and for tasks. [`Client`] is one plain
+//! connection without a session that keeps itself: for tools that ask and go.
 //!
 //! Words: a *frame* carries up to 4096 *ops*; every op gets one reply; a *notice* comes unasked.
 
@@ -15,7 +16,12 @@ pub mod engine;
 pub mod error;
 pub mod notice;
 pub mod op;
+pub mod owners;
 pub mod reply;
+pub mod session;
+
+#[cfg(feature = "tokio")]
+pub use session::tokio;
 
 pub use blocking::{Client, Credentials, Options};
 pub use error::{Error, OpError, Refusal, StreamError};
@@ -29,3 +35,6 @@ pub use reply::{
     ListedName, MetaSet, Opened, Owner, Queue, Reached, Registered, Revoked, SessionRecord,
     SessionsPage, ShardMap, ShardRun, WaitEdge, Waited, Waiter, WaitsPage, Watching,
 };
+pub use session::blocking::{Builder, Session};
+pub use session::receive;
+pub use session::{Held, SessionError};

@@ -7,7 +7,7 @@
 //! - K1  An op of a call that is not safe to repeat is sent at most once.
 //! - K2  A call is answered exactly once.
 //!
-//! Bounds: [`Calls::has_room`] says when to stop; what is beyond is one call. Constant time for
+//! Bounds: `Calls::has_room` says when to stop; what is beyond is one call. Constant time for
 //! each op. Tests: stories in `engine/tests.rs`.
 
 use std::collections::VecDeque;
