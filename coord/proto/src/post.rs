@@ -83,6 +83,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             mail::NOTICES => self.take_notices(&mut reader, env)?,
             mail::PUSHES => self.take_pushes(&mut reader, env)?,
+            mail::UNWAIT => self.take_unwait(from, &mut reader)?,
             mail::COUNT => self.count_for(from, &mut reader, env)?,
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {

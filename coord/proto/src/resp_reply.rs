@@ -18,9 +18,15 @@ pub enum RespShape {
     Query,
     /// `GET`: a lock's value, `session:token` of an owned name, or nil.
     Get,
-    /// `PORT.REGISTER`: 1 or 0, session, token; of several names an array of them.
+    /// `PORT.REGISTER`, `PORT.TRANSFER`: 1 or 0, session, token; of several names an array of them.
     Register,
-    /// How many were done: `PORT.RELEASE`, `DEL`, `PEXPIRE`, unlock scripts.
+    /// 1, session, token, or nil: `PORT.WAIT`, `PORT.REVOKE` to a session.
+    Granted,
+    /// `PORT.META`: a map, or nil.
+    Meta,
+    /// `PORT.META` with `SET`: the new version.
+    Version,
+    /// How many were done: `PORT.RELEASE`, `PORT.REVOKE`, `DEL`, `PEXPIRE`, unlock scripts.
     Count,
     /// How many have an owner: `EXISTS`.
     Exists,
@@ -121,6 +127,12 @@ impl RespWriter<'_> {
                 status::HELD => self.put_grant(false, outcome),
                 error => self.put_error(error, outcome, buffer),
             },
+            RespShape::Granted | RespShape::Meta if outcome.status == status::FREE => {
+                self.writer.null();
+            }
+            RespShape::Granted if outcome.status == status::GRANTED_EPHEMERAL => {
+                self.put_grant(true, outcome);
+            }
             RespShape::Set => match outcome.status {
                 status::GRANTED_EPHEMERAL => self.writer.ok(),
                 status::HELD => self.writer.null(),
@@ -218,6 +230,11 @@ impl RespWriter<'_> {
                  earlier leases may still run"
             );
             self.writer.error(Code::Starting, text);
+        } else if status == status::CONFLICT {
+            let data = outcome.data(buffer);
+            let version = data.first_chunk().map_or(0, |version| u32::from_le_bytes(*version));
+            let text = format_args!("the metadata has version {version}: read it again");
+            self.writer.error(Code::Conflict, text);
         } else {
             put_status(&mut self.writer, status);
         }
@@ -252,6 +269,18 @@ impl RespWriter<'_> {
                 }
             }
             RespShape::List => self.put_list(&mut reader)?,
+            RespShape::Meta => {
+                self.writer.map(4);
+                self.writer.bulk(b"session");
+                self.writer.session(SessionId(reader.u64()?));
+                self.writer.bulk(b"token");
+                self.writer.token(Token(reader.u64()?));
+                self.writer.bulk(b"version");
+                self.writer.integer(i64::from(reader.u32()?));
+                self.writer.bulk(b"metadata");
+                self.writer.bulk(reader.rest());
+            }
+            RespShape::Version => self.writer.integer(i64::from(reader.u32()?)),
             RespShape::Number => self.writer.integer(reader.u64()? as i64),
             _ => self.writer.bulk(data),
         }
@@ -316,7 +345,7 @@ pub fn put_status(writer: &mut Writer<'_>, status: u8) {
         status::BADNAME => "a name is 1 to 255 bytes",
         status::NOSESSION => "no such session, or it has ended: open a new one",
         status::NOTOWNER => "this session does not hold the name, or not under this token",
-        status::MODE => "only exclusive names exist in this version",
+        status::MODE => "the name is held in another mode, or with another number of permits",
         status::FULL => "a limit of the server is reached: memory, names or sessions",
         status::BUSY => "too much is queued: try again",
         status::NOREPLICA => "replicated names need a cluster; this is a single node",

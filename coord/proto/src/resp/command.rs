@@ -90,6 +90,7 @@ const fn positions(keys: Keys) -> (i64, i64, i64) {
     match keys {
         Keys::None | Keys::Counted => (0, 0, 0),
         Keys::First | Keys::ThenOptions(_) => (1, 1, 1),
+        Keys::AfterOne(_) => (2, 2, 1),
         Keys::All => (1, -1, 1),
     }
 }
@@ -107,6 +108,7 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> {
         (has(flag::ADMIN), "@admin"),
         (has(flag::ADMIN), "@dangerous"),
         (has(flag::CONNECTION), "@connection"),
+        (has(flag::BLOCKING), "@blocking"),
         (matches!(spec.keys, Keys::Counted), "@scripting"),
     ]
     .into_iter()
@@ -119,13 +121,14 @@ fn write_key_specs(spec: &Spec, out: &mut Writer<'_>) {
     let (index, last) = match spec.keys {
         Keys::None => return out.array(0),
         Keys::First | Keys::ThenOptions(_) => (1, 0),
+        Keys::AfterOne(_) => (2, 0),
         Keys::All => (1, -1),
         Keys::Counted => (2, 0),
     };
     out.array(1);
     out.map(3);
     out.bulk(b"flags");
-    let is_partial = matches!(spec.keys, Keys::ThenOptions(_));
+    let is_partial = matches!(spec.keys, Keys::ThenOptions(_) | Keys::AfterOne(_));
     out.set(2 + usize::from(is_partial));
     out.simple(if write { "RW" } else { "RO" });
     out.simple(if write { "UPDATE" } else { "ACCESS" });
@@ -240,6 +243,7 @@ fn keys_of(command: ArgList<'_>, out: &mut Writer<'_>) {
         Keys::First => Some(rest.first(1)),
         Keys::All => Some(rest),
         Keys::ThenOptions(options) => split_names(rest, options).map(|(names, _)| names),
+        Keys::AfterOne(options) => split_names(rest.from(1), options).map(|(names, _)| names),
         Keys::Counted => counted(rest),
     };
     match names.filter(|names| !names.is_empty()) {

@@ -285,6 +285,42 @@ pub enum Request<'a> {
     },
     /// A page of names.
     List(Page<'a>),
+    /// Claim a name, or wait until it is granted.
+    Wait {
+        /// What to claim.
+        name: &'a [u8],
+        /// How.
+        mode: Mode,
+        /// At most so long; zero: for ever.
+        ms: u32,
+    },
+    /// What is said about a name?
+    Meta(&'a [u8]),
+    /// Say something about a name.
+    SetMeta {
+        /// Which.
+        name: &'a [u8],
+        /// What.
+        bytes: &'a [u8],
+        /// Only if what is said now has this version; zero: if nothing is.
+        version: Option<u32>,
+    },
+    /// Give names to another session.
+    Transfer {
+        /// Which session.
+        to: SessionId,
+        /// What to give.
+        names: Names<'a>,
+        /// Only under this token; there is one name then.
+        token: Option<Token>,
+    },
+    /// Take a name from its owner, on an operator's behalf.
+    Revoke {
+        /// Which.
+        name: &'a [u8],
+        /// Who is to have it; `None`: who waits for it, or nobody.
+        to: Option<SessionId>,
+    },
     /// Open or resume a session.
     Open(Open<'a>),
     /// Renew these sessions.
@@ -492,6 +528,10 @@ fn understand_rest<'a>(
         Verb::PortRegister => options::register(spec, rest)?,
         Verb::PortRelease => options::release(spec, rest)?,
         Verb::PortList => Request::List(options::list(spec, rest)?),
+        Verb::PortWait => options::wait(spec, rest)?,
+        Verb::PortMeta => options::meta(spec, rest)?,
+        Verb::PortTransfer => options::transfer(spec, rest)?,
+        Verb::PortRevoke => options::revoke(spec, rest)?,
         Verb::SessionOpen => Request::Open(options::open(spec, rest)?),
         Verb::SessionRenew => Request::Renew(options::proofs(spec, rest)?),
         Verb::SessionClose => Request::Close(options::optional_proof(spec, rest)?),

@@ -15,6 +15,10 @@ pub enum Verb {
     PortRegister,
     PortRelease,
     PortList,
+    PortWait,
+    PortMeta,
+    PortTransfer,
+    PortRevoke,
     SessionOpen,
     SessionRenew,
     SessionClose,
@@ -92,9 +96,10 @@ pub fn find(word: &[u8]) -> Option<Verb> {
         ),
         8 => among!(key; b"READONLY" => ReadOnly),
         9 => among!(key;
-            b"PORT.LIST" => PortList, b"SHARD.MAP" => ShardMap, b"READWRITE" => ReadWrite,
+            b"PORT.LIST" => PortList, b"PORT.WAIT" => PortWait, b"PORT.META" => PortMeta,
+            b"SHARD.MAP" => ShardMap, b"READWRITE" => ReadWrite,
         ),
-        11 => among!(key; b"SHARD.STATS" => ShardStats),
+        11 => among!(key; b"SHARD.STATS" => ShardStats, b"PORT.REVOKE" => PortRevoke),
         12 => among!(key;
             b"PORT.RELEASE" => PortRelease, b"SESSION.OPEN" => SessionOpen,
             b"SESSION.INFO" => SessionInfo, b"SESSION.NODE" => SessionNode,
@@ -102,7 +107,7 @@ pub fn find(word: &[u8]) -> Option<Verb> {
         ),
         13 => among!(key;
             b"PORT.REGISTER" => PortRegister, b"SESSION.RENEW" => SessionRenew,
-            b"SESSION.CLOSE" => SessionClose,
+            b"SESSION.CLOSE" => SessionClose, b"PORT.TRANSFER" => PortTransfer,
         ),
         14 => among!(key; b"SESSION.ATTACH" => SessionAttach),
         _ => None,
