@@ -48,6 +48,8 @@ pub(crate) enum Work {
     /// The lines of the connections: from a place on, behind those that are there, of one owner or
     /// of all.
     Clients(usize, Vec<u8>, Option<Principal>),
+    /// Who waits for whom: from a place on, at most so many.
+    Waits(u32, usize),
     /// The shard's numbers.
     Stats,
 }
@@ -68,6 +70,7 @@ impl Work {
             Work::List(_) => JOB_BYTES,
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
+            Work::Waits(..) => crate::waiters::PAGE_BYTES,
             Work::Stats => 0,
         }
     }
@@ -140,6 +143,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Work::Sessions(from, most, viewer) => {
                 Step::Done(self.page_of_sessions(ticket, (from, most), viewer, env))
             }
+            Work::Waits(from, most) => Step::Done(Some(self.page_of_waits(from, most))),
             Work::Clients(from, lines, viewer) => self.step_clients(from, lines, viewer),
             Work::Stats => {
                 let mut json = Vec::new();

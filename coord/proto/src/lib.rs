@@ -52,6 +52,7 @@ pub mod shard;
 pub mod stats;
 pub mod transfer;
 pub mod turn;
+pub mod waiters;
 pub mod waiting;
 pub mod wire;
 

@@ -584,6 +584,21 @@ impl<R: Region> Names<R> {
         &mut of_home[handle.local()]
     }
 
+    /// Whether no name has more than an owner.
+    pub fn is_plain(&self) -> bool {
+        self.claims.is_empty() && self.claims.len() == 0 && self.claims.bytes() == 0
+    }
+
+    /// Bytes of metadata, of further holders, and of those who wait.
+    pub const fn side_bytes(&self) -> usize {
+        self.claims.bytes()
+    }
+
+    /// Claims of sessions on names that they share or wait for.
+    pub const fn claims(&self) -> usize {
+        self.claims.len()
+    }
+
     /// Mirrors of sessions that live or are being swept. Linear in all there ever were.
     pub fn mirrors_in_use(&self) -> usize {
         let of_home = |mirrors: &Paged<Mirror>| {

@@ -25,6 +25,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use ringway_core::limits::{AUTH_WITHIN, BACKLOG_OPS_PER_TURN, CONN_IN_MAX, FRAME_OPS_MAX};
@@ -94,6 +95,8 @@ pub struct Shard<R, A> {
     /// Notices on their way to connections of other shards.
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
+    /// What operators did, on its way to the log.
+    pub(crate) audits: Vec<String>,
     pub(crate) sessions: Sessions,
     pub(crate) access: A,
     pub(crate) clock: LeaseClock,
@@ -172,6 +175,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             names: Names::new(now, table, shards, names_start),
             pushes: Bundles::new(shards, mail::PUSHES),
             packings: Packings::default(),
+            audits: Vec::new(),
             sessions,
             access,
             clock: LeaseClock::new(now),

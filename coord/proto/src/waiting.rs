@@ -506,10 +506,9 @@ impl<R: Region> Names<R> {
     /// exactly how many are given. Holders of whom it matters that they have ended are dropped.
     pub(crate) fn live_holders(&mut self, side: u32) -> u32 {
         let counts = self.claims.side(side).wish().permits > 0 && !self.ending.is_empty();
-        let mut next = self.claims.first_holder(side).unwrap_or(0);
-        while next != 0 {
-            let claim = next;
-            next = self.claims.claim(claim).next();
+        let mut next = self.claims.first_holder(side);
+        while let Some(claim) = next {
+            next = self.claims.next(claim);
             if self.session_of(self.claims.claim(claim).session().owner()).is_none() {
                 self.drop_claim(claim);
             } else if !counts {
@@ -521,15 +520,7 @@ impl<R: Region> Names<R> {
 
     /// The live session that holds a shared name longest, and its token.
     fn first_holder(&self, side: u32) -> Option<(SessionId, Token)> {
-        let mut next = self.claims.first_holder(side).unwrap_or(0);
-        while next != 0 {
-            let claim = self.claims.claim(next);
-            if let Some(session) = self.session_of(claim.session().owner()) {
-                return Some((session, self.token_of(claim.value)));
-            }
-            next = claim.next();
-        }
-        None
+        self.holders_of(side).next()
     }
 
     /// Whom a name is shown to belong to: its owner, or of several the one who holds it longest.

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod admin;
+mod audit;
 pub mod config;
 pub mod control;
 pub mod credentials;

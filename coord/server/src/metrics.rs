@@ -23,7 +23,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use ringway_coord_proto::stats::{REFUSALS, refusal_index, refusal_status};
-use ringway_coord_proto::wire::{op, status};
+use ringway_coord_proto::wire::status;
 use ringway_shards::{DURATION_CLASSES, duration_class, duration_class_end_ns};
 use serde::{Deserialize, Serialize};
 
@@ -215,6 +215,12 @@ numbers! {
     auth_timeouts: Counter,
     /// Notices whose connection was gone.
     notices_dropped: Counter,
+    /// Notices for sessions that had no connection to hear them.
+    notices_away: Counter,
+    /// Claims of sessions on names that they share or wait for.
+    claims: Gauge,
+    /// Bytes of metadata of names, of further holders, and of those who wait.
+    side_bytes: Gauge,
     /// Turns that came so late that lease time stood still.
     stalls: Counter,
     /// Messages taken from mailboxes.
@@ -258,13 +264,19 @@ pub enum Verb {
     List,
     /// Echo.
     Ping,
+    /// Wait for a name, or no longer.
+    Wait,
+    /// What is said about a name.
+    Meta,
+    /// Give a name to another session, or take it away.
+    Transfer,
     /// Everything about the server itself: map, counters, `INFO`, `COMMAND`, `AUTH`.
     Server,
 }
 
 impl Verb {
     /// All of them, by their number.
-    pub const ALL: [Verb; 12] = [
+    pub const ALL: [Verb; 15] = [
         Verb::Query,
         Verb::Register,
         Verb::Release,
@@ -276,6 +288,9 @@ impl Verb {
         Verb::Kill,
         Verb::List,
         Verb::Ping,
+        Verb::Wait,
+        Verb::Meta,
+        Verb::Transfer,
         Verb::Server,
     ];
 
@@ -293,25 +308,10 @@ impl Verb {
             Verb::Kill => "kill",
             Verb::List => "list",
             Verb::Ping => "ping",
+            Verb::Wait => "wait",
+            Verb::Meta => "meta",
+            Verb::Transfer => "transfer",
             Verb::Server => "server",
-        }
-    }
-
-    /// The verb of a native op code; an unknown one counts as `server`.
-    pub const fn of_op(code: u8) -> Verb {
-        match code {
-            op::QUERY => Verb::Query,
-            op::REGISTER => Verb::Register,
-            op::RELEASE => Verb::Release,
-            op::OPEN => Verb::Open,
-            op::RENEW => Verb::Renew,
-            op::CLOSE => Verb::Close,
-            op::ATTACH => Verb::Attach,
-            op::SESSION | op::NODE | op::SESSIONS => Verb::Sessions,
-            op::KILL => Verb::Kill,
-            op::LIST => Verb::List,
-            op::PING => Verb::Ping,
-            _ => Verb::Server,
         }
     }
 }

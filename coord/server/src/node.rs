@@ -30,6 +30,7 @@ use thiserror::Error;
 
 use crate::access::NodeAccess;
 use crate::admin::{Health, NodeView};
+use crate::audit::Audit;
 use crate::config::{Access, AdminPlace, Config};
 use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime, Stalled};
 use crate::credentials::{Credentials, CredentialsError, Identities};
@@ -72,12 +73,13 @@ pub(crate) struct Shared {
     port: OnceLock<ControlPort>,
     /// Who may connect. Shards have copies of their own, and are told when this one changes.
     access: Mutex<NodeAccess>,
+    pub(crate) audit: Audit,
     draining: AtomicBool,
     drain_until: AtomicU64,
 }
 
 impl Shared {
-    fn new(map: SlotMap, access: NodeAccess) -> Self {
+    fn new(map: SlotMap, access: NodeAccess, audit: Audit) -> Self {
         let shards = 0..map.shards();
         let slots = |shard| {
             let (first, last) = map.run(ShardId(shard as u8));
@@ -92,6 +94,7 @@ impl Shared {
             grants_from: OnceLock::new(),
             port: OnceLock::new(),
             access: Mutex::new(access),
+            audit,
             draining: AtomicBool::new(false),
             drain_until: AtomicU64::new(0),
         }
@@ -226,7 +229,9 @@ impl Node {
             Access::Users(path) => NodeAccess::users(Credentials::load(path, &mut identities)?),
         };
         let map = SlotMap::new(config.shards);
-        let shared = Arc::new(Shared::new(map, access));
+        let runtime = "a thread";
+        let audit = Audit::start().map_err(|source| ControlError::Start { runtime, source })?;
+        let shared = Arc::new(Shared::new(map, access, audit));
         let mailbox: Arc<Mutex<Option<Mailbox>>> = Arc::default();
         let news_box = Arc::clone(&mailbox);
         let news_shared = Arc::clone(&shared);
@@ -345,6 +350,7 @@ impl Node {
     /// If a shard failed, or the end could not be noted in the state directory.
     pub fn join(self) -> Result<(), StartError> {
         let ended = self.running.join();
+        self.shared.audit.flush();
         let waited = host::now() >= self.grants_from;
         let clean = ended.is_ok() && waited && !self.shared.anybody_leased();
         self.control.stop(clean)?;

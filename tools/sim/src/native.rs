@@ -20,6 +20,8 @@ pub struct Native {
     pub frames: Vec<Vec<Got>>,
     /// Notices that have come: code, session, reason.
     pub notices: Vec<(u8, SessionId, u8)>,
+    /// Notices about names: code and body.
+    pub told: Vec<(u8, Vec<u8>)>,
 }
 
 impl Native {
@@ -34,6 +36,7 @@ impl Native {
             stream: Stream::default(),
             frames: Vec::new(),
             notices: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -66,6 +69,7 @@ impl Native {
                     self.frames.push(got);
                 }
                 Heard::Notice(code, session, reason) => self.notices.push((code, session, reason)),
+                Heard::Told(code, body) => self.told.push((code, body)),
             }
         }
     }
@@ -109,6 +113,61 @@ pub fn release_if(name: &str, token: Token) -> (u8, u8, Vec<u8>) {
     let mut body = token.0.to_le_bytes().to_vec();
     body.extend_from_slice(name.as_bytes());
     (op::RELEASE, op::RELEASE_TOKEN, body)
+}
+
+/// `REGISTER name` in a mode; `permits` only if it is counting.
+pub fn register_as(mode: u8, permits: u32, name: &str) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    if mode == op::MODE_COUNTING {
+        body.put_u32(permits);
+    }
+    body.extend_from_slice(name.as_bytes());
+    (op::REGISTER, mode, body)
+}
+
+/// `WAIT name` for so many milliseconds, alone.
+pub fn wait(ms: u32, name: &str) -> (u8, u8, Vec<u8>) {
+    wait_as(op::MODE_EXCLUSIVE, 0, ms, name)
+}
+
+/// `WAIT name` in a mode.
+pub fn wait_as(mode: u8, permits: u32, ms: u32, name: &str) -> (u8, u8, Vec<u8>) {
+    let (_, _, claim) = register_as(mode, permits, name);
+    (op::WAIT, mode, [&ms.to_le_bytes(), claim.as_slice()].concat())
+}
+
+/// `CANCEL` of the wait that a reply put into the queue.
+pub fn cancel(queued: &Got, name: &str) -> (u8, u8, Vec<u8>) {
+    let Got::Owner(_, _, ticket) = queued else { panic!("not a ticket: {queued:?}") };
+    (op::CANCEL, 0, [&ticket.0.to_le_bytes(), name.as_bytes()].concat())
+}
+
+/// `TRANSFER name` to a session.
+pub fn transfer(to: SessionId, name: &str) -> (u8, u8, Vec<u8>) {
+    (op::TRANSFER, 0, [&to.0.to_le_bytes(), name.as_bytes()].concat())
+}
+
+/// `REVOKE name`, to be given to a session if there is one.
+pub fn revoke(to: Option<SessionId>, name: &str) -> (u8, u8, Vec<u8>) {
+    let flags = if to.is_some() { op::REVOKE_TO } else { 0 };
+    let to = to.map_or(Vec::new(), |to| to.0.to_le_bytes().to_vec());
+    (op::REVOKE, flags, [to.as_slice(), name.as_bytes()].concat())
+}
+
+/// `META name`.
+pub fn meta(name: &str) -> (u8, u8, Vec<u8>) {
+    (op::META, 0, name.into())
+}
+
+/// `SET_META name`, under a version if there is one.
+pub fn set_meta(version: Option<u32>, metadata: &[u8], name: &str) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    if let Some(version) = version {
+        body.put_u32(version);
+    }
+    body.put_long_bytes(metadata);
+    body.extend_from_slice(name.as_bytes());
+    (op::SET_META, if version.is_some() { op::SET_META_VERSION } else { 0 }, body)
 }
 
 /// `OPEN`, with a secret to resume.

@@ -44,8 +44,10 @@ impl Got {
 pub enum Heard {
     /// The replies to one frame, with the client's number of it.
     Replies(u64, Vec<Got>),
-    /// A notice: code, session, reason.
+    /// A notice about a session: code, session, reason.
     Notice(u8, SessionId, u8),
+    /// Any other notice: code and body.
+    Told(u8, Vec<u8>),
 }
 
 /// One direction of one connection.
@@ -93,6 +95,9 @@ impl Stream {
     }
 }
 
+/// Notices from this code on are about names, not about the connection's session.
+const FIRST_TOLD: u8 = push::GRANTED;
+
 fn replies(header: &FrameHeader, body: &[u8]) -> Result<Heard, String> {
     let mut rest = body;
     let mut got = Vec::with_capacity(usize::from(header.count));
@@ -122,6 +127,10 @@ fn notices(header: &FrameHeader, body: &[u8], heard: &mut Vec<Heard>) -> Result<
             push::SESSION_ENDED => 9,
             push::SESSION_MOVED => 8,
             push::PROTOCOL_ERROR => 0,
+            code if FIRST_TOLD <= code => {
+                heard.push(Heard::Told(code, notice.body.to_vec()));
+                continue;
+            }
             code => return Err(format!("an unknown notice {code}")),
         };
         if notice.body.len() != expected {

@@ -179,6 +179,7 @@ impl Client {
                     assert!(asked.broken, "a proper stream is called broken");
                 }
                 Heard::Notice(..) => self.excused = true,
+                Heard::Told(..) => {}
             }
         }
     }

@@ -142,6 +142,7 @@ impl World {
                 Ok(())
             }
             Heard::Notice(code, session, reason) => self.notified(index, code, session, reason),
+            Heard::Told(code, _) => Err(format!("wire {index} is told {code}, and never waited")),
         }
     }
 
