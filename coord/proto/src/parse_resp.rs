@@ -240,6 +240,11 @@ impl<R: Region, A: Access> Shard<R, A> {
                 body.put_short_bytes(page.prefix);
                 (op::LIST, 0, RespShape::List)
             }
+            Request::Waiters { name, count } => {
+                body.put_u16(count);
+                body.extend_from_slice(name);
+                (op::WAITERS, 0, RespShape::Waiters)
+            }
             Request::Cluster(Cluster::CountKeysInSlot(slot)) => {
                 body.put_u16(slot.number());
                 (op_code::SLOT_COUNT, 0, RespShape::Number)

@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::resp::encode::{put_integer, put_null, put_owner};
 use crate::resp::scripts::Answer;
 use crate::resp::{Code, Version, Writer};
-use crate::wire::{push, status};
+use crate::wire::{op, push, status};
 
 /// What a verb answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum RespShape {
     Granted,
     /// `PORT.META`: a map, or nil.
     Meta,
+    /// `PORT.WAITERS`: a map, or nil.
+    Waiters,
     /// `PORT.META` with `SET`: the new version.
     Version,
     /// How many were done: `PORT.RELEASE`, `PORT.REVOKE`, `DEL`, `PEXPIRE`, unlock scripts.
@@ -127,7 +129,9 @@ impl RespWriter<'_> {
                 status::HELD => self.put_grant(false, outcome),
                 error => self.put_error(error, outcome, buffer),
             },
-            RespShape::Granted | RespShape::Meta if outcome.status == status::FREE => {
+            RespShape::Granted | RespShape::Meta | RespShape::Waiters
+                if outcome.status == status::FREE =>
+            {
                 self.writer.null();
             }
             RespShape::Granted if outcome.status == status::GRANTED_EPHEMERAL => {
@@ -280,6 +284,7 @@ impl RespWriter<'_> {
                 self.writer.bulk(b"metadata");
                 self.writer.bulk(reader.rest());
             }
+            RespShape::Waiters => self.put_waiters(&mut reader)?,
             RespShape::Version => self.writer.integer(i64::from(reader.u32()?)),
             RespShape::Number => self.writer.integer(reader.u64()? as i64),
             _ => self.writer.bulk(data),
@@ -313,6 +318,37 @@ impl RespWriter<'_> {
         Ok(())
     }
 
+    /// How a name is held, how many hold it and wait, and the first of each.
+    fn put_waiters(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
+        self.writer.map(6);
+        self.writer.bulk(b"mode");
+        self.writer.bulk(mode_word(reader.u8()?));
+        for field in [b"permits".as_slice(), b"holders", b"waiters"] {
+            self.writer.bulk(field);
+            self.writer.integer(i64::from(reader.u32()?));
+        }
+        self.writer.bulk(b"held_by");
+        let holders = reader.u16()?;
+        self.writer.array(usize::from(holders));
+        for _ in 0..holders {
+            self.writer.array(2);
+            self.writer.session(SessionId(reader.u64()?));
+            self.writer.token(Token(reader.u64()?));
+        }
+        self.writer.bulk(b"queue");
+        let waiters = reader.u16()?;
+        self.writer.array(usize::from(waiters));
+        for _ in 0..waiters {
+            self.writer.array(4);
+            let (session, _ticket) = (SessionId(reader.u64()?), reader.u64()?);
+            self.writer.session(session);
+            self.writer.bulk(mode_word(reader.u8()?));
+            self.writer.integer(i64::from(reader.u32()?));
+            self.writer.integer(i64::from(reader.u32()?));
+        }
+        Ok(())
+    }
+
     /// A cursor as `slot:after`, `0` at the end, and the names of the page.
     fn put_list(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
         let (done, slot) = (reader.u8()? != 0, reader.u16()?);
@@ -334,6 +370,14 @@ impl RespWriter<'_> {
             self.writer.token(Token(reader.u64()?));
         }
         Ok(())
+    }
+}
+
+const fn mode_word(mode: u8) -> &'static [u8] {
+    match mode {
+        op::MODE_SHARED => b"shared",
+        op::MODE_COUNTING => b"counting",
+        _ => b"exclusive",
     }
 }
 

@@ -300,6 +300,35 @@ fn the_latest_connection_of_a_session_waits() {
     }
 }
 
+/// Anybody who may use a name can ask who holds it and who waits for it, and for how long.
+#[test]
+fn waiters_are_shown() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mut a = Redis::connect(&mut process, 0);
+        let mut b = Redis::connect(&mut process, shards - 1);
+        let mut c = Redis::connect(&mut process, shards / 2);
+        for name in NAMES {
+            assert_eq!(c.says(&mut process, &format!("PORT.WAITERS {name}")), "$-1|");
+            let (holder, token) = grant(&a.says(&mut process, &format!("PORT.REGISTER {name}")));
+            let (waiter, _) = grant(&b.says(&mut process, &format!("PORT.REGISTER own/{name}")));
+            b.sends(&mut process, &format!("PORT.WAIT {name} 300 MODE COUNTING 3"));
+            process.run_for(Span::from_ms(250));
+            let digits = token.to_string();
+            let head = "*12|$4|mode|$9|exclusive|$7|permits|:0|$7|holders|:1|$7|waiters|:1|";
+            let held =
+                format!("$7|held_by|*1|*2|$16|{holder}|${}|{digits}|$5|queue|*1|", digits.len());
+            let queue = format!("*4|$16|{waiter}|$8|counting|:3|:250|");
+            let shown = c.says(&mut process, &format!("PORT.WAITERS {name} COUNT 1"));
+            assert_eq!(shown, [head, &held, &queue].concat(), "{shards} shards");
+            let numbers = c.says(&mut process, &format!("PORT.WAITERS {name} COUNT 0"));
+            assert_eq!(numbers, format!("{head}$7|held_by|*0|$5|queue|*0|"));
+            process.run_for(Span::from_ms(60));
+            assert_eq!(b.hears(&mut process), "$-1|");
+        }
+    }
+}
+
 /// Shared and counting names, with waits: who wants a name in another mode than it is held in hears
 /// so, or waits until it is free; those who want to share it get it together.
 #[test]

@@ -372,6 +372,11 @@ pub static CATALOG: [Spec; VERBS] = [
         .keys(Keys::First, "O(N) with N holders")
         .group("port")
         .args(&[NAME, text("session").behind("TO").opt()]),
+    Spec::new(Verb::PortWaiters, "port.waiters", -2, "Tells who holds a name and who waits.")
+        .flags(READ)
+        .keys(Keys::First, "O(N) with N holders and waiters shown")
+        .group("port")
+        .args(&[NAME, COUNT]),
     Spec::new(Verb::SessionOpen, "session.open", -2, "Opens or resumes the session of a node.")
         .flags(WRITE | FAST)
         .group("session")

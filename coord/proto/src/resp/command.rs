@@ -368,6 +368,9 @@ mod tests {
         let text = answer("COMMAND INFO port.register", Version::Resp3);
         assert!(text.contains("+movablekeys :1 :1 :1"), "{text}");
         assert!(text.contains("~3 +RW +UPDATE +incomplete"), "{text}");
+        let text = answer("COMMAND INFO port.transfer", Version::Resp3);
+        assert!(text.contains("+movablekeys :2 :2 :1") && text.contains("index :2"), "{text}");
+        assert!(answer("COMMAND INFO port.wait", Version::Resp2).contains("+write +blocking :1"));
         assert_eq!(answer("COMMAND DOCS nosuch", Version::Resp3), "%0");
     }
 
@@ -382,6 +385,8 @@ mod tests {
         assert_eq!(keys("PORT.REGISTER NAMES 1 mode MODE SHARED"), "*1 $4 mode");
         assert_eq!(keys("SET a v NX PX 10"), "*1 $1 a");
         assert_eq!(keys("EVALSHA x 1 a v"), "*1 $1 a");
+        assert_eq!(keys("PORT.TRANSFER x a b TOKEN 1"), "*2 $1 a $1 b");
+        assert_eq!(keys("PORT.WAIT a 0 MODE SHARED"), "*1 $1 a");
         assert_eq!(keys("PING"), "-ERR The command has no key arguments");
         assert_eq!(keys("NOSUCH a"), "-ERR Invalid command specified");
         assert_eq!(keys("EVAL x 9 a"), "-ERR Invalid arguments specified for command");
@@ -395,9 +400,10 @@ mod tests {
             answer(&alloc::format!("COMMAND LIST FILTERBY {filter}"), Version::Resp2)
         };
         assert_eq!(
-            list("PATTERN port.*"),
-            "*4 $10 port.query $13 port.register $12 port.release $9 port.list"
+            list("PATTERN port.re*"),
+            "*3 $13 port.register $12 port.release $11 port.revoke"
         );
+        assert_eq!(list("ACLCAT blocking"), "*1 $9 port.wait");
         assert_eq!(list("PATTERN e*l"), "*1 $4 eval");
         assert_eq!(list("ACLCAT scripting"), "*2 $4 eval $7 evalsha");
         assert_eq!(list("MODULE x"), "*0");

@@ -20,6 +20,7 @@ use super::request::{
 };
 use super::scripts::{self, Effect, Unit};
 use super::verb::Verb;
+use crate::waiters::WAITERS_MAX;
 
 type Result<'a, T> = core::result::Result<T, Refusal<'a>>;
 
@@ -31,6 +32,8 @@ const LIST_COUNT_MAX: u64 = 4096;
 const SESSIONS_COUNT_MAX: u64 = 1024;
 /// Bytes of the name of a connection, of a library, of its version.
 const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+const _: () = assert!(WAITERS_MAX == 1024, "an error says so");
 
 const UNKNOWN: &str = "unknown option";
 const TWICE: &str = "given twice:";
@@ -326,6 +329,20 @@ pub(super) fn wait<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Req
         options.mode(&mut mode)?;
     }
     Ok(Request::Wait { name, mode: mode.unwrap_or_default(), ms })
+}
+
+/// `PORT.WAITERS name [COUNT n]`.
+pub(super) fn waiters<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let (name, mut count) = (name_at(rest, 0)?, None);
+    let mut options = Options::new(spec, rest.from(1));
+    while options.advance() {
+        if !options.is("COUNT") {
+            return options.unknown();
+        }
+        let value = number(options.value()?, 0, WAITERS_MAX as u64, ", COUNT is 0 to 1024")?;
+        options.set(&mut count, value as u16)?;
+    }
+    Ok(Request::Waiters { name, count: count.unwrap_or(LIST_COUNT_DEFAULT) })
 }
 
 /// `PORT.META name [SET metadata [VERSION version]]`.

@@ -19,6 +19,7 @@ pub enum Verb {
     PortMeta,
     PortTransfer,
     PortRevoke,
+    PortWaiters,
     SessionOpen,
     SessionRenew,
     SessionClose,
@@ -101,7 +102,8 @@ pub fn find(word: &[u8]) -> Option<Verb> {
         ),
         11 => among!(key; b"SHARD.STATS" => ShardStats, b"PORT.REVOKE" => PortRevoke),
         12 => among!(key;
-            b"PORT.RELEASE" => PortRelease, b"SESSION.OPEN" => SessionOpen,
+            b"PORT.RELEASE" => PortRelease, b"PORT.WAITERS" => PortWaiters,
+            b"SESSION.OPEN" => SessionOpen,
             b"SESSION.INFO" => SessionInfo, b"SESSION.NODE" => SessionNode,
             b"SESSION.LIST" => SessionList, b"SESSION.KILL" => SessionKill,
         ),
