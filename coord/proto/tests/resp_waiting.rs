@@ -549,6 +549,30 @@ fn an_operator_revokes() {
     }
 }
 
+/// A name, or a lock, that nobody waits for and of which nothing is said is free once it is revoked,
+/// like one that was given back: its record is gone, and anybody can have it.
+#[test]
+fn a_revoked_name_is_free() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mut a = Redis::connect(&mut process, 0);
+        let mut b = Redis::connect(&mut process, shards - 1);
+        for name in NAMES {
+            for taken in [format!("PORT.REGISTER {name}"), format!("SET {name} v NX PX 20000")] {
+                a.says(&mut process, &taken);
+                assert_eq!(a.says(&mut process, &format!("PORT.REVOKE {name}")), ":1|");
+                assert_eq!(b.says(&mut process, &format!("PORT.QUERY {name}\nDBSIZE")), "$-1|:0|");
+                let names = |at| process.shard(at).residue().names;
+                assert_eq!((0..shards).map(names).sum::<usize>(), 0, "its record is gone");
+                grant(&b.says(&mut process, &format!("PORT.REGISTER {name}")));
+                assert_eq!(b.says(&mut process, &format!("PORT.RELEASE {name}")), ":1|");
+                assert_eq!(b.says(&mut process, &format!("SET {name} w NX PX 20000")), "+OK|");
+                assert_eq!(b.says(&mut process, &format!("DEL {name}")), ":1|");
+            }
+        }
+    }
+}
+
 /// A session has a connection that speaks RESP3 and receives, and one that waits natively: the
 /// first hears how the waits of the second end.
 #[test]
