@@ -135,15 +135,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.names_unit(id, op::RELEASE, names, RespShape::Count)
             }
             Request::Release { names, token: Some(token) } => {
-                let first = self.batch.ops.len();
-                for name in names.iter() {
-                    let mut op = self.checked_op(id, op::RELEASE, name);
-                    if op.code == op::RELEASE {
-                        (op.flags, op.extra) = (op::RELEASE_TOKEN, token.0);
-                    }
-                    self.add_op(op, first);
-                }
-                self.resp_unit(id, first, RespShape::Count)
+                let code = (op::RELEASE, op::RELEASE_TOKEN);
+                self.unit_of_each(names, (id, RespShape::Count), |shard, name| {
+                    shard.checked_op_with(id, code, name, |_| token.0)
+                })
             }
             Request::Lock { name, value, lease } => {
                 let kept = self.lock_fields(id, lease, value);
@@ -176,12 +171,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.op_unit(id, op, RespShape::Version)
             }
             Request::Transfer { to, names, token } => {
-                let first = self.batch.ops.len();
-                for name in names.iter() {
-                    let op = self.transfer_op(id, (to, token), name);
-                    self.add_op(op, first);
-                }
-                self.resp_unit(id, first, RespShape::Register)
+                self.unit_of_each(names, (id, RespShape::Register), |shard, name| {
+                    shard.transfer_op(id, (to, token), name)
+                })
             }
             Request::Revoke { name, to } => {
                 let op = self.revoke_op(id, to, name);
@@ -306,9 +298,20 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     fn names_unit(&mut self, id: ConnId, code: u8, names: Names<'_>, shape: RespShape) -> Flow {
+        self.unit_of_each(names, (id, shape), |shard, name| shard.checked_op(id, code, name))
+    }
+
+    /// A unit of one op for each name.
+    #[inline]
+    fn unit_of_each(
+        &mut self,
+        names: Names<'_>,
+        (id, shape): (ConnId, RespShape),
+        mut op_for: impl FnMut(&mut Self, &[u8]) -> Op,
+    ) -> Flow {
         let first = self.batch.ops.len();
         for name in names.iter() {
-            let op = self.checked_op(id, code, name);
+            let op = op_for(self, name);
             self.add_op(op, first);
         }
         self.resp_unit(id, first, shape)
@@ -324,15 +327,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         let (mode, permits) = mode_of(mode);
         let flags = mode | if replicated { op::REGISTER_REPLICATED } else { 0 };
         let Some(refused) = self.claimant(id, flags, env) else { return Flow::Again };
-        let first = self.batch.ops.len();
-        for name in names.iter() {
-            let op = match refused {
-                Err(status) => answered(status),
-                Ok(()) => self.claim_op(id, (op::REGISTER, flags), (0, permits), name),
-            };
-            self.add_op(op, first);
-        }
-        let flow = self.resp_unit(id, first, RespShape::Register);
+        let shape = RespShape::Register;
+        let flow = self.unit_of_each(names, (id, shape), |shard, name| match refused {
+            Err(status) => answered(status),
+            Ok(()) => shard.claim_op(id, (op::REGISTER, flags), (0, permits), name),
+        });
         if matches!(flow, Flow::Taken) {
             self.conns[id.index as usize].refused = 0;
         }

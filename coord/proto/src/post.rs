@@ -71,12 +71,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.ended(bound, &mut self.acts);
             }
             mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
-            mail::PUSH => {
-                let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
-                let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
-                let (reason, close) = (reader.u8()?, reader.u8()? != 0);
-                self.push(conn, (code, session, reason), close, env);
-            }
+            mail::PUSH => self.take_push(&mut reader, env)?,
             mail::CLOSED => {
                 let (session, conn) = mail::closed(from, &mut reader)?;
                 self.sessions.conn_closed(session, conn, &mut self.acts);
@@ -102,6 +97,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             _ => return Err(Truncated),
         }
         self.settle(env);
+        Ok(())
+    }
+
+    fn take_push(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {
+        let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
+        let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
+        let (reason, close) = (reader.u8()?, reader.u8()? != 0);
+        self.push(conn, (code, session, reason), close, env);
         Ok(())
     }
 

@@ -549,8 +549,8 @@ fn an_operator_revokes() {
     }
 }
 
-/// A name, or a lock, that nobody waits for and of which nothing is said is free once it is revoked,
-/// like one that was given back: its record is gone, and anybody can have it.
+/// A name, or a lock, that nobody waits for and of which nothing is said is free once it is
+/// revoked, like one that was given back: its record is gone, and anybody can have it.
 #[test]
 fn a_revoked_name_is_free() {
     for shards in SHARDS {
