@@ -2,9 +2,9 @@
 //! about them: the bytes they send and get, on names of their own shard and of others.
 
 use ringway_coord_proto::wire::op;
-use ringway_coord_proto::{Access, Grantee, Principal};
+use ringway_coord_proto::{Access, Grantee, Principal, SlotMap};
 use ringway_core::wire::Put;
-use ringway_core::{SessionId, Span};
+use ringway_core::{SessionId, Slot, Span};
 use ringway_sim::native::{Native, with_secret};
 use ringway_sim::process::{Process, Settings};
 use ringway_sim::redis::Redis;
@@ -298,6 +298,101 @@ fn the_latest_connection_of_a_session_waits() {
         a.says(&mut process, "PORT.RELEASE job");
         grant(&b.hears(&mut process));
     }
+}
+
+/// The first names that lie on one of two shards.
+fn names_at(shard: usize) -> impl Iterator<Item = String> {
+    let map = SlotMap::new(2);
+    let names = (0..).map(|number| format!("n{number}"));
+    names.filter(move |name| map.shard_of(Slot::of(name.as_bytes())).index() == shard)
+}
+
+/// A session waits again on another connection; the first goes before it has heard that it is
+/// answered. Its end crosses that news, and does not end the wait of the other.
+#[test]
+fn the_end_of_a_connection_crosses_its_replacement() {
+    let name = names_at(0).next().expect("every other name");
+    let mut process = start(2);
+    let mut a = Redis::connect(&mut process, 0);
+    let mut b = Redis::connect(&mut process, 0);
+    let mut c = Redis::connect(&mut process, 1);
+    a.says(&mut process, &format!("PORT.REGISTER {name}"));
+    let opened = b.says(&mut process, "SESSION.OPEN 7 LEASE 30000");
+    let attach = ["session", "secret"].map(|of| field(&opened, of)).join(" ");
+    assert_eq!(c.says(&mut process, &format!("SESSION.ATTACH {attach}")), "+OK|");
+    c.sends(&mut process, &format!("PORT.WAIT {name} 0"));
+    process.settle();
+    b.sends(&mut process, &format!("PORT.WAIT {name} 0"));
+    process.end_turn(0);
+    assert_eq!(process.mail_waiting(1, 0), 1, "the first is told that it waits no longer");
+    process.disconnect(c.link);
+    process.settle();
+    assert_eq!((b.hears(&mut process).as_str(), under_way(&process)), ("", (0, 1)));
+    a.says(&mut process, &format!("PORT.RELEASE {name}"));
+    grant(&b.hears(&mut process));
+}
+
+/// One who waits for a name alone stands before others who could share it. When that one's
+/// connection goes, they have it.
+#[test]
+fn who_goes_is_not_in_the_way() {
+    for shards in SHARDS {
+        for name in NAMES {
+            let mut process = start(shards);
+            let mut a = Redis::connect(&mut process, 0);
+            let mut b = Redis::connect(&mut process, shards - 1);
+            let mut c = Redis::connect(&mut process, shards / 2);
+            a.says(&mut process, &format!("PORT.REGISTER {name} MODE SHARED"));
+            b.says(&mut process, "SESSION.OPEN 7 LEASE 30000");
+            b.sends(&mut process, &format!("PORT.WAIT {name} 0"));
+            process.settle();
+            c.sends(&mut process, &format!("PORT.WAIT {name} 0 MODE SHARED"));
+            process.settle();
+            assert_eq!(c.hears(&mut process), "", "{shards} shards");
+            process.disconnect(b.link);
+            process.settle();
+            grant(&c.hears(&mut process));
+        }
+    }
+}
+
+/// The answer to a wait, whether it comes at once or late, is not taken for the answer to another
+/// op that is on its way to the same shard: what bounds those would no longer hold.
+#[test]
+fn the_answer_to_a_wait_is_not_counted() {
+    let mut far = names_at(0);
+    let (held, free) = (far.next().expect("a name"), far.next().expect("another"));
+    let mut process = start(2);
+    let mut a = Redis::connect(&mut process, 0);
+    let mut b = Redis::connect(&mut process, 1);
+    let mut c = Redis::connect(&mut process, 1);
+    a.says(&mut process, &format!("PORT.REGISTER {held}"));
+    // Late: the name is released while a question is on its way.
+    b.sends(&mut process, &format!("PORT.WAIT {held} 0"));
+    process.settle();
+    a.sends(&mut process, &format!("PORT.RELEASE {held}"));
+    process.end_turn(0);
+    c.sends(&mut process, &format!("PORT.QUERY {free}"));
+    process.end_turn(1);
+    assert_eq!(under_way(&process).0, 1);
+    process.deliver_mail(1, 0);
+    process.end_turn(1);
+    grant(&b.hears(&mut process));
+    assert_eq!(under_way(&process).0, 1, "the question is still on its way");
+    process.settle();
+    assert_eq!((c.hears(&mut process).as_str(), under_way(&process).0), ("$-1|", 0));
+    // At once: the name is free.
+    b.sends(&mut process, &format!("PORT.WAIT {free} 0"));
+    process.end_turn(1);
+    c.sends(&mut process, &format!("PORT.QUERY {free}"));
+    process.end_turn(1);
+    process.turn(0, 1);
+    process.deliver_mail(1, 0);
+    process.end_turn(1);
+    grant(&b.hears(&mut process));
+    assert_eq!(under_way(&process).0, 1, "the question is still on its way");
+    process.settle();
+    assert_eq!(under_way(&process), (0, 0));
 }
 
 /// Anybody who may use a name can ask who holds it and who waits for it, and for how long.
