@@ -38,6 +38,7 @@ pub mod pending;
 pub mod placement;
 pub mod places;
 mod post;
+pub mod quotas;
 mod requests;
 pub mod residue;
 pub mod resp;

@@ -46,6 +46,7 @@ use crate::notices::{Bundles, Packings};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
+use crate::quotas::Quotas;
 use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
@@ -165,6 +166,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
         );
         let bare_slot = start.map.run(start.id).0;
+        let quotas = Quotas::new(access.credits(), shards);
         let names_start = NamesStart {
             epoch: start.epoch,
             grants_from: start.grants_from,
@@ -172,7 +174,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             keys: names_keys,
         };
         Self {
-            names: Names::new(now, table, shards, names_start),
+            names: Names::new(now, table, (shards, quotas), names_start),
             pushes: Bundles::new(shards, mail::PUSHES),
             packings: Packings::default(),
             audits: Vec::new(),

@@ -176,6 +176,8 @@ pub mod status {
     pub const REFUSED: u8 = 0xCE;
     /// A reserved bit is set.
     pub const UNSUPPORTED: u8 = 0xCF;
+    /// The namespace has as many names as it may.
+    pub const QUOTA: u8 = 0xD3;
 
     /// The word for a status, as the CLI and RESP errors print it.
     pub const fn name(status: u8) -> &'static str {
@@ -204,6 +206,7 @@ pub mod status {
             CROSSSLOT => "CROSSSLOT",
             REFUSED => "REFUSED",
             UNSUPPORTED => "UNSUPPORTED",
+            QUOTA => "QUOTA",
             _ => "UNKNOWN_STATUS",
         }
     }

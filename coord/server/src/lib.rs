@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod metrics;
 pub mod node;
 mod pump;
+pub mod quotas;
 pub mod shares;
 pub mod state;
 

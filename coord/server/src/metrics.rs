@@ -28,6 +28,7 @@ use ringway_shards::{DURATION_CLASSES, duration_class, duration_class_end_ns};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Health;
+use crate::quotas::NamespaceView;
 
 /// Buckets of a latency histogram: below 256 ns, then doubling, the last without an upper bound.
 pub const BUCKETS: usize = DURATION_CLASSES;
@@ -433,9 +434,13 @@ struct Number {
 }
 
 /// Everything as Prometheus reads it (the OpenMetrics text format).
-pub fn prometheus_text(health: Health, shards: Vec<ShardView>) -> String {
+pub fn prometheus_text(
+    health: Health,
+    shards: Vec<ShardView>,
+    namespaces: Vec<NamespaceView>,
+) -> String {
     let mut registry = Registry::with_prefix("ringway");
-    registry.register_collector(Box::new(Scrape { health, shards }));
+    registry.register_collector(Box::new(Scrape { health, shards, namespaces }));
     let mut text = String::new();
     let encoded = prometheus_client::encoding::text::encode(&mut text, &registry);
     encoded.expect("a string takes whatever is written to it");
@@ -446,6 +451,7 @@ pub fn prometheus_text(health: Health, shards: Vec<ShardView>) -> String {
 struct Scrape {
     health: Health,
     shards: Vec<ShardView>,
+    namespaces: Vec<NamespaceView>,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -457,6 +463,7 @@ impl Collector for Scrape {
         ready.encode(encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?)?;
         self.encode_numbers(&mut encoder)?;
         self.encode_refusals(&mut encoder)?;
+        self.encode_namespaces(&mut encoder)?;
         self.encode_turns(&mut encoder)?;
         self.encode_latencies(&mut encoder)
     }
@@ -492,6 +499,22 @@ impl Scrape {
             for (status, count) in &view.refused {
                 let labels = [("shard", view.shard.to_string()), ("status", status.clone())];
                 ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_namespaces(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        type Number = fn(&NamespaceView) -> u64;
+        let of: [(&str, &str, Number); 2] = [
+            ("namespace_names", "Names of a namespace with a quota", |view| view.names),
+            ("namespace_names_max", "Names that it may have", |view| view.names_max),
+        ];
+        for (name, help, number) in of {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for view in &self.namespaces {
+                let labels = [("namespace", view.namespace.as_str())];
+                ConstGauge::new(number(view)).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -602,7 +625,9 @@ mod tests {
         metrics.refused_with(status::HELD, 1);
         metrics.turn_buckets[3].add(1);
         let shards = vec![metrics.snapshot(0, None), ShardMetrics::default().snapshot(1, None)];
-        let text = prometheus_text(Health::Ready, shards);
+        let (namespace, names, names_max) = ("orders".to_owned(), 3, 5);
+        let namespaces = vec![NamespaceView { namespace, names, names_max }];
+        let text = prometheus_text(Health::Ready, shards, namespaces);
         let bucket = "ringway_shard_latency_seconds_bucket";
         let at = |le: &str| format!("{bucket}{{le=\"{le}\",shard=\"0\",verb=\"query\"}} 12");
         let (microsecond, all) = (at("0.000001024"), at("+Inf"));
@@ -613,6 +638,8 @@ mod tests {
             "ringway_shard_requests_total{shard=\"0\"} 12",
             "ringway_shard_requests_total{shard=\"1\"} 0",
             "ringway_shard_refused_total{shard=\"0\",status=\"HELD\"} 1",
+            "ringway_namespace_names{namespace=\"orders\"} 3",
+            "ringway_namespace_names_max{namespace=\"orders\"} 5",
             "ringway_shard_turn_duration_seconds_count{shard=\"0\"} 1",
             "ringway_shard_latency_seconds_count{shard=\"0\",verb=\"query\"} 12",
             &microsecond,

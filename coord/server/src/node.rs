@@ -36,6 +36,7 @@ use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, 
 use crate::credentials::{Credentials, CredentialsError, Identities};
 use crate::metrics::{ShardMetrics, ShardView};
 use crate::pump::Pump;
+use crate::quotas::{NamespaceView, Quotas};
 use crate::shares::Shares;
 use crate::state::{Opened, Previous};
 
@@ -74,12 +75,13 @@ pub(crate) struct Shared {
     /// Who may connect. Shards have copies of their own, and are told when this one changes.
     access: Mutex<NodeAccess>,
     pub(crate) audit: Audit,
+    quotas: Quotas,
     draining: AtomicBool,
     drain_until: AtomicU64,
 }
 
 impl Shared {
-    fn new(map: SlotMap, access: NodeAccess, audit: Audit) -> Self {
+    fn new(map: SlotMap, access: NodeAccess, (audit, quotas): (Audit, Quotas)) -> Self {
         let shards = 0..map.shards();
         let slots = |shard| {
             let (first, last) = map.run(ShardId(shard as u8));
@@ -95,6 +97,7 @@ impl Shared {
             port: OnceLock::new(),
             access: Mutex::new(access),
             audit,
+            quotas,
             draining: AtomicBool::new(false),
             drain_until: AtomicU64::new(0),
         }
@@ -147,6 +150,10 @@ impl Shared {
 impl NodeView for Shared {
     fn shards(&self) -> Vec<ShardView> {
         (0..self.metrics.len()).map(|index| self.view(ShardId(index as u8))).collect()
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceView> {
+        self.quotas.view()
     }
 
     fn health(&self) -> Health {
@@ -231,7 +238,9 @@ impl Node {
         let map = SlotMap::new(config.shards);
         let runtime = "a thread";
         let audit = Audit::start().map_err(|source| ControlError::Start { runtime, source })?;
-        let shared = Arc::new(Shared::new(map, access, audit));
+        let quotas = Quotas::new(&config.quotas);
+        let access = access.with_quotas(&quotas);
+        let shared = Arc::new(Shared::new(map, access, (audit, quotas)));
         let mailbox: Arc<Mutex<Option<Mailbox>>> = Arc::default();
         let news_box = Arc::clone(&mailbox);
         let news_shared = Arc::clone(&shared);
