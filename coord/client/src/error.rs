@@ -117,9 +117,6 @@ pub enum Refusal {
     /// The connection has a watch of this number.
     #[error("EXISTS: the connection has a watch of this number; take another")]
     Exists,
-    /// Waiting would never end.
-    #[error("DEADLOCK: those who hold the name wait for this session; release something first")]
-    Deadlock,
     /// A status that this op never answers, or one that a newer server added.
     #[error("status 0x{0:02X}, which this client does not expect here; upgrade it")]
     Unexpected(u8),
@@ -161,7 +158,6 @@ impl Refusal {
             status::FENCED => Refusal::Fenced,
             status::QUOTA => Refusal::Quota,
             status::EXISTS => Refusal::Exists,
-            status::DEADLOCK => Refusal::Deadlock,
             other => Refusal::Unexpected(other),
         }
     }

@@ -43,7 +43,7 @@ pub enum Waits {
     /// Nothing.
     #[default]
     No,
-    /// The answer to an op of a unit that may change its session.
+    /// The answer to an op of a unit that may change its session, or waits itself.
     Op(u32, u16),
     /// Its bare session.
     Bare,

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod access;
+mod blocking;
 pub mod claims;
 pub mod conn;
 pub mod env;

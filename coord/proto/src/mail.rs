@@ -68,6 +68,8 @@ pub const AUDIT: u8 = 21;
 pub const LANE_CALL: u8 = 22;
 /// A lane, for a connection that is here (`lanes`).
 pub const LANE: u8 = 23;
+/// A connection that blocks until a name is granted waits no longer (`blocking`).
+pub const UNWAIT: u8 = 24;
 
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,6 +306,17 @@ pub fn closed(from: ShardId, reader: &mut Reader<'_>) -> Result<(SessionId, Conn
     let session = SessionId(reader.u64()?);
     let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
     Ok((session, ConnRef { shard: from, conn }))
+}
+
+/// The end of a wait: the unit that waits, its session, the name.
+pub fn unwait_message(pending: (u32, u32), bound: Bound, name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(21 + name.len());
+    out.put_u8(UNWAIT);
+    out.put_u32(pending.0);
+    out.put_u32(pending.1);
+    put_bound(&mut out, Some(bound));
+    out.extend_from_slice(name);
+    out
 }
 
 /// An epoch, to or from the control plane.

@@ -77,12 +77,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.ended(bound, &mut self.acts);
             }
             mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
-            mail::PUSH => {
-                let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
-                let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
-                let (reason, close) = (reader.u8()?, reader.u8()? != 0);
-                self.push(conn, (code, session, reason), close, env);
-            }
+            mail::PUSH => self.take_push(&mut reader, env)?,
             mail::CLOSED => {
                 let (session, conn) = mail::closed(from, &mut reader)?;
                 self.sessions.conn_closed(session, conn, &mut self.acts);
@@ -91,6 +86,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             mail::LANE => self.take_lane(&mut reader, env)?,
             mail::NOTICES => self.take_notices(&mut reader, env)?,
             mail::PUSHES => self.take_pushes(&mut reader, env)?,
+            mail::UNWAIT => self.take_unwait(from, &mut reader)?,
             mail::COUNT => self.count_for(from, &mut reader, env)?,
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {
@@ -109,6 +105,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             _ => return Err(Truncated),
         }
         self.settle(env);
+        Ok(())
+    }
+
+    fn take_push(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {
+        let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
+        let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
+        let (reason, close) = (reader.u8()?, reader.u8()? != 0);
+        self.push(conn, (code, session, reason), close, env);
         Ok(())
     }
 

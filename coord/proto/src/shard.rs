@@ -291,6 +291,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         // What it asked for before it went still takes effect, in order, before its end does.
         self.execute(env);
+        self.stop_waiting(id, env);
         let conn = core::mem::take(&mut self.conns[id.index as usize]);
         self.open_conns -= 1;
         self.conn_bytes -= conn.held as usize;
@@ -555,8 +556,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         let Some(conn) = self.conn_mut(id).filter(|conn| conn.ended && !conn.closing) else {
             return;
         };
+        if conn.is_waiting() {
+            return self.stop_waiting(id, env);
+        }
         // What is left in `carry` after this is the beginning of something that never ends.
-        if !(conn.is_waiting() || conn.blocked || conn.ready || conn.stalled.is_some()) {
+        if !(conn.blocked || conn.ready || conn.stalled.is_some()) {
             self.close(id, env);
         }
     }
@@ -676,6 +680,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.execute(env);
                 self.say_goodbye(id, env);
             } else {
+                self.stop_waiting(id, env);
                 self.answer_queue(id, env);
             }
         }

@@ -208,8 +208,6 @@ pub mod status {
     pub const QUOTA: u8 = 0xD3;
     /// The connection has a watch of this id.
     pub const EXISTS: u8 = 0xD4;
-    /// Waiting would never end.
-    pub const DEADLOCK: u8 = 0xD5;
     /// It was executed when it was sent first, and nobody remembers the answer.
     pub const FORGOTTEN: u8 = 0xD6;
 
@@ -245,7 +243,6 @@ pub mod status {
             FENCED => "FENCED",
             QUOTA => "QUOTA",
             EXISTS => "EXISTS",
-            DEADLOCK => "DEADLOCK",
             FORGOTTEN => "FORGOTTEN",
             _ => "UNKNOWN_STATUS",
         }
