@@ -11,7 +11,7 @@ use ringway_core::{ConnId, Epoch, SessionId, ShardId, Span};
 
 use crate::handle::{Bound, Handle};
 use crate::outcome::{Answer, Outcome, put_outcome};
-use crate::sessions::{ConnRef, Principal};
+use crate::sessions::{ConnRef, Principal, Ticket};
 use crate::turn::Op;
 use crate::wire::{Reply, next_reply, put_data};
 
@@ -77,6 +77,13 @@ pub const FEED_TAKEN: u8 = 36;
 pub const FEED_ASK: u8 = 37;
 /// The answer to that.
 pub const FEED_TOLD: u8 = 38;
+
+/// A lane is wanted by another connection (`lanes`).
+pub const LANE_CALL: u8 = 22;
+/// A lane, for a connection that is here (`lanes`).
+pub const LANE: u8 = 23;
+/// A connection that blocks until a name is granted waits no longer (`blocking`).
+pub const UNWAIT: u8 = 24;
 
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,6 +256,35 @@ pub fn bound(reader: &mut Reader<'_>) -> Result<Option<Bound>, Truncated> {
     Ok((bound.session.0 != 0).then_some(bound))
 }
 
+/// Appends a connection.
+pub fn put_conn(out: &mut Vec<u8>, conn: ConnId) {
+    out.put_u32(conn.index);
+    out.put_u32(conn.generation);
+}
+
+/// Reads a connection.
+pub fn conn(reader: &mut Reader<'_>) -> Result<ConnId, Truncated> {
+    Ok(ConnId { index: reader.u32()?, generation: reader.u32()? })
+}
+
+/// Appends where an answer goes.
+pub fn put_ticket(out: &mut Vec<u8>, ticket: &Ticket) {
+    out.put_u8(ticket.shard.0);
+    out.put_u32(ticket.pending);
+    out.put_u32(ticket.generation);
+    out.put_u16(ticket.index);
+}
+
+/// Reads where an answer goes.
+pub fn ticket(reader: &mut Reader<'_>) -> Result<Ticket, Truncated> {
+    Ok(Ticket {
+        shard: ShardId(reader.u8()?),
+        pending: reader.u32()?,
+        generation: reader.u32()?,
+        index: reader.u16()?,
+    })
+}
+
 /// The reply that binds.
 pub fn put_bind(out: &mut Vec<u8>, place: ((u32, u32), u16), who: (Bound, bool), answer: &Answer) {
     out.put_u8(BIND);
@@ -284,6 +320,17 @@ pub fn closed(from: ShardId, reader: &mut Reader<'_>) -> Result<(SessionId, Conn
     let session = SessionId(reader.u64()?);
     let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
     Ok((session, ConnRef { shard: from, conn }))
+}
+
+/// The end of a wait: the unit that waits, its session, the name.
+pub fn unwait_message(pending: (u32, u32), bound: Bound, name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(21 + name.len());
+    out.put_u8(UNWAIT);
+    out.put_u32(pending.0);
+    out.put_u32(pending.1);
+    put_bound(&mut out, Some(bound));
+    out.extend_from_slice(name);
+    out
 }
 
 /// An epoch, to or from the control plane.

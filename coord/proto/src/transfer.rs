@@ -139,6 +139,10 @@ impl<R: Region> Names<R> {
     pub(crate) fn give_up(&mut self, id: RecordId, by: Bound) {
         let token = self.token(&self.table.grant(id));
         let log = &mut self.mirrors[by.handle.home().index()][by.handle.local()].log;
+        if self.claims.of_record(id.number()).is_none() {
+            let hash = self.table.hash_of(id);
+            return self.table.remove(id, hash, Some(log));
+        }
         self.table.disown(id, Some(log));
         self.freed_by(id, (by.session, token));
     }

@@ -21,13 +21,13 @@ use crate::wire::{FrameWriter, KIND_PUSH, OP_HEADER_BYTES, push};
 pub enum Kind {
     /// A session has it now. If another had it before, that one does not any more, unless the name
     /// is shared.
-    Acquired = 1,
+    Acquired = push::KIND_ACQUIRED,
     /// A session has it no more.
-    Released = 2,
+    Released = push::KIND_RELEASED,
     /// Its metadata is another.
-    Changed = 3,
+    Changed = push::KIND_CHANGED,
     /// Another number of sessions waits for it.
-    Waiting = 4,
+    Waiting = push::KIND_WAITING,
 }
 
 impl Kind {
@@ -76,9 +76,9 @@ const NAME_AT: usize = 31;
 /// The longest event: with a name of 255 bytes and a number behind it.
 pub const EVENT_BYTES_MAX: usize = NAME_AT + 1 + NAME_BYTES_MAX + 4;
 /// The flag of an event behind which an earlier one is hidden.
-pub const SKIPPED: u8 = 1;
+pub const SKIPPED: u8 = push::EVENT_SKIPPED;
 /// The flag of a release of a name that others hold still.
-pub const SHARED: u8 = 2;
+pub const SHARED: u8 = push::EVENT_SHARED;
 
 /// Encodes a change: shard, flags, kind, epoch, sequence, session, token, name, and the number of
 /// those kinds that have one.
@@ -144,10 +144,10 @@ impl<'a> Event<'a> {
     #[inline]
     pub fn kind(&self) -> Kind {
         match self.0[KIND_AT] {
-            1 => Kind::Acquired,
-            2 => Kind::Released,
-            3 => Kind::Changed,
-            4 => Kind::Waiting,
+            push::KIND_ACQUIRED => Kind::Acquired,
+            push::KIND_RELEASED => Kind::Released,
+            push::KIND_CHANGED => Kind::Changed,
+            push::KIND_WAITING => Kind::Waiting,
             other => unreachable!("kind {other} was never encoded"),
         }
     }
