@@ -19,6 +19,7 @@ use ringway_core::Region;
 use ringway_core::limits::FRAME_BYTES_MAX;
 
 use crate::access::Access;
+use crate::broadcast::Broadcast;
 use crate::env::Env;
 use crate::gather::GATHER_BYTES;
 use crate::list::{JOB_BYTES, ListJob};
@@ -48,6 +49,8 @@ pub(crate) enum Work {
     /// The lines of the connections: from a place on, behind those that are there, of one owner or
     /// of all.
     Clients(usize, Vec<u8>, Option<Principal>),
+    /// A message to all sessions.
+    Broadcast(Broadcast),
     /// The shard's numbers.
     Stats,
 }
@@ -68,6 +71,7 @@ impl Work {
             Work::List(_) => JOB_BYTES,
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
+            Work::Broadcast(work) => work.bytes(),
             Work::Stats => 0,
         }
     }
@@ -96,7 +100,7 @@ impl Jobs {
         !self.queue.is_empty()
     }
 
-    fn push(&mut self, ticket: Ticket, work: Work) {
+    pub(crate) fn push(&mut self, ticket: Ticket, work: Work) {
         self.bytes += work.bytes();
         self.queue.push_back((ticket, work));
     }
@@ -141,6 +145,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Step::Done(self.page_of_sessions(ticket, (from, most), viewer, env))
             }
             Work::Clients(from, lines, viewer) => self.step_clients(from, lines, viewer),
+            Work::Broadcast(work) => self.step_broadcast(work, env),
             Work::Stats => {
                 let mut json = Vec::new();
                 env.describe(&mut json);

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod access;
+mod broadcast;
 pub mod claims;
 pub mod conn;
 pub mod env;
@@ -26,6 +27,7 @@ pub mod lease_clock;
 pub mod list;
 pub mod mail;
 mod memory;
+mod messages;
 pub mod names;
 pub mod notices;
 pub mod op_code;
@@ -49,6 +51,7 @@ mod serve;
 pub mod sessions;
 pub mod shard;
 pub mod stats;
+mod tallies;
 pub mod transfer;
 pub mod turn;
 pub mod waiting;

@@ -142,6 +142,8 @@ pub struct NamesStart {
     pub grants_from: Moment,
     /// Bytes that metadata, further holders and those who wait may take.
     pub side_bytes: usize,
+    /// Bytes of notices that may be under way to other shards.
+    pub under_way: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }
@@ -180,7 +182,7 @@ impl<R: Region> Names<R> {
             waits: Wheel::new(now),
             stuck: VecDeque::new(),
             hurried: false,
-            notices: Bundles::new(shards, mail::NOTICES),
+            notices: Bundles::new(shards, mail::NOTICES, start.under_way),
             answers: Vec::new(),
             freed: Vec::new(),
             grants_from: start.grants_from,
@@ -636,7 +638,8 @@ mod tests {
             Regions { records: region(), index: region(), arena: region(), lines: region() };
         let table = Table::new(regions, HashKey([1, 2])).expect("an empty table fits");
         let (grants_from, keys) = (Moment(0), KeyedState::new([3, 4]));
-        let start = NamesStart { epoch: Epoch(7), grants_from, side_bytes: 1 << 20, keys };
+        let (side_bytes, under_way) = (1 << 20, 1 << 20);
+        let start = NamesStart { epoch: Epoch(7), grants_from, side_bytes, under_way, keys };
         Names::new(Moment(0), table, 1, start)
     }
 

@@ -41,7 +41,7 @@ use crate::keyed::KeyedState;
 use crate::lease_clock::LeaseClock;
 use crate::mail;
 use crate::names::{Names, NamesStart};
-use crate::notices::{Bundles, Packings};
+use crate::notices::{Bundles, Packings, Taken};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
@@ -49,6 +49,7 @@ use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
+use crate::tallies::Tallies;
 use crate::turn::{Op, Turn};
 
 /// What a shard starts with.
@@ -94,6 +95,14 @@ pub struct Shard<R, A> {
     /// Notices on their way to connections of other shards.
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
+    /// Fenced messages on their way to the shards of their targets.
+    pub(crate) relays: Bundles,
+    /// What became of messages, on its way to those who asked.
+    pub(crate) receipts: Bundles,
+    pub(crate) taken: Taken,
+    pub(crate) tallies: Tallies,
+    /// Messages to all that this shard began and that are under way.
+    pub(crate) broadcasts: usize,
     pub(crate) sessions: Sessions,
     pub(crate) access: A,
     pub(crate) clock: LeaseClock,
@@ -162,15 +171,22 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
         );
         let bare_slot = start.map.run(start.id).0;
+        let under_way = Self::under_way_max(start.buffer_bytes);
         let names_start = NamesStart {
             epoch: start.epoch,
             grants_from: start.grants_from,
             side_bytes: start.side_bytes,
+            under_way,
             keys: names_keys,
         };
         Self {
             names: Names::new(now, table, shards, names_start),
-            pushes: Bundles::new(shards, mail::PUSHES),
+            pushes: Bundles::new(shards, mail::PUSHES, under_way),
+            relays: Bundles::new(shards, mail::RELAYS, under_way),
+            receipts: Bundles::new(shards, mail::RECEIPTS, usize::MAX),
+            taken: Taken::new(shards, under_way),
+            tallies: Tallies::default(),
+            broadcasts: 0,
             packings: Packings::default(),
             sessions,
             access,

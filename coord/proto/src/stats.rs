@@ -4,9 +4,9 @@ use crate::op_code;
 use crate::wire::{op, status};
 
 /// The verbs that are counted one by one. A RESP command counts as the verb that it means.
-pub const VERBS: [&str; 12] = [
+pub const VERBS: [&str; 13] = [
     "query", "register", "release", "open", "renew", "close", "attach", "sessions", "kill", "list",
-    "ping", "server",
+    "ping", "server", "send",
 ];
 
 /// The verb of an op code, as an index into [`VERBS`].
@@ -24,6 +24,7 @@ pub const fn verb_index(code: u8) -> usize {
         op::KILL => 8,
         op::LIST | op_code::SLOT_COUNT => 9,
         op::PING => 10,
+        op::SEND | op::BROADCAST => 12,
         _ => 11,
     }
 }
@@ -103,6 +104,42 @@ pub struct Stats {
     pub pushes_dropped: u64,
     /// Notices for sessions that were away.
     pub notices_away: u64,
+    /// What became of messages; each is counted where that was decided.
+    pub messages: Messages,
+}
+
+/// What became of messages, each once for every session that it was for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Put into the output of the receiving connection.
+    pub delivered: u64,
+    /// Nobody owned the name.
+    pub unowned: u64,
+    /// The session had no connection that could hear it.
+    pub away: u64,
+    /// The connection had too much unread, or accepts no frame of this size.
+    pub full: u64,
+    /// The sender did not hold the source name under its token.
+    pub fenced: u64,
+    /// Too much was under way to the receiver's shard.
+    pub busy: u64,
+}
+
+impl Messages {
+    /// Counts messages by the status that says what became of them.
+    #[inline]
+    pub fn count(&mut self, status: u8, messages: u64) {
+        let place = match status {
+            status::OK => &mut self.delivered,
+            status::FREE => &mut self.unowned,
+            status::AWAY => &mut self.away,
+            status::RECEIVER_FULL => &mut self.full,
+            status::FENCED => &mut self.fenced,
+            status::BUSY => &mut self.busy,
+            _ => return,
+        };
+        *place += messages;
+    }
 }
 
 /// Counts of refusals by [`refusal_index`].

@@ -80,6 +80,10 @@ pub mod op {
     pub const LIST: u8 = 0x20;
     /// A page of who waits for whom.
     pub const WAITS: u8 = 0x21;
+    /// A message to a name's owner, or to a session.
+    pub const SEND: u8 = 0x48;
+    /// A message to every session.
+    pub const BROADCAST: u8 = 0x49;
     /// Echo.
     pub const PING: u8 = 0x30;
     /// Which shard has which slots.
@@ -93,7 +97,10 @@ pub mod op {
 
     /// Whether this version knows the code.
     pub const fn is_known(code: u8) -> bool {
-        matches!(code, QUERY..=REVOKE | OPEN..=KILL | LIST | WAITS | PING..=AUTH)
+        matches!(
+            code,
+            QUERY..=REVOKE | OPEN..=KILL | LIST | WAITS | PING..=AUTH | SEND | BROADCAST
+        )
     }
 
     /// REGISTER, WAIT: the mode, in the low bits.
@@ -114,6 +121,14 @@ pub mod op {
     pub const TRANSFER_TOKEN: u8 = 0x01;
     /// REVOKE: give it to another session.
     pub const REVOKE_TO: u8 = 0x01;
+    /// SEND, BROADCAST: answer once it is known what became of the message.
+    pub const SEND_RECEIPT: u8 = 0x01;
+    /// SEND: only as the owner of a name.
+    pub const SEND_FENCED: u8 = 0x02;
+    /// SEND: the payload of the SEND before it in the frame.
+    pub const SEND_SAME: u8 = 0x04;
+    /// SEND: to a session.
+    pub const SEND_SESSION: u8 = 0x08;
     /// OPEN: take over an existing session with its secret.
     pub const OPEN_RESUME: u8 = 0x01;
     /// OPEN: the session ends with the connection.
@@ -176,6 +191,12 @@ pub mod status {
     pub const REFUSED: u8 = 0xCE;
     /// A reserved bit is set.
     pub const UNSUPPORTED: u8 = 0xCF;
+    /// The session has no connection that could hear a message.
+    pub const AWAY: u8 = 0xD0;
+    /// The receiver has too much unread, or accepts no frame of this size.
+    pub const RECEIVER_FULL: u8 = 0xD1;
+    /// The sender does not hold the source name under this token.
+    pub const FENCED: u8 = 0xD2;
 
     /// The word for a status, as the CLI and RESP errors print it.
     pub const fn name(status: u8) -> &'static str {
@@ -204,6 +225,9 @@ pub mod status {
             CROSSSLOT => "CROSSSLOT",
             REFUSED => "REFUSED",
             UNSUPPORTED => "UNSUPPORTED",
+            AWAY => "AWAY",
+            RECEIVER_FULL => "RECEIVER_FULL",
+            FENCED => "FENCED",
             _ => "UNKNOWN_STATUS",
         }
     }
@@ -225,6 +249,8 @@ pub mod push {
     pub const RECEIVED: u8 = 0x12;
     /// A name was taken away: token, session that has it now, reason, name.
     pub const LOST: u8 = 0x13;
+    /// A message: flags, sender's session, target name, source name and token if fenced, payload.
+    pub const MESSAGE: u8 = 0x20;
 
     /// WAIT_ENDED: the time to wait is over.
     pub const WAIT_TIMED_OUT: u8 = 1;
@@ -232,6 +258,12 @@ pub mod push {
     pub const LOST_TRANSFERRED: u8 = 1;
     /// LOST: an operator freed the name.
     pub const LOST_REVOKED: u8 = 2;
+    /// MESSAGE: it carries the name and the token that the sender held it under.
+    pub const MESSAGE_FENCED: u8 = 0x01;
+    /// MESSAGE: sent to the session, not to a name.
+    pub const MESSAGE_TO_SESSION: u8 = 0x02;
+    /// MESSAGE: sent to all sessions.
+    pub const MESSAGE_BROADCAST: u8 = 0x04;
 }
 
 /// What each side sends first.

@@ -215,6 +215,18 @@ numbers! {
     auth_timeouts: Counter,
     /// Notices whose connection was gone.
     notices_dropped: Counter,
+    /// Messages put into the output of the connection that receives for the session.
+    messages_delivered: Counter,
+    /// Messages to names that nobody owned.
+    messages_unowned: Counter,
+    /// Messages dropped because the session had no connection that could hear them.
+    messages_away: Counter,
+    /// Messages dropped because the receiver had too much unread.
+    messages_full: Counter,
+    /// Messages refused because the sender did not hold the source name under its token.
+    messages_fenced: Counter,
+    /// Messages refused because too much was under way to the receiver's shard.
+    messages_busy: Counter,
     /// Turns that came so late that lease time stood still.
     stalls: Counter,
     /// Messages taken from mailboxes.
@@ -260,11 +272,13 @@ pub enum Verb {
     Ping,
     /// Everything about the server itself: map, counters, `INFO`, `COMMAND`, `AUTH`.
     Server,
+    /// A message to a name, a session, or all of them.
+    Send,
 }
 
 impl Verb {
     /// All of them, by their number.
-    pub const ALL: [Verb; 12] = [
+    pub const ALL: [Verb; 13] = [
         Verb::Query,
         Verb::Register,
         Verb::Release,
@@ -277,6 +291,7 @@ impl Verb {
         Verb::List,
         Verb::Ping,
         Verb::Server,
+        Verb::Send,
     ];
 
     /// The word for it, in JSON and as a label.
@@ -294,6 +309,7 @@ impl Verb {
             Verb::List => "list",
             Verb::Ping => "ping",
             Verb::Server => "server",
+            Verb::Send => "send",
         }
     }
 
@@ -310,6 +326,7 @@ impl Verb {
             op::SESSION | op::NODE | op::SESSIONS => Verb::Sessions,
             op::KILL => Verb::Kill,
             op::LIST => Verb::List,
+            op::SEND | op::BROADCAST => Verb::Send,
             op::PING => Verb::Ping,
             _ => Verb::Server,
         }

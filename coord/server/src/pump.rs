@@ -114,6 +114,12 @@ impl Pump {
         metrics.auth_timeouts.set(stats.auth_timeouts);
         metrics.buffer_bytes.set(stats.buffer_bytes);
         metrics.notices_dropped.set(stats.pushes_dropped);
+        metrics.messages_delivered.set(stats.messages.delivered);
+        metrics.messages_unowned.set(stats.messages.unowned);
+        metrics.messages_away.set(stats.messages.away);
+        metrics.messages_full.set(stats.messages.full);
+        metrics.messages_fenced.set(stats.messages.fenced);
+        metrics.messages_busy.set(stats.messages.busy);
         metrics.stalls.set(self.shard.stalls());
         metrics.swept_names.set(stats.swept);
         self.own.shared.set_leased(self.own.me, sessions.leased());
