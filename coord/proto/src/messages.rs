@@ -20,8 +20,7 @@
 //! Tests: `tests/messages.rs`, `tests/allocations.rs`.
 
 use ringway_core::limits::{
-    MESSAGE_BYTES_MAX, MESSAGE_FAN_OUT_BYTES_MAX, MESSAGE_HOLDERS_MAX, NAME_BYTES_INLINE,
-    NAME_BYTES_MAX,
+    MESSAGE_BYTES_MAX, MESSAGE_FAN_OUT_BYTES_MAX, MESSAGE_HOLDERS_MAX, NAME_BYTES_MAX,
 };
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, Region, SessionId, Slot, Token};
@@ -53,7 +52,7 @@ pub(crate) struct Message<'a> {
     /// The name it was sent to.
     pub(crate) target: Option<&'a Name<'a>>,
     /// The name it was sent as the owner of, and the token.
-    pub(crate) source: Option<(&'a [u8], Token)>,
+    pub(crate) source: Option<(&'a Name<'a>, Token)>,
     pub(crate) payload: &'a [u8],
     /// More flags of `push::MESSAGE`.
     pub(crate) flags: u8,
@@ -77,7 +76,8 @@ impl Message<'_> {
             put_name(name, out);
         }
         if let Some((name, token)) = self.source {
-            out.put_short_bytes(name);
+            out.put_u8(name.len() as u8);
+            put_name(name, out);
             out.put_u64(token.0);
         }
         out.extend_from_slice(self.payload);
@@ -301,9 +301,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.stats.messages.count(status::FENCED, 1);
             return Outcome::plain(status::FENCED);
         }
-        let mut bytes = [0; NAME_BYTES_MAX];
-        let len = name.copy_to(&mut bytes);
-        let source = Some((&bytes[..len], token));
+        let source = Some((&name, token));
         let message = Message { from, target: None, source, payload, flags: 0 };
         let to_session = op.flags & op::SEND_SESSION != 0;
         let ends_at = self.start.map.shard_of(slot_of_target(to_session, target));
@@ -329,7 +327,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         while !reader.is_empty() {
             let (flags, ticket) = (reader.u8()?, mail::ticket(reader)?);
             let (from, source) = (SessionId(reader.u64()?), reader.short_bytes()?);
-            let source = Some((source, Token(reader.u64()?)));
+            let source = Name::new(source).expect("checked when parsed: 1 to 255 bytes");
+            let source = Some((&source, Token(reader.u64()?)));
             let (target, payload) = (reader.short_bytes()?, reader.long_bytes()?);
             let message = Message { from, target: None, source, payload, flags: 0 };
             let receipt = (flags & op::SEND_RECEIPT != 0).then_some(ticket);
@@ -610,10 +609,9 @@ fn put_relay(
     out.put_u8(flags);
     mail::put_ticket(out, ticket);
     out.put_u64(message.from.0);
-    out.put_short_bytes(source);
+    out.put_u8(source.len() as u8);
+    put_name(source, out);
     out.put_u64(token.0);
     out.put_short_bytes(target);
     out.put_long_bytes(message.payload);
 }
-
-const _: () = assert!(NAME_BYTES_INLINE == 16, "two words");
