@@ -19,6 +19,8 @@ const RECEIVERS: u32 = 64;
 const FRAME: usize = 64;
 
 type Op = (u8, u8, Vec<u8>);
+/// Makes the op at a place of a frame of a connection, to a name.
+type Make<'a> = &'a dyn Fn(usize, u32, &str) -> Op;
 
 fn name(index: u64) -> String {
     format!("{index:016}")
@@ -65,7 +67,7 @@ fn messages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("turn of 8 frames of 64 messages");
     group.throughput(Throughput::Elements(u64::from(SENDERS) * FRAME as u64));
     let payload = [7; 64];
-    let kinds: [(&str, &dyn Fn(usize, u32, &str) -> Op); 4] = [
+    let kinds: [(&str, Make<'_>); 4] = [
         ("plain", &|_, _, to| send(0, to, &payload)),
         ("same payload", &|at, _, to| match at {
             0 => send(0, to, &payload),

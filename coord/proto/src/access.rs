@@ -1,7 +1,9 @@
 //! Who may do what, as far as a shard needs to know it: looked up without I/O.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use crate::quotas::{Credits, namespace_of};
 use crate::sessions::Principal;
 
 /// An identity and what it covers.
@@ -32,8 +34,8 @@ impl Grantee {
     #[inline]
     pub fn covers(&self, name: &[u8]) -> bool {
         self.namespaces.as_ref().is_none_or(|namespaces| {
-            let end = name.iter().position(|byte| *byte == b'/').unwrap_or(name.len());
-            namespaces.iter().any(|covered| *covered == name[..end])
+            let namespace = namespace_of(name);
+            namespaces.iter().any(|covered| covered == namespace)
         })
     }
 }
@@ -48,6 +50,11 @@ pub trait Access {
     fn grantee(&self, index: u32) -> &Grantee;
     /// The identity with a number.
     fn by_principal(&self, principal: Principal) -> Option<&Grantee>;
+    /// The way to the credits of namespaces that have a quota; `None` if none has. A shard asks
+    /// once, at its start.
+    fn credits(&self) -> Option<Box<dyn Credits + Send>> {
+        None
+    }
 }
 
 /// No credentials: everybody on loopback may do everything.

@@ -145,11 +145,6 @@ impl Claim {
     pub const fn waits(&self) -> bool {
         self.waits
     }
-
-    /// The next one of its kind at the name; zero behind the last.
-    pub const fn next(&self) -> u32 {
-        self.in_name.behind
-    }
 }
 
 const _: () = assert!(size_of::<Claim>() <= 72, "a million may wait for one name");
@@ -307,6 +302,11 @@ impl Claims {
     /// The claim that holds the name longest.
     pub fn first_holder(&self, side: u32) -> Option<u32> {
         some(self.sides.get(side).holders.first)
+    }
+
+    /// The next claim of the same kind on the same name.
+    pub fn next(&self, at: u32) -> Option<u32> {
+        some(self.claims.get(at).in_name.behind)
     }
 
     /// How a claim that waits is named by its client. No other wait of this shard ever had it.

@@ -51,6 +51,8 @@ pub(crate) enum Work {
     Clients(usize, Vec<u8>, Option<Principal>),
     /// A message to all sessions.
     Broadcast(Broadcast),
+    /// Who waits for whom: from a place on, at most so many.
+    Waits(u32, usize),
     /// The shard's numbers.
     Stats,
 }
@@ -72,6 +74,7 @@ impl Work {
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
             Work::Broadcast(work) => work.bytes(),
+            Work::Waits(..) => crate::waiters::PAGE_BYTES,
             Work::Stats => 0,
         }
     }
@@ -144,6 +147,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Work::Sessions(from, most, viewer) => {
                 Step::Done(self.page_of_sessions(ticket, (from, most), viewer, env))
             }
+            Work::Waits(from, most) => Step::Done(Some(self.page_of_waits(from, most))),
             Work::Clients(from, lines, viewer) => self.step_clients(from, lines, viewer),
             Work::Broadcast(work) => self.step_broadcast(work, env),
             Work::Stats => {

@@ -39,6 +39,7 @@ pub mod pending;
 pub mod placement;
 pub mod places;
 mod post;
+pub mod quotas;
 mod requests;
 pub mod residue;
 pub mod resp;
@@ -54,6 +55,7 @@ pub mod stats;
 mod tallies;
 pub mod transfer;
 pub mod turn;
+pub mod waiters;
 pub mod waiting;
 pub mod wire;
 

@@ -551,11 +551,11 @@ impl<R: Region> Names<R> {
         tally: Option<Ticket>,
     ) -> (u64, u64) {
         let (mut sent, mut dropped) = (0, 0);
-        let mut next = self.claims.first_holder(side).unwrap_or(0);
-        while next != 0 {
-            let claim = self.claims.claim(next);
-            next = claim.next();
-            let Some(to) = self.bound_at(claim.session()) else { continue };
+        let mut next = self.claims.first_holder(side);
+        while let Some(claim) = next {
+            next = self.claims.next(claim);
+            let holder = self.claims.claim(claim).session();
+            let Some(to) = self.bound_at(holder) else { continue };
             if self.notices.has_room(to.handle.home(), message.len()) {
                 self.notices.add_message(to, message, tally);
                 sent += 1;

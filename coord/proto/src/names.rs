@@ -39,6 +39,7 @@ use crate::notices::Bundles;
 use crate::outcome::Outcome;
 use crate::paged::Paged;
 use crate::places::Places;
+use crate::quotas::Quotas;
 use crate::runs::Runs;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::Ticket;
@@ -50,6 +51,11 @@ pub const FLAG_LOCK: u8 = 0x01;
 
 /// A record's flag: its name has more than an owner (`claims`).
 pub const FLAG_SIDE: u8 = 0x02;
+
+/// A record's flag: its name is counted for its namespace (`quotas`).
+pub const FLAG_QUOTA: u8 = 0x04;
+/// Flags that stay as long as the record does, whoever holds it.
+pub(crate) const FLAGS_KEPT: u8 = FLAG_SIDE | FLAG_QUOTA;
 
 /// Epochs that records can tell apart: four bits. The next one is taken only by the 2^44th grant
 /// of one slot in this one, so a shard that granted ten million names a second, which is more than
@@ -124,6 +130,8 @@ pub struct Names<R> {
     pub(crate) notices: Bundles,
     /// Ops whose answer has been waited for.
     pub(crate) answers: Vec<(Ticket, Outcome)>,
+    /// How many names some namespaces may have.
+    pub(crate) quotas: Quotas,
     /// Scratch of `sweep`: names with a side that their owner has left.
     freed: Vec<RecordId>,
     grants_from: Moment,
@@ -168,7 +176,12 @@ pub fn check_register_flags(flags: u8) -> Result<(), u8> {
 
 impl<R: Region> Names<R> {
     /// No names yet. `grants_from` lies in the future after an unclean stop.
-    pub fn new(now: Moment, table: Table<R>, shards: usize, start: NamesStart) -> Self {
+    pub(crate) fn new(
+        now: Moment,
+        table: Table<R>,
+        (shards, quotas): (usize, Quotas),
+        start: NamesStart,
+    ) -> Self {
         Self {
             table,
             sequences: vec![0; SLOTS].into_boxed_slice(),
@@ -185,6 +198,7 @@ impl<R: Region> Names<R> {
             notices: Bundles::new(shards, mail::NOTICES, start.under_way),
             answers: Vec::new(),
             freed: Vec::new(),
+            quotas,
             grants_from: start.grants_from,
             sabotage: Sabotage::default(),
             runs: Runs::default(),
@@ -291,11 +305,13 @@ impl<R: Region> Names<R> {
             let mirror = &mut self.mirrors[handle.home().index()][handle.local()];
             let mut released = 0;
             let step = (left.min(SWEEP_STEP), FLAG_SIDE);
-            let freed = &mut self.freed;
-            let on_release = |id, _: &[u8], grant: Grant| {
+            let (freed, quotas) = (&mut self.freed, &mut self.quotas);
+            let on_release = |id, name: &[u8], grant: Grant| {
                 released += 1;
                 if grant.flags & FLAG_SIDE != 0 {
                     freed.push(id);
+                } else if grant.flags & FLAG_QUOTA != 0 {
+                    quotas.discount(name);
                 }
             };
             let done = self.table.sweep(handle.owner(), &mut mirror.log, step, on_release);
@@ -413,7 +429,15 @@ impl<R: Region> Names<R> {
         let Some(sequence) = self.next_sequence(slot) else {
             return Outcome::plain(status::BUSY);
         };
-        let epoch_index = self.epoch_index();
+        let kept = match stale {
+            Some(id) => self.table.grant(id).flags & FLAGS_KEPT,
+            None if self.quotas.is_empty() => 0,
+            None => match self.count(name) {
+                Ok(flag) => flag,
+                Err(status) => return Outcome::plain(status),
+            },
+        };
+        let (epoch_index, flags) = (self.epoch_index(), flags | kept);
         let grant = Grant { owner: by.handle.owner(), sequence, epoch_index, flags };
         let mirror = &mut self.mirrors[by.handle.home().index()][by.handle.local()];
         let stored = match stale {
@@ -427,9 +451,46 @@ impl<R: Region> Names<R> {
             }
             None => self.table.insert(hash, name, grant, &mut mirror.log),
         };
-        let Ok(id) = stored else { return Outcome::plain(status::FULL) };
+        let Ok(id) = stored else {
+            if stale.is_none() && kept & FLAG_QUOTA != 0 {
+                self.discount(name);
+            }
+            return Outcome::plain(status::FULL);
+        };
         self.take_sequence(slot, sequence, id);
         Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token(&grant))
+    }
+
+    /// Counts a name that is about to be made for its namespace: the flag that its record is to
+    /// have, or `QUOTA`.
+    #[cold]
+    pub(crate) fn count(&mut self, name: &Name<'_>) -> Result<u8, u8> {
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let len = name.copy_to(&mut bytes);
+        let counted = self.quotas.count(&bytes[..len]).map_err(|_| status::QUOTA)?;
+        Ok(if counted { FLAG_QUOTA } else { 0 })
+    }
+
+    /// A name that was counted was not made, or is gone.
+    #[cold]
+    pub(crate) fn discount(&mut self, name: &Name<'_>) {
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let len = name.copy_to(&mut bytes);
+        self.quotas.discount(&bytes[..len]);
+    }
+
+    /// Removes a name of nobody's.
+    pub(crate) fn remove(&mut self, id: RecordId) {
+        if self.table.grant(id).flags & FLAG_QUOTA != 0 {
+            let (name, len) = self.name_of(id);
+            self.quotas.discount(&name[..len]);
+        }
+        self.table.remove(id, self.table.hash_of(id), None);
+    }
+
+    /// How many names of each namespace that has a quota are here, in the order of the quotas.
+    pub fn names_of_namespaces(&self) -> impl Iterator<Item = u64> {
+        self.quotas.names()
     }
 
     /// N2: the sequence that the next grant in a slot takes, under [`Self::epoch_index`]. `None`
@@ -495,6 +556,9 @@ impl<R: Region> Names<R> {
         let under = token.is_none_or(|token| token == self.token(&grant));
         if grant.flags & FLAG_SIDE != 0 {
             return self.release_sided(id, grant, by, token);
+        }
+        if grant.flags & FLAG_QUOTA != 0 && grant.owner == by.handle.owner() && under {
+            self.discount(name);
         }
         if grant.owner != by.handle.owner() || !under {
             return Outcome::plain(status::NOTOWNER);
@@ -588,7 +652,7 @@ impl<R: Region> Names<R> {
 
     /// Whether no name has more than an owner.
     pub fn is_plain(&self) -> bool {
-        self.claims.is_empty() && self.claims.len() == 0 && self.claims.bytes() == 0
+        self.claims.is_empty() && self.claims.len() + self.claims.bytes() == 0
     }
 
     /// Bytes of metadata, of further holders, and of those who wait.
@@ -640,7 +704,7 @@ mod tests {
         let (grants_from, keys) = (Moment(0), KeyedState::new([3, 4]));
         let (side_bytes, under_way) = (1 << 20, 1 << 20);
         let start = NamesStart { epoch: Epoch(7), grants_from, side_bytes, under_way, keys };
-        Names::new(Moment(0), table, 1, start)
+        Names::new(Moment(0), table, (1, Quotas::default()), start)
     }
 
     /// A slot that has used up its sequence grants nothing until a later epoch was persisted, and

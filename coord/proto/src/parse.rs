@@ -4,6 +4,7 @@
 //! straight into the connection's output. Any other frame collects its replies in a pending unit.
 
 use alloc::boxed::Box;
+use alloc::format;
 
 use ringway_core::limits::{
     FRAME_BYTES_MAX, NAME_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX, SERVED_OP_COST,
@@ -441,9 +442,14 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Takes a name from whoever holds it, if the connection is an operator's.
     pub(crate) fn revoke_op(&mut self, id: ConnId, to: Option<SessionId>, name: &[u8]) -> Op {
         let grantee = self.grantee(&self.conns[id.index as usize]);
-        if grantee.is_some_and(|grantee| !grantee.operator) {
+        let Some(grantee) = grantee else { return answered(status::NOAUTH) };
+        if !grantee.operator {
             return answered(status::DENIED);
         }
+        let whom = to.map_or(SessionId(0), |to| to);
+        let who = grantee.name.escape_ascii();
+        let line = format!("user \"{who}\" revokes \"{}\" for {whom}", name.escape_ascii());
+        self.audits.push(line);
         let flags = if to.is_some() { op::REVOKE_TO } else { 0 };
         let session = to.map_or(0, |to| to.0);
         self.checked_op_with(id, (op::REVOKE, flags), name, |_| session)

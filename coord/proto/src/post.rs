@@ -263,6 +263,10 @@ impl<R: Region, A: Access> Shard<R, A> {
         for (ticket, outcome) in core::mem::take(&mut self.names.answers) {
             self.answer_late(ticket, outcome, env);
         }
+        for line in core::mem::take(&mut self.audits) {
+            let message = [&[mail::AUDIT], line.as_bytes()].concat();
+            env.post(ShardId(self.shards() as u8), &message);
+        }
         self.send_notices(env);
     }
 

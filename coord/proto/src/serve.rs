@@ -11,6 +11,7 @@ use ringway_core::limits::{ADDRESS_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX
 use ringway_core::slot::SLOTS;
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, NodeId, Region, Secret, SessionId, ShardId, Slot, Span};
+use ringway_table::Name;
 
 use crate::access::Access;
 use crate::conn::{Speech, Waits};
@@ -27,6 +28,7 @@ use crate::sessions::{Act, ConnRef, Open, Opener, Principal, Ticket};
 use crate::shard::Shard;
 use crate::stats::{is_forwarded_by_slot, verb_index};
 use crate::turn::Op;
+use crate::waiters::WAITERS_MAX;
 use crate::wire::{RawOp, op, status};
 
 /// Bytes of session records in one page.
@@ -136,6 +138,24 @@ impl<R: Region, A: Access> Shard<R, A> {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
                 _ => return plain(status::MALFORMED),
             },
+            op::WAITERS => {
+                let (most, name) = (body.u16()?, body.rest());
+                if name.is_empty() || name.len() > NAME_BYTES_MAX {
+                    return plain(status::BADNAME);
+                }
+                if let Err(status) = self.check_access(id, name) {
+                    return plain(status);
+                }
+                if usize::from(most) > WAITERS_MAX {
+                    return plain(status::MALFORMED);
+                }
+                at_slot(Slot::of(name))
+            }
+            op::WAITS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
+            op::WAITS => match (body.u64()? >> 32) as usize {
+                shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
+                _ => return plain(status::MALFORMED),
+            },
             op::LIST => match usize::from(body.u16()?) {
                 slot if slot < SLOTS => at_slot(Slot::from_bits(slot as u16)),
                 _ => return plain(status::MALFORMED),
@@ -242,7 +262,11 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             op::KILL if !asker.operator => Answer::plain(status::DENIED),
             op::KILL => {
-                self.sessions.kill(SessionId(body.u64()?), ticket, &mut self.acts);
+                let session = SessionId(body.u64()?);
+                let name = self.access.by_principal(asker.principal).map(|of| &of.name[..]);
+                let who = name.unwrap_or_default().escape_ascii();
+                self.audits.push(format!("user \"{who}\" ends session {session}"));
+                self.sessions.kill(session, ticket, &mut self.acts);
                 return Ok(None);
             }
             op::SESSION => {
@@ -261,6 +285,22 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Ok(ask) => return Ok(self.begin_job(ticket, Work::List(ListJob::new(ask)), env)),
                 Err(status) => Answer::plain(status),
             },
+            op::WAITERS => {
+                let (most, name) = (usize::from(body.u16()?), body.rest());
+                let Some(name) = Name::new(name) else {
+                    return Ok(Some(Answer::plain(status::BADNAME)));
+                };
+                let (now, hash) = (self.now(), self.names.table().hash(&name));
+                match self.names.waiters(now, (hash, &name), most) {
+                    Some(data) => Answer::data(data),
+                    None => Answer::plain(status::FREE),
+                }
+            }
+            op::WAITS => {
+                let (cursor, most) = (body.u64()?, usize::from(body.u16()?));
+                let work = Work::Waits(cursor as u32, most.clamp(1, SESSIONS_PAGE_MAX));
+                return Ok(self.begin_job(ticket, work, env));
+            }
             op_code::SLOT_COUNT => {
                 let job = ListJob::new(count_of_slot(body.u16()?));
                 return Ok(self.begin_job(ticket, Work::List(job), env));
@@ -405,6 +445,18 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.deliver(gather.ticket, &Answer::data(gather.data), env);
         }
         Ok(())
+    }
+
+    /// A page of who waits for whom at this shard, and where to go on.
+    pub(crate) fn page_of_waits(&self, from: u32, most: usize) -> Answer {
+        let (next, edges) = self.names.waits_page(self.now(), from, most);
+        let shard = self.id().index() as u64;
+        let cursor = match next {
+            0 if shard as usize + 1 < self.shards() => (shard + 1) << 32,
+            0 => 0,
+            at => shard << 32 | u64::from(at),
+        };
+        Answer::data([&cursor.to_le_bytes(), edges.as_slice()].concat())
     }
 
     fn read_list(

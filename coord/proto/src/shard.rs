@@ -25,6 +25,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use ringway_core::limits::{AUTH_WITHIN, BACKLOG_OPS_PER_TURN, CONN_IN_MAX, FRAME_OPS_MAX};
@@ -45,6 +46,7 @@ use crate::notices::{Bundles, Packings, Taken};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
+use crate::quotas::Quotas;
 use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
@@ -103,6 +105,8 @@ pub struct Shard<R, A> {
     pub(crate) tallies: Tallies,
     /// Messages to all that this shard began and that are under way.
     pub(crate) broadcasts: usize,
+    /// What operators did, on its way to the log.
+    pub(crate) audits: Vec<String>,
     pub(crate) sessions: Sessions,
     pub(crate) access: A,
     pub(crate) clock: LeaseClock,
@@ -172,6 +176,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         );
         let bare_slot = start.map.run(start.id).0;
         let under_way = Self::under_way_max(start.buffer_bytes);
+        let quotas = Quotas::new(access.credits(), shards);
         let names_start = NamesStart {
             epoch: start.epoch,
             grants_from: start.grants_from,
@@ -180,7 +185,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             keys: names_keys,
         };
         Self {
-            names: Names::new(now, table, shards, names_start),
+            names: Names::new(now, table, (shards, quotas), names_start),
             pushes: Bundles::new(shards, mail::PUSHES, under_way),
             relays: Bundles::new(shards, mail::RELAYS, under_way),
             receipts: Bundles::new(shards, mail::RECEIPTS, usize::MAX),
@@ -188,6 +193,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             tallies: Tallies::default(),
             broadcasts: 0,
             packings: Packings::default(),
+            audits: Vec::new(),
             sessions,
             access,
             clock: LeaseClock::new(now),

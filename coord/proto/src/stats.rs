@@ -4,9 +4,9 @@ use crate::op_code;
 use crate::wire::{op, status};
 
 /// The verbs that are counted one by one. A RESP command counts as the verb that it means.
-pub const VERBS: [&str; 13] = [
+pub const VERBS: [&str; 16] = [
     "query", "register", "release", "open", "renew", "close", "attach", "sessions", "kill", "list",
-    "ping", "server", "send",
+    "ping", "wait", "meta", "transfer", "server", "send",
 ];
 
 /// The verb of an op code, as an index into [`VERBS`].
@@ -22,10 +22,13 @@ pub const fn verb_index(code: u8) -> usize {
         op::ATTACH => 6,
         op::SESSION | op::NODE | op::SESSIONS => 7,
         op::KILL => 8,
-        op::LIST | op_code::SLOT_COUNT => 9,
+        op::LIST | op::WAITERS | op::WAITS | op_code::SLOT_COUNT => 9,
         op::PING => 10,
-        op::SEND | op::BROADCAST => 12,
-        _ => 11,
+        op::WAIT | op::CANCEL => 11,
+        op::META | op::SET_META => 12,
+        op::TRANSFER | op::REVOKE => 13,
+        op::SEND | op::BROADCAST => 15,
+        _ => 14,
     }
 }
 

@@ -15,7 +15,7 @@ use ringway_table::{Grant, Name, RecordId};
 
 use crate::claims::Full;
 use crate::handle::{Bound, Handle};
-use crate::names::{FLAG_LOCK, FLAG_SIDE, Names};
+use crate::names::{FLAG_LOCK, FLAG_SIDE, FLAGS_KEPT, Names};
 use crate::outcome::Outcome;
 use crate::waiting::Held;
 use crate::wire::{push, status};
@@ -150,7 +150,7 @@ impl<R: Region> Names<R> {
             return Outcome::plain(status::BUSY);
         };
         let (owner, epoch_index) = (to.handle.owner(), self.epoch_index());
-        let flags = before.flags & FLAG_SIDE;
+        let flags = before.flags & FLAGS_KEPT;
         let grant = Grant { owner, sequence, epoch_index, flags };
         let log = &mut self.mirrors[to.handle.home().index()][to.handle.local()].log;
         if self.table.replace(id, grant, log).is_err() {

@@ -27,7 +27,7 @@ use ringway_table::{Grant, Name, Owner, RecordId};
 
 use crate::claims::{Claim, Full, Wish};
 use crate::handle::{Bound, Handle};
-use crate::names::{FLAG_SIDE, Names};
+use crate::names::{FLAG_SIDE, FLAGS_KEPT, Names};
 use crate::outcome::Outcome;
 use crate::sessions::Ticket;
 use crate::wire::{push, status};
@@ -120,18 +120,25 @@ impl<R: Region> Names<R> {
 
     /// The first grant of a free name that several may hold.
     fn grant_first(&mut self, hash: u64, name: &Name<'_>, by: Bound, wish: Wish) -> Outcome {
-        if let Some((id, _)) = self.table.find(hash, name) {
+        if let Some((id, grant)) = self.table.find(hash, name) {
             // Its owner has ended, and was not swept yet.
-            self.lose(self.table.grant(id).owner);
-            self.table.remove(id, hash, None);
+            self.lose(grant.owner);
+            self.remove(id);
         }
-        let (sequence, epoch_index) = (0, 0);
-        let nobody = Grant { owner: Owner::NOBODY, sequence, epoch_index, flags: FLAG_SIDE };
+        let counted = match self.count(name) {
+            Ok(counted) => counted,
+            Err(status) => return Outcome::plain(status),
+        };
+        let (sequence, epoch_index, flags) = (0, 0, FLAG_SIDE | counted);
+        let nobody = Grant { owner: Owner::NOBODY, sequence, epoch_index, flags };
         let Ok(id) = self.table.insert_unowned(hash, name, nobody) else {
+            if counted != 0 {
+                self.discount(name);
+            }
             return Outcome::plain(status::FULL);
         };
         let Ok(side) = self.claims.make_side(id.number()) else {
-            self.table.remove(id, hash, None);
+            self.remove(id);
             return Outcome::plain(status::FULL);
         };
         self.claims.set_wish(side, wish);
@@ -350,7 +357,7 @@ impl<R: Region> Names<R> {
                 if holders == 0 {
                     self.claims.clear_meta(side);
                     self.claims.drop_if_needless(side);
-                    self.table.remove(id, self.table.hash_of(id), None);
+                    self.remove(id);
                 }
                 return;
             };
@@ -387,7 +394,8 @@ impl<R: Region> Names<R> {
         let sequence = self.next_sequence(slot)?;
         let handle = self.claims.claim(claim).session();
         let (owner, epoch_index) = (handle.owner(), self.epoch_index());
-        let grant = Grant { owner, sequence, epoch_index, flags: FLAG_SIDE };
+        let flags = self.table.grant(id).flags & FLAGS_KEPT;
+        let grant = Grant { owner, sequence, epoch_index, flags };
         let mirror = &mut self.mirrors[handle.home().index()][handle.local()];
         self.table.replace(id, grant, &mut mirror.log).ok()?;
         let ticket = self.claims.ticket(claim);
@@ -492,10 +500,9 @@ impl<R: Region> Names<R> {
     /// exactly how many are given. Holders of whom it matters that they have ended are dropped.
     pub(crate) fn live_holders(&mut self, side: u32) -> u32 {
         let counts = self.claims.side(side).wish().permits > 0 && !self.ending.is_empty();
-        let mut next = self.claims.first_holder(side).unwrap_or(0);
-        while next != 0 {
-            let claim = next;
-            next = self.claims.claim(claim).next();
+        let mut next = self.claims.first_holder(side);
+        while let Some(claim) = next {
+            next = self.claims.next(claim);
             if self.session_of(self.claims.claim(claim).session().owner()).is_none() {
                 self.drop_claim(claim);
             } else if !counts {
@@ -507,15 +514,7 @@ impl<R: Region> Names<R> {
 
     /// The live session that holds a shared name longest, and its token.
     fn first_holder(&self, side: u32) -> Option<(SessionId, Token)> {
-        let mut next = self.claims.first_holder(side).unwrap_or(0);
-        while next != 0 {
-            let claim = self.claims.claim(next);
-            if let Some(session) = self.session_of(claim.session().owner()) {
-                return Some((session, self.token_of(claim.value)));
-            }
-            next = claim.next();
-        }
-        None
+        self.holders_of(side).next()
     }
 
     /// Whom a name is shown to belong to: its owner, or of several the one who holds it longest.

@@ -197,6 +197,8 @@ pub mod status {
     pub const RECEIVER_FULL: u8 = 0xD1;
     /// The sender does not hold the source name under this token.
     pub const FENCED: u8 = 0xD2;
+    /// The namespace has as many names as it may.
+    pub const QUOTA: u8 = 0xD3;
 
     /// The word for a status, as the CLI and RESP errors print it.
     pub const fn name(status: u8) -> &'static str {
@@ -228,6 +230,7 @@ pub mod status {
             AWAY => "AWAY",
             RECEIVER_FULL => "RECEIVER_FULL",
             FENCED => "FENCED",
+            QUOTA => "QUOTA",
             _ => "UNKNOWN_STATUS",
         }
     }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use ringway_coord_proto::quotas::Credits;
 use ringway_coord_proto::{Access, Grantee, Principal};
 
 use crate::credentials::{self, Credentials, Namespaces};
+use crate::quotas::Quotas;
 
 /// Who may connect, and what they cover.
 #[derive(Clone, Debug)]
@@ -14,6 +16,7 @@ pub struct NodeAccess {
     grantees: Arc<[Grantee]>,
     /// Their places, by the number of their principal.
     places: Arc<[u32]>,
+    quotas: Option<Quotas>,
 }
 
 impl NodeAccess {
@@ -31,7 +34,12 @@ impl NodeAccess {
     fn new(credentials: Option<Arc<Credentials>>, grantees: Arc<[Grantee]>) -> Self {
         let mut places: Vec<u32> = (0..grantees.len() as u32).collect();
         places.sort_by_key(|place| grantees[*place as usize].principal.0);
-        Self { credentials, grantees, places: places.into() }
+        Self { credentials, grantees, places: places.into(), quotas: None }
+    }
+
+    /// The same, for shards that are about to start under these quotas.
+    pub fn with_quotas(self, quotas: &Quotas) -> Self {
+        Self { quotas: Some(quotas.clone()), ..self }
     }
 
     /// The index here of an identity that was verified by an earlier reading of the file; `None` if
@@ -62,6 +70,10 @@ impl Access for NodeAccess {
         let number = |place: &u32| self.grantees[*place as usize].principal.0;
         let found = self.places.binary_search_by_key(&principal.0, number).ok()?;
         Some(&self.grantees[self.places[found] as usize])
+    }
+
+    fn credits(&self) -> Option<Box<dyn Credits + Send>> {
+        self.quotas.as_ref()?.credits()
     }
 }
 

@@ -17,6 +17,7 @@ use ringway_core::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::metrics::{ShardView, prometheus_text};
+use crate::quotas::NamespaceView;
 
 /// Bytes of a request line and its headers.
 pub const HEAD_BYTES_MAX: usize = 8 * 1024;
@@ -31,6 +32,8 @@ pub const ADMIN_DEADLINE: Span = Span::from_s(5);
 pub trait NodeView: Send + Sync + 'static {
     /// Every shard's numbers, by shard.
     fn shards(&self) -> Vec<ShardView>;
+    /// How the namespaces that have a quota stand.
+    fn namespaces(&self) -> Vec<NamespaceView>;
     /// Whether names are granted.
     fn health(&self) -> Health;
 }
@@ -72,6 +75,9 @@ pub struct ShardsPage {
     pub health: Health,
     /// Every shard.
     pub shards: Vec<ShardView>,
+    /// The namespaces that have a quota.
+    #[serde(default)]
+    pub namespaces: Vec<NamespaceView>,
 }
 
 /// One connection's request, as far as it has arrived.
@@ -131,13 +137,17 @@ fn parse(head: &[u8]) -> Parsed<'_> {
 fn page(path: &str, view: &dyn NodeView) -> Answer {
     match path {
         "/metrics" => {
-            let body = prometheus_text(view.health(), view.shards());
+            let body = prometheus_text(view.health(), view.shards(), view.namespaces());
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             Answer { status: 200, kind, body }
         }
         "/healthz" => healthz(view.health()),
         "/shards" => {
-            let page = ShardsPage { health: view.health(), shards: view.shards() };
+            let page = ShardsPage {
+                health: view.health(),
+                shards: view.shards(),
+                namespaces: view.namespaces(),
+            };
             let body = serde_json::to_string_pretty(&page).expect("plain numbers");
             Answer { status: 200, kind: "application/json", body }
         }
@@ -201,6 +211,11 @@ mod tests {
             let metrics = ShardMetrics::default();
             metrics.names.set(42);
             vec![metrics.snapshot(0, Some(1))]
+        }
+
+        fn namespaces(&self) -> Vec<NamespaceView> {
+            let (names, names_max) = (3, 5);
+            vec![NamespaceView { namespace: "orders".to_owned(), names, names_max }]
         }
 
         fn health(&self) -> Health {

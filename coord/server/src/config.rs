@@ -105,6 +105,9 @@ keys! {
     Credentials "credentials" "--credentials" "off"
         "a file that `ringway credentials add` has written, or \"off\"",
         "Who may connect, and to which namespaces";
+    Quotas "quotas" "--quotas" ""
+        "namespaces with the names that each may have, for example \"orders=1000000, jobs=500\"",
+        "How many names a namespace may have: what stands before the first / of a name";
     AllowPlainRemote "allow_plain_remote" "--allow-plain-remote" "false"
         "true or false",
         "Listen beyond loopback although names and tokens can be read on the way";
@@ -220,6 +223,8 @@ pub struct Config {
     pub admin: AdminPlace,
     /// Who may connect.
     pub access: Access,
+    /// Namespaces, and how many names each may have.
+    pub quotas: Vec<(String, u64)>,
     /// The operator knows that the wire is plain.
     pub allow_plain_remote: bool,
     /// Whether shards are tied to cores.
@@ -531,6 +536,7 @@ impl Draft {
             profile,
             admin: self.get(Key::Admin)?,
             access: self.access()?,
+            quotas: self.get::<value::QuotaList>(Key::Quotas)?.0,
             allow_plain_remote: self.get(Key::AllowPlainRemote)?,
             pin,
             spin,
@@ -694,6 +700,7 @@ impl Config {
                 Access::Anyone => quoted(&"off"),
                 Access::Users(file) => quoted(&value::absolute(file).display()),
             },
+            Key::Quotas => quoted(&value::quotas_text(&self.quotas)),
             Key::AllowPlainRemote => self.allow_plain_remote.to_string(),
             Key::Pin => self.pin.to_string(),
             Key::Spin => self.spin.to_string(),

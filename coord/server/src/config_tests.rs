@@ -32,6 +32,18 @@ fn the_defaults_serve() {
     assert!(config.own_ports);
 }
 
+/// Quotas name a namespace each, once, and how many names it may have.
+#[test]
+fn quotas_are_read() {
+    let quotas = file("quotas = \"orders=1_000_000, jobs = 500\"").expect("valid").quotas;
+    assert_eq!(quotas, [("orders".to_owned(), 1_000_000), ("jobs".to_owned(), 500)]);
+    assert_eq!(file("").expect("valid").quotas, []);
+    for wrong in ["orders", "orders=many", "a/b=3", "=3", "a=1,a=2", "a=-1"] {
+        let text = refusal(&format!("\nquotas = \"{wrong}\""));
+        assert!(text.starts_with("/etc/ringway.toml:2: quotas is "), "{text}");
+    }
+}
+
 /// A flag beats the file, and the file beats the default, whatever the order they were given in.
 #[test]
 fn flags_beat_the_file() {
@@ -53,6 +65,7 @@ fn the_printed_configuration_reads_back() {
         "listen = \"[::1]:7500\"\nadmin = \"unix:/run/ringway.sock\"\nshards = 2\nspin = false",
         "listen = \"10.0.0.1:7400\"\ncredentials = \"users.toml\"\nallow_plain_remote = true\n\
          state_dir = \"temporary\"\nlog_level = \"trace\"\nlog_format = \"json\"\npin = false",
+        "quotas = \"orders=1_000_000, jobs = 500,\"",
         "admin = \"off\"\nstate_dir = \"with \\\"quotes\\\"\"\nmax_memory = \"1GiB\"\ndrain_ms = 0",
     ];
     for text in texts {
@@ -100,7 +113,7 @@ fn errors_say_where_and_what() {
         ("own_ports = \"yes\"", "own_ports is \"yes\", but it takes true or false"),
         ("max_memory = \"lots\"", "max_memory is \"lots\", but it takes a share"),
         ("max_memory = \"11GiB\"", "this host has 10737418240"),
-        ("max_memory = 1000", "4 shards need at least 131072000 (125MiB)"),
+        ("max_memory = 1000", "4 shards need at least 132120576 (126MiB)"),
         ("max_lease_ms = 5", "max_lease_ms is \"5\", but it takes milliseconds"),
         ("profile = \"vm\"\nmax_lease_ms = 50", "max_lease_ms is \"50\""),
         ("profile = \"moon\"", "profile is \"moon\", but it takes \"lan\", \"vm\" or \"wan\""),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::*;
 use crate::admin::{ADMIN_CONNS_MAX, Health, ShardsPage};
 use crate::metrics::{ShardMetrics, ShardView};
+use crate::quotas::NamespaceView;
 use crate::state::Previous;
 
 struct Node;
@@ -16,6 +17,10 @@ struct Node;
 impl NodeView for Node {
     fn shards(&self) -> Vec<ShardView> {
         vec![ShardMetrics::default().snapshot(0, None)]
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceView> {
+        Vec::new()
     }
 
     fn health(&self) -> Health {

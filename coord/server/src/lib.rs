@@ -5,12 +5,14 @@
 
 pub mod access;
 pub mod admin;
+mod audit;
 pub mod config;
 pub mod control;
 pub mod credentials;
 pub mod metrics;
 pub mod node;
 mod pump;
+pub mod quotas;
 pub mod shares;
 pub mod state;
 

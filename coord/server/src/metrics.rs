@@ -23,11 +23,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use ringway_coord_proto::stats::{REFUSALS, refusal_index, refusal_status};
-use ringway_coord_proto::wire::{op, status};
+use ringway_coord_proto::wire::status;
 use ringway_shards::{DURATION_CLASSES, duration_class, duration_class_end_ns};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::Health;
+use crate::quotas::NamespaceView;
 
 /// Buckets of a latency histogram: below 256 ns, then doubling, the last without an upper bound.
 pub const BUCKETS: usize = DURATION_CLASSES;
@@ -227,6 +228,12 @@ numbers! {
     messages_fenced: Counter,
     /// Messages refused because too much was under way to the receiver's shard.
     messages_busy: Counter,
+    /// Notices for sessions that had no connection to hear them.
+    notices_away: Counter,
+    /// Claims of sessions on names that they share or wait for.
+    claims: Gauge,
+    /// Bytes of metadata of names, of further holders, and of those who wait.
+    side_bytes: Gauge,
     /// Turns that came so late that lease time stood still.
     stalls: Counter,
     /// Messages taken from mailboxes.
@@ -270,6 +277,12 @@ pub enum Verb {
     List,
     /// Echo.
     Ping,
+    /// Wait for a name, or no longer.
+    Wait,
+    /// What is said about a name.
+    Meta,
+    /// Give a name to another session, or take it away.
+    Transfer,
     /// Everything about the server itself: map, counters, `INFO`, `COMMAND`, `AUTH`.
     Server,
     /// A message to a name, a session, or all of them.
@@ -278,7 +291,7 @@ pub enum Verb {
 
 impl Verb {
     /// All of them, by their number.
-    pub const ALL: [Verb; 13] = [
+    pub const ALL: [Verb; 16] = [
         Verb::Query,
         Verb::Register,
         Verb::Release,
@@ -290,6 +303,9 @@ impl Verb {
         Verb::Kill,
         Verb::List,
         Verb::Ping,
+        Verb::Wait,
+        Verb::Meta,
+        Verb::Transfer,
         Verb::Server,
         Verb::Send,
     ];
@@ -308,27 +324,11 @@ impl Verb {
             Verb::Kill => "kill",
             Verb::List => "list",
             Verb::Ping => "ping",
+            Verb::Wait => "wait",
+            Verb::Meta => "meta",
+            Verb::Transfer => "transfer",
             Verb::Server => "server",
             Verb::Send => "send",
-        }
-    }
-
-    /// The verb of a native op code; an unknown one counts as `server`.
-    pub const fn of_op(code: u8) -> Verb {
-        match code {
-            op::QUERY => Verb::Query,
-            op::REGISTER => Verb::Register,
-            op::RELEASE => Verb::Release,
-            op::OPEN => Verb::Open,
-            op::RENEW => Verb::Renew,
-            op::CLOSE => Verb::Close,
-            op::ATTACH => Verb::Attach,
-            op::SESSION | op::NODE | op::SESSIONS => Verb::Sessions,
-            op::KILL => Verb::Kill,
-            op::LIST => Verb::List,
-            op::SEND | op::BROADCAST => Verb::Send,
-            op::PING => Verb::Ping,
-            _ => Verb::Server,
         }
     }
 }
@@ -450,9 +450,13 @@ struct Number {
 }
 
 /// Everything as Prometheus reads it (the OpenMetrics text format).
-pub fn prometheus_text(health: Health, shards: Vec<ShardView>) -> String {
+pub fn prometheus_text(
+    health: Health,
+    shards: Vec<ShardView>,
+    namespaces: Vec<NamespaceView>,
+) -> String {
     let mut registry = Registry::with_prefix("ringway");
-    registry.register_collector(Box::new(Scrape { health, shards }));
+    registry.register_collector(Box::new(Scrape { health, shards, namespaces }));
     let mut text = String::new();
     let encoded = prometheus_client::encoding::text::encode(&mut text, &registry);
     encoded.expect("a string takes whatever is written to it");
@@ -463,6 +467,7 @@ pub fn prometheus_text(health: Health, shards: Vec<ShardView>) -> String {
 struct Scrape {
     health: Health,
     shards: Vec<ShardView>,
+    namespaces: Vec<NamespaceView>,
 }
 
 type Encoded = Result<(), std::fmt::Error>;
@@ -474,6 +479,7 @@ impl Collector for Scrape {
         ready.encode(encoder.encode_descriptor("ready", help, None, MetricType::Gauge)?)?;
         self.encode_numbers(&mut encoder)?;
         self.encode_refusals(&mut encoder)?;
+        self.encode_namespaces(&mut encoder)?;
         self.encode_turns(&mut encoder)?;
         self.encode_latencies(&mut encoder)
     }
@@ -509,6 +515,22 @@ impl Scrape {
             for (status, count) in &view.refused {
                 let labels = [("shard", view.shard.to_string()), ("status", status.clone())];
                 ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_namespaces(&self, encoder: &mut DescriptorEncoder) -> Encoded {
+        type Number = fn(&NamespaceView) -> u64;
+        let of: [(&str, &str, Number); 2] = [
+            ("namespace_names", "Names of a namespace with a quota", |view| view.names),
+            ("namespace_names_max", "Names that it may have", |view| view.names_max),
+        ];
+        for (name, help, number) in of {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for view in &self.namespaces {
+                let labels = [("namespace", view.namespace.as_str())];
+                ConstGauge::new(number(view)).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -619,7 +641,9 @@ mod tests {
         metrics.refused_with(status::HELD, 1);
         metrics.turn_buckets[3].add(1);
         let shards = vec![metrics.snapshot(0, None), ShardMetrics::default().snapshot(1, None)];
-        let text = prometheus_text(Health::Ready, shards);
+        let (namespace, names, names_max) = ("orders".to_owned(), 3, 5);
+        let namespaces = vec![NamespaceView { namespace, names, names_max }];
+        let text = prometheus_text(Health::Ready, shards, namespaces);
         let bucket = "ringway_shard_latency_seconds_bucket";
         let at = |le: &str| format!("{bucket}{{le=\"{le}\",shard=\"0\",verb=\"query\"}} 12");
         let (microsecond, all) = (at("0.000001024"), at("+Inf"));
@@ -630,6 +654,8 @@ mod tests {
             "ringway_shard_requests_total{shard=\"0\"} 12",
             "ringway_shard_requests_total{shard=\"1\"} 0",
             "ringway_shard_refused_total{shard=\"0\",status=\"HELD\"} 1",
+            "ringway_namespace_names{namespace=\"orders\"} 3",
+            "ringway_namespace_names_max{namespace=\"orders\"} 5",
             "ringway_shard_turn_duration_seconds_count{shard=\"0\"} 1",
             "ringway_shard_latency_seconds_count{shard=\"0\",verb=\"query\"} 12",
             &microsecond,

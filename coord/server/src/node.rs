@@ -30,11 +30,13 @@ use thiserror::Error;
 
 use crate::access::NodeAccess;
 use crate::admin::{Health, NodeView};
+use crate::audit::Audit;
 use crate::config::{Access, AdminPlace, Config};
 use crate::control::{self, Control, ControlError, ControlPort, ControlSettings, Runtime, Stalled};
 use crate::credentials::{Credentials, CredentialsError, Identities};
 use crate::metrics::{ShardMetrics, ShardView};
 use crate::pump::Pump;
+use crate::quotas::{NamespaceView, Quotas};
 use crate::shares::Shares;
 use crate::state::{Opened, Previous};
 
@@ -72,12 +74,14 @@ pub(crate) struct Shared {
     port: OnceLock<ControlPort>,
     /// Who may connect. Shards have copies of their own, and are told when this one changes.
     access: Mutex<NodeAccess>,
+    pub(crate) audit: Audit,
+    quotas: Quotas,
     draining: AtomicBool,
     drain_until: AtomicU64,
 }
 
 impl Shared {
-    fn new(map: SlotMap, access: NodeAccess) -> Self {
+    fn new(map: SlotMap, access: NodeAccess, (audit, quotas): (Audit, Quotas)) -> Self {
         let shards = 0..map.shards();
         let slots = |shard| {
             let (first, last) = map.run(ShardId(shard as u8));
@@ -92,6 +96,8 @@ impl Shared {
             grants_from: OnceLock::new(),
             port: OnceLock::new(),
             access: Mutex::new(access),
+            audit,
+            quotas,
             draining: AtomicBool::new(false),
             drain_until: AtomicU64::new(0),
         }
@@ -144,6 +150,10 @@ impl Shared {
 impl NodeView for Shared {
     fn shards(&self) -> Vec<ShardView> {
         (0..self.metrics.len()).map(|index| self.view(ShardId(index as u8))).collect()
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceView> {
+        self.quotas.view()
     }
 
     fn health(&self) -> Health {
@@ -226,7 +236,11 @@ impl Node {
             Access::Users(path) => NodeAccess::users(Credentials::load(path, &mut identities)?),
         };
         let map = SlotMap::new(config.shards);
-        let shared = Arc::new(Shared::new(map, access));
+        let runtime = "a thread";
+        let audit = Audit::start().map_err(|source| ControlError::Start { runtime, source })?;
+        let quotas = Quotas::new(&config.quotas);
+        let access = access.with_quotas(&quotas);
+        let shared = Arc::new(Shared::new(map, access, (audit, quotas)));
         let mailbox: Arc<Mutex<Option<Mailbox>>> = Arc::default();
         let news_box = Arc::clone(&mailbox);
         let news_shared = Arc::clone(&shared);
@@ -345,6 +359,7 @@ impl Node {
     /// If a shard failed, or the end could not be noted in the state directory.
     pub fn join(self) -> Result<(), StartError> {
         let ended = self.running.join();
+        self.shared.audit.flush();
         let waited = host::now() >= self.grants_from;
         let clean = ended.is_ok() && waited && !self.shared.anybody_leased();
         self.control.stop(clean)?;

@@ -96,7 +96,7 @@ impl Pump {
         metrics.forwarded_out.set(stats.forwarded_out);
         metrics.forwarded_in.set(stats.forwarded_in);
         metrics.table_bytes.set(table_bytes);
-        let beside = sessions.bytes() + names.mirror_bytes();
+        let beside = sessions.bytes() + names.mirror_bytes() + names.side_bytes();
         metrics.memory_bytes.set(table_bytes + beside as u64 + stats.buffer_bytes);
         let [expired, replaced, killed, closed] = sessions.counts().ended;
         metrics.expired_sessions.set(expired);
@@ -120,6 +120,9 @@ impl Pump {
         metrics.messages_full.set(stats.messages.full);
         metrics.messages_fenced.set(stats.messages.fenced);
         metrics.messages_busy.set(stats.messages.busy);
+        metrics.notices_away.set(stats.notices_away);
+        metrics.claims.set(names.claims() as u64);
+        metrics.side_bytes.set(names.side_bytes() as u64);
         metrics.stalls.set(self.shard.stalls());
         metrics.swept_names.set(stats.swept);
         self.own.shared.set_leased(self.own.me, sessions.leased());
@@ -275,6 +278,7 @@ impl Env for Hands<'_, '_> {
                     self.io.again();
                 }
             }
+            mail::AUDIT => self.own.shared.audit.tell(wish),
             kind => unreachable!("the control plane is never sent a message of kind {kind}"),
         }
     }

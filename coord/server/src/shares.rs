@@ -43,8 +43,8 @@ const SHARD_BYTES: u64 = 4 * MIB;
 const PAIR_BYTES: u64 = MAILBOX_BYTES as u64 + MIB / 2;
 /// A shard's table: a step of each of its four regions, and two to grow.
 const TABLE_MIN: u64 = 12 * MIB;
-/// Metadata of a few thousand names of a shard, or as many who wait.
-const SIDE_MIN: u64 = MIB / 2;
+/// A thousand who wait for names of a shard, or as many names with metadata.
+const SIDE_MIN: u64 = MIB / 8;
 /// A thousand of a shard's sessions.
 const SESSIONS_MIN: u64 = 1024;
 /// A thousand of a shard's connections.

@@ -64,6 +64,11 @@ impl Alone {
         bytes
     }
 
+    /// Some connections read what was said to them.
+    pub fn read_of(&mut self, indices: &[u32]) {
+        indices.iter().for_each(|index| self.sink.out[*index as usize].clear());
+    }
+
     /// Ends the turn, and everybody reads; how many bytes that were.
     pub fn turn(&mut self) -> usize {
         self.step();

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ringway_coord_proto::access::{Access, Open};
-use ringway_coord_proto::mail::{LEASE_RAISED, RAISE_LEASE};
+use ringway_coord_proto::mail::{AUDIT, LEASE_RAISED, RAISE_LEASE};
 use ringway_coord_proto::{Env, LeaseRules, Shard, ShardStart, SlotMap};
 use ringway_core::limits::{LEASE_DEFAULT, LEASE_MAX_DEFAULT, LEASE_MIN};
 use ringway_core::region::HeapRegion;
@@ -202,6 +202,8 @@ pub struct Process<A = Open> {
     lease_allowed: Span,
     /// Leases that the control plane was asked to allow and has not yet.
     raises: VecDeque<Span>,
+    /// What operators did, as it goes to the log.
+    pub audits: Vec<String>,
 }
 
 impl Process<Open> {
@@ -231,6 +233,7 @@ impl<A: Access> Process<A> {
             now: settings.now,
             lease_allowed: settings.lease_allowed,
             raises: VecDeque::new(),
+            audits: Vec::new(),
         }
     }
 
@@ -457,6 +460,9 @@ impl<A: Access> Process<A> {
         if to.index() < self.shards() {
             self.places[to.index()].inboxes[from].push_back(message);
             return;
+        }
+        if message[0] == AUDIT {
+            return self.audits.push(String::from_utf8_lossy(&message[1..]).into_owned());
         }
         assert_eq!(message[0], RAISE_LEASE, "the control plane is asked for nothing else");
         let lease = u64::from_le_bytes(message[1..9].try_into().expect("a lease"));

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use ringway_coord_proto::quotas::NAMESPACES_MAX;
 use toml::de::DeValue;
 
 use super::{AdminPlace, Key, LogFormat, LogLevel, Profile};
@@ -67,6 +68,31 @@ impl Wanted for LogFormat {
     fn from_text(text: &str) -> Option<Self> {
         [LogFormat::Text, LogFormat::Json].into_iter().find(|format| word(format) == text)
     }
+}
+
+/// Namespaces and their quotas.
+pub(super) struct QuotaList(pub(super) Vec<(String, u64)>);
+
+impl Wanted for QuotaList {
+    fn from_text(text: &str) -> Option<Self> {
+        let mut quotas: Vec<(String, u64)> = Vec::new();
+        for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+            let (name, most) = one.split_once('=')?;
+            let (name, most) = (name.trim(), u64::from_text(most.trim())?);
+            let is_new = quotas.iter().all(|(other, _)| other != name);
+            if name.is_empty() || name.contains('/') || !is_new || quotas.len() == NAMESPACES_MAX {
+                return None;
+            }
+            quotas.push((name.to_owned(), most));
+        }
+        Some(QuotaList(quotas))
+    }
+}
+
+/// The inverse of reading a [`QuotaList`].
+pub(super) fn quotas_text(quotas: &[(String, u64)]) -> String {
+    let each: Vec<_> = quotas.iter().map(|(name, most)| format!("{name}={most}")).collect();
+    each.join(", ")
 }
 
 /// The word for a variant without fields.

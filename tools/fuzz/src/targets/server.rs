@@ -13,6 +13,7 @@ use ringway_coord_server::admin::{Exchange, HEAD_BYTES_MAX, Health, NodeView};
 use ringway_coord_server::config::{Access, Config, Draft, Host, Key};
 use ringway_coord_server::credentials::{Credentials, Identities};
 use ringway_coord_server::metrics::{ShardMetrics, ShardView};
+use ringway_coord_server::quotas::NamespaceView;
 use ringway_coord_server::state::{Record, ServerId, decode, encode, seal};
 use ringway_core::{Epoch, Span};
 
@@ -69,6 +70,10 @@ struct Node;
 impl NodeView for Node {
     fn shards(&self) -> Vec<ShardView> {
         vec![ShardMetrics::default().snapshot(0, Some(1))]
+    }
+
+    fn namespaces(&self) -> Vec<NamespaceView> {
+        Vec::new()
     }
 
     fn health(&self) -> Health {

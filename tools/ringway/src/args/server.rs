@@ -66,6 +66,9 @@ config_flags! {
     /// Who may connect, and to which namespaces: a file that `ringway credentials add` has written,
     /// or off [default: off].
     credentials: Credentials "FILE",
+    /// How many names a namespace may have, which is what stands before the first / of a name, for
+    /// example "orders=1000000, jobs=500" [default: as many as there is room for].
+    quotas: Quotas "LIST",
     /// Listen beyond loopback although names and tokens can be read on the way [default: false].
     allow_plain_remote: AllowPlainRemote "BOOL",
     /// Tie every shard to a core: auto (where there is a core for each), true or false

@@ -1,0 +1,266 @@
+//! Stories of names that change hands, and of what is said about them.
+
+use ringway_coord_proto::wire::{op, push, status};
+use ringway_core::wire::Reader;
+use ringway_core::{SessionId, Token};
+use ringway_sim::native::{
+    Got, Native, Opened, meta, open, opened, query, register, register_as, release, release_if,
+    revoke, set_meta, transfer, wait, with_secret,
+};
+use ringway_sim::process::{Process, Settings};
+
+const SHARDS: [usize; 3] = [1, 2, 5];
+const SHARED: u8 = op::MODE_SHARED;
+
+fn start(shards: usize) -> Process {
+    Process::start(&Settings { shards, ..Settings::default() })
+}
+
+fn words(got: &[Got]) -> String {
+    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
+}
+
+fn client(process: &mut Process, node: u64) -> (Native, Opened) {
+    let shard = node as usize % process.shards();
+    let mut client = Native::connect(process, shard);
+    let mine = opened(&client.ask(process, &[open(0, node, 10_000, None)])[0]);
+    (client, mine)
+}
+
+/// What a client was told: the notice, the name, the token's sequence, and the other session's
+/// node as its caller numbers them.
+fn told(process: &mut Process, client: &mut Native, sessions: &[SessionId]) -> Vec<String> {
+    process.settle();
+    client.receive(process);
+    let number = |id: u64| match sessions.iter().position(|session| session.0 == id) {
+        Some(at) => format!("{at}"),
+        None => format!("nobody {id}"),
+    };
+    let in_words = |(code, body): (u8, Vec<u8>)| {
+        let mut body = Reader::new(&body);
+        let ticket_or_token = body.u64().expect("a number");
+        match code {
+            push::GRANTED => {
+                let token = Token(body.u64().expect("a token")).sequence();
+                body.u8().expect("a mode");
+                format!("granted {} {token}", String::from_utf8_lossy(body.rest()))
+            }
+            push::RECEIVED => {
+                let (token, from) = (Token(ticket_or_token), body.u64().expect("a session"));
+                let name = String::from_utf8_lossy(body.rest());
+                format!("received {name} {} from {}", token.sequence(), number(from))
+            }
+            push::LOST => {
+                let (token, to) = (Token(ticket_or_token), body.u64().expect("a session"));
+                let reason = body.u8().expect("a reason");
+                let name = String::from_utf8_lossy(body.rest());
+                format!("lost {name} {} to {}, {reason}", token.sequence(), number(to))
+            }
+            code => format!("notice {code}"),
+        }
+    };
+    let mut heard: Vec<_> = std::mem::take(&mut client.told).into_iter().map(in_words).collect();
+    // No order is promised across slots.
+    heard.sort();
+    heard
+}
+
+/// A transfer is one step: the name is never free, the new owner has a larger token and hears of
+/// it, the old one's token is worth nothing from then on.
+#[test]
+fn a_transfer_is_one_step() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, of_a) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        let (mut c, _) = client(&mut process, 3);
+        let Got::Owner(_, _, old) = a.ask(&mut process, &[register("x")])[0] else { panic!() };
+        c.ask(&mut process, &[wait(0, "x")]);
+        let moved = a.ask(&mut process, &[transfer(of_b.session, "x"), query("x")]);
+        assert_eq!(words(&moved), "GRANTED 2, OWNED 2");
+        let Got::Owner(_, owner, new) = moved[0] else { panic!() };
+        assert_eq!((owner, old < new), (of_b.session, true));
+        let heard = told(&mut process, &mut b, &[of_a.session]);
+        assert_eq!(heard, ["received x 2 from 0"], "{shards} shards");
+        let late = a.ask(&mut process, &[release_if("x", old), transfer(of_b.session, "x")]);
+        assert_eq!(words(&late), "NOTOWNER, NOTOWNER");
+        assert_eq!(told(&mut process, &mut c, &[]).len(), 0, "who waits keeps waiting");
+        assert_eq!(words(&b.ask(&mut process, &[release("x")])), "OK");
+        assert_eq!(told(&mut process, &mut c, &[]), ["granted x 3"]);
+        c.ask(&mut process, &[release("x")]);
+        assert!(process.shards_are_tidy());
+    }
+}
+
+/// The balancer's operation: five thousand names in two frames, each to another session, and both
+/// sides know every token.
+#[test]
+fn thousands_of_names_move_at_once() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, of_a) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        let names: Vec<_> = (0..5_000).map(|at| format!("user/{at}")).collect();
+        for part in names.chunks(2_500) {
+            let claims: Vec<_> = part.iter().map(|name| register(name)).collect();
+            a.ask(&mut process, &claims);
+            let moves: Vec<_> = part.iter().map(|name| transfer(of_b.session, name)).collect();
+            let got = a.ask(&mut process, &moves);
+            assert!(got.iter().all(|got| got.status() == status::GRANTED_EPHEMERAL));
+        }
+        assert_eq!(told(&mut process, &mut b, &[of_a.session]).len(), 5_000, "{shards} shards");
+        let closed = with_secret(op::CLOSE, of_a.session, of_a.secret);
+        let asked: Vec<_> = names[..2_000].iter().map(|name| query(name)).collect();
+        b.ask(&mut process, &[closed]);
+        let after = b.ask(&mut process, &asked);
+        let of_b = |got: &Got| matches!(got, Got::Owner(_, owner, _) if *owner == of_b.session);
+        assert!(after.iter().all(of_b), "the end of the old owner is not the end of its names");
+    }
+}
+
+/// A transfer to a session that is ending, or has ended, changes nothing or is followed by the
+/// end: the name is then free, or goes to whoever waits, and to nobody else.
+#[test]
+fn a_transfer_to_a_dying_session() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, _) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        let (mut c, _) = client(&mut process, 3);
+        a.ask(&mut process, &[register("x"), register("y")]);
+        c.ask(&mut process, &[wait(0, "x")]);
+        // Both are on their way at the same time.
+        b.send(&mut process, &[with_secret(op::CLOSE, of_b.session, of_b.secret)]);
+        a.send(&mut process, &[transfer(of_b.session, "x")]);
+        process.settle();
+        a.receive(&mut process);
+        match a.frames.pop().expect("an answer")[0].status() {
+            status::NOSESSION => assert_eq!(words(&a.ask(&mut process, &[query("x")])), "OWNED 1"),
+            granted => {
+                assert_eq!(granted, status::GRANTED_EPHEMERAL, "{shards} shards");
+                assert_eq!(told(&mut process, &mut c, &[]), ["granted x 3"]);
+            }
+        }
+        let gone = a.ask(&mut process, &[transfer(of_b.session, "y"), query("y")]);
+        assert_eq!(words(&gone), "NOSESSION, OWNED 1");
+    }
+}
+
+/// Who waits for a name and is given it has waited long enough: it hears of the end of its wait,
+/// once. Who shares a name gives its part, but not to one who has a part already.
+#[test]
+fn a_transfer_to_one_who_waits_or_shares() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, of_a) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        let (mut c, of_c) = client(&mut process, 3);
+        a.ask(&mut process, &[register("x"), register_as(SHARED, 0, "s")]);
+        b.ask(&mut process, &[wait(60_000, "x"), register_as(SHARED, 0, "s")]);
+        let got = a.ask(&mut process, &[transfer(of_b.session, "x"), transfer(of_b.session, "s")]);
+        assert_eq!(words(&got), "GRANTED 2, HELD 2");
+        assert_eq!(told(&mut process, &mut b, &[]), ["granted x 2"], "{shards} shards");
+        assert_eq!(words(&a.ask(&mut process, &[transfer(of_c.session, "s")])), "GRANTED 3");
+        assert_eq!(told(&mut process, &mut c, &[of_a.session]), ["received s 3 from 0"]);
+        assert_eq!(words(&a.ask(&mut process, &[release("s")])), "NOTOWNER");
+        let own = b.ask(&mut process, &[transfer(of_b.session, "x"), release("x"), release("s")]);
+        assert_eq!(words(&own), "GRANTED 2, OK, OK");
+        c.ask(&mut process, &[release("s")]);
+        assert!(process.shards_are_tidy());
+    }
+}
+
+/// An operator takes a name from whoever holds it, and gives it to another, to whoever waits, or
+/// to nobody. The one who had it hears so.
+#[test]
+fn an_operator_revokes() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, of_a) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        let (mut c, _) = client(&mut process, 3);
+        let all = [of_a.session, of_b.session];
+        a.ask(&mut process, &[register("x"), register("y"), register_as(SHARED, 0, "s")]);
+        b.ask(&mut process, &[wait(0, "y"), register_as(SHARED, 0, "s")]);
+        let to_b = Some(of_b.session);
+        let got = c.ask(&mut process, &[revoke(to_b, "x"), revoke(None, "y"), revoke(None, "z")]);
+        assert_eq!(words(&got), "GRANTED 2, OK, FREE");
+        let heard = told(&mut process, &mut a, &all);
+        assert_eq!(heard, ["lost x 1 to 1, 1", "lost y 1 to nobody 0, 2"], "{shards} shards");
+        let heard = told(&mut process, &mut b, &all);
+        assert_eq!(heard, ["granted y 2", "received x 2 from nobody 0"]);
+        let got = c.ask(&mut process, &[revoke(to_b, "s"), revoke(None, "s"), query("s")]);
+        assert_eq!(words(&got), "MODE, OK, FREE");
+        assert_eq!(told(&mut process, &mut a, &all), ["lost s 1 to nobody 0, 2"]);
+        assert_eq!(told(&mut process, &mut b, &all), ["lost s 2 to nobody 0, 2"]);
+        b.ask(&mut process, &[release("x"), release("y")]);
+        assert!(process.shards_are_tidy());
+    }
+}
+
+/// What an owner says about its name: versions count, a change under an old version is refused and
+/// shown what is there, and it goes with the grant.
+#[test]
+fn metadata_belongs_to_a_grant() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, of_a) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        a.ask(&mut process, &[register("x"), register("y")]);
+        let got = a.ask(
+            &mut process,
+            &[
+                meta("x"),
+                set_meta(None, b"one", "x"),
+                set_meta(Some(1), b"two", "x"),
+                set_meta(Some(1), b"three", "x"),
+                meta("x"),
+                set_meta(Some(0), b"first", "y"),
+                set_meta(None, &[7; 257], "y"),
+                meta("free"),
+            ],
+        );
+        let described = |version: u32, bytes: &[u8]| {
+            let token = Token::new(of_a.session.epoch(), 1);
+            let mut data = of_a.session.0.to_le_bytes().to_vec();
+            data.extend_from_slice(&token.0.to_le_bytes());
+            data.extend_from_slice(&version.to_le_bytes());
+            Got::Data(status::DATA, [data.as_slice(), bytes].concat())
+        };
+        assert_eq!(got[0], described(0, b""), "{shards} shards");
+        assert_eq!(got[1], Got::Data(status::DATA, vec![1, 0, 0, 0]));
+        assert_eq!(got[2], Got::Data(status::DATA, vec![2, 0, 0, 0]));
+        assert_eq!(got[3], Got::Data(status::CONFLICT, b"\x02\0\0\0two".to_vec()));
+        assert_eq!(got[4], described(2, b"two"));
+        assert_eq!(got[5], Got::Data(status::DATA, vec![1, 0, 0, 0]));
+        assert_eq!(words(&got[6..]), "MALFORMED, FREE");
+        assert_eq!(words(&b.ask(&mut process, &[set_meta(None, b"mine", "x")])), "NOTOWNER");
+        a.ask(&mut process, &[release("x"), transfer(of_b.session, "y")]);
+        b.ask(&mut process, &[register("x")]);
+        for name in ["x", "y"] {
+            let Got::Data(_, data) = &b.ask(&mut process, &[meta(name)])[0] else { panic!() };
+            assert_eq!(data.len(), 20, "what was said about {name} went with its grant");
+        }
+        assert!(process.shards_are_tidy());
+    }
+}
+
+/// The end of a session takes what it said along, also where nobody else ever asks for the name.
+#[test]
+fn metadata_of_a_dead_session_is_swept() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, of_a) = client(&mut process, 1);
+        let (mut b, _) = client(&mut process, 2);
+        let names: Vec<_> = (0..3_000).map(|at| format!("n{at}")).collect();
+        for part in names.chunks(1_500) {
+            let ops = part.iter().flat_map(|name| [register(name), set_meta(None, b"here", name)]);
+            a.ask(&mut process, &ops.collect::<Vec<_>>());
+        }
+        assert!(!process.shards_are_tidy());
+        b.ask(&mut process, &[with_secret(op::CLOSE, of_a.session, of_a.secret)]);
+        assert_eq!(words(&b.ask(&mut process, &[register("n1"), query("n2")])), "GRANTED 2, FREE");
+        process.settle();
+        assert!(process.shards_are_tidy(), "{shards} shards");
+    }
+}
