@@ -68,13 +68,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             return Some(Answer::plain(status::MALFORMED));
         }
         let receipts = raw.flags & op::SEND_RECEIPT != 0;
-        let room = self.broadcasts < BROADCASTS_MAX && self.has_room(raw.body.len(), env);
+        let room = self.messaging.broadcasts < BROADCASTS_MAX && self.has_room(raw.body.len(), env);
         let answered = receipts.then_some(ticket);
-        let begun = room.then(|| self.tallies.begin_counts(self.id(), answered, self.shards()));
+        let begun =
+            room.then(|| self.messaging.tallies.begin_counts(self.id(), answered, self.shards()));
         let Some(tally) = begun.flatten() else {
             return Some(Answer::plain(status::BUSY));
         };
-        self.broadcasts += 1;
+        self.messaging.broadcasts += 1;
         let from = asker.bound.map_or(SessionId(0), |bound| bound.session);
         let (payload, flags) = (raw.body, push::MESSAGE_BROADCAST);
         let message = Message { from, target: None, source: None, payload, flags };
@@ -128,7 +129,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.pass_on(to, &notice, room, env);
         }
         self.pushes.post(env);
-        self.receipts.post(env);
+        self.messaging.receipts.post(env);
         if !full {
             work.next = end;
         }
@@ -162,9 +163,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) -> Result<(), Truncated> {
         let tally = mail::ticket(reader)?;
         let (away, expected) = (reader.u64()?, reader.u64()?);
-        let heard = self.tallies.hear(tally, status::AWAY, away);
+        let heard = self.messaging.tallies.hear(tally, status::AWAY, away);
         debug_assert!(heard.is_none(), "this home has not announced its part yet");
-        if let Some((ticket, answer)) = self.tallies.expect(tally, expected) {
+        if let Some((ticket, answer)) = self.messaging.tallies.expect(tally, expected) {
             self.answer_tally(ticket, &answer, env);
         }
         Ok(())
@@ -177,7 +178,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         answer: &Answer,
         env: &mut impl Env,
     ) {
-        self.broadcasts -= usize::from(matches!(answer, Answer::Data(..)));
+        self.messaging.broadcasts -= usize::from(matches!(answer, Answer::Data(..)));
         let Some(ticket) = ticket else { return };
         match answer {
             // It was answered by its executing shard already as far as what is on its way goes.

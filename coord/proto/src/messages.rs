@@ -308,13 +308,13 @@ impl<R: Region, A: Access> Shard<R, A> {
         if ends_at == self.id() {
             return self.send_to(to_session, target, message, receipt);
         }
-        if !self.relays.has_room(ends_at, message.len() + target.len()) {
+        if !self.messaging.relays.has_room(ends_at, message.len() + target.len()) {
             self.stats.messages.count(status::BUSY, 1);
             return Outcome::plain(status::BUSY);
         }
         let ticket = self.ticket_of(unit, op.index);
         let flags = op.flags;
-        self.relays.put(ends_at, |out| put_relay(out, (flags, ticket), target, &message));
+        self.messaging.relays.put(ends_at, |out| put_relay(out, (flags, ticket), target, &message));
         Outcome::LATER
     }
 
@@ -436,7 +436,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let fits = holders <= MESSAGE_HOLDERS_MAX
             && holders * message.len() <= MESSAGE_FAN_OUT_BYTES_MAX.max(message.len());
         let tally = match receipt {
-            Some(ticket) if fits => self.tallies.begin(self.id(), Some(ticket)),
+            Some(ticket) if fits => self.messaging.tallies.begin(self.id(), Some(ticket)),
             _ => None,
         };
         if !fits || (receipt.is_some() && tally.is_none()) {
@@ -449,8 +449,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         match tally {
             None => Outcome::plain(if sent > 0 { status::OK } else { status::BUSY }),
             Some(tally) => {
-                self.tallies.hear(tally, status::BUSY, dropped);
-                let done = self.tallies.expect(tally, sent + dropped);
+                self.messaging.tallies.hear(tally, status::BUSY, dropped);
+                let done = self.messaging.tallies.expect(tally, sent + dropped);
                 done.map_or(Outcome::LATER, |(_, answer)| Outcome::plain(answer.status()))
             }
         }
@@ -501,7 +501,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) {
         if ticket.shard != self.id() {
-            return self.receipts.put(ticket.shard, |out| {
+            return self.messaging.receipts.put(ticket.shard, |out| {
                 mail::put_ticket(out, ticket);
                 out.put_u8(status);
                 out.put_u64(messages);
@@ -510,7 +510,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if ticket.index != TALLY_INDEX {
             return self.deliver(ticket, &Answer::plain(status), env);
         }
-        if let Some((ticket, answer)) = self.tallies.hear(ticket, status, messages) {
+        if let Some((ticket, answer)) = self.messaging.tallies.hear(ticket, status, messages) {
             self.answer_tally(ticket, &answer, env);
         }
     }

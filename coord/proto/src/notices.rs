@@ -37,6 +37,7 @@ use crate::mail;
 use crate::messages::Message;
 use crate::sessions::{ConnRef, Ticket};
 use crate::shard::Shard;
+use crate::tallies::Tallies;
 use crate::wire::{
     FRAME_BYTES_FLOOR, FRAME_HEADER_BYTES, FrameWriter, KIND_PUSH, OP_HEADER_BYTES, push, put_op,
     status,
@@ -237,16 +238,42 @@ fn notice<'a>(reader: &mut Reader<'a>) -> Result<Notice<'a>, Truncated> {
 }
 
 /// What was taken of each shard's mail and is not told to it yet, by kind of mail.
-pub(crate) struct Taken {
+struct Taken {
     of: Vec<[usize; 3]>,
     /// From so many bytes on it is told.
     least: usize,
 }
 
+/// What a shard has under way beside notices.
+pub(crate) struct Messaging {
+    /// Fenced messages for the shards of their targets.
+    pub(crate) relays: Bundles,
+    /// What became of messages, for those who asked.
+    pub(crate) receipts: Bundles,
+    /// What was for several and is not answered yet.
+    pub(crate) tallies: Tallies,
+    /// Messages to all that this shard began.
+    pub(crate) broadcasts: usize,
+    taken: Taken,
+}
+
+impl Messaging {
+    /// Nothing, for shards that may have so many bytes under way.
+    pub(crate) fn new(shards: usize, under_way: usize) -> Self {
+        Self {
+            relays: Bundles::new(shards, mail::RELAYS, under_way),
+            receipts: Bundles::new(shards, mail::RECEIPTS, usize::MAX),
+            tallies: Tallies::default(),
+            broadcasts: 0,
+            taken: Taken::new(shards, under_way),
+        }
+    }
+}
+
 impl Taken {
     /// Nothing, while shards have so many bytes under way. What is not told of all shards together
     /// leaves three quarters of that.
-    pub(crate) fn new(shards: usize, most: usize) -> Self {
+    fn new(shards: usize, most: usize) -> Self {
         Self { of: alloc::vec![[0; 3]; shards], least: (most / 4 / shards).min(MESSAGE_BYTES) }
     }
 }
@@ -280,11 +307,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Sends all notices on their way.
     #[inline]
     pub(crate) fn send_notices(&mut self, env: &mut impl Env) {
-        self.relays.post(env);
+        self.messaging.relays.post(env);
         if !self.names.notices.is_empty() {
             self.send_all_notices(env);
         }
-        self.receipts.post(env);
+        self.messaging.receipts.post(env);
     }
 
     fn send_all_notices(&mut self, env: &mut impl Env) {
@@ -300,6 +327,29 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             self.names.notices.give(home, bundle);
         }
+    }
+
+    /// Mail about notices, messages and what became of them.
+    pub(crate) fn read_notices(
+        &mut self,
+        kind: u8,
+        from: ShardId,
+        message: &[u8],
+        env: &mut impl Env,
+    ) -> Result<(), Truncated> {
+        let mut reader = Reader::new(&message[1..]);
+        match kind {
+            mail::NOTICES => self.take_notices(&mut reader, env)?,
+            mail::PUSHES => self.take_pushes(&mut reader, env)?,
+            mail::RELAYS => self.take_relays(&mut reader, env)?,
+            mail::TAKEN => return self.was_taken(from, &mut reader),
+            mail::RECEIPTS => return self.take_receipts(&mut reader, env),
+            mail::BROADCAST => return self.take_broadcast(&mut reader, env),
+            mail::BROADCASTED => return self.take_broadcasted(&mut reader, env),
+            _ => return Err(Truncated),
+        }
+        self.took(kind, from, message.len(), env);
+        Ok(())
     }
 
     /// Notices for sessions whose home is here: on to their connections.
@@ -348,9 +398,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             mail::PUSHES => 1,
             _ => 2,
         };
-        let taken = &mut self.taken.of[from.index()][place];
+        let taken = &mut self.messaging.taken.of[from.index()][place];
         *taken += bytes;
-        if *taken >= self.taken.least {
+        if *taken >= self.messaging.taken.least {
             env.post(from, &mail::taken_message(kind, core::mem::take(taken) as u32));
         }
     }
@@ -364,7 +414,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let bundles = match reader.u8()? {
             mail::NOTICES => &mut self.names.notices,
             mail::PUSHES => &mut self.pushes,
-            _ => &mut self.relays,
+            _ => &mut self.messaging.relays,
         };
         bundles.taken(by, reader.u32()? as usize);
         Ok(())

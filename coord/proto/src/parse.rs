@@ -167,13 +167,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut remote = false;
         while frame.index < frame.count {
             let before = rest;
-            let next = match next_op(&mut rest) {
-                Some(raw) if raw.code == op::SEND => {
-                    (Next::Batched(self.read_send(id, raw, &mut frame.repeat)), Some(raw))
-                }
-                Some(raw) => (self.read_op(id, raw), Some(raw)),
-                None => (Next::Batched(answered(status::MALFORMED)), None),
-            };
+            let next = self.read_next(id, &mut frame, &mut rest);
             let may_go_on = match &next {
                 (Next::Batched(op), _) => self.may_ask(id, op.target),
                 (Next::Serve, _) => self.may_serve(id),
@@ -229,6 +223,23 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.conns[id.index as usize].refused = 0;
         if !rest.is_empty() {
             self.protocol_error(id, env);
+        }
+    }
+
+    /// The next op of a frame; malformed if there is none.
+    #[inline]
+    fn read_next<'a>(
+        &mut self,
+        id: ConnId,
+        frame: &mut Frame<'a>,
+        rest: &mut &'a [u8],
+    ) -> (Next, Option<RawOp<'a>>) {
+        match next_op(rest) {
+            Some(raw) if raw.code == op::SEND => {
+                (Next::Batched(self.read_send(id, raw, &mut frame.repeat)), Some(raw))
+            }
+            Some(raw) => (self.read_op(id, raw), Some(raw)),
+            None => (Next::Batched(answered(status::MALFORMED)), None),
         }
     }
 

@@ -81,22 +81,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let (session, conn) = mail::closed(from, &mut reader)?;
                 self.sessions.conn_closed(session, conn, &mut self.acts);
             }
-            mail::NOTICES => {
-                self.take_notices(&mut reader, env)?;
-                self.took(kind, from, message.len(), env);
+            mail::NOTICES | mail::PUSHES | mail::RELAYS..=mail::BROADCASTED => {
+                self.read_notices(kind, from, message, env)?;
             }
-            mail::PUSHES => {
-                self.take_pushes(&mut reader, env)?;
-                self.took(kind, from, message.len(), env);
-            }
-            mail::RELAYS => {
-                self.take_relays(&mut reader, env)?;
-                self.took(kind, from, message.len(), env);
-            }
-            mail::TAKEN => self.was_taken(from, &mut reader)?,
-            mail::RECEIPTS => self.take_receipts(&mut reader, env)?,
-            mail::BROADCAST => self.take_broadcast(&mut reader, env)?,
-            mail::BROADCASTED => self.take_broadcasted(&mut reader, env)?,
             mail::COUNT => self.count_for(from, &mut reader, env)?,
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {

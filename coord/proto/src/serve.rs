@@ -116,12 +116,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
-        let flags = match raw.code {
-            op::OPEN => u8::MAX,
-            op::BROADCAST => op::SEND_RECEIPT,
-            _ => 0,
-        };
-        if raw.flags & !flags != 0 && op::is_known(raw.code) {
+        if raw.flags & !flags_of(raw.code) != 0 && op::is_known(raw.code) {
             return plain(status::UNSUPPORTED);
         }
         let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
@@ -524,6 +519,15 @@ impl<R: Region, A: Access> Shard<R, A> {
 fn count_of_slot(slot: u16) -> ListAsk {
     let (after, prefix) = (Vec::new(), Vec::new());
     ListAsk { slot, slot_last: slot, after, prefix, want: Want::Count }
+}
+
+/// The flags of an op that is served by itself; those of OPEN are looked at later.
+const fn flags_of(code: u8) -> u8 {
+    match code {
+        op::OPEN => u8::MAX,
+        op::BROADCAST => op::SEND_RECEIPT,
+        _ => 0,
+    }
 }
 
 /// Whose sessions an asker sees: an operator sees all, anybody else its own.

@@ -42,7 +42,7 @@ use crate::keyed::KeyedState;
 use crate::lease_clock::LeaseClock;
 use crate::mail;
 use crate::names::{Names, NamesStart};
-use crate::notices::{Bundles, Packings, Taken};
+use crate::notices::{Bundles, Messaging, Packings};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
@@ -51,7 +51,6 @@ use crate::requests::Requests;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
-use crate::tallies::Tallies;
 use crate::turn::{Op, Turn};
 
 /// What a shard starts with.
@@ -97,14 +96,7 @@ pub struct Shard<R, A> {
     /// Notices on their way to connections of other shards.
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
-    /// Fenced messages on their way to the shards of their targets.
-    pub(crate) relays: Bundles,
-    /// What became of messages, on its way to those who asked.
-    pub(crate) receipts: Bundles,
-    pub(crate) taken: Taken,
-    pub(crate) tallies: Tallies,
-    /// Messages to all that this shard began and that are under way.
-    pub(crate) broadcasts: usize,
+    pub(crate) messaging: Messaging,
     /// What operators did, on its way to the log.
     pub(crate) audits: Vec<String>,
     pub(crate) sessions: Sessions,
@@ -187,11 +179,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         Self {
             names: Names::new(now, table, (shards, quotas), names_start),
             pushes: Bundles::new(shards, mail::PUSHES, under_way),
-            relays: Bundles::new(shards, mail::RELAYS, under_way),
-            receipts: Bundles::new(shards, mail::RECEIPTS, usize::MAX),
-            taken: Taken::new(shards, under_way),
-            tallies: Tallies::default(),
-            broadcasts: 0,
+            messaging: Messaging::new(shards, under_way),
             packings: Packings::default(),
             audits: Vec::new(),
             sessions,

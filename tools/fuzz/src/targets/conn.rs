@@ -257,19 +257,10 @@ fn native(frames: &[Vec<u8>]) -> Vec<u8> {
     [Preface::OURS.encode().to_vec(), frames.concat()].concat()
 }
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+/// Messages of every kind, and what is none.
+fn messages() -> (Vec<u8>, Vec<u8>) {
     use ringway_core::{SessionId, Token};
-    use ringway_sim::native::{
-        broadcast, open, query, register, release, send, send_fenced, send_to_session,
-    };
-    let names = native(&[
-        frame(1, &[register("a"), register("b"), query("c")]),
-        frame(2, &[release("a"), (op::RENEW, 0, vec![])]),
-    ]);
-    let session = native(&[
-        frame(1, &[register("a"), open(0, 7, 100, None), register("b")]),
-        frame(2, &[(op::CLOSE, 0, vec![]), register("c")]),
-    ]);
+    use ringway_sim::native::{broadcast, register, send, send_fenced, send_to_session};
     let messages = native(&[
         frame(1, &[register("a"), register("b"), send(0, "b", b"hello")]),
         frame(
@@ -298,6 +289,20 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             (op::SEND, 0, vec![]),
         ],
     )]);
+    (messages, broken_messages)
+}
+
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    use ringway_sim::native::{open, query, register, release};
+    let names = native(&[
+        frame(1, &[register("a"), register("b"), query("c")]),
+        frame(2, &[release("a"), (op::RENEW, 0, vec![])]),
+    ]);
+    let session = native(&[
+        frame(1, &[register("a"), open(0, 7, 100, None), register("b")]),
+        frame(2, &[(op::CLOSE, 0, vec![]), register("c")]),
+    ]);
+    let (messages, broken_messages) = messages();
     let bare = native(&[frame(1, &[open(op::OPEN_BARE, 7, 100, None), register("a")])]);
     let looks = native(&[frame(
         9,
