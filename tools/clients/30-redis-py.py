@@ -1,61 +1,13 @@
 #!/usr/bin/env python3
 """redis-py and its Lock, unmodified, over RESP2 and RESP3."""
 
-import os
-import subprocess
-import sys
 import threading
 import time
 
-# The python that has redis-py is the one that is named; the first line finds any.
-if os.environ.get("PYTHON") and os.environ.get("RINGWAY_PYTHON") != os.environ["PYTHON"]:
-    os.environ["RINGWAY_PYTHON"] = os.environ["PYTHON"]
-    os.execv(os.environ["PYTHON"], [os.environ["PYTHON"], *sys.argv])
+from common import Server, equal, raises
 
 import redis
 from redis.exceptions import LockError, LockNotOwnedError, ResponseError
-
-
-class Server:
-    """A server on a port of the kernel's choice; killed when the story ends."""
-
-    def __enter__(self):
-        words = "serve --listen 127.0.0.1:0 --admin off --state temporary --shards 2 --pin false"
-        words += " --spin false --max-memory 256MiB"
-        self.process = subprocess.Popen(
-            [os.environ["RINGWAY_BIN"], *words.split()], stdout=subprocess.PIPE, text=True
-        )
-        ready = self.process.stdout.readline()
-        assert ready.startswith("ready listen=127.0.0.1:"), ready
-        self.port = int(ready.split()[1].rsplit(":", 1)[1])
-        return self
-
-    def client(self, protocol):
-        return redis.Redis(
-            port=self.port, protocol=protocol, decode_responses=True, socket_timeout=30
-        )
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                code = self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                raise
-            assert code == 0, f"the server ended with {code}"
-
-
-def equal(what, got, expected):
-    assert got == expected, f"{what}: got {got!r}, expected {expected!r}"
-
-
-def raises(kind, what, act):
-    try:
-        got = act()
-    except kind as error:
-        return error
-    raise AssertionError(f"{what}: {got!r} instead of {kind.__name__}")
 
 
 def token(client, name):
@@ -201,6 +153,79 @@ def verbs(one, two, protocol):
     equal("PORT.RELEASE", one.execute_command("PORT.RELEASE", name, "TOKEN", number), 1)
 
 
+def fields(answer):
+    """A map: what RESP2 sends as keys and values."""
+    return dict(zip(answer[::2], answer[1::2])) if isinstance(answer, list) else answer
+
+
+def waits(server, one, protocol):
+    """A blocking wait in a thread, as BLPOP: nil when its time is over, the grant when it comes."""
+    name, heard = f"wait/{protocol}", []
+    won, _, first = one.execute_command("PORT.WAIT", name, 1000)
+    waiter = server.client(protocol)
+    equal("a wait that is over", waiter.execute_command("PORT.WAIT", name, 50), None)
+
+    def wait():
+        heard.append(waiter.execute_command("PORT.WAIT", name, 0))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    patience = time.monotonic() + 30
+    while fields(one.execute_command("PORT.WAITERS", name))["waiters"] != 1:
+        assert time.monotonic() < patience, "it never waits"
+    equal("nothing is heard before", heard, [])
+    equal("release", one.execute_command("PORT.RELEASE", name), 1)
+    thread.join(timeout=30)
+    equal("granted", (won, heard[0][0], int(heard[0][2]) > int(first)), (1, 1, True))
+    waiter.close()
+
+
+def shared(one, two, protocol):
+    name = f"shared/{protocol}"
+    mine, theirs = (
+        client.execute_command("PORT.REGISTER", name, "MODE", "SHARED") for client in (one, two)
+    )
+    equal("both hold it", (mine[0], theirs[0]), (1, 1))
+    error = raises(
+        ResponseError, "another mode", lambda: one.execute_command("PORT.REGISTER", name)
+    )
+    assert str(error).startswith("MODE "), error
+
+
+def metadata(one, two, protocol):
+    """Compare and set: the second of two writers who read the same is told."""
+    name = f"meta/{protocol}"
+    one.execute_command("PORT.REGISTER", name)
+    equal("set", one.execute_command("PORT.META", name, "SET", "blue", "VERSION", 0), 1)
+    equal("set again", one.execute_command("PORT.META", name, "SET", "green", "VERSION", 1), 2)
+    late = lambda: one.execute_command("PORT.META", name, "SET", "red", "VERSION", 1)
+    error = raises(ResponseError, "a late writer", late)
+    assert str(error).startswith("CONFLICT "), error
+    said = fields(two.execute_command("PORT.META", name))
+    equal("all see it", (said["metadata"], said["version"]), ("green", 2))
+
+
+def transfer(server, one):
+    """The receiver of a name hears of it at once, as a push on its connection."""
+    pool = server.client(3).connection_pool
+    receiver = pool.get_connection()
+    receiver.send_command("SESSION.OPEN", 4711, "LEASE", 30000)
+    session = receiver.read_response()["session"]
+    mine = one.execute_command("PORT.REGISTER", "move/a", "move/b")
+    moved = one.execute_command("PORT.TRANSFER", session, "move/a", "move/b")
+    equal("to whom", [(won, to) for won, to, _ in moved], [(1, session)] * 2)
+    pushes = sorted(receiver.read_response(push_request=True) for _ in range(2))
+    equal(
+        "what is pushed", pushes,
+        [["received", f"move/{at}", moved[i][2], mine[i][1]] for i, at in enumerate("ab")],
+    )
+    assert all(int(new[2]) > int(old[2]) for new, old in zip(moved, mine)), (moved, mine)
+    equal("revoke", one.execute_command("PORT.REVOKE", "move/a"), 1)
+    lost = receiver.read_response(push_request=True)
+    equal("lost", lost, ["lost", "move/a", moved[0][2], "0" * 16, "revoked"])
+    receiver.disconnect()
+
+
 def cluster(server):
     client = redis.RedisCluster(host="127.0.0.1", port=server.port, decode_responses=True)
     for index in range(100):
@@ -228,6 +253,10 @@ def main():
             lock_that_expired(one, two, protocol)
             pipelines(one, protocol)
             verbs(alone, two, protocol)
+            waits(server, alone, protocol)
+            shared(alone, two, protocol)
+            metadata(alone, two, protocol)
+            transfer(server, alone)
             print(f"ok: RESP{protocol}")
             for client in (one, two, alone):
                 client.close()

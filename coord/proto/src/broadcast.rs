@@ -81,7 +81,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let message = Message { from, target: None, source: None, payload, flags };
         let mut out = Vec::with_capacity(64 + payload.len());
         out.put_u8(mail::BROADCAST);
-        mail::put_ticket(&mut out, tally);
+        mail::put_ticket(&mut out, &tally);
         out.put_u8(u8::from(receipts));
         message.put(&mut out);
         self.post_others(&out, env);
@@ -145,7 +145,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let expected = if work.receipts { work.sent + work.away } else { 0 };
         let mut out = Vec::with_capacity(32);
         out.put_u8(mail::BROADCASTED);
-        mail::put_ticket(&mut out, work.tally);
+        mail::put_ticket(&mut out, &work.tally);
         out.put_u64(if work.receipts { work.away } else { 0 });
         out.put_u64(expected);
         if work.tally.shard == self.id() {

@@ -45,7 +45,7 @@ pub enum Waits {
     /// Nothing.
     #[default]
     No,
-    /// The answer to an op of a unit that may change its session.
+    /// The answer to an op of a unit that may change its session, or waits itself.
     Op(u32, u16),
     /// Its bare session.
     Bare,
@@ -80,6 +80,8 @@ pub struct Conn {
     pub ready: bool,
     /// Its session is bare: both end together.
     pub bare: bool,
+    /// It sends by a lane.
+    pub laned: bool,
     /// The largest frame that its client accepts, in units of 4 KiB.
     pub frame_pages: u8,
     /// The opening of a bare session failed with this status.

@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod access;
+mod blocking;
 mod broadcast;
 pub mod claims;
 pub mod conn;
@@ -23,6 +24,7 @@ pub mod handle;
 pub mod info;
 pub mod jobs;
 pub mod keyed;
+mod lanes;
 pub mod lease_clock;
 pub mod list;
 pub mod mail;

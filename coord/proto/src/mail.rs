@@ -64,6 +64,13 @@ pub const PUSHES: u8 = 20;
 /// To the control plane: a line for the log about what an operator did.
 pub const AUDIT: u8 = 21;
 
+/// A lane is wanted by another connection (`lanes`).
+pub const LANE_CALL: u8 = 22;
+/// A lane, for a connection that is here (`lanes`).
+pub const LANE: u8 = 23;
+/// A connection that blocks until a name is granted waits no longer (`blocking`).
+pub const UNWAIT: u8 = 24;
+
 /// Fenced messages whose source was looked at, for the shards of their targets (`messages`).
 pub const RELAYS: u8 = 30;
 /// What became of messages, for those who asked (`messages`).
@@ -240,20 +247,6 @@ pub fn session(reader: &mut Reader<'_>) -> Result<Bound, Truncated> {
     Ok(Bound { handle, session: SessionId(reader.u64()?) })
 }
 
-/// Appends where an answer goes.
-pub fn put_ticket(out: &mut Vec<u8>, ticket: Ticket) {
-    out.put_u8(ticket.shard.0);
-    out.put_u32(ticket.pending);
-    out.put_u32(ticket.generation);
-    out.put_u16(ticket.index);
-}
-
-/// Reads what [`put_ticket`] wrote.
-pub fn ticket(reader: &mut Reader<'_>) -> Result<Ticket, Truncated> {
-    let (shard, pending) = (ShardId(reader.u8()?), reader.u32()?);
-    Ok(Ticket { shard, pending, generation: reader.u32()?, index: reader.u16()? })
-}
-
 /// Says that bytes of a kind of mail were taken.
 pub fn taken_message(kind: u8, bytes: u32) -> [u8; 6] {
     let bytes = bytes.to_le_bytes();
@@ -270,6 +263,35 @@ pub fn put_bound(out: &mut Vec<u8>, bound: Option<Bound>) {
 pub fn bound(reader: &mut Reader<'_>) -> Result<Option<Bound>, Truncated> {
     let bound = session(reader)?;
     Ok((bound.session.0 != 0).then_some(bound))
+}
+
+/// Appends a connection.
+pub fn put_conn(out: &mut Vec<u8>, conn: ConnId) {
+    out.put_u32(conn.index);
+    out.put_u32(conn.generation);
+}
+
+/// Reads a connection.
+pub fn conn(reader: &mut Reader<'_>) -> Result<ConnId, Truncated> {
+    Ok(ConnId { index: reader.u32()?, generation: reader.u32()? })
+}
+
+/// Appends where an answer goes.
+pub fn put_ticket(out: &mut Vec<u8>, ticket: &Ticket) {
+    out.put_u8(ticket.shard.0);
+    out.put_u32(ticket.pending);
+    out.put_u32(ticket.generation);
+    out.put_u16(ticket.index);
+}
+
+/// Reads where an answer goes.
+pub fn ticket(reader: &mut Reader<'_>) -> Result<Ticket, Truncated> {
+    Ok(Ticket {
+        shard: ShardId(reader.u8()?),
+        pending: reader.u32()?,
+        generation: reader.u32()?,
+        index: reader.u16()?,
+    })
 }
 
 /// The reply that binds.
@@ -307,6 +329,17 @@ pub fn closed(from: ShardId, reader: &mut Reader<'_>) -> Result<(SessionId, Conn
     let session = SessionId(reader.u64()?);
     let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
     Ok((session, ConnRef { shard: from, conn }))
+}
+
+/// The end of a wait: the unit that waits, its session, the name.
+pub fn unwait_message(pending: (u32, u32), bound: Bound, name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(21 + name.len());
+    out.put_u8(UNWAIT);
+    out.put_u32(pending.0);
+    out.put_u32(pending.1);
+    put_bound(&mut out, Some(bound));
+    out.extend_from_slice(name);
+    out
 }
 
 /// An epoch, to or from the control plane.

@@ -502,7 +502,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) {
         if ticket.shard != self.id() {
             return self.messaging.receipts.put(ticket.shard, |out| {
-                mail::put_ticket(out, ticket);
+                mail::put_ticket(out, &ticket);
                 out.put_u8(status);
                 out.put_u64(messages);
             });
@@ -607,7 +607,7 @@ fn put_relay(
 ) {
     let (source, token) = message.source.expect("only a fenced one is relayed");
     out.put_u8(flags);
-    mail::put_ticket(out, ticket);
+    mail::put_ticket(out, &ticket);
     out.put_u64(message.from.0);
     out.put_u8(source.len() as u8);
     put_name(source, out);

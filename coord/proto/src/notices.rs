@@ -212,7 +212,7 @@ fn put_notice(
     out.extend_from_slice(&[code | if receipt.is_some() { WITH_RECEIPT } else { 0 }, 0, 0]);
     let at = out.len();
     if let Some(ticket) = receipt {
-        mail::put_ticket(out, ticket);
+        mail::put_ticket(out, &ticket);
     }
     let body_at = out.len();
     put(out);

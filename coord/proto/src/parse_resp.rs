@@ -135,15 +135,10 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.names_unit(id, op::RELEASE, names, RespShape::Count)
             }
             Request::Release { names, token: Some(token) } => {
-                let first = self.batch.ops.len();
-                for name in names.iter() {
-                    let mut op = self.checked_op(id, op::RELEASE, name);
-                    if op.code == op::RELEASE {
-                        (op.flags, op.extra) = (op::RELEASE_TOKEN, token.0);
-                    }
-                    self.add_op(op, first);
-                }
-                self.resp_unit(id, first, RespShape::Count)
+                let code = (op::RELEASE, op::RELEASE_TOKEN);
+                self.unit_of_each(names, (id, RespShape::Count), |shard, name| {
+                    shard.checked_op_with(id, code, name, |_| token.0)
+                })
             }
             Request::Lock { name, value, lease } => {
                 let kept = self.lock_fields(id, lease, value);
@@ -164,6 +159,26 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let script = call.script;
                 let returns = [script.done.into(), script.absent.into(), script.other.into()];
                 self.lock_unit(id, (code, call.name), &kept, RespShape::Script(returns))
+            }
+            Request::Wait { name, mode, ms } => self.wait_unit(id, name, (mode, ms), env),
+            Request::Meta(name) => {
+                let op = self.checked_op(id, op::META, name);
+                self.op_unit(id, op, RespShape::Meta)
+            }
+            Request::SetMeta { name, bytes, version } => {
+                let flags = if version.is_some() { op::SET_META_VERSION } else { 0 };
+                let op = self.set_meta_op(id, (flags, version.unwrap_or(0)), bytes, name);
+                self.op_unit(id, op, RespShape::Version)
+            }
+            Request::Transfer { to, names, token } => {
+                self.unit_of_each(names, (id, RespShape::Register), |shard, name| {
+                    shard.transfer_op(id, (to, token), name)
+                })
+            }
+            Request::Revoke { name, to } => {
+                let op = self.revoke_op(id, to, name);
+                let shape = if to.is_some() { RespShape::Granted } else { RespShape::Count };
+                self.op_unit(id, op, shape)
             }
             Request::Renew(proofs) => self.renew_unit(id, proofs),
             Request::DbSize => {
@@ -216,6 +231,11 @@ impl<R: Region, A: Access> Shard<R, A> {
                 body.put_short_bytes(page.after);
                 body.put_short_bytes(page.prefix);
                 (op::LIST, 0, RespShape::List)
+            }
+            Request::Waiters { name, count } => {
+                body.put_u16(count);
+                body.extend_from_slice(name);
+                (op::WAITERS, 0, RespShape::Waiters)
             }
             Request::Cluster(Cluster::CountKeysInSlot(slot)) => {
                 body.put_u16(slot.number());
@@ -278,9 +298,20 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     fn names_unit(&mut self, id: ConnId, code: u8, names: Names<'_>, shape: RespShape) -> Flow {
+        self.unit_of_each(names, (id, shape), |shard, name| shard.checked_op(id, code, name))
+    }
+
+    /// A unit of one op for each name.
+    #[inline]
+    fn unit_of_each(
+        &mut self,
+        names: Names<'_>,
+        (id, shape): (ConnId, RespShape),
+        mut op_for: impl FnMut(&mut Self, &[u8]) -> Op,
+    ) -> Flow {
         let first = self.batch.ops.len();
         for name in names.iter() {
-            let op = self.checked_op(id, code, name);
+            let op = op_for(self, name);
             self.add_op(op, first);
         }
         self.resp_unit(id, first, shape)
@@ -293,38 +324,75 @@ impl<R: Region, A: Access> Shard<R, A> {
         (mode, replicated): (Mode, bool),
         env: &mut impl Env,
     ) -> Flow {
-        let mode = match mode {
-            Mode::Exclusive => 0,
-            Mode::Shared => 1,
-            Mode::Counting(_) => 2,
-        };
+        let (mode, permits) = mode_of(mode);
         let flags = mode | if replicated { op::REGISTER_REPLICATED } else { 0 };
-        let conn = &self.conns[id.index as usize];
-        let mut refused = check_register_flags(flags).err();
-        if refused.is_none() && conn.bound.is_none() && conn.grantee.is_some() {
-            if conn.refused == 0 {
-                self.execute(env);
-                self.open_bare(id, env);
-                if self.conns[id.index as usize].is_waiting() {
-                    return Flow::Again;
-                }
-            }
-            let conn = &self.conns[id.index as usize];
-            refused = conn.bound.is_none().then_some(conn.refused);
-        }
-        let first = self.batch.ops.len();
-        for name in names.iter() {
-            let op = match refused {
-                Some(status) => answered(status),
-                None => self.checked_op(id, op::REGISTER, name),
-            };
-            self.add_op(op, first);
-        }
-        let flow = self.resp_unit(id, first, RespShape::Register);
+        let Some(refused) = self.claimant(id, flags, env) else { return Flow::Again };
+        let shape = RespShape::Register;
+        let flow = self.unit_of_each(names, (id, shape), |shard, name| match refused {
+            Err(status) => answered(status),
+            Ok(()) => shard.claim_op(id, (op::REGISTER, flags), (0, permits), name),
+        });
         if matches!(flow, Flow::Taken) {
             self.conns[id.index as usize].refused = 0;
         }
         flow
+    }
+
+    /// H3: nothing of the connection is executed behind this until the wait has ended.
+    fn wait_unit(
+        &mut self,
+        id: ConnId,
+        name: &[u8],
+        (mode, ms): (Mode, u32),
+        env: &mut impl Env,
+    ) -> Flow {
+        let (flags, permits) = mode_of(mode);
+        let op = match self.claimant(id, flags, env) {
+            None => return Flow::Again,
+            Some(Err(status)) => answered(status),
+            Some(Ok(())) => {
+                let flags = flags | op_code::WAIT_BLOCKS;
+                self.claim_op(id, (op::WAIT, flags), (ms, permits), name)
+            }
+        };
+        let waits = op.code == op::WAIT;
+        let flow = self.op_unit(id, op, RespShape::Granted);
+        if matches!(flow, Flow::Taken) {
+            let conn = &mut self.conns[id.index as usize];
+            conn.refused = 0;
+            if let Some(unit) = conn.queue.back().filter(|_| waits) {
+                conn.waits = Waits::Op(*unit, 0);
+                self.pendings.set_waits_for(*unit, name);
+            }
+        }
+        flow
+    }
+
+    /// Who claims names has a session: a connection without one gets a bare one. `None` if it has
+    /// to wait for that; an error refuses the claim.
+    fn claimant(&mut self, id: ConnId, flags: u8, env: &mut impl Env) -> Option<Result<(), u8>> {
+        let conn = &self.conns[id.index as usize];
+        let checked = check_register_flags(flags);
+        if checked.is_err() || conn.bound.is_some() || conn.grantee.is_none() {
+            return Some(checked);
+        }
+        if conn.refused == 0 {
+            self.execute(env);
+            self.open_bare(id, env);
+        }
+        let conn = &self.conns[id.index as usize];
+        match conn.bound {
+            _ if conn.is_waiting() => None,
+            Some(_) => Some(Ok(())),
+            None => Some(Err(conn.refused)),
+        }
+    }
+
+    /// A unit of one op.
+    fn op_unit(&mut self, id: ConnId, op: Op, shape: RespShape) -> Flow {
+        let first = self.batch.ops.len();
+        self.add_op(op, first);
+        self.resp_unit(id, first, shape)
     }
 
     /// One op on a lock, with what it needs beside its name.
@@ -503,6 +571,15 @@ impl<R: Region, A: Access> Shard<R, A> {
             Some(Speech::Resp3) => Version::Resp3,
             _ => Version::Resp2,
         }
+    }
+}
+
+/// A mode as an op has it: its number, and the permits.
+const fn mode_of(mode: Mode) -> (u8, u32) {
+    match mode {
+        Mode::Exclusive => (op::MODE_EXCLUSIVE, 0),
+        Mode::Shared => (op::MODE_SHARED, 0),
+        Mode::Counting(permits) => (op::MODE_COUNTING, permits),
     }
 }
 

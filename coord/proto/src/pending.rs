@@ -3,6 +3,7 @@
 //! Invariant: a unit is answered once, when its last reply is in and every earlier unit of its
 //! connection was answered. Late replies to a unit that is gone find another generation.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use ringway_core::ConnId;
@@ -28,6 +29,8 @@ pub struct Pending {
     pub replies: Vec<Outcome>,
     /// Bytes of replies that have some.
     pub data: Vec<u8>,
+    /// The name that the unit's connection waits for, if it blocks until it is granted.
+    pub waits_for: Option<Box<[u8]>>,
     in_use: bool,
 }
 
@@ -38,6 +41,8 @@ pub struct PendingTable {
     free: Vec<u32>,
     /// Bytes of all replies and data, by capacity.
     bytes: usize,
+    /// Units that block their connections until a name is granted.
+    blocking: usize,
     /// The generation of a new unit: later than that of any unit that was given back.
     fresh: u32,
 }
@@ -54,6 +59,7 @@ impl PendingTable {
                 shape,
                 replies: Vec::new(),
                 data: Vec::new(),
+                waits_for: None,
                 in_use: false,
             });
             (self.units.len() - 1) as u32
@@ -69,6 +75,19 @@ impl PendingTable {
         self.bytes = self.bytes + unit.bytes() - before;
         unit.in_use = true;
         index
+    }
+
+    /// Notes for which name the connection of a new unit waits.
+    pub fn set_waits_for(&mut self, index: u32, name: &[u8]) {
+        let unit = &mut self.units[index as usize];
+        unit.waits_for = Some(name.into());
+        self.bytes += name.len();
+        self.blocking += 1;
+    }
+
+    /// Units whose connections wait for a name.
+    pub const fn blocking(&self) -> usize {
+        self.blocking
     }
 
     /// The unit at an index that is in use.
@@ -150,6 +169,7 @@ impl PendingTable {
         unit.generation = unit.generation.wrapping_add(1);
         unit.in_use = false;
         self.bytes -= unit.bytes();
+        self.blocking -= usize::from(unit.waits_for.take().is_some());
         unit.replies.clear();
         unit.data.clear();
         if unit.bytes() > BYTES_KEPT || self.bytes > ALL_KEPT {
@@ -201,10 +221,11 @@ impl PendingTable {
 }
 
 impl Pending {
-    /// Bytes of its replies, by capacity.
+    /// Bytes of its replies, by capacity, and of the name that it waits for.
     #[inline]
     fn bytes(&self) -> usize {
-        self.replies.capacity() * size_of::<Outcome>() + self.data.capacity()
+        let name = self.waits_for.as_ref().map_or(0, |name| name.len());
+        self.replies.capacity() * size_of::<Outcome>() + self.data.capacity() + name
     }
 }
 

@@ -14,6 +14,7 @@ use crate::mail::{self, Asker, RequestOp};
 use crate::op_code::{self, Rest};
 use crate::outcome::{Answer, Outcome};
 use crate::parse::BARE_INDEX;
+use crate::resp::Version;
 use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
@@ -60,10 +61,15 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let bound = mail::session(&mut reader)?;
                 self.sessions.attached(bound, &mut self.acts);
             }
-            mail::END => self.names.end(mail::session(&mut reader)?),
+            mail::END => {
+                let bound = mail::session(&mut reader)?;
+                self.names.end(bound);
+                self.lanes.end(bound.session);
+            }
             mail::END_ACK => {
                 let bound = mail::session(&mut reader)?;
                 self.names.end(bound);
+                self.lanes.end(bound.session);
                 env.post(from, &mail::session_message(mail::ENDED, bound));
             }
             mail::ENDED => {
@@ -71,16 +77,14 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.sessions.ended(bound, &mut self.acts);
             }
             mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
-            mail::PUSH => {
-                let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
-                let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
-                let (reason, close) = (reader.u8()?, reader.u8()? != 0);
-                self.push(conn, (code, session, reason), close, env);
-            }
+            mail::PUSH => self.take_push(&mut reader, env)?,
             mail::CLOSED => {
                 let (session, conn) = mail::closed(from, &mut reader)?;
                 self.sessions.conn_closed(session, conn, &mut self.acts);
             }
+            mail::LANE_CALL => self.take_lane_call(&mut reader, env)?,
+            mail::LANE => self.take_lane(&mut reader, env)?,
+            mail::UNWAIT => self.take_unwait(from, &mut reader)?,
             mail::NOTICES | mail::PUSHES | mail::RELAYS..=mail::BROADCASTED => {
                 self.read_notices(kind, from, message, env)?;
             }
@@ -102,6 +106,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             _ => return Err(Truncated),
         }
         self.settle(env);
+        Ok(())
+    }
+
+    fn take_push(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {
+        let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
+        let (code, session) = (reader.u8()?, SessionId(reader.u64()?));
+        let (reason, close) = (reader.u8()?, reader.u8()? != 0);
+        self.push(conn, (code, session, reason), close, env);
         Ok(())
     }
 
@@ -267,6 +279,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 // Ops of the session that wait in the batch came before its end.
                 self.execute_before_end(env);
                 self.names.end(bound);
+                self.lanes.end(bound.session);
                 if everywhere {
                     let kind = if acknowledge { mail::END_ACK } else { mail::END };
                     self.post_others(&mail::session_message(kind, bound), env);
@@ -385,12 +398,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         let (conn, missing) = (unit.conn, unit.missing);
         let Some(state) = self.conn_mut(conn) else {
             if missing == 0 {
-                self.pendings.end(pending);
+                self.await_lane_no_more(conn, pending);
+                self.end_orphan(conn, pending, env);
             }
             return;
         };
         if awaited.is_some_and(|index| state.waits == Waits::Op(pending, index)) {
             state.waits = Waits::No;
+            self.await_lane_no_more(conn, pending);
             self.later(conn);
             env.again();
         }
@@ -436,10 +451,29 @@ impl<R: Region, A: Access> Shard<R, A> {
         queue.remove(at)
     }
 
+    /// A unit is answered whose connection is gone.
+    pub(crate) fn end_orphan(&mut self, conn: ConnId, pending: u32, env: &mut impl Env) {
+        if self.has_orphans(conn) {
+            self.settle_orphans(conn, env);
+        } else {
+            self.pendings.end(pending);
+        }
+    }
+
     fn write_unit(&mut self, conn: ConnId, pending: u32, env: &mut impl Env) {
         let version = self.resp_version(conn);
-        let unit = self.pendings.get(pending);
         let out = env.out(conn);
+        let start = out.len();
+        self.render_unit(pending, version, out);
+        if self.conns[conn.index as usize].laned {
+            let sequence = self.pendings.get(pending).sequence;
+            self.remember(conn, sequence, &env.out(conn)[start..]);
+        }
+    }
+
+    /// Appends the answer to a unit all of whose replies are there.
+    pub(crate) fn render_unit(&self, pending: u32, version: Version, out: &mut Vec<u8>) {
+        let unit = self.pendings.get(pending);
         match unit.shape {
             Shape::Native => {
                 let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);

@@ -9,7 +9,7 @@ use crate::outcome::Outcome;
 use crate::resp::encode::{put_integer, put_null, put_owner};
 use crate::resp::scripts::Answer;
 use crate::resp::{Code, Version, Writer};
-use crate::wire::{push, status};
+use crate::wire::{op, push, status};
 
 /// What a verb answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +18,17 @@ pub enum RespShape {
     Query,
     /// `GET`: a lock's value, `session:token` of an owned name, or nil.
     Get,
-    /// `PORT.REGISTER`: 1 or 0, session, token; of several names an array of them.
+    /// `PORT.REGISTER`, `PORT.TRANSFER`: 1 or 0, session, token; of several names an array of them.
     Register,
-    /// How many were done: `PORT.RELEASE`, `DEL`, `PEXPIRE`, unlock scripts.
+    /// 1, session, token, or nil: `PORT.WAIT`, `PORT.REVOKE` to a session.
+    Granted,
+    /// `PORT.META`: a map, or nil.
+    Meta,
+    /// `PORT.WAITERS`: a map, or nil.
+    Waiters,
+    /// `PORT.META` with `SET`: the new version.
+    Version,
+    /// How many were done: `PORT.RELEASE`, `PORT.REVOKE`, `DEL`, `PEXPIRE`, unlock scripts.
     Count,
     /// How many have an owner: `EXISTS`.
     Exists,
@@ -121,6 +129,14 @@ impl RespWriter<'_> {
                 status::HELD => self.put_grant(false, outcome),
                 error => self.put_error(error, outcome, buffer),
             },
+            RespShape::Granted | RespShape::Meta | RespShape::Waiters
+                if outcome.status == status::FREE =>
+            {
+                self.writer.null();
+            }
+            RespShape::Granted if outcome.status == status::GRANTED_EPHEMERAL => {
+                self.put_grant(true, outcome);
+            }
             RespShape::Set => match outcome.status {
                 status::GRANTED_EPHEMERAL => self.writer.ok(),
                 status::HELD => self.writer.null(),
@@ -218,6 +234,11 @@ impl RespWriter<'_> {
                  earlier leases may still run"
             );
             self.writer.error(Code::Starting, text);
+        } else if status == status::CONFLICT {
+            let data = outcome.data(buffer);
+            let version = data.first_chunk().map_or(0, |version| u32::from_le_bytes(*version));
+            let text = format_args!("the metadata has version {version}: read it again");
+            self.writer.error(Code::Conflict, text);
         } else {
             put_status(&mut self.writer, status);
         }
@@ -252,6 +273,19 @@ impl RespWriter<'_> {
                 }
             }
             RespShape::List => self.put_list(&mut reader)?,
+            RespShape::Meta => {
+                self.writer.map(4);
+                self.writer.bulk(b"session");
+                self.writer.session(SessionId(reader.u64()?));
+                self.writer.bulk(b"token");
+                self.writer.token(Token(reader.u64()?));
+                self.writer.bulk(b"version");
+                self.writer.integer(i64::from(reader.u32()?));
+                self.writer.bulk(b"metadata");
+                self.writer.bulk(reader.rest());
+            }
+            RespShape::Waiters => self.put_waiters(&mut reader)?,
+            RespShape::Version => self.writer.integer(i64::from(reader.u32()?)),
             RespShape::Number => self.writer.integer(reader.u64()? as i64),
             _ => self.writer.bulk(data),
         }
@@ -284,6 +318,37 @@ impl RespWriter<'_> {
         Ok(())
     }
 
+    /// How a name is held, how many hold it and wait, and the first of each.
+    fn put_waiters(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
+        self.writer.map(6);
+        self.writer.bulk(b"mode");
+        self.writer.bulk(mode_word(reader.u8()?));
+        for field in [b"permits".as_slice(), b"holders", b"waiters"] {
+            self.writer.bulk(field);
+            self.writer.integer(i64::from(reader.u32()?));
+        }
+        self.writer.bulk(b"held_by");
+        let holders = reader.u16()?;
+        self.writer.array(usize::from(holders));
+        for _ in 0..holders {
+            self.writer.array(2);
+            self.writer.session(SessionId(reader.u64()?));
+            self.writer.token(Token(reader.u64()?));
+        }
+        self.writer.bulk(b"queue");
+        let waiters = reader.u16()?;
+        self.writer.array(usize::from(waiters));
+        for _ in 0..waiters {
+            self.writer.array(4);
+            let (session, _ticket) = (SessionId(reader.u64()?), reader.u64()?);
+            self.writer.session(session);
+            self.writer.bulk(mode_word(reader.u8()?));
+            self.writer.integer(i64::from(reader.u32()?));
+            self.writer.integer(i64::from(reader.u32()?));
+        }
+        Ok(())
+    }
+
     /// A cursor as `slot:after`, `0` at the end, and the names of the page.
     fn put_list(&mut self, reader: &mut Reader<'_>) -> Result<(), Truncated> {
         let (done, slot) = (reader.u8()? != 0, reader.u16()?);
@@ -308,6 +373,14 @@ impl RespWriter<'_> {
     }
 }
 
+const fn mode_word(mode: u8) -> &'static [u8] {
+    match mode {
+        op::MODE_SHARED => b"shared",
+        op::MODE_COUNTING => b"counting",
+        _ => b"exclusive",
+    }
+}
+
 /// An error for a native status, with what to do about it.
 pub fn put_status(writer: &mut Writer<'_>, status: u8) {
     let text = match status {
@@ -316,7 +389,7 @@ pub fn put_status(writer: &mut Writer<'_>, status: u8) {
         status::BADNAME => "a name is 1 to 255 bytes",
         status::NOSESSION => "no such session, or it has ended: open a new one",
         status::NOTOWNER => "this session does not hold the name, or not under this token",
-        status::MODE => "only exclusive names exist in this version",
+        status::MODE => "the name is held in another mode, or with another number of permits",
         status::FULL => "a limit of the server is reached: memory, names or sessions",
         status::BUSY => "too much is queued: try again",
         status::NOREPLICA => "replicated names need a cluster; this is a single node",

@@ -291,9 +291,11 @@ impl<R: Region, A: Access> Shard<R, A> {
             text += &self.info_server();
         }
         if wanted("clients") {
-            let clients = self.connections();
-            text +=
-                &format!("# Clients\r\nconnected_clients:{clients}\r\nblocked_clients:0\r\n\r\n");
+            text += &format!(
+                "# Clients\r\nconnected_clients:{}\r\nblocked_clients:{}\r\n\r\n",
+                self.connections(),
+                self.pendings.blocking(),
+            );
         }
         if wanted("memory") && sees_all {
             let table = self.names.table().bytes().total();

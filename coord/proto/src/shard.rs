@@ -39,6 +39,7 @@ use crate::execute::Renewals;
 use crate::gather::Gathers;
 use crate::jobs::Jobs;
 use crate::keyed::KeyedState;
+use crate::lanes::Lanes;
 use crate::lease_clock::LeaseClock;
 use crate::mail;
 use crate::names::{Names, NamesStart};
@@ -97,6 +98,7 @@ pub struct Shard<R, A> {
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
     pub(crate) messaging: Messaging,
+    pub(crate) lanes: Lanes,
     /// What operators did, on its way to the log.
     pub(crate) audits: Vec<String>,
     pub(crate) sessions: Sessions,
@@ -151,7 +153,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
-        let names_keys = keys.clone();
+        let (names_keys, lane_keys) = (keys.clone(), keys.clone());
         let waiters_max = Self::waiters_max(start.buffer_bytes);
         let sessions = Sessions::new(
             (start.id, shards),
@@ -181,6 +183,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             pushes: Bundles::new(shards, mail::PUSHES, under_way),
             messaging: Messaging::new(shards, under_way),
             packings: Packings::default(),
+            lanes: Lanes::new(&lane_keys),
             audits: Vec::new(),
             sessions,
             access,
@@ -292,13 +295,18 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         // What it asked for before it went still takes effect, in order, before its end does.
         self.execute(env);
+        self.stop_waiting(id, env);
         let conn = core::mem::take(&mut self.conns[id.index as usize]);
         self.open_conns -= 1;
         self.conn_bytes -= conn.held as usize;
         self.abandon(conn.stalled);
-        for pending in conn.queue {
-            if self.pendings.get(pending).missing == 0 {
-                self.pendings.end(pending);
+        if conn.laned {
+            self.lane_orphaned(id, conn.queue, env);
+        } else {
+            for pending in conn.queue {
+                if self.pendings.get(pending).missing == 0 {
+                    self.pendings.end(pending);
+                }
             }
         }
         if let Some(bound) = conn.bound {
@@ -552,8 +560,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         let Some(conn) = self.conn_mut(id).filter(|conn| conn.ended && !conn.closing) else {
             return;
         };
+        if conn.is_waiting() {
+            return self.stop_waiting(id, env);
+        }
         // What is left in `carry` after this is the beginning of something that never ends.
-        if !(conn.is_waiting() || conn.blocked || conn.ready || conn.stalled.is_some()) {
+        if !(conn.blocked || conn.ready || conn.stalled.is_some()) {
             self.close(id, env);
         }
     }
@@ -673,6 +684,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.execute(env);
                 self.say_goodbye(id, env);
             } else {
+                self.stop_waiting(id, env);
                 self.answer_queue(id, env);
             }
         }
@@ -682,6 +694,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn say_goodbye(&mut self, id: ConnId, env: &mut impl Env) {
         if self.conn_mut(id).is_some_and(|conn| core::mem::take(&mut conn.broken)) {
             crate::wire::put_protocol_error(env.out(id));
+        }
+        if self.conn_mut(id).is_some_and(|conn| conn.laned) {
+            self.lane_may_leave(id, env);
         }
         env.close(id);
     }

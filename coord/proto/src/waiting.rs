@@ -181,8 +181,13 @@ impl<R: Region> Names<R> {
         };
         let grant = self.table.grant(id);
         self.table.update(id, Grant { flags: grant.flags | FLAG_SIDE, ..grant });
-        let waiting = self.claims.of_session(side, by.handle);
-        let claim = match waiting.map_or_else(|| self.add_waiter(now, side, (by, wish), wait), Ok) {
+        let added = match self.claims.of_session(side, by.handle) {
+            None => self.add_waiter(now, side, (by, wish), wait),
+            Some(claim) if wait.reply.is_none() => Ok(claim),
+            // Who is answered instead of the first does not wait longer than it said.
+            Some(claim) => self.set_deadline(claim, wait.until).map(|()| claim),
+        };
+        let claim = match added {
             Ok(claim) => claim,
             Err(Full) => {
                 self.left(id, side);
@@ -211,14 +216,23 @@ impl<R: Region> Names<R> {
         let mirror = &mut self.mirrors[by.handle.home().index()][by.handle.local()];
         let place = (side, by.handle);
         let claim = self.claims.add(place, &mut mirror.claims, (wish, true), now.0)?;
-        if let Some(until) = wait.until {
-            if self.claims.charge_timer() == Err(Full) {
-                self.drop_claim(claim);
-                return Err(Full);
-            }
-            self.claims.claim_mut(claim).timer = Some(self.waits.insert(until, claim));
+        if self.set_deadline(claim, wait.until) == Err(Full) {
+            self.drop_claim(claim);
+            return Err(Full);
         }
         Ok(claim)
+    }
+
+    /// When a wait ends, whatever was said before. Nothing is changed if there is no memory for it.
+    fn set_deadline(&mut self, claim: u32, until: Option<Moment>) -> Result<(), Full> {
+        if let Some(timer) = self.claims.take_timer(claim) {
+            self.waits.cancel(timer);
+        }
+        if let Some(until) = until {
+            self.claims.charge_timer()?;
+            self.claims.claim_mut(claim).timer = Some(self.waits.insert(until, claim));
+        }
+        Ok(())
     }
 
     /// Who wants no longer what it waits for. `OK`; or `GRANTED`, if the grant was faster.

@@ -3,45 +3,13 @@
 use ringway_coord_proto::{Access, Grantee, Principal, SlotMap};
 use ringway_core::{Moment, Slot, Span};
 use ringway_sim::native::{Got, Native, query, register};
-use ringway_sim::process::{Link, Process, Settings};
+use ringway_sim::process::{Process, Settings};
+use ringway_sim::redis::Redis;
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 
 fn start(shards: usize) -> Process {
     Process::start(&Settings { shards, ..Settings::default() })
-}
-
-/// A Redis client on one connection.
-struct Redis {
-    link: Link,
-}
-
-impl Redis {
-    fn connect<A: Access>(process: &mut Process<A>, shard: usize) -> Redis {
-        Redis { link: process.connect(shard) }
-    }
-
-    /// Sends commands, a line each, and gives back all that was answered, line ends as `|`.
-    fn says<A: Access>(&mut self, process: &mut Process<A>, lines: &str) -> String {
-        self.sends(process, lines);
-        process.settle();
-        self.hears(process)
-    }
-
-    fn hears<A: Access>(&mut self, process: &mut Process<A>) -> String {
-        String::from_utf8_lossy(&process.take(self.link)).replace("\r\n", "|")
-    }
-
-    fn sends<A: Access>(&mut self, process: &mut Process<A>, lines: &str) {
-        for line in lines.lines() {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let mut bytes = format!("*{}\r\n", words.len());
-            for word in words {
-                bytes += &format!("${}\r\n{word}\r\n", word.len());
-            }
-            process.send(self.link, bytes.as_bytes());
-        }
-    }
 }
 
 /// Three users: one for names of `shop`, one for all names, and an operator.

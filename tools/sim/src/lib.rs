@@ -3,6 +3,7 @@
 pub mod alone;
 pub mod native;
 pub mod process;
+pub mod redis;
 pub mod resp_stream;
 pub mod stream;
 pub mod swarm;

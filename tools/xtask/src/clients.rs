@@ -1,9 +1,10 @@
 //! The real clients: every executable file in `tools/clients/` runs against the release binary.
 //!
-//! Each gets `RINGWAY_BIN` (the binary), `PYTHON` (one that has redis-py) and a `PATH` on which
-//! that python is the first; it starts servers on ports that the system gives it, and leaves with
-//! zero if all is well. They run one after the other, in the order of their names, ten minutes
-//! each at most, and what one printed is shown if it fails.
+//! Each gets `RINGWAY_BIN` (the binary), `PYTHON` (one that has redis-py), a `PATH` on which that
+//! python is the first, and `RINGWAY_NODE` (a folder from which programs find node-redis); it
+//! starts servers on ports that the system gives it, and leaves with zero if all is well. They run
+//! one after the other, in the order of their names, ten minutes each at most, and what one printed
+//! is shown if it fails.
 //!
 //! Invariants:
 //! - Nothing asks: packages are installed only where that needs no password.
@@ -25,10 +26,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
     ("python3", "python3"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
 ];
 
 /// What pip installs: the newest redis-py of the major version whose behaviour the scripts know.
 const PYTHON_CLIENT: &str = "redis>=6,<8";
+
+/// What the examples in JavaScript need, in npm's words.
+const NODE_PACKAGE: &str = "examples/javascript/package.json";
 
 /// Seconds that one script may take.
 const SCRIPT_SECONDS_MAX: &str = "600";
@@ -38,6 +44,8 @@ const SCRIPT_SECONDS_MAX: &str = "600";
 pub(crate) struct Ready {
     /// The virtual environment that has redis-py.
     venv: PathBuf,
+    /// The folder that has node-redis.
+    node: PathBuf,
 }
 
 /// Installs what is missing, where that is possible without asking; an error says what still is.
@@ -56,8 +64,10 @@ pub(crate) fn setup(root: &Path) -> Result<Ready, String> {
     if !has_redis_py(&python) {
         make_venv(&venv)?;
     }
-    println!("redis-server, redis-cli, redis-benchmark and redis-py are there");
-    Ok(Ready { venv })
+    let node = target_dir(root).join("clients-node");
+    make_node(&root.join(NODE_PACKAGE), &node)?;
+    println!("redis-server, redis-cli, redis-benchmark, redis-py and node-redis are there");
+    Ok(Ready { venv, node })
 }
 
 fn missing_packages() -> Vec<&'static str> {
@@ -102,6 +112,23 @@ fn make_venv(venv: &Path) -> Result<(), String> {
     let mut pip = Command::new(venv.join("bin/python"));
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_CLIENT]);
     run(&mut pip).map_err(|why| format!("redis-py cannot be installed: {why}"))
+}
+
+/// Puts what `package` asks for into `folder`, unless it is there.
+fn make_node(package: &Path, folder: &Path) -> Result<(), String> {
+    let wanted =
+        std::fs::read(package).map_err(|error| format!("{}: {error}", package.display()))?;
+    let stamp = folder.join("installed.json");
+    if std::fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let file = |error| format!("{}: {error}", folder.display());
+    std::fs::create_dir_all(folder).map_err(file)?;
+    std::fs::write(folder.join("package.json"), &wanted).map_err(file)?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]);
+    run(npm.arg(folder)).map_err(|why| format!("node-redis cannot be installed: {why}"))?;
+    std::fs::write(stamp, wanted).map_err(file)
 }
 
 /// Installs Debian packages, if that needs no password.
@@ -203,6 +230,7 @@ fn run_one(
         .current_dir(root)
         .env("RINGWAY_BIN", binary)
         .env("PYTHON", ready.venv.join("bin/python"))
+        .env("RINGWAY_NODE", &ready.node)
         .env("PATH", with_first(&ready.venv.join("bin")))
         .stdin(Stdio::null())
         .stdout(output)
@@ -269,7 +297,7 @@ mod tests {
         let scratch = Scratch::new("fails");
         scratch.script("good.sh", "#!/bin/sh\ntest \"$RINGWAY_BIN\" = /bin/true\n", 0o755);
         scratch.script("bad.sh", "#!/bin/sh\necho wrong answer\nexit 3\n", 0o755);
-        let ready = Ready { venv: scratch.0.join("venv") };
+        let ready = Ready { venv: scratch.0.join("venv"), node: scratch.0.join("node") };
         let log = scratch.0.join("log");
         let folder = scratch.0.join("tools/clients");
         let go = |name: &str| {
@@ -278,6 +306,19 @@ mod tests {
         assert_eq!(go("good.sh"), Ok(()));
         assert!(go("bad.sh").is_err());
         assert_eq!(std::fs::read_to_string(&log).expect("a log"), "wrong answer\n");
+    }
+
+    /// What is installed already is not installed again; what is asked for has to be there.
+    #[test]
+    fn what_is_installed_stays() {
+        let scratch = Scratch::new("node");
+        let (package, folder) = (scratch.0.join("package.json"), scratch.0.join("node"));
+        assert!(make_node(&package, &folder).is_err(), "there is no such package");
+        std::fs::write(&package, "{}").expect("a package");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("installed.json"), "{}").expect("a stamp");
+        assert_eq!(make_node(&package, &folder), Ok(()));
+        assert!(!folder.join("package.json").exists(), "npm was not called");
     }
 
     /// A program is on the path if it is a file that may be executed.

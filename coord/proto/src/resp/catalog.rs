@@ -52,15 +52,18 @@ pub mod flag {
     pub const MOVABLE: u16 = 32;
     /// About the connection.
     pub const CONNECTION: u16 = 64;
+    /// Its connection may have to wait for the reply.
+    pub const BLOCKING: u16 = 128;
 
     /// The flags that Redis has a word for.
-    pub const WORDS: [(u16, &str); 6] = [
+    pub const WORDS: [(u16, &str); 7] = [
         (WRITE, "write"),
         (READ, "readonly"),
         (FAST, "fast"),
         (ADMIN, "admin"),
         (NO_AUTH, "no_auth"),
         (MOVABLE, "movablekeys"),
+        (BLOCKING, "blocking"),
     ];
 }
 
@@ -75,6 +78,8 @@ pub enum Keys {
     All,
     /// Names first, then options; or `NAMES n`, then n names, then options.
     ThenOptions(&'static [&'static str]),
+    /// One word, then as `ThenOptions`.
+    AfterOne(&'static [&'static str]),
     /// A script, a count, then so many names.
     Counted,
 }
@@ -284,7 +289,7 @@ fn write_upper(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| write!(f, "{}", c.to_ascii_uppercase()))
 }
 
-use flag::{ADMIN, CONNECTION, FAST, MOVABLE, NO_AUTH, READ, WRITE};
+use flag::{ADMIN, BLOCKING, CONNECTION, FAST, MOVABLE, NO_AUTH, READ, WRITE};
 
 const NAME: Arg = key("name");
 const NAMES: Arg = key("name").many();
@@ -295,6 +300,19 @@ const EACH: &str = "O(N) with N names";
 pub const REGISTER_OPTIONS: &[&str] = &["MODE", "REPLICATED"];
 /// The options of `PORT.RELEASE`.
 pub const RELEASE_OPTIONS: &[&str] = &["TOKEN"];
+
+/// The options of `PORT.TRANSFER`.
+pub const TRANSFER_OPTIONS: &[&str] = &["TOKEN"];
+
+/// Names, plain or counted.
+const SOME_NAMES: Arg =
+    one_of("names", &[NAMES, block("counted", &[int("n").behind("NAMES"), NAMES])]);
+const MODE: Arg = one_of(
+    "mode",
+    &[word("exclusive", "EXCLUSIVE"), word("shared", "SHARED"), int("holders").behind("COUNTING")],
+)
+.behind("MODE")
+.opt();
 
 /// All commands, in the order of [`Verb`].
 pub static CATALOG: [Spec; VERBS] = [
@@ -312,28 +330,12 @@ pub static CATALOG: [Spec; VERBS] = [
     .flags(WRITE | FAST | MOVABLE)
     .keys(Keys::ThenOptions(REGISTER_OPTIONS), EACH)
     .group("port")
-    .args(&[
-        one_of("names", &[NAMES, block("counted", &[int("n").behind("NAMES"), NAMES])]),
-        one_of(
-            "mode",
-            &[
-                word("exclusive", "EXCLUSIVE"),
-                word("shared", "SHARED"),
-                int("holders").behind("COUNTING"),
-            ],
-        )
-        .behind("MODE")
-        .opt(),
-        word("replicated", "REPLICATED").opt(),
-    ]),
+    .args(&[SOME_NAMES, MODE, word("replicated", "REPLICATED").opt()]),
     Spec::new(Verb::PortRelease, "port.release", -2, "Gives names back.")
         .flags(WRITE | FAST | MOVABLE)
         .keys(Keys::ThenOptions(RELEASE_OPTIONS), EACH)
         .group("port")
-        .args(&[
-            one_of("names", &[NAMES, block("counted", &[int("n").behind("NAMES"), NAMES])]),
-            int("token").behind("TOKEN").opt(),
-        ]),
+        .args(&[SOME_NAMES, int("token").behind("TOKEN").opt()]),
     Spec::new(Verb::PortList, "port.list", -1, "Lists owned names, a page at a time.")
         .flags(READ)
         .costs("O(N) with N names of the slots walked")
@@ -343,6 +345,38 @@ pub static CATALOG: [Spec; VERBS] = [
             COUNT,
             text("prefix").behind("PREFIX").opt(),
         ]),
+    Spec::new(Verb::PortWait, "port.wait", -3, "Claims a name, or waits until it is granted.")
+        .flags(WRITE | BLOCKING)
+        .keys(Keys::First, "O(1)")
+        .group("port")
+        .args(&[NAME, int("milliseconds"), MODE]),
+    Spec::new(Verb::PortMeta, "port.meta", -2, "Tells or sets what is said about an owned name.")
+        .flags(WRITE | FAST)
+        .keys(Keys::First, "O(1)")
+        .group("port")
+        .args(&[
+            NAME,
+            block(
+                "change",
+                &[text("metadata").behind("SET"), int("version").behind("VERSION").opt()],
+            )
+            .opt(),
+        ]),
+    Spec::new(Verb::PortTransfer, "port.transfer", -3, "Gives names to another session.")
+        .flags(WRITE | FAST | MOVABLE)
+        .keys(Keys::AfterOne(TRANSFER_OPTIONS), EACH)
+        .group("port")
+        .args(&[text("session"), SOME_NAMES, int("token").behind("TOKEN").opt()]),
+    Spec::new(Verb::PortRevoke, "port.revoke", -2, "Takes a name from its owner, for operators.")
+        .flags(WRITE | ADMIN)
+        .keys(Keys::First, "O(N) with N holders")
+        .group("port")
+        .args(&[NAME, text("session").behind("TO").opt()]),
+    Spec::new(Verb::PortWaiters, "port.waiters", -2, "Tells who holds a name and who waits.")
+        .flags(READ)
+        .keys(Keys::First, "O(N) with N holders and waiters shown")
+        .group("port")
+        .args(&[NAME, COUNT]),
     Spec::new(Verb::SessionOpen, "session.open", -2, "Opens or resumes the session of a node.")
         .flags(WRITE | FAST)
         .group("session")

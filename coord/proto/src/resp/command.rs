@@ -90,6 +90,7 @@ const fn positions(keys: Keys) -> (i64, i64, i64) {
     match keys {
         Keys::None | Keys::Counted => (0, 0, 0),
         Keys::First | Keys::ThenOptions(_) => (1, 1, 1),
+        Keys::AfterOne(_) => (2, 2, 1),
         Keys::All => (1, -1, 1),
     }
 }
@@ -107,6 +108,7 @@ fn categories(spec: &Spec) -> impl Iterator<Item = &'static str> {
         (has(flag::ADMIN), "@admin"),
         (has(flag::ADMIN), "@dangerous"),
         (has(flag::CONNECTION), "@connection"),
+        (has(flag::BLOCKING), "@blocking"),
         (matches!(spec.keys, Keys::Counted), "@scripting"),
     ]
     .into_iter()
@@ -119,13 +121,14 @@ fn write_key_specs(spec: &Spec, out: &mut Writer<'_>) {
     let (index, last) = match spec.keys {
         Keys::None => return out.array(0),
         Keys::First | Keys::ThenOptions(_) => (1, 0),
+        Keys::AfterOne(_) => (2, 0),
         Keys::All => (1, -1),
         Keys::Counted => (2, 0),
     };
     out.array(1);
     out.map(3);
     out.bulk(b"flags");
-    let is_partial = matches!(spec.keys, Keys::ThenOptions(_));
+    let is_partial = matches!(spec.keys, Keys::ThenOptions(_) | Keys::AfterOne(_));
     out.set(2 + usize::from(is_partial));
     out.simple(if write { "RW" } else { "RO" });
     out.simple(if write { "UPDATE" } else { "ACCESS" });
@@ -240,6 +243,7 @@ fn keys_of(command: ArgList<'_>, out: &mut Writer<'_>) {
         Keys::First => Some(rest.first(1)),
         Keys::All => Some(rest),
         Keys::ThenOptions(options) => split_names(rest, options).map(|(names, _)| names),
+        Keys::AfterOne(options) => split_names(rest.from(1), options).map(|(names, _)| names),
         Keys::Counted => counted(rest),
     };
     match names.filter(|names| !names.is_empty()) {
@@ -364,6 +368,9 @@ mod tests {
         let text = answer("COMMAND INFO port.register", Version::Resp3);
         assert!(text.contains("+movablekeys :1 :1 :1"), "{text}");
         assert!(text.contains("~3 +RW +UPDATE +incomplete"), "{text}");
+        let text = answer("COMMAND INFO port.transfer", Version::Resp3);
+        assert!(text.contains("+movablekeys :2 :2 :1") && text.contains("index :2"), "{text}");
+        assert!(answer("COMMAND INFO port.wait", Version::Resp2).contains("+write +blocking :1"));
         assert_eq!(answer("COMMAND DOCS nosuch", Version::Resp3), "%0");
     }
 
@@ -378,6 +385,8 @@ mod tests {
         assert_eq!(keys("PORT.REGISTER NAMES 1 mode MODE SHARED"), "*1 $4 mode");
         assert_eq!(keys("SET a v NX PX 10"), "*1 $1 a");
         assert_eq!(keys("EVALSHA x 1 a v"), "*1 $1 a");
+        assert_eq!(keys("PORT.TRANSFER x a b TOKEN 1"), "*2 $1 a $1 b");
+        assert_eq!(keys("PORT.WAIT a 0 MODE SHARED"), "*1 $1 a");
         assert_eq!(keys("PING"), "-ERR The command has no key arguments");
         assert_eq!(keys("NOSUCH a"), "-ERR Invalid command specified");
         assert_eq!(keys("EVAL x 9 a"), "-ERR Invalid arguments specified for command");
@@ -391,9 +400,10 @@ mod tests {
             answer(&alloc::format!("COMMAND LIST FILTERBY {filter}"), Version::Resp2)
         };
         assert_eq!(
-            list("PATTERN port.*"),
-            "*4 $10 port.query $13 port.register $12 port.release $9 port.list"
+            list("PATTERN port.re*"),
+            "*3 $13 port.register $12 port.release $11 port.revoke"
         );
+        assert_eq!(list("ACLCAT blocking"), "*1 $9 port.wait");
         assert_eq!(list("PATTERN e*l"), "*1 $4 eval");
         assert_eq!(list("ACLCAT scripting"), "*2 $4 eval $7 evalsha");
         assert_eq!(list("MODULE x"), "*0");

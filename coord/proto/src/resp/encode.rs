@@ -59,6 +59,8 @@ pub enum Code {
     Unsupported,
     /// Nothing is granted yet after an unclean stop.
     Starting,
+    /// The metadata has another version.
+    Conflict,
     /// Redis: a command for another kind of value.
     WrongType,
     /// Redis: no script has this digest.
@@ -88,6 +90,7 @@ impl Code {
             Code::Refused => "REFUSED",
             Code::Unsupported => "UNSUPPORTED",
             Code::Starting => "STARTING",
+            Code::Conflict => "CONFLICT",
             Code::WrongType => "WRONGTYPE",
             Code::NoScript => "NOSCRIPT",
             Code::NoProto => "NOPROTO",
@@ -114,6 +117,7 @@ impl Code {
             s::REFUSED => Code::Refused,
             s::UNSUPPORTED => Code::Unsupported,
             s::STARTING => Code::Starting,
+            s::CONFLICT => Code::Conflict,
             _ => return None,
         })
     }

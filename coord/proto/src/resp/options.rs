@@ -5,11 +5,13 @@
 //! word that spells an option ends the names; a name that spells an option, or `NAMES`, is said
 //! in the counted form: `NAMES n name [name ...]`.
 
-use ringway_core::limits::{ADDRESS_BYTES_MAX, METADATA_BYTES_MAX, VALUE_BYTES_MAX};
+use ringway_core::limits::{
+    ADDRESS_BYTES_MAX, METADATA_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX, VALUE_BYTES_MAX,
+};
 use ringway_core::slot::SLOTS;
 use ringway_core::{NodeId, Secret, SessionId, ShardId, Slot, Span, Token};
 
-use super::catalog::{REGISTER_OPTIONS, RELEASE_OPTIONS, Spec};
+use super::catalog::{REGISTER_OPTIONS, RELEASE_OPTIONS, Spec, TRANSFER_OPTIONS};
 use super::encode::{Code, Version};
 use super::parse::ArgList;
 use super::request::{
@@ -18,6 +20,7 @@ use super::request::{
 };
 use super::scripts::{self, Effect, Unit};
 use super::verb::Verb;
+use crate::waiters::WAITERS_MAX;
 
 type Result<'a, T> = core::result::Result<T, Refusal<'a>>;
 
@@ -29,6 +32,8 @@ const LIST_COUNT_MAX: u64 = 4096;
 const SESSIONS_COUNT_MAX: u64 = 1024;
 /// Bytes of the name of a connection, of a library, of its version.
 const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+const _: () = assert!(WAITERS_MAX == 1024, "an error says so");
 
 const UNKNOWN: &str = "unknown option";
 const TWICE: &str = "given twice:";
@@ -76,6 +81,22 @@ impl<'a> Options<'a> {
             None => Ok(()),
             Some(_) => Err(Refusal::syntax(TWICE, self.current, self.spec)),
         }
+    }
+
+    /// The words behind `MODE`.
+    fn mode(&mut self, place: &mut Option<Mode>) -> Result<'a, ()> {
+        let value = self.value()?;
+        let asked = if value.eq_ignore_ascii_case(b"EXCLUSIVE") {
+            Mode::Exclusive
+        } else if value.eq_ignore_ascii_case(b"SHARED") {
+            Mode::Shared
+        } else if value.eq_ignore_ascii_case(b"COUNTING") {
+            let holders = number(self.value()?, 1, u64::from(PERMITS_MAX), " holders")?;
+            Mode::Counting(holders as u32)
+        } else {
+            return Err(Refusal::syntax("unknown mode", value, self.spec));
+        };
+        self.set(place, asked)
     }
 
     fn unknown<T>(&self) -> Result<'a, T> {
@@ -236,18 +257,7 @@ pub(super) fn register<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a,
     let mut options = Options::new(spec, behind);
     while options.advance() {
         if options.is("MODE") {
-            let value = options.value()?;
-            let asked = if value.eq_ignore_ascii_case(b"EXCLUSIVE") {
-                Mode::Exclusive
-            } else if value.eq_ignore_ascii_case(b"SHARED") {
-                Mode::Shared
-            } else if value.eq_ignore_ascii_case(b"COUNTING") {
-                let most = u64::from(u32::MAX);
-                Mode::Counting(number(options.value()?, 1, most, " holders")? as u32)
-            } else {
-                return Err(Refusal::syntax("unknown mode", value, spec));
-            };
-            options.set(&mut mode, asked)?;
+            options.mode(&mut mode)?;
         } else if options.is("REPLICATED") {
             options.set(&mut replicated, ())?;
         } else {
@@ -260,6 +270,15 @@ pub(super) fn register<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a,
 
 pub(super) fn release<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
     let (names, behind) = names_then(spec, rest, RELEASE_OPTIONS)?;
+    Ok(Request::Release { names, token: token(spec, names, behind)? })
+}
+
+/// `TOKEN token`, or nothing, behind the names that it is for.
+fn token<'a>(
+    spec: &'static Spec,
+    names: Names<'a>,
+    behind: ArgList<'a>,
+) -> Result<'a, Option<Token>> {
     let mut token = None;
     let mut options = Options::new(spec, behind);
     while options.advance() {
@@ -273,7 +292,86 @@ pub(super) fn release<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, 
         let text = "TOKEN goes with one name: every name has a token of its own";
         return Err(Refusal::plain(Code::Err, text));
     }
-    Ok(Request::Release { names, token })
+    Ok(token)
+}
+
+pub(super) fn transfer<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let to = session(word(rest, 0))?;
+    let (names, behind) = names_then(spec, rest.from(1), TRANSFER_OPTIONS)?;
+    Ok(Request::Transfer { to, names, token: token(spec, names, behind)? })
+}
+
+/// `PORT.REVOKE name [TO session]`.
+pub(super) fn revoke<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let (name, mut to) = (name_at(rest, 0)?, None);
+    let mut options = Options::new(spec, rest.from(1));
+    while options.advance() {
+        if !options.is("TO") {
+            return options.unknown();
+        }
+        let target = session(options.value()?)?;
+        options.set(&mut to, target)?;
+    }
+    Ok(Request::Revoke { name, to })
+}
+
+/// `PORT.WAIT name ms [MODE ...]`.
+pub(super) fn wait<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let name = name_at(rest, 0)?;
+    let after = ", milliseconds to wait are at most 2^32 - 1, and 0 is for ever";
+    let ms = number(word(rest, 1), 0, u64::from(u32::MAX), after)? as u32;
+    let mut mode = None;
+    let mut options = Options::new(spec, rest.from(2));
+    while options.advance() {
+        if !options.is("MODE") {
+            return options.unknown();
+        }
+        options.mode(&mut mode)?;
+    }
+    Ok(Request::Wait { name, mode: mode.unwrap_or_default(), ms })
+}
+
+/// `PORT.WAITERS name [COUNT n]`.
+pub(super) fn waiters<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let (name, mut count) = (name_at(rest, 0)?, None);
+    let mut options = Options::new(spec, rest.from(1));
+    while options.advance() {
+        if !options.is("COUNT") {
+            return options.unknown();
+        }
+        let value = number(options.value()?, 0, WAITERS_MAX as u64, ", COUNT is 0 to 1024")?;
+        options.set(&mut count, value as u16)?;
+    }
+    Ok(Request::Waiters { name, count: count.unwrap_or(LIST_COUNT_DEFAULT) })
+}
+
+/// `PORT.META name [SET metadata [VERSION version]]`.
+pub(super) fn meta<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let name = name_at(rest, 0)?;
+    let (mut bytes, mut version) = (None, None);
+    let mut options = Options::new(spec, rest.from(1));
+    while options.advance() {
+        if options.is("SET") {
+            let value = options.value()?;
+            options.set(&mut bytes, value)?;
+        } else if options.is("VERSION") {
+            let most = u64::from(u32::MAX);
+            let value = number(options.value()?, 0, most, ", a version is a number of 32 bits")?;
+            options.set(&mut version, value as u32)?;
+        } else {
+            return options.unknown();
+        }
+    }
+    match bytes {
+        Some(bytes) if bytes.len() > NAME_META_BYTES_MAX => {
+            Err(Refusal::plain(Code::Err, "the metadata of a name has at most 256 bytes"))
+        }
+        Some(bytes) => Ok(Request::SetMeta { name, bytes, version }),
+        None if version.is_some() => {
+            Err(Refusal::plain(Code::Err, "VERSION goes with SET: set only if it is this one"))
+        }
+        None => Ok(Request::Meta(name)),
+    }
 }
 
 pub(super) fn list<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Page<'a>> {

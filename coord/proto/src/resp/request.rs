@@ -285,6 +285,49 @@ pub enum Request<'a> {
     },
     /// A page of names.
     List(Page<'a>),
+    /// Claim a name, or wait until it is granted.
+    Wait {
+        /// What to claim.
+        name: &'a [u8],
+        /// How.
+        mode: Mode,
+        /// At most so long; zero: for ever.
+        ms: u32,
+    },
+    /// What is said about a name?
+    Meta(&'a [u8]),
+    /// Say something about a name.
+    SetMeta {
+        /// Which.
+        name: &'a [u8],
+        /// What.
+        bytes: &'a [u8],
+        /// Only if what is said now has this version; zero: if nothing is.
+        version: Option<u32>,
+    },
+    /// Give names to another session.
+    Transfer {
+        /// Which session.
+        to: SessionId,
+        /// What to give.
+        names: Names<'a>,
+        /// Only under this token; there is one name then.
+        token: Option<Token>,
+    },
+    /// Take a name from its owner, on an operator's behalf.
+    Revoke {
+        /// Which.
+        name: &'a [u8],
+        /// Who is to have it; `None`: who waits for it, or nobody.
+        to: Option<SessionId>,
+    },
+    /// Who holds a name, and who waits for it?
+    Waiters {
+        /// Which.
+        name: &'a [u8],
+        /// At most so many of each.
+        count: u16,
+    },
     /// Open or resume a session.
     Open(Open<'a>),
     /// Renew these sessions.
@@ -492,6 +535,11 @@ fn understand_rest<'a>(
         Verb::PortRegister => options::register(spec, rest)?,
         Verb::PortRelease => options::release(spec, rest)?,
         Verb::PortList => Request::List(options::list(spec, rest)?),
+        Verb::PortWait => options::wait(spec, rest)?,
+        Verb::PortMeta => options::meta(spec, rest)?,
+        Verb::PortTransfer => options::transfer(spec, rest)?,
+        Verb::PortRevoke => options::revoke(spec, rest)?,
+        Verb::PortWaiters => options::waiters(spec, rest)?,
         Verb::SessionOpen => Request::Open(options::open(spec, rest)?),
         Verb::SessionRenew => Request::Renew(options::proofs(spec, rest)?),
         Verb::SessionClose => Request::Close(options::optional_proof(spec, rest)?),
@@ -680,6 +728,58 @@ mod tests {
         ] {
             assert_story(line, expected);
         }
+    }
+
+    /// What is for one name takes its options behind it, and says what is missing.
+    #[test]
+    fn waiting_and_describing() {
+        let session = "00000000000000ff";
+        for (line, expected) in [
+            ("PORT.WAIT a 0", "Wait { name: [97], mode: Exclusive, ms: 0 }"),
+            (
+                "port.wait mode 4294967295 mode counting 2",
+                "Wait { name: [109, 111, 100, 101], mode: Counting(2), ms: 4294967295 }",
+            ),
+            ("PORT.WAIT a", "ERR wrong number of arguments for 'port.wait'"),
+            ("PORT.WAIT a 4294967296", "ERR value is not an integer or out of range: '4294967296'"),
+            ("PORT.WAIT a MODE SHARED", "ERR value is not an integer or out of range: 'MODE'"),
+            ("PORT.WAIT a 1 MODE COUNTING 65537", "ERR value is not an integer or out of range"),
+            ("PORT.WAIT a 1 MODE SHARED MODE SHARED", "ERR given twice: 'MODE'"),
+            ("PORT.WAIT a 1 REPLICATED", "ERR unknown option 'REPLICATED'; syntax: PORT.WAIT name"),
+            ("PORT.META a", "Meta([97])"),
+            ("PORT.META a SET b", "SetMeta { name: [97], bytes: [98], version: None }"),
+            ("PORT.META a VERSION 7 SET ''", "SetMeta { name: [97], bytes: [], version: Some(7)"),
+            ("PORT.META a VERSION 7", "ERR VERSION goes with SET"),
+            ("PORT.META a SET", "ERR a value is missing behind 'SET'"),
+            ("PORT.META a GET", "ERR unknown option 'GET'"),
+            ("PORT.REVOKE a", "Revoke { name: [97], to: None }"),
+            ("PORT.REVOKE a TO x", "ERR not a session: 'x'"),
+            ("PORT.WAITERS a", "Waiters { name: [97], count: 100 }"),
+            ("PORT.WAITERS a COUNT 1025", "ERR value is not an integer or out of range: '1025'"),
+            ("PORT.TRANSFER ff a", "ERR not a session: 'ff'"),
+        ] {
+            assert_story(line, expected);
+        }
+        let to = alloc::format!("PORT.TRANSFER {session}");
+        for (rest, expected) in [
+            ("a b", "Transfer { to: SessionId(255), names: Names([a, b]), token: None }"),
+            (
+                "a TOKEN 7",
+                "Transfer { to: SessionId(255), names: Names([a]), token: Some(Token(7))",
+            ),
+            (
+                "NAMES 1 token",
+                "Transfer { to: SessionId(255), names: Names([token]), token: None }",
+            ),
+            ("a b TOKEN 7", "ERR TOKEN goes with one name"),
+            ("TOKEN 7", "ERR a name is missing before 'TOKEN'"),
+        ] {
+            assert_story(&alloc::format!("{to} {rest}"), expected);
+        }
+        assert_story(
+            &alloc::format!("PORT.REVOKE a TO {session}"),
+            "Revoke { name: [97], to: Some(SessionId(255)) }",
+        );
     }
 
     /// Secrets are checked, and never printed.

@@ -28,6 +28,8 @@ pub const CONN: Target = Target {
         &[2, 0, 1, 0, b'a'],
         b"SET a b NX PX 100\r\n",
         b"PORT.REGISTER a\r\n",
+        b"PORT.WAIT a 0\r\n",
+        b"PORT.META a SET b\r\n",
     ],
     bytes_max: 1024,
 };
@@ -317,6 +319,16 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let bytewise: Vec<u8> = names.iter().flat_map(|byte| chunk(Step::TURN_ONE, &[*byte])).collect();
     let broken = [names.clone(), vec![1, 0, 0, 0], vec![0; 12]].concat();
     let locks = b"SET lock me NX PX 100\r\nGET lock\r\nPORT.REGISTER a b\r\nDEL lock\r\n".to_vec();
+    let holds = b"PORT.WAIT a 0\r\nPORT.META a SET b VERSION 0\r\nPORT.META a\r\n";
+    let waits = b"PORT.WAIT a 50\r\nPORT.WAIT a 0 MODE SHARED\r\nPORT.WAITERS a\r\nPING\r\n";
+    let blocked = [
+        chunk(Step::SETTLE, holds),
+        chunk(1 | Step::PASS, waits),
+        chunk(2 | Step::PASS, waits),
+        chunk(1 | Step::DROP, b""),
+        chunk(Step::SETTLE, b"PORT.REVOKE a\r\nPORT.WAIT a 0\r\nPING\r\n"),
+        chunk(Step::HALF_CLOSE, b""),
+    ];
     let replaced = [
         chunk(Step::SETTLE, &bare),
         chunk(1 | Step::SETTLE, &bare),
@@ -329,6 +341,8 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("names-two-shards", [vec![1], chunk(Step::SETTLE, &names)].concat()),
         ("names-byte-by-byte", [vec![2], bytewise].concat()),
         ("session", [vec![2], chunk(Step::SETTLE, &session)].concat()),
+        ("blocked", [vec![0], blocked.concat()].concat()),
+        ("blocked-three-shards", [vec![2], blocked.concat()].concat()),
         ("replaced", [vec![1], replaced.concat()].concat()),
         ("lost", [vec![2], lost.concat()].concat()),
         ("messages", [vec![0], chunk(Step::SETTLE, &messages)].concat()),

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Service discovery: instances announce themselves under names, clients list them.
+
+    python service_discovery.py announce billing a --address 10.0.0.7:8080   # until it is killed
+    python service_discovery.py find billing                                 # who is there
+    python service_discovery.py drain billing a                              # sends no more to it
+
+An instance owns the name `svc/billing/a` as long as its connection lasts, and says what others
+should know as the metadata of that name. There is nothing to expire and nothing to clean up: an
+instance that dies is gone from the list in the same moment. Who wants an instance drained asks it
+through a name of its own: metadata can only be changed by the owner of a name, who compares and
+sets it, so that two of its threads do not undo each other's changes.
+
+Needs redis-py (pip install "redis>=6").
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+def connect(url):
+    # Names belong to the session of one connection. One that is lost is an error here, since the
+    # names are lost with it: announce again.
+    return redis.Redis.from_url(
+        url, decode_responses=True, single_connection_client=True, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def metadata(client, name):
+    """What is said about a name, and its version; None if nobody owns it."""
+    answer = client.execute_command("PORT.META", name)
+    if answer is None:
+        return None
+    fields = dict(zip(answer[::2], answer[1::2])) if isinstance(answer, list) else answer
+    return json.loads(fields["metadata"] or "{}"), fields["version"]
+
+
+def change(client, name, **changes):
+    """Changes some fields of what is said about a name that this session owns."""
+    while True:
+        said, version = metadata(client, name)
+        try:
+            said = json.dumps({**said, **changes}, separators=(",", ":"))
+            return client.execute_command("PORT.META", name, "SET", said, "VERSION", version)
+        except redis.ResponseError as error:
+            if not str(error).startswith("CONFLICT"):
+                raise
+
+
+def names(client, prefix):
+    """All names that start like this and have an owner."""
+    cursor = "0"
+    while True:
+        cursor, page = client.execute_command("PORT.LIST", "CURSOR", cursor, "PREFIX", prefix)
+        yield from (name for name, _session, _token in page)
+        if cursor == "0":
+            return
+
+
+def announce(client, service, instance, address):
+    name, wish = f"svc/{service}/{instance}", f"drain/{service}/{instance}"
+    won, owner, _token = client.execute_command("PORT.REGISTER", name)
+    if not won:
+        sys.exit(f"{name} is announced by session {owner} already")
+    change(client, name, address=address, state="up")
+    print(f"announced {name}", flush=True)
+    while client.execute_command("PORT.QUERY", wish) is None:
+        time.sleep(0.2)
+    change(client, name, state="draining")
+    print("draining", flush=True)
+    # What is under way is done now. The name, and with it the entry, goes with the connection.
+    time.sleep(0.5)
+
+
+def find(client, service):
+    for name in sorted(names(client, f"svc/{service}/")):
+        found = metadata(client, name)
+        # It may have gone since it was listed, or not have said anything yet.
+        if found and found[0]:
+            print(name, found[0]["address"], found[0]["state"])
+
+
+def drain(client, service, instance):
+    client.execute_command("PORT.REGISTER", f"drain/{service}/{instance}")
+    name = f"svc/{service}/{instance}"
+    while client.execute_command("PORT.QUERY", name) is not None:
+        time.sleep(0.05)
+    print(f"{name} is gone")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Announce instances of services, and find them.")
+    parser.add_argument("--url", default="redis://127.0.0.1:7400")
+    acts = parser.add_subparsers(dest="act", required=True)
+    for act in ("announce", "find", "drain"):
+        words = acts.add_parser(act)
+        words.add_argument("service")
+        if act != "find":
+            words.add_argument("instance")
+        if act == "announce":
+            words.add_argument("--address", required=True)
+    args = parser.parse_args()
+    client = connect(args.url)
+    if args.act == "announce":
+        announce(client, args.service, args.instance, args.address)
+    elif args.act == "find":
+        find(client, args.service)
+    else:
+        drain(client, args.service, args.instance)
+
+
+if __name__ == "__main__":
+    main()
