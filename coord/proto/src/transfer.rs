@@ -138,12 +138,11 @@ impl<R: Region> Names<R> {
     /// A session that holds a name alone has it no longer.
     pub(crate) fn give_up(&mut self, id: RecordId, by: Bound) {
         let log = &mut self.mirrors[by.handle.home().index()][by.handle.local()].log;
-        if self.claims.of_record(id.number()).is_none() {
-            let hash = self.table.hash_of(id);
-            return self.table.remove(id, hash, Some(log));
-        }
         self.table.disown(id, Some(log));
-        self.freed(id);
+        match self.claims.of_record(id.number()) {
+            Some(_) => self.freed(id),
+            None => self.remove(id),
+        }
     }
 
     /// A name that one session holds alone goes to another.
