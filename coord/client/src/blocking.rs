@@ -25,11 +25,14 @@ use ringway_core::{NodeId, SessionId, ShardId, Slot, Token};
 
 use crate::core::{Core, Event};
 use crate::error::{Error, Refusal, StreamError};
-use crate::op::{ListQuery, Mode, Op, OpenRequest, Proof};
+use crate::notice::Notice;
+use crate::op::{Letter, ListQuery, Mode, Op, OpenRequest, Proof, Ticket, WatchId, WatchOrder};
 use crate::reply::{
-    ListPage, Notice, Opened, Owner, Registered, SessionRecord, SessionsPage, ShardMap,
-    data_result, plain_result, query_result, read_list, read_opened, read_session, read_sessions,
-    read_shard_map, register_result, whole,
+    Cancelled, Delivery, Described, ListPage, MetaSet, Opened, Owner, Queue, Reached, Registered,
+    Revoked, SessionRecord, SessionsPage, ShardMap, Waited, WaitsPage, Watching, broadcast_result,
+    cancel_result, data_result, granted_result, meta_result, plain_result, query_result, read_list,
+    read_opened, read_session, read_sessions, read_shard_map, register_result, revoke_result,
+    send_result, set_meta_result, wait_result, waiters_result, waits_result, watch_result, whole,
 };
 
 /// Frames of one call that wait for replies at once: 8 x 4096 replies of 17 bytes stay below the
@@ -140,8 +143,16 @@ impl Client {
 
     /// Claims each name for the connection's session, exclusively and in the ephemeral class.
     pub fn register(&mut self, names: &[&[u8]]) -> Result<Vec<Result<Registered, Refusal>>, Error> {
-        let (mode, replicated) = (Mode::Exclusive, false);
-        let ops = names.iter().map(|name| Op::Register { name, mode, replicated });
+        self.register_as(names, Mode::Exclusive)
+    }
+
+    /// Claims each name for the connection's session, in the mode given.
+    pub fn register_as(
+        &mut self,
+        names: &[&[u8]],
+        mode: Mode,
+    ) -> Result<Vec<Result<Registered, Refusal>>, Error> {
+        let ops = names.iter().map(|name| Op::Register { name, mode, replicated: false });
         self.collect("REGISTER", names.len(), ops, &register_result)
     }
 
@@ -164,6 +175,105 @@ impl Client {
     ) -> Result<Vec<Result<(), Refusal>>, Error> {
         let ops = names.iter().map(|(name, token)| Op::Release { name, token: Some(*token) });
         self.collect("RELEASE", names.len(), ops, &plain_result)
+    }
+
+    /// Who owns each name, and its metadata.
+    pub fn meta(
+        &mut self,
+        names: &[&[u8]],
+    ) -> Result<Vec<Result<Option<Described>, Refusal>>, Error> {
+        let ops = names.iter().map(|name| Op::Meta(name));
+        self.collect("META", names.len(), ops, &meta_result)
+    }
+
+    /// Sets the metadata of a name that is the session's; with a version only if it has that one.
+    pub fn set_meta(
+        &mut self,
+        name: &[u8],
+        version: Option<u32>,
+        metadata: &[u8],
+    ) -> Result<MetaSet, Error> {
+        self.one("SET_META", Op::SetMeta { name, version, metadata }, &set_meta_result)
+    }
+
+    /// Claims each name, and waits in its queue if it is another's: notices tell how that ends.
+    pub fn wait(
+        &mut self,
+        names: &[&[u8]],
+        mode: Mode,
+        within: Option<Duration>,
+    ) -> Result<Vec<Result<Waited, Refusal>>, Error> {
+        let ops = names.iter().map(|name| Op::Wait { name, mode, within });
+        self.collect("WAIT", names.len(), ops, &wait_result)
+    }
+
+    /// Waits no longer.
+    pub fn cancel(&mut self, name: &[u8], ticket: Ticket) -> Result<Cancelled, Error> {
+        self.one("CANCEL", Op::Cancel { name, ticket }, &cancel_result)
+    }
+
+    /// Who holds the name and who waits for it, up to `most` (1 to 1024) of each.
+    pub fn waiters(&mut self, name: &[u8], most: u16) -> Result<Option<Queue>, Error> {
+        self.one("WAITERS", Op::Waiters { name, most }, &waiters_result)
+    }
+
+    /// A page of at most `most` (1 to 1024) edges of who waits for whom; `cursor` is zero at first.
+    pub fn waits(&mut self, cursor: u64, most: u16) -> Result<WaitsPage, Error> {
+        self.one("WAITS", Op::Waits { cursor, most }, &waits_result)
+    }
+
+    /// Hands each name over to another session, whatever its token.
+    pub fn transfer(
+        &mut self,
+        names: &[&[u8]],
+        to: SessionId,
+    ) -> Result<Vec<Result<Owner, Refusal>>, Error> {
+        let ops = names.iter().map(|name| Op::Transfer { name, to, token: None });
+        self.collect("TRANSFER", names.len(), ops, &granted_result)
+    }
+
+    /// Hands each name over to another session if it is held under the token beside it.
+    pub fn transfer_if(
+        &mut self,
+        names: &[(&[u8], Token)],
+        to: SessionId,
+    ) -> Result<Vec<Result<Owner, Refusal>>, Error> {
+        let ops = names.iter().map(|(name, token)| Op::Transfer { name, to, token: Some(*token) });
+        self.collect("TRANSFER", names.len(), ops, &granted_result)
+    }
+
+    /// Takes each name from its owner on an operator's behalf, for `to` or for who waits for it.
+    pub fn revoke(
+        &mut self,
+        names: &[&[u8]],
+        to: Option<SessionId>,
+    ) -> Result<Vec<Result<Revoked, Refusal>>, Error> {
+        let ops = names.iter().map(|name| Op::Revoke { name, to });
+        self.collect("REVOKE", names.len(), ops, &revoke_result)
+    }
+
+    /// Begins a watch; notices tell what it sees.
+    pub fn watch(&mut self, order: WatchOrder<'_>) -> Result<Watching, Error> {
+        self.one("WATCH", Op::Watch(order), &watch_result)
+    }
+
+    /// Ends a watch. Notices that were on their way may still come.
+    pub fn unwatch(&mut self, watch: WatchId) -> Result<(), Error> {
+        self.plain("UNWATCH", Op::Unwatch(watch))
+    }
+
+    /// Sends each message. One payload that goes to many in a row crosses the wire once a frame.
+    pub fn send(
+        &mut self,
+        letters: &[Letter<'_>],
+    ) -> Result<Vec<Result<Delivery, Refusal>>, Error> {
+        let ops = letters.iter().map(|letter| Op::Send { letter: *letter, same: false });
+        self.collect("SEND", letters.len(), ops, &send_result)
+    }
+
+    /// Sends a message to every session; how many it reached, if a receipt is asked for.
+    pub fn broadcast(&mut self, payload: &[u8], receipt: bool) -> Result<Option<Reached>, Error> {
+        self.one("BROADCAST", Op::Broadcast { receipt, payload }, &broadcast_result)
     }
 
     /// Opens or resumes a session, as the request says.
@@ -306,7 +416,16 @@ impl Client {
     }
 
     fn plain(&mut self, doing: &'static str, op: Op<'_>) -> Result<(), Error> {
-        let first = self.collect(doing, 1, std::iter::once(op), &plain_result)?.pop();
+        self.one(doing, op, &plain_result)
+    }
+
+    fn one<T>(
+        &mut self,
+        doing: &'static str,
+        op: Op<'_>,
+        take: &dyn Fn(Reply<'_>) -> Result<T, Refusal>,
+    ) -> Result<T, Error> {
+        let first = self.collect(doing, 1, std::iter::once(op), take)?.pop();
         self.only(doing, first)
     }
 

@@ -24,8 +24,8 @@ use ringway_coord_proto::wire::{
 use ringway_core::limits::{FRAME_BYTES_MAX, FRAME_OPS_MAX};
 
 use crate::error::{OpError, StreamError};
+use crate::notice::Notice;
 use crate::op::Op;
-use crate::reply::Notice;
 
 /// Requests that may wait for their replies at once.
 pub const FRAMES_IN_FLIGHT_MAX: usize = 1024;
@@ -62,13 +62,22 @@ pub enum Event<'a> {
     /// The replies to one request frame.
     Reply(Request, Replies<'a>),
     /// Notices that nobody asked for.
-    Push(Notices<'a>),
+    Push(Notices),
 }
 
 /// The replies of one frame, in the order of its ops.
 #[derive(Clone, Debug)]
 pub struct Replies<'a> {
     bytes: &'a [u8],
+}
+
+impl<'a> Replies<'a> {
+    /// Takes the next `count` replies as they came; fewer if there are no more.
+    pub fn take_raw(&mut self, count: usize) -> &'a [u8] {
+        let whole = self.bytes;
+        self.by_ref().take(count).for_each(drop);
+        &whole[..whole.len() - self.bytes.len()]
+    }
 }
 
 impl<'a> Iterator for Replies<'a> {
@@ -81,15 +90,15 @@ impl<'a> Iterator for Replies<'a> {
 
 /// The notices of one push frame.
 #[derive(Clone, Debug)]
-pub struct Notices<'a> {
-    bytes: &'a [u8],
+pub struct Notices {
+    parsed: std::vec::IntoIter<Notice>,
 }
 
-impl Iterator for Notices<'_> {
+impl Iterator for Notices {
     type Item = Notice;
 
     fn next(&mut self) -> Option<Notice> {
-        next_op(&mut self.bytes).and_then(Notice::parse)
+        self.parsed.next()
     }
 }
 
@@ -132,6 +141,25 @@ impl Core {
         self.submit_with(FLAG_BARRIER, ops)
     }
 
+    /// Takes ops that are encoded already, by [`Op::put`], as one frame. `body` holds `count` of
+    /// them.
+    ///
+    /// # Panics
+    /// If they are more than the peer takes in one frame: the caller has asked
+    /// [`Core::frame_bytes_max`].
+    pub fn submit_encoded(&mut self, body: &[u8], count: u16) -> Request {
+        let bytes = FRAME_HEADER_BYTES + body.len();
+        assert!(bytes <= self.frame_bytes_max() && usize::from(count) <= FRAME_OPS_MAX);
+        let request = Request { sequence: self.next_sequence, count };
+        let mut frame = FrameWriter::begin(&mut self.outgoing, KIND_REQUEST, 0, self.next_sequence);
+        self.outgoing.extend_from_slice(body);
+        frame.add(count);
+        frame.finish(&mut self.outgoing);
+        self.next_sequence += 1;
+        self.pending.push_back(request);
+        request
+    }
+
     fn submit_with<'a>(
         &mut self,
         flags: u8,
@@ -145,7 +173,9 @@ impl Core {
         let most = self.frame_bytes_max();
         let sequence = self.next_sequence;
         let mut frame = FrameWriter::begin(&mut self.outgoing, KIND_REQUEST, flags, sequence);
+        let mut payload = None;
         while let Some(op) = ops.peek() {
+            let op = &elide(*op, &mut payload);
             let fits = frame.len(&self.outgoing) + op.encoded_len() <= most
                 && usize::from(frame.count()) < FRAME_OPS_MAX;
             // A bad op behind good ones is reported when it comes first in a frame of its own.
@@ -216,8 +246,8 @@ impl Core {
             Ok(Some(Taken::Reply(request, from, to))) => {
                 Ok(Some(Event::Reply(request, Replies { bytes: &self.incoming[from..to] })))
             }
-            Ok(Some(Taken::Push(from, to))) => {
-                Ok(Some(Event::Push(Notices { bytes: &self.incoming[from..to] })))
+            Ok(Some(Taken::Push(notices))) => {
+                Ok(Some(Event::Push(Notices { parsed: notices.into_iter() })))
             }
             Err(error) => {
                 self.failed = Some(error);
@@ -242,10 +272,7 @@ impl Core {
                 check_replies(body, header.count)?;
                 Taken::Reply(self.match_request(header)?, from, to)
             }
-            KIND_PUSH => {
-                check_notices(body, header.count)?;
-                Taken::Push(from, to)
-            }
+            KIND_PUSH => Taken::Push(parse_notices(body, header.count)?),
             _ => return Err(StreamError::Request),
         };
         self.read = to;
@@ -280,11 +307,19 @@ impl Core {
     }
 }
 
-/// What `take` found, as ranges, so that the borrow of the inbox begins after its last change.
+/// A SEND without its payload if the op before it in the frame has sent the same.
+fn elide<'a>(op: Op<'a>, payload: &mut Option<&'a [u8]>) -> Op<'a> {
+    let before = payload.take();
+    let Op::Send { letter, .. } = op else { return op };
+    *payload = Some(letter.payload);
+    Op::Send { letter, same: before == Some(letter.payload) }
+}
+
+/// What `take` found; replies as a range, so that the inbox is borrowed after its last change.
 enum Taken {
     Preface(Preface),
     Reply(Request, usize, usize),
-    Push(usize, usize),
+    Push(Vec<Notice>),
 }
 
 fn check_replies(mut body: &[u8], count: u16) -> Result<(), StreamError> {
@@ -294,15 +329,16 @@ fn check_replies(mut body: &[u8], count: u16) -> Result<(), StreamError> {
     if body.is_empty() { Ok(()) } else { Err(StreamError::Body) }
 }
 
-fn check_notices(mut body: &[u8], count: u16) -> Result<(), StreamError> {
+fn parse_notices(mut body: &[u8], count: u16) -> Result<Vec<Notice>, StreamError> {
     // An empty-bodied push is how a server reports a broken stream (section 2).
     if body.is_empty() {
         return Err(StreamError::Reported);
     }
+    let mut notices = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
-        next_op(&mut body).and_then(Notice::parse).ok_or(StreamError::Body)?;
+        notices.push(next_op(&mut body).and_then(Notice::parse).ok_or(StreamError::Body)?);
     }
-    if body.is_empty() { Ok(()) } else { Err(StreamError::Body) }
+    if body.is_empty() { Ok(notices) } else { Err(StreamError::Body) }
 }
 
 #[cfg(test)]
@@ -372,6 +408,24 @@ mod tests {
         assert_eq!(core.submit(&mut ops), Ok(Some(Request { sequence: 1, count: 1 })));
         assert_eq!(core.submit(&mut ops), Err(OpError::Name(0)));
         assert_eq!(core.in_flight(), 1);
+    }
+
+    /// One payload to many names crosses the wire once a frame, and each frame has its own copy.
+    #[test]
+    fn a_payload_is_sent_once_a_frame() {
+        let mut core = ready_core();
+        let payload = vec![7; 30_000];
+        let letter = |name| {
+            let target = crate::op::Target::Name(name);
+            let letter =
+                crate::op::Letter { target, fence: None, receipt: false, payload: &payload };
+            Op::Send { letter, same: false }
+        };
+        let mut ops = vec![letter(b"a"); 5000].into_iter().peekable();
+        while core.submit(&mut ops).expect("valid").is_some() {}
+        assert_eq!(core.in_flight(), 2);
+        let headers = 2 * FRAME_HEADER_BYTES + 5000 * (4 + 2);
+        assert_eq!(core.outgoing().len(), headers + 2 * payload.len());
     }
 
     /// A reply to the wrong frame, or with the wrong number of replies, would give one name's

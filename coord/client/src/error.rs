@@ -38,6 +38,12 @@ pub enum OpError {
     /// A lease that does not fit the wire's 32 bits of milliseconds.
     #[error("a lease of {0:?}: at most 49 days fit")]
     Lease(Duration),
+    /// A name with no permits, which nobody could hold.
+    #[error("a counting name without permits: give it at least one")]
+    Permits,
+    /// A wait that does not fit the wire's 32 bits of milliseconds.
+    #[error("a wait of {0:?}: at most 49 days fit; leave it out to wait without end")]
+    Wait(Duration),
     /// Too many frames wait for their replies.
     #[error("{0} frames wait for their replies: take some replies first")]
     Backlog(usize),
@@ -65,7 +71,7 @@ pub enum Refusal {
     #[error("NOTOWNER: this session does not hold the name under this token")]
     NotOwner,
     /// The name is held in another mode, or the mode does not exist yet.
-    #[error("MODE: the mode does not fit the name")]
+    #[error("MODE: the name is held in another mode, or the mode does not fit what is asked")]
     Mode,
     /// A limit of the server is reached.
     #[error("FULL: the server is at a limit (memory, names or sessions); raise it or release")]
@@ -94,6 +100,23 @@ pub enum Refusal {
     /// A reserved bit was set.
     #[error("UNSUPPORTED: the server does not support a flag of this op; upgrade it")]
     Unsupported,
+    /// The receiver has no connection at the moment.
+    #[error("AWAY: the receiver has no connection at the moment; try again later")]
+    Away,
+    /// The receiver does not read fast enough.
+    #[error("RECEIVER_FULL: the receiver has too much unread; send slower")]
+    ReceiverFull,
+    /// The sender is not, or no longer, the owner it says it is.
+    #[error(
+        "FENCED: this session does not own the source name under this token; stop acting as it"
+    )]
+    Fenced,
+    /// The namespace is full.
+    #[error("QUOTA: the namespace's quota of names is used up; release some or raise it")]
+    Quota,
+    /// The connection has a watch of this number.
+    #[error("EXISTS: the connection has a watch of this number; take another")]
+    Exists,
     /// A status that this op never answers, or one that a newer server added.
     #[error("status 0x{0:02X}, which this client does not expect here; upgrade it")]
     Unexpected(u8),
@@ -130,6 +153,11 @@ impl Refusal {
             status::CROSSSLOT => Refusal::CrossSlot,
             status::REFUSED => Refusal::Refused,
             status::UNSUPPORTED => Refusal::Unsupported,
+            status::AWAY => Refusal::Away,
+            status::RECEIVER_FULL => Refusal::ReceiverFull,
+            status::FENCED => Refusal::Fenced,
+            status::QUOTA => Refusal::Quota,
+            status::EXISTS => Refusal::Exists,
             other => Refusal::Unexpected(other),
         }
     }

@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ringway_client::{
-    Client, Credentials, EndReason, Error, Notice, OpError, OpenRequest, Options, Proof, Refusal,
-    Registered, StreamError,
+    Cancelled, Client, Credentials, Delivery, EndReason, Error, Letter, MetaSet, Mode, Notice,
+    OpError, OpenRequest, Options, Proof, Refusal, Registered, StreamError, Target, Ticket, Waited,
 };
 use ringway_core::{Epoch, NodeId, Secret, SessionId, Slot, Token};
 
@@ -186,6 +186,49 @@ fn sessions_open_renew_and_close() {
     assert_eq!(gone.refusal(), Some(Refusal::NoSession));
     assert!(gone.to_string().contains("answered SESSION with NOSESSION"), "{gone}");
     client.close_session(None).expect("closed");
+    mock.end(client);
+}
+
+/// Waiting, metadata, transfer and messages: what each op says, and what is made of each answer.
+#[test]
+fn waits_and_messages_are_told_apart() {
+    let mock = Mock::answering(|op, out| match (op.code, op.flags, op.body.as_slice()) {
+        (6, 0, b"\0\0\0\0mine") => owner(0x48, 7, 1, out),
+        (6, 0, b"\0\0\0\0taken") => owner(0x51, 9, 33, out),
+        (7, 0, b"\x21\0\0\0\0\0\0\0taken") => owner(0x48, 7, 2, out),
+        (4, 0, b"mine") => {
+            let mut body = [7u64.to_le_bytes(), 1u64.to_le_bytes()].concat();
+            body.extend_from_slice(b"\x03\0\0\0hi");
+            data(&body, out);
+        }
+        (5, 1, b"\x02\0\0\0\x02\0homine") => {
+            out.extend_from_slice(b"\x82\x06\0\0\0\x03\0\0\0hi");
+        }
+        (9, 0, b"\x09\0\0\0\0\0\0\0mine") => owner(0x48, 9, 3, out),
+        (0x48, 1, b"\x05takenhi") => out.push(0xD0),
+        (0x48, 5, b"\x05taken") => out.push(0x00),
+        (0x48, 0, b"\x04freehi") => out.push(0x01),
+        other => panic!("unexpected {other:?}"),
+    });
+    let mut client = mock.connect();
+    let waited = client.wait(&[b"mine", b"taken"], Mode::Exclusive, None).expect("answered");
+    assert!(matches!(waited[0], Ok(Waited::Granted(owner)) if owner.token == Token(1)));
+    let queued = Waited::Queued { holder: SessionId(9), ticket: Ticket(33) };
+    assert_eq!(waited[1], Ok(queued));
+    let crossed = client.cancel(b"taken", Ticket(33)).expect("answered");
+    assert!(matches!(crossed, Cancelled::Granted(owner) if owner.token == Token(2)));
+    let described = client.meta(&[b"mine"]).expect("answered")[0].clone().expect("known");
+    assert_eq!(described.map(|it| (it.version, it.metadata)), Some((3, b"hi".to_vec())));
+    let set = client.set_meta(b"mine", Some(2), b"ho").expect("answered");
+    assert_eq!(set, MetaSet::Conflict(3, b"hi".to_vec()));
+    let moved = client.transfer(&[b"mine"], SessionId(9)).expect("answered");
+    assert!(matches!(moved[0], Ok(owner) if owner.token == Token(3)));
+    let to =
+        |name| Letter { target: Target::Name(name), fence: None, receipt: true, payload: b"hi" };
+    let unsure = Letter { receipt: false, ..to(b"free") };
+    let sent = client.send(&[to(b"taken"), to(b"taken")]).expect("answered");
+    assert_eq!(sent, [Ok(Delivery::Away), Ok(Delivery::Done)]);
+    assert_eq!(client.send(&[unsure]).expect("answered"), [Ok(Delivery::NoOwner)]);
     mock.end(client);
 }
 

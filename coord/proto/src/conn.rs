@@ -78,6 +78,8 @@ pub struct Conn {
     pub ready: bool,
     /// Its session is bare: both end together.
     pub bare: bool,
+    /// It sends by a lane.
+    pub laned: bool,
     /// The largest frame that its client accepts, in units of 4 KiB.
     pub frame_pages: u8,
     /// The opening of a bare session failed with this status.

@@ -143,6 +143,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         match unit.shape {
             Shape::Native => {
                 let out = env.out(conn);
+                let start = out.len();
                 out.reserve(wire::FRAME_HEADER_BYTES + 17 * ops.len());
                 let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);
                 for at in ops {
@@ -151,6 +152,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 frame.add(unit.count as u16);
                 frame.finish(out);
+                if self.conns[conn.index as usize].laned {
+                    self.remember(conn, unit.sequence, &out[start..]);
+                }
             }
             Shape::Resp(shape) => {
                 let version = self.resp_version(conn);
@@ -191,7 +195,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let Some(state) = self.conn_mut(conn) else {
             // It waited for the state directory, and its connection did not.
-            return self.pendings.end(pending);
+            return self.end_orphan(conn, pending, env);
         };
         if matches!(state.waits, Waits::Op(unit, _) if unit == pending) {
             state.waits = Waits::No;

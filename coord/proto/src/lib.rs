@@ -23,6 +23,7 @@ pub mod handle;
 pub mod info;
 pub mod jobs;
 pub mod keyed;
+mod lanes;
 pub mod lease_clock;
 pub mod list;
 pub mod mail;

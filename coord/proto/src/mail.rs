@@ -11,7 +11,7 @@ use ringway_core::{ConnId, Epoch, SessionId, ShardId, Span};
 
 use crate::handle::{Bound, Handle};
 use crate::outcome::{Answer, Outcome, put_outcome};
-use crate::sessions::{ConnRef, Principal};
+use crate::sessions::{ConnRef, Principal, Ticket};
 use crate::turn::Op;
 use crate::wire::{Reply, next_reply, put_data};
 
@@ -64,8 +64,12 @@ pub const PUSHES: u8 = 20;
 /// To the control plane: a line for the log about what an operator did.
 pub const AUDIT: u8 = 21;
 
+/// A lane is wanted by another connection (`lanes`).
+pub const LANE_CALL: u8 = 22;
+/// A lane, for a connection that is here (`lanes`).
+pub const LANE: u8 = 23;
 /// A connection that blocks until a name is granted waits no longer (`blocking`).
-pub const UNWAIT: u8 = 22;
+pub const UNWAIT: u8 = 24;
 
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,6 +240,35 @@ pub fn put_bound(out: &mut Vec<u8>, bound: Option<Bound>) {
 pub fn bound(reader: &mut Reader<'_>) -> Result<Option<Bound>, Truncated> {
     let bound = session(reader)?;
     Ok((bound.session.0 != 0).then_some(bound))
+}
+
+/// Appends a connection.
+pub fn put_conn(out: &mut Vec<u8>, conn: ConnId) {
+    out.put_u32(conn.index);
+    out.put_u32(conn.generation);
+}
+
+/// Reads a connection.
+pub fn conn(reader: &mut Reader<'_>) -> Result<ConnId, Truncated> {
+    Ok(ConnId { index: reader.u32()?, generation: reader.u32()? })
+}
+
+/// Appends where an answer goes.
+pub fn put_ticket(out: &mut Vec<u8>, ticket: &Ticket) {
+    out.put_u8(ticket.shard.0);
+    out.put_u32(ticket.pending);
+    out.put_u32(ticket.generation);
+    out.put_u16(ticket.index);
+}
+
+/// Reads where an answer goes.
+pub fn ticket(reader: &mut Reader<'_>) -> Result<Ticket, Truncated> {
+    Ok(Ticket {
+        shard: ShardId(reader.u8()?),
+        pending: reader.u32()?,
+        generation: reader.u32()?,
+        index: reader.u16()?,
+    })
 }
 
 /// The reply that binds.

@@ -2,7 +2,7 @@
 //!
 //! Counted are input that waits (`carry`, stalled frames), what clients said of themselves, units
 //! that wait for replies, pages that are being collected and what was noted for the next ones
-//! (`runs`), whoever waits for the state directory, and what the driver keeps for sending and
+//! (`runs`), replies that lanes remember, whoever waits for the state directory, and what the driver keeps for sending and
 //! posting. Counting is by capacity, and done where a buffer changes hands: once for a connection
 //! and turn, not for an op.
 //!
@@ -56,7 +56,8 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn buffers_used(&self, env: &mut impl Env) -> usize {
         let jobs = self.jobs.bytes() + self.gathers.under_way() * GATHER_BYTES;
         let waiters = (self.parked.len() + self.sessions.resumes_waiting()) * WAITER_BYTES;
-        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters;
+        let lanes = self.lanes.bytes();
+        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters + lanes;
         self.conn_bytes + kept + env.buffered()
     }
 
@@ -97,6 +98,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.pendings.release_spare();
         env.release_spare();
         self.names.runs.drop_complete();
+        self.lanes.forget(self.buffers_used(env).saturating_sub(most));
         let mut above = most / 4;
         while self.buffers_used(env) > most && self.conns_hold(env) > most / 2 && above > CUT_MIN {
             self.cut_above(above, most - most / 8, env);

@@ -109,8 +109,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             if !self.may_start(id, env) {
                 return self.incomplete(id, at, 0);
             }
+            let is_old = self.conns[id.index as usize].laned && self.is_old(id, header.sequence);
             let conn = &mut self.conns[id.index as usize];
-            if header.flags & FLAG_BARRIER != 0 && !conn.queue.is_empty() {
+            if (header.flags & FLAG_BARRIER != 0 || is_old) && !conn.queue.is_empty() {
                 conn.waits = Waits::Barrier;
                 return self.incomplete(id, at, 0);
             }
@@ -119,6 +120,13 @@ impl<R: Region, A: Access> Shard<R, A> {
                 return self.incomplete(id, at, 0);
             }
             at += header.len;
+            if is_old {
+                self.answer_again(id, (header.sequence, header.count), env);
+                continue;
+            }
+            if self.conns[id.index as usize].laned {
+                self.take_up_by_lane(id, header.sequence);
+            }
             let frame =
                 Frame { sequence: header.sequence, count: header.count, index: 0, pending: None };
             self.parse_frame(id, frame, &rest[FRAME_HEADER_BYTES..header.len], env);

@@ -14,6 +14,7 @@ use crate::mail::{self, Asker, RequestOp};
 use crate::op_code::{self, Rest};
 use crate::outcome::{Answer, Outcome};
 use crate::parse::BARE_INDEX;
+use crate::resp::Version;
 use crate::sabotage::Rule;
 use crate::sessions::{Act, ConnRef, Ticket};
 use crate::shard::Shard;
@@ -60,10 +61,15 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let bound = mail::session(&mut reader)?;
                 self.sessions.attached(bound, &mut self.acts);
             }
-            mail::END => self.names.end(mail::session(&mut reader)?),
+            mail::END => {
+                let bound = mail::session(&mut reader)?;
+                self.names.end(bound);
+                self.lanes.end(bound.session);
+            }
             mail::END_ACK => {
                 let bound = mail::session(&mut reader)?;
                 self.names.end(bound);
+                self.lanes.end(bound.session);
                 env.post(from, &mail::session_message(mail::ENDED, bound));
             }
             mail::ENDED => {
@@ -76,6 +82,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let (session, conn) = mail::closed(from, &mut reader)?;
                 self.sessions.conn_closed(session, conn, &mut self.acts);
             }
+            mail::LANE_CALL => self.take_lane_call(&mut reader, env)?,
+            mail::LANE => self.take_lane(&mut reader, env)?,
             mail::NOTICES => self.take_notices(&mut reader, env)?,
             mail::PUSHES => self.take_pushes(&mut reader, env)?,
             mail::UNWAIT => self.take_unwait(from, &mut reader)?,
@@ -271,6 +279,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 // Ops of the session that wait in the batch came before its end.
                 self.execute_before_end(env);
                 self.names.end(bound);
+                self.lanes.end(bound.session);
                 if everywhere {
                     let kind = if acknowledge { mail::END_ACK } else { mail::END };
                     self.post_others(&mail::session_message(kind, bound), env);
@@ -390,12 +399,14 @@ impl<R: Region, A: Access> Shard<R, A> {
         let (conn, missing) = (unit.conn, unit.missing);
         let Some(state) = self.conn_mut(conn) else {
             if missing == 0 {
-                self.pendings.end(pending);
+                self.await_lane_no_more(conn, pending);
+                self.end_orphan(conn, pending, env);
             }
             return;
         };
         if awaited.is_some_and(|index| state.waits == Waits::Op(pending, index)) {
             state.waits = Waits::No;
+            self.await_lane_no_more(conn, pending);
             self.later(conn);
             env.again();
         }
@@ -441,10 +452,29 @@ impl<R: Region, A: Access> Shard<R, A> {
         queue.remove(at)
     }
 
+    /// A unit is answered whose connection is gone.
+    pub(crate) fn end_orphan(&mut self, conn: ConnId, pending: u32, env: &mut impl Env) {
+        if self.has_orphans(conn) {
+            self.settle_orphans(conn, env);
+        } else {
+            self.pendings.end(pending);
+        }
+    }
+
     fn write_unit(&mut self, conn: ConnId, pending: u32, env: &mut impl Env) {
         let version = self.resp_version(conn);
-        let unit = self.pendings.get(pending);
         let out = env.out(conn);
+        let start = out.len();
+        self.render_unit(pending, version, out);
+        if self.conns[conn.index as usize].laned {
+            let sequence = self.pendings.get(pending).sequence;
+            self.remember(conn, sequence, &env.out(conn)[start..]);
+        }
+    }
+
+    /// Appends the answer to a unit all of whose replies are there.
+    pub(crate) fn render_unit(&self, pending: u32, version: Version, out: &mut Vec<u8>) {
+        let unit = self.pendings.get(pending);
         match unit.shape {
             Shape::Native => {
                 let mut frame = FrameWriter::begin(out, KIND_REPLY, 0, unit.sequence);

@@ -19,6 +19,7 @@ use crate::env::Env;
 use crate::gather::{GATHER_BYTES, Gather, record_starts};
 use crate::handle::Bound;
 use crate::jobs::Work;
+use crate::lanes::LaneId;
 use crate::list::{ListAsk, ListJob, Want};
 use crate::mail::{self, Asker};
 use crate::op_code;
@@ -72,7 +73,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             Err(Truncated) => Place::Answer(Answer::plain(status::MALFORMED)),
         };
         let own_close = raw.code == op::CLOSE && raw.body.is_empty();
-        let binds = matches!(raw.code, op::OPEN | op::ATTACH) || own_close;
+        let binds = matches!(raw.code, op::OPEN | op::ATTACH | op::LANE) || own_close;
         match place {
             Place::Answer(answer) => self.deliver(ticket, &answer, env),
             Place::At(shard) => {
@@ -80,6 +81,9 @@ impl<R: Region, A: Access> Shard<R, A> {
                     self.conns[id.index as usize].waits = Waits::Op(pending, index);
                 }
                 let asker = Asker { pending: unit, ..self.asker_of(id) };
+                if raw.code == op::LANE {
+                    self.await_lane(id, pending);
+                }
                 if own_close {
                     // Whatever the answer is, the session is over for this connection.
                     self.conns[id.index as usize].bound = None;
@@ -121,8 +125,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
         Ok(match raw.code {
+            op::OPEN | op::ATTACH if self.conns[id.index as usize].laned => {
+                return plain(status::REFUSED);
+            }
             op::OPEN | op::NODE => at_slot(Slot::of(&body.u64()?.to_le_bytes())),
             op::CLOSE if raw.body.is_empty() => match self.conns[id.index as usize].bound {
+                Some(bound) => Place::At(bound.handle.home()),
+                None => return plain(status::NOSESSION),
+            },
+            op::LANE if raw.body.len() != 4 => return plain(status::MALFORMED),
+            op::LANE => match self.conns[id.index as usize].bound {
                 Some(bound) => Place::At(bound.handle.home()),
                 None => return plain(status::NOSESSION),
             },
@@ -249,6 +261,14 @@ impl<R: Region, A: Access> Shard<R, A> {
                         self.acts.push(Act::Bind { ticket, bound, bare: false, answer });
                         return Ok(None);
                     }
+                    Err(status) => Answer::plain(status),
+                }
+            }
+            op::LANE => {
+                let session = asker.bound.map_or(SessionId(0), |bound| bound.session);
+                let id = LaneId { session, number: body.u32()? };
+                match self.serve_lane((id, asker.conn), ticket, env) {
+                    Ok(()) => return Ok(None),
                     Err(status) => Answer::plain(status),
                 }
             }

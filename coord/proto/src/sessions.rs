@@ -24,6 +24,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 
+use hashbrown::HashMap;
 use ringway_core::limits::{EXPIRIES_PER_TURN, SESSIONS_PER_SHARD_MAX};
 use ringway_core::slot::SLOTS;
 use ringway_core::wheel::{TimerKey, Wheel};
@@ -34,6 +35,7 @@ use ringway_table::prefetch_line;
 use crate::handle::{Bound, Handle};
 use crate::info::{EMPTY_INFO, Info, Infos};
 use crate::keyed::KeyedState;
+use crate::lanes::LANES_PER_SESSION;
 use crate::outcome::Answer;
 use crate::paged::Paged;
 use crate::places::Places;
@@ -242,6 +244,8 @@ pub struct Sessions {
     used_up: bool,
     sessions_max: usize,
     infos: Infos,
+    /// The connections that had the lanes of a session last, for those that have any.
+    lanes: HashMap<u64, Vec<(u32, ConnRef)>, KeyedState>,
     counts: Counts,
     pub(crate) sabotage: Sabotage,
 }
@@ -267,6 +271,7 @@ impl Sessions {
         rules: LeaseRules,
         start: SessionStart,
     ) -> Self {
+        let lane_keys = start.keys.clone();
         Self {
             home: place.0,
             shards: place.1,
@@ -285,6 +290,7 @@ impl Sessions {
             used_up: false,
             sessions_max: start.sessions_max.min(SESSIONS_PER_SHARD_MAX - ENDING_MAX),
             infos: Infos::new(start.info_bytes_max),
+            lanes: HashMap::with_hasher(lane_keys),
             counts: Counts::default(),
             sabotage: Sabotage::default(),
         }
@@ -517,6 +523,27 @@ impl Sessions {
     /// Ends the session of a handle in this shard, as when a lock's only name was released.
     pub fn close_lock(&mut self, handle: Handle, acts: &mut Vec<Act>) {
         self.end(handle.local() as u32, Ended::Closed, acts);
+    }
+
+    /// A connection opens a lane of a session; the one that had it last.
+    pub fn open_lane(
+        &mut self,
+        id: SessionId,
+        number: u32,
+        to: ConnRef,
+    ) -> Result<Option<ConnRef>, u8> {
+        if self.local_of(id).is_none() {
+            return Err(status::NOSESSION);
+        }
+        let lanes = self.lanes.entry(id.0).or_default();
+        if let Some((_, conn)) = lanes.iter_mut().find(|(at, _)| *at == number) {
+            return Ok(Some(core::mem::replace(conn, to)));
+        }
+        if lanes.len() == LANES_PER_SESSION {
+            return Err(status::FULL);
+        }
+        lanes.push((number, to));
+        Ok(None)
     }
 
     /// Binds one more sending connection.
@@ -915,6 +942,7 @@ impl Sessions {
         let node = session.node;
         self.infos.set(&mut session.info, &[]);
         self.by_id.remove(bound.session.0, local);
+        self.lanes.remove(&bound.session.0);
         self.by_node.remove(node, local);
         self.counts.ended[why as usize - 1] += 1;
         acts.push(Act::End { bound, everywhere, acknowledge: false });

@@ -39,6 +39,7 @@ use crate::execute::Renewals;
 use crate::gather::Gathers;
 use crate::jobs::Jobs;
 use crate::keyed::KeyedState;
+use crate::lanes::Lanes;
 use crate::lease_clock::LeaseClock;
 use crate::mail;
 use crate::names::{Names, NamesStart};
@@ -96,6 +97,7 @@ pub struct Shard<R, A> {
     /// Notices on their way to connections of other shards.
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
+    pub(crate) lanes: Lanes,
     /// What operators did, on its way to the log.
     pub(crate) audits: Vec<String>,
     pub(crate) sessions: Sessions,
@@ -150,7 +152,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
-        let names_keys = keys.clone();
+        let (names_keys, lane_keys) = (keys.clone(), keys.clone());
         let waiters_max = Self::waiters_max(start.buffer_bytes);
         let sessions = Sessions::new(
             (start.id, shards),
@@ -177,6 +179,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             names: Names::new(now, table, (shards, quotas), names_start),
             pushes: Bundles::new(shards, mail::PUSHES),
             packings: Packings::default(),
+            lanes: Lanes::new(&lane_keys),
             audits: Vec::new(),
             sessions,
             access,
@@ -293,9 +296,13 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.open_conns -= 1;
         self.conn_bytes -= conn.held as usize;
         self.abandon(conn.stalled);
-        for pending in conn.queue {
-            if self.pendings.get(pending).missing == 0 {
-                self.pendings.end(pending);
+        if conn.laned {
+            self.lane_orphaned(id, conn.queue, env);
+        } else {
+            for pending in conn.queue {
+                if self.pendings.get(pending).missing == 0 {
+                    self.pendings.end(pending);
+                }
             }
         }
         if let Some(bound) = conn.bound {
@@ -683,6 +690,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn say_goodbye(&mut self, id: ConnId, env: &mut impl Env) {
         if self.conn_mut(id).is_some_and(|conn| core::mem::take(&mut conn.broken)) {
             crate::wire::put_protocol_error(env.out(id));
+        }
+        if self.conn_mut(id).is_some_and(|conn| conn.laned) {
+            self.lane_may_leave(id, env);
         }
         env.close(id);
     }

@@ -76,6 +76,8 @@ pub mod op {
     pub const SESSIONS: u8 = 0x16;
     /// End a session on an operator's behalf.
     pub const KILL: u8 = 0x17;
+    /// Send by a lane, whose replies are remembered.
+    pub const LANE: u8 = 0x18;
     /// A page of names.
     pub const LIST: u8 = 0x20;
     /// A page of who waits for whom.
@@ -90,10 +92,18 @@ pub mod op {
     pub const SERVER: u8 = 0x33;
     /// User and password.
     pub const AUTH: u8 = 0x34;
+    /// Hear of what becomes of names.
+    pub const WATCH: u8 = 0x40;
+    /// Hear no more of it.
+    pub const UNWATCH: u8 = 0x41;
+    /// A message to the owner of a name, or to a session.
+    pub const SEND: u8 = 0x48;
+    /// A message to every session.
+    pub const BROADCAST: u8 = 0x49;
 
     /// Whether this version knows the code.
     pub const fn is_known(code: u8) -> bool {
-        matches!(code, QUERY..=REVOKE | OPEN..=KILL | LIST | WAITS | PING..=AUTH)
+        matches!(code, QUERY..=REVOKE | OPEN..=LANE | LIST | WAITS | PING..=AUTH)
     }
 
     /// REGISTER, WAIT: the mode, in the low bits.
@@ -114,6 +124,18 @@ pub mod op {
     pub const TRANSFER_TOKEN: u8 = 0x01;
     /// REVOKE: give it to another session.
     pub const REVOKE_TO: u8 = 0x01;
+    /// WATCH: begin with what is owned at the moment.
+    pub const WATCH_SNAPSHOT: u8 = 0x01;
+    /// WATCH: go on behind a cursor.
+    pub const WATCH_RESUME: u8 = 0x02;
+    /// SEND, BROADCAST: answer when it has been handed over.
+    pub const SEND_RECEIPT: u8 = 0x01;
+    /// SEND: only while the sender owns the source name under the token.
+    pub const SEND_FENCED: u8 = 0x02;
+    /// SEND: the payload of the SEND before it in the frame.
+    pub const SEND_SAME: u8 = 0x04;
+    /// SEND: the target is a session.
+    pub const SEND_SESSION: u8 = 0x08;
     /// OPEN: take over an existing session with its secret.
     pub const OPEN_RESUME: u8 = 0x01;
     /// OPEN: the session ends with the connection.
@@ -176,8 +198,18 @@ pub mod status {
     pub const REFUSED: u8 = 0xCE;
     /// A reserved bit is set.
     pub const UNSUPPORTED: u8 = 0xCF;
+    /// The receiver has no connection at the moment.
+    pub const AWAY: u8 = 0xD0;
+    /// The receiver's connection has too much unread.
+    pub const RECEIVER_FULL: u8 = 0xD1;
+    /// The sender does not own the source name under the token.
+    pub const FENCED: u8 = 0xD2;
     /// The namespace has as many names as it may.
     pub const QUOTA: u8 = 0xD3;
+    /// The connection has a watch of this id.
+    pub const EXISTS: u8 = 0xD4;
+    /// It was executed when it was sent first, and nobody remembers the answer.
+    pub const FORGOTTEN: u8 = 0xD6;
 
     /// The word for a status, as the CLI and RESP errors print it.
     pub const fn name(status: u8) -> &'static str {
@@ -206,7 +238,12 @@ pub mod status {
             CROSSSLOT => "CROSSSLOT",
             REFUSED => "REFUSED",
             UNSUPPORTED => "UNSUPPORTED",
+            AWAY => "AWAY",
+            RECEIVER_FULL => "RECEIVER_FULL",
+            FENCED => "FENCED",
             QUOTA => "QUOTA",
+            EXISTS => "EXISTS",
+            FORGOTTEN => "FORGOTTEN",
             _ => "UNKNOWN_STATUS",
         }
     }
@@ -228,7 +265,36 @@ pub mod push {
     pub const RECEIVED: u8 = 0x12;
     /// A name was taken away: token, session that has it now, reason, name.
     pub const LOST: u8 = 0x13;
+    /// The connection's lane is another's now: number. The connection is closed next.
+    pub const LANE_MOVED: u8 = 0x14;
 
+    /// A message.
+    pub const MESSAGE: u8 = 0x20;
+    /// A watched name has changed.
+    pub const EVENT: u8 = 0x30;
+    /// A watched name that is owned.
+    pub const STATE: u8 = 0x31;
+    /// What was told so far is the state at one moment.
+    pub const SNAPSHOT_END: u8 = 0x32;
+    /// What was told so far may be incomplete.
+    pub const GAP: u8 = 0x33;
+
+    /// MESSAGE: it was fenced; source name and token follow.
+    pub const MESSAGE_FENCED: u8 = 0x01;
+    /// MESSAGE: it was sent to the session, not to a name.
+    pub const MESSAGE_TO_SESSION: u8 = 0x02;
+    /// MESSAGE: it was sent to every session.
+    pub const MESSAGE_BROADCAST: u8 = 0x04;
+    /// EVENT: an earlier change of the name was coalesced away.
+    pub const EVENT_SKIPPED: u8 = 0x01;
+    /// EVENT: the name has an owner.
+    pub const KIND_ACQUIRED: u8 = 1;
+    /// EVENT: an owner has it no longer.
+    pub const KIND_RELEASED: u8 = 2;
+    /// EVENT: its metadata has changed.
+    pub const KIND_CHANGED: u8 = 3;
+    /// EVENT: the number of those who wait for it has changed.
+    pub const KIND_WAITING: u8 = 4;
     /// WAIT_ENDED: the time to wait is over.
     pub const WAIT_TIMED_OUT: u8 = 1;
     /// LOST: an operator gave the name to another session.

@@ -52,7 +52,13 @@ pub(super) const PACKAGES: &[Package] = &[
         "ringway-tunnel-node",
         Only(&["ringway-core", "ringway-shards", "ringway-crypto", "ringway-tunnel-proto"]),
     ),
-    product("ringway-client", Only(&["ringway-core", "ringway-coord-proto"])),
+    // Its tests talk to a server in their own process, and are built with all faces.
+    product("ringway-client", Only(&["ringway-core", "ringway-coord-proto"])).tested_with(&[
+        "ringway-sim",
+        "ringway-fuzz",
+        "ringway-coord-server",
+        "ringway-client",
+    ]),
     product(
         "ringway",
         Only(&[
@@ -85,6 +91,12 @@ const fn product(name: &'static str, edges: Edges) -> Package {
 }
 
 impl Package {
+    /// Packages of ours that its tests may name, instead of [`TEST_TOOLS`] alone.
+    const fn tested_with(mut self, dev_edges: &'static [&'static str]) -> Package {
+        self.dev_edges = dev_edges;
+        self
+    }
+
     /// A sans-io crate: `no_std`, no unsafe, and nothing of others but `vendors`, so that no
     /// clock, socket or random number comes in by way of a dependency.
     const fn sans_io(mut self, vendors: &'static [&'static str]) -> Package {
