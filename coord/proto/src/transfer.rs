@@ -137,12 +137,16 @@ impl<R: Region> Names<R> {
 
     /// A session that holds a name alone has it no longer.
     pub(crate) fn give_up(&mut self, id: RecordId, by: Bound) {
-        let log = &mut self.mirrors[by.handle.home().index()][by.handle.local()].log;
-        self.table.disown(id, Some(log));
-        match self.claims.of_record(id.number()) {
-            Some(_) => self.freed(id),
-            None => self.remove(id),
+        let is_plain = self.claims.of_record(id.number()).is_none();
+        if is_plain {
+            self.discount_record(id);
         }
+        let log = &mut self.mirrors[by.handle.home().index()][by.handle.local()].log;
+        if is_plain {
+            return self.table.remove(id, self.table.hash_of(id), Some(log));
+        }
+        self.table.disown(id, Some(log));
+        self.freed(id);
     }
 
     /// A name that one session holds alone goes to another.
