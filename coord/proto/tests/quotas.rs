@@ -11,6 +11,7 @@ use ringway_sim::native::{
     Got, Native, open, opened, register, register_as, release, revoke, transfer, wait, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
+use ringway_sim::redis::Redis;
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 
@@ -124,5 +125,24 @@ fn a_name_is_counted_once_whoever_holds_it() {
         c.ask(&mut process, &[with_secret(op::CLOSE, of_b, b_secret)]);
         process.settle();
         assert_eq!(*left.lock().expect("alone"), 4, "swept, and given back");
+    }
+}
+
+/// A Redis client hears `QUOTA` from every command that would make a name; what an operator revokes
+/// may be had again.
+#[test]
+fn redis_clients_hear_of_the_quota() {
+    for shards in SHARDS {
+        let (mut process, left) = start(shards, 1);
+        let mut a = Redis::connect(&mut process, shards - 1);
+        for taken in ["PORT.REGISTER jobs/1", "SET jobs/1 v NX PX 20000", "PORT.WAIT jobs/1 0"] {
+            let got = a.says(&mut process, taken);
+            assert!(got == "+OK|" || got.starts_with("*3|:1|"), "{shards} shards: {got}");
+            let more = "PORT.REGISTER jobs/2\nSET jobs/2 v NX PX 20000\nPORT.WAIT jobs/2 0";
+            let got = a.says(&mut process, more);
+            assert_eq!(got.matches("-QUOTA the namespace").count(), 3, "{got}");
+            assert_eq!(a.says(&mut process, "PORT.REVOKE jobs/1"), ":1|");
+            assert_eq!(*left.lock().expect("alone"), 1, "{taken}");
+        }
     }
 }
