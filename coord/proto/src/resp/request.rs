@@ -833,6 +833,59 @@ mod tests {
         );
     }
 
+    /// A message has one target and its payload, then what it is sent with; a watch has filters.
+    #[test]
+    fn sending_and_watching() {
+        for (line, expected) in [
+            (
+                "PORT.SEND a b",
+                "Send(Send { to: Name([97]), payload: [98], receipt: false, source: None",
+            ),
+            (
+                "PORT.SEND a '' TOKEN 7 RECEIPT FROM receipt",
+                "Send(Send { to: Name([97]), payload: [], receipt: true, source: Some(([114, 101, 99, 101, 105, 112, 116], Token(7)))",
+            ),
+            (
+                "PORT.SENDTO 00000000000000ff b",
+                "Send(Send { to: Session(SessionId(255)), payload: [98]",
+            ),
+            ("PORT.SENDTO ff b", "ERR not a session: 'ff'"),
+            ("PORT.SEND a", "ERR wrong number of arguments for 'port.send'"),
+            ("PORT.SEND '' b", "BADNAME"),
+            ("PORT.SEND a b FROM c", "ERR FROM and TOKEN go together"),
+            ("PORT.SEND a b TOKEN 7", "ERR FROM and TOKEN go together"),
+            ("PORT.SEND a b FROM '' TOKEN 7", "BADNAME"),
+            ("PORT.SEND a b RECEIPT RECEIPT", "ERR given twice: 'RECEIPT'"),
+            (
+                "PORT.SEND a b c",
+                "ERR unknown option 'c'; syntax: PORT.SEND name payload [RECEIPT] [FROM source TOKEN token]",
+            ),
+            ("PORT.BROADCAST a receipt", "Broadcast { payload: [97], receipt: true }"),
+            ("PORT.BROADCAST a b", "ERR unknown option 'b'"),
+            ("PORT.WATCH a b/", "Watch { filters: Names([a, b/]), snapshot: false, kinds: 15 }"),
+            (
+                "PORT.WATCH a KINDS waiting released snapshot",
+                "Watch { filters: Names([a]), snapshot: true, kinds: 10 }",
+            ),
+            (
+                "PORT.WATCH NAMES 1 kinds",
+                "Watch { filters: Names([kinds]), snapshot: false, kinds: 15 }",
+            ),
+            ("PORT.WATCH a KINDS", "ERR a value is missing behind 'KINDS'"),
+            (
+                "PORT.WATCH a KINDS SNAPSHOT",
+                "ERR unknown kind 'SNAPSHOT'; syntax: PORT.WATCH filter [filter ...]|NAMES n filter [filter ...] [SNAPSHOT] [KINDS",
+            ),
+            ("PORT.WATCH SNAPSHOT", "ERR a name is missing before 'SNAPSHOT'"),
+            ("PORT.WATCH ''", "BADNAME"),
+            ("PORT.UNWATCH", "Unwatch(None)"),
+            ("PORT.UNWATCH a", "Unwatch(Some(Names([a])))"),
+            ("PUBLISH a b", "UNSUPPORTED there are no channels"),
+        ] {
+            assert_story(line, expected);
+        }
+    }
+
     /// Secrets are checked, and never printed.
     #[test]
     fn sessions() {

@@ -30,6 +30,9 @@ pub const CONN: Target = Target {
         b"PORT.REGISTER a\r\n",
         b"PORT.WAIT a 0\r\n",
         b"PORT.META a SET b\r\n",
+        b"HELLO 3\r\n",
+        b"PORT.SEND a b RECEIPT\r\n",
+        b"PORT.WATCH a b/ SNAPSHOT\r\n",
     ],
     bytes_max: 1024,
 };
@@ -329,6 +332,15 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         chunk(Step::SETTLE, b"PORT.REVOKE a\r\nPORT.WAIT a 0\r\nPING\r\n"),
         chunk(Step::HALF_CLOSE, b""),
     ];
+    let watches = b"HELLO 3\r\nPORT.WATCH a b/ SNAPSHOT\r\nPORT.REGISTER a\r\nPING\r\n";
+    let sends = b"PORT.REGISTER b/1 b/2\r\nPORT.SEND a hi RECEIPT\r\nPORT.BROADCAST ho\r\n";
+    let told = [
+        chunk(Step::SETTLE, watches),
+        chunk(1 | Step::SETTLE, sends),
+        chunk(2 | Step::TURN_ONE, watches),
+        chunk(Step::SETTLE, b"PORT.UNWATCH b/\r\nPORT.WATCH b/\r\nHELLO 2\r\nPORT.WATCH a\r\n"),
+        chunk(2 | Step::DROP, b""),
+    ];
     let replaced = [
         chunk(Step::SETTLE, &bare),
         chunk(1 | Step::SETTLE, &bare),
@@ -343,6 +355,8 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("session", [vec![2], chunk(Step::SETTLE, &session)].concat()),
         ("blocked", [vec![0], blocked.concat()].concat()),
         ("blocked-three-shards", [vec![2], blocked.concat()].concat()),
+        ("told", [vec![0], told.concat()].concat()),
+        ("told-three-shards", [vec![2], told.concat()].concat()),
         ("replaced", [vec![1], replaced.concat()].concat()),
         ("lost", [vec![2], lost.concat()].concat()),
         ("messages", [vec![0], chunk(Step::SETTLE, &messages)].concat()),
