@@ -201,7 +201,7 @@ impl<'a> Running<'a> {
             (Some(over), _) => (format!("{name} is lost: {over}"), grace),
             (None, true) => (format!("{name} is lost: an operator has taken it"), grace),
         };
-        eprintln!("ringway: {why}; the command is stopped");
+        eprintln!("ringway: {name} is lost or will be soon; the command is told to stop");
         self.stopping = Some(Stopping { why, kill_at: Instant::now() + grace, killed: false });
         self.signal(self.args.signal);
         Duration::ZERO
