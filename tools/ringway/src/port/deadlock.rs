@@ -41,10 +41,7 @@ pub(super) fn lasting(first: &[WaitEdge], second: Vec<WaitEdge>) -> Vec<WaitEdge
 }
 
 /// The pairs between sessions that are stuck.
-pub(super) fn stuck<'a>(
-    edges: &'a [WaitEdge],
-    needs: impl Fn(&[u8]) -> Needs,
-) -> Vec<&'a WaitEdge> {
+pub(super) fn stuck(edges: &[WaitEdge], needs: impl Fn(&[u8]) -> Needs) -> Vec<&WaitEdge> {
     let mut waits: BTreeMap<(SessionId, Ticket), Vec<&WaitEdge>> = BTreeMap::new();
     for edge in edges {
         waits.entry((edge.waiting, edge.ticket)).or_default().push(edge);
