@@ -479,11 +479,16 @@ impl<R: Region> Names<R> {
 
     /// Removes a name of nobody's.
     pub(crate) fn remove(&mut self, id: RecordId) {
+        self.discount_record(id);
+        self.table.remove(id, self.table.hash_of(id), None);
+    }
+
+    /// A record that may be counted is about to be removed.
+    pub(crate) fn discount_record(&mut self, id: RecordId) {
         if self.table.grant(id).flags & FLAG_QUOTA != 0 {
             let (name, len) = self.name_of(id);
             self.quotas.discount(&name[..len]);
         }
-        self.table.remove(id, self.table.hash_of(id), None);
     }
 
     /// How many names of each namespace that has a quota are here, in the order of the quotas.

@@ -137,10 +137,13 @@ impl<R: Region> Names<R> {
 
     /// A session that holds a name alone has it no longer.
     pub(crate) fn give_up(&mut self, id: RecordId, by: Bound) {
+        let is_plain = self.claims.of_record(id.number()).is_none();
+        if is_plain {
+            self.discount_record(id);
+        }
         let log = &mut self.mirrors[by.handle.home().index()][by.handle.local()].log;
-        if self.claims.of_record(id.number()).is_none() {
-            let hash = self.table.hash_of(id);
-            return self.table.remove(id, hash, Some(log));
+        if is_plain {
+            return self.table.remove(id, self.table.hash_of(id), Some(log));
         }
         self.table.disown(id, Some(log));
         self.freed(id);

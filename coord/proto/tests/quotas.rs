@@ -8,7 +8,7 @@ use ringway_coord_proto::wire::{op, status};
 use ringway_coord_proto::{Grantee, Principal};
 use ringway_core::SessionId;
 use ringway_sim::native::{
-    Got, Native, open, opened, register, register_as, release, transfer, wait, with_secret,
+    Got, Native, open, opened, register, register_as, release, revoke, transfer, wait, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
 
@@ -93,8 +93,9 @@ fn a_namespace_has_as_many_names_as_it_may() {
         let mut statuses = [got[0].status(), got[1].status()];
         statuses.sort();
         assert_eq!(statuses, [status::GRANTED_EPHEMERAL, status::QUOTA]);
-        let all = ["jobs/1", "jobs/3", "jobs/4", "jobs/5"].map(release);
+        let all = ["jobs/1", "jobs/4", "jobs/5"].map(release);
         a.ask(&mut process, &all);
+        assert_eq!(words(&a.ask(&mut process, &[revoke(None, "jobs/3")])), "OK");
         assert_eq!(*left.lock().expect("alone"), 3, "all of it was given back");
     }
 }
