@@ -25,6 +25,7 @@ use crate::list::{JOB_BYTES, ListJob};
 use crate::outcome::Answer;
 use crate::sessions::{Principal, Ticket};
 use crate::shard::Shard;
+use crate::watch::PageAsk;
 use crate::wire::status;
 
 /// Jobs of one shard at a time; one beyond that is answered `BUSY`. There is room for as many more
@@ -52,6 +53,8 @@ pub(crate) enum Work {
     Waits(u32, usize),
     /// The shard's numbers.
     Stats,
+    /// A page of names for a watcher.
+    Page(ListJob, PageAsk),
 }
 
 /// What became of a job in its slice.
@@ -67,7 +70,7 @@ impl Work {
     /// are answered, and are asked for when memory is short.
     const fn bytes(&self) -> usize {
         match self {
-            Work::List(_) => JOB_BYTES,
+            Work::List(_) | Work::Page(..) => JOB_BYTES,
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
             Work::Waits(..) => crate::waiters::PAGE_BYTES,
@@ -99,7 +102,7 @@ impl Jobs {
         !self.queue.is_empty()
     }
 
-    fn push(&mut self, ticket: Ticket, work: Work) {
+    pub(crate) fn push(&mut self, ticket: Ticket, work: Work) {
         self.bytes += work.bytes();
         self.queue.push_back((ticket, work));
     }
@@ -145,6 +148,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             Work::Waits(from, most) => Step::Done(Some(self.page_of_waits(from, most))),
             Work::Clients(from, lines, viewer) => self.step_clients(from, lines, viewer),
+            Work::Page(job, ask) => match self.step_list(job, env) {
+                Step::More(Work::List(job)) => Step::More(Work::Page(job, ask)),
+                Step::Done(Some(Answer::Data(_, page))) => {
+                    self.end_page(ask, &page).expect("a page is written by our own kind");
+                    Step::Done(None)
+                }
+                _ => unreachable!("a list goes on, or has its page"),
+            },
             Work::Stats => {
                 let mut json = Vec::new();
                 env.describe(&mut json);

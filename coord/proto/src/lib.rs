@@ -56,6 +56,7 @@ pub mod transfer;
 pub mod turn;
 pub mod waiters;
 pub mod waiting;
+pub mod watch;
 pub mod wire;
 
 pub use access::{Access, Grantee};

@@ -63,6 +63,20 @@ pub const PUSHES: u8 = 20;
 
 /// To the control plane: a line for the log about what an operator did.
 pub const AUDIT: u8 = 21;
+/// A shard has watchers of a filter; [`FEED_OPENED`] comes back.
+pub const FEED_OPEN: u8 = 32;
+/// A feed tells a shard of changes from now on, or cannot.
+pub const FEED_OPENED: u8 = 33;
+/// A shard has no watchers of a filter any more.
+pub const FEED_CLOSE: u8 = 34;
+/// Changes of names, for the watchers of a shard.
+pub const FEED_EVENTS: u8 = 35;
+/// Changes were taken; there is room for more.
+pub const FEED_TAKEN: u8 = 36;
+/// A watcher asks a feed for what it missed, or for what there is.
+pub const FEED_ASK: u8 = 37;
+/// The answer to that.
+pub const FEED_TOLD: u8 = 38;
 
 /// A lane is wanted by another connection (`lanes`).
 pub const LANE_CALL: u8 = 22;

@@ -2,9 +2,9 @@
 //!
 //! Counted are input that waits (`carry`, stalled frames), what clients said of themselves, units
 //! that wait for replies, pages that are being collected and what was noted for the next ones
-//! (`runs`), replies that lanes remember, whoever waits for the state directory, and what the driver keeps for sending and
-//! posting. Counting is by capacity, and done where a buffer changes hands: once for a connection
-//! and turn, not for an op.
+//! (`runs`), replies that lanes remember, watches and what they were not told yet, whoever waits
+//! for the state directory, and what the driver keeps for sending and posting. Counting is by
+//! capacity, and done where a buffer changes hands: once for a connection and turn, not for an op.
 //!
 //! The hard case is a crowd of which nobody does much harm: thousands of connections that each
 //! hold a part of a frame, or leave a few replies unread. What holds, from soft to hard:
@@ -56,8 +56,8 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn buffers_used(&self, env: &mut impl Env) -> usize {
         let jobs = self.jobs.bytes() + self.gathers.under_way() * GATHER_BYTES;
         let waiters = (self.parked.len() + self.sessions.resumes_waiting()) * WAITER_BYTES;
-        let lanes = self.lanes.bytes();
-        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters + lanes;
+        let others = self.lanes.bytes() + self.watching.topics.bytes() + self.names.feeds.bytes();
+        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters + others;
         self.conn_bytes + kept + env.buffered()
     }
 

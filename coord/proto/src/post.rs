@@ -46,7 +46,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             return Ok(());
         }
         // Everything else changes sessions or answers units; ops that came before it go first.
-        if kind != mail::REPLY {
+        if kind != mail::REPLY && kind != mail::FEED_EVENTS {
             self.execute(env);
         }
         match kind {
@@ -101,6 +101,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.start.epoch = self.start.epoch.max(epoch);
                 self.epoch_asked = false;
             }
+            mail::FEED_OPEN..=mail::FEED_TOLD => self.hear_of_watches(from, message, env)?,
             mail::PORTS => self.take_ports(&mut reader)?,
             _ => return Err(Truncated),
         }

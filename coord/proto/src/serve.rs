@@ -43,6 +43,8 @@ enum Place {
     Answer(Answer),
     /// On the shard that owns a slot, or has a number.
     At(ShardId),
+    /// On the shard of the connection; the answer comes when it is there.
+    Watch,
 }
 
 impl<R: Region, A: Access> Shard<R, A> {
@@ -76,6 +78,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let binds = matches!(raw.code, op::OPEN | op::ATTACH | op::LANE) || own_close;
         match place {
             Place::Answer(answer) => self.deliver(ticket, &answer, env),
+            Place::Watch => self.serve_watch(id, ticket, &raw, env),
             Place::At(shard) => {
                 if binds {
                     self.conns[id.index as usize].waits = Waits::Op(pending, index);
@@ -120,7 +123,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
-        if raw.flags != 0 && raw.code != op::OPEN && op::is_known(raw.code) {
+        if raw.flags != 0 && !op::has_flags(raw.code) && op::is_known(raw.code) {
             return plain(status::UNSUPPORTED);
         }
         let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
@@ -181,6 +184,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
                 _ => return plain(status::MALFORMED),
             },
+            op::WATCH | op::UNWATCH => Place::Watch,
             op::PING if raw.body.len() <= 64 => Place::Answer(Answer::data(raw.body.into())),
             op::PING => return plain(status::MALFORMED),
             op::SHARD_MAP => Place::Answer(Answer::data(self.shard_map())),

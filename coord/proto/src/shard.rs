@@ -53,6 +53,7 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::{Op, Turn};
+use crate::watch::{BYTES_PART, Watching};
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -123,6 +124,8 @@ pub struct Shard<R, A> {
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
     pub(crate) jobs: Jobs,
+    /// The watches of this shard's connections; those of its names are `names.feeds`.
+    pub(crate) watching: Watching,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
     pub(crate) epoch_asked: bool,
@@ -170,13 +173,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         let bare_slot = start.map.run(start.id).0;
         let quotas = Quotas::new(access.credits(), shards);
         let names_start = NamesStart {
+            id: start.id,
             epoch: start.epoch,
             grants_from: start.grants_from,
             side_bytes: start.side_bytes,
+            watch_bytes: start.buffer_bytes / BYTES_PART / 2,
             keys: names_keys,
         };
         Self {
             names: Names::new(now, table, (shards, quotas), names_start),
+            watching: Watching::new(&start),
             pushes: Bundles::new(shards, mail::PUSHES),
             packings: Packings::default(),
             lanes: Lanes::new(&lane_keys),
@@ -305,6 +311,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
             }
         }
+        self.watcher_closed(id, env);
         if let Some(bound) = conn.bound {
             self.tell_closed(id, bound, env);
         }
@@ -315,6 +322,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.begin(now);
         if let Some(conn) = self.conn_mut(id) {
             conn.blocked = false;
+            self.watcher_drained(id);
             self.pump(id, env);
             self.check_carry(id, env);
         }
@@ -353,6 +361,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.reclaim(env);
         self.feed_hungry(env);
         self.execute(env);
+        let telling = self.step_watches(env);
         self.reclaim(env);
         self.stats.buffer_bytes = self.buffers_used(env) as u64;
         self.stats.turn_ops_max = self.stats.turn_ops_max.max(self.turn_ops as u64);
@@ -362,7 +371,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             || self.names.is_hurried()
             || !self.ready.is_empty()
             || core::mem::take(&mut self.spent)
-            || self.jobs.is_active();
+            || self.jobs.is_active()
+            || telling;
         if busy {
             env.again();
         }
@@ -411,6 +421,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.close(id, env);
             }
         }
+        self.recheck_watches(env);
     }
 
     /// Whether a stop has nothing left to wait for.
@@ -436,6 +447,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Times that the shard's turn came so late that lease time stood still.
     pub const fn stalls(&self) -> u64 {
         self.clock.stalls()
+    }
+
+    /// Watches of this shard's connections, for metrics.
+    pub fn watches(&self) -> usize {
+        self.watching.topics.len()
     }
 
     /// Connections, for metrics.

@@ -106,6 +106,14 @@ pub struct Stats {
     pub pushes_dropped: u64,
     /// Notices for sessions that were away.
     pub notices_away: u64,
+    /// Notices that watches have written.
+    pub watch_notices: u64,
+    /// Times that a watch could not be told everything.
+    pub watch_gaps: u64,
+    /// Times that a watch had to wait because its connection did not read.
+    pub watchers_passed_over: u64,
+    /// Changes that were dropped for want of room before everybody had heard of them.
+    pub watch_changes_dropped: u64,
 }
 
 /// Counts of refusals by [`refusal_index`].

@@ -218,6 +218,16 @@ numbers! {
     notices_dropped: Counter,
     /// Notices for sessions that had no connection to hear them.
     notices_away: Counter,
+    /// Watches of the shard's connections.
+    watches: Gauge,
+    /// Notices written for watches.
+    watch_notices: Counter,
+    /// Times a watch could not be told everything.
+    watch_gaps: Counter,
+    /// Times a watch was passed over because its connection did not read.
+    watchers_passed_over: Counter,
+    /// Changes dropped for want of room before everybody had heard of them.
+    watch_changes_dropped: Counter,
     /// Claims of sessions on names that they share or wait for.
     claims: Gauge,
     /// Bytes of metadata of names, of further holders, and of those who wait.

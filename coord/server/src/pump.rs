@@ -115,6 +115,11 @@ impl Pump {
         metrics.buffer_bytes.set(stats.buffer_bytes);
         metrics.notices_dropped.set(stats.pushes_dropped);
         metrics.notices_away.set(stats.notices_away);
+        metrics.watches.set(self.shard.watches() as u64);
+        metrics.watch_notices.set(stats.watch_notices);
+        metrics.watch_gaps.set(stats.watch_gaps);
+        metrics.watchers_passed_over.set(stats.watchers_passed_over);
+        metrics.watch_changes_dropped.set(stats.watch_changes_dropped);
         metrics.claims.set(names.claims() as u64);
         metrics.side_bytes.set(names.side_bytes() as u64);
         metrics.stalls.set(self.shard.stalls());

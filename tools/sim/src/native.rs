@@ -231,3 +231,24 @@ pub fn opened(got: &Got) -> Opened {
     let resumed = reader.u8().expect("resumed") != 0;
     Opened { session, secret, lease_ms, resumed }
 }
+
+/// `WATCH` of a name or a prefix, under a number: all changes, with the usual budget.
+pub fn watch(number: u32, filter: &str) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    body.put_u32(number);
+    body.put_u8(0x0F);
+    body.put_u32(0);
+    body.extend_from_slice(filter.as_bytes());
+    (op::WATCH, 0, body)
+}
+
+/// The same with flags.
+pub fn watch_with(flags: u8, number: u32, filter: &str) -> (u8, u8, Vec<u8>) {
+    let (code, _, body) = watch(number, filter);
+    (code, flags, body)
+}
+
+/// `UNWATCH`.
+pub fn unwatch(number: u32) -> (u8, u8, Vec<u8>) {
+    (op::UNWATCH, 0, number.to_le_bytes().to_vec())
+}
