@@ -127,8 +127,8 @@ Examples:
 Exit code 1: there is a deadlock.";
 
 const WATCH_HELP: &str = "\
-First what is owned now, then each change as it happens: acquired, released, changed (its metadata)
-and waiting (how many wait for it). A name that changes faster than one can read is told by its
+First what is owned now, and a line `snapshot`; then each change as it happens: acquired, released,
+changed (its metadata) and waiting (how many wait for it). A name that changes faster than one can read is told by its
 latest change, marked `skipped`. If the connection breaks that is said, and it goes on by itself:
 behind what was told, or with the state anew.
 
@@ -384,7 +384,7 @@ pub(crate) struct WatchArgs {
     /// A name, or a beginning of names that ends with `/`.
     #[arg(value_name = "NAME|PREFIX/")]
     pub(crate) filter: Name,
-    /// Only changes, not what is owned at the beginning.
+    /// Do not list what is owned at the beginning; `snapshot` says that changes are told from now.
     #[arg(long)]
     pub(crate) no_snapshot: bool,
 }

@@ -27,9 +27,10 @@ pub(super) fn run(args: &WatchArgs, server: &ServerArgs, json: bool) -> Result<E
             }
         };
         match item {
-            WatchItem::Snapshot(names) if args.no_snapshot => drop(names),
             WatchItem::Snapshot(names) => {
-                names.iter().for_each(|owned| told(json, "owned", Some(owned), None));
+                if !args.no_snapshot {
+                    names.iter().for_each(|owned| told(json, "owned", Some(owned), None));
+                }
                 told(json, "snapshot", None, Some(("names", names.len() as u64)));
             }
             WatchItem::Change(change) => changed(json, &change),

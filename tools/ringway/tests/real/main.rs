@@ -21,3 +21,4 @@ mod refusals;
 mod restart;
 mod support;
 mod waits;
+mod watches;

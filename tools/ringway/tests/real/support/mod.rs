@@ -8,7 +8,7 @@ mod server;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) use command::{Told, command, ringway, ringway_at, ringway_fed, spawn_at};
+pub(crate) use command::{Held, Told, command, ringway, ringway_at, ringway_fed, spawn_at};
 pub(crate) use latency::Watch;
 pub(crate) use proxy::Proxy;
 pub(crate) use server::{Server, Setup, refused};
