@@ -104,7 +104,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
             let table = self.names.table();
             let more = table.prefetch_record(op.hash);
-            if op.code != op::QUERY {
+            if op.code != op::QUERY && op.code != op::SEND {
                 table.prefetch_change(op.hash);
             }
             let bit = 1 << (at % 64);
@@ -215,18 +215,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut out = core::mem::take(&mut self.mail_out);
         out.clear();
         mail::put_reply(&mut out, asked);
-        let mut count = 0;
+        let (mut count, mut weight) = (0, 0);
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op.code == op::WAIT && op.flags & op_code::WAIT_BLOCKS != 0 {
-                mail::set_late(&mut out);
-            }
             if op_code::may_raise(op.code)
                 && let Some(lease) = self.must_park(batch, op)
             {
                 self.park(batch, op, (unit, lease));
                 continue;
             }
+            weight += batch.weight(op);
             let index = op.index;
             let outcome = self.run_next(batch, at, unit);
             if outcome == Outcome::LATER {
@@ -240,8 +238,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                 mail::put_reply_outcome(&mut out, index, outcome);
             }
         }
-        if count > 0 {
-            mail::patch_count(&mut out, 0, count);
+        if count > 0 || weight > 0 {
+            mail::set_counts(&mut out, count, weight);
             env.post(from, &out);
         }
         self.mail_out = out;
@@ -255,14 +253,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             let asker = Asker { pending: self.pendings.id(pending), ..self.asker_of(id) };
             for op in &self.away[..away] {
                 let (batch, to) = (&self.batch, ShardId(op.target));
+                let mut weight = batch.weight(op);
                 let is_name = op_code::rest_of(op.code, op.flags) == Rest::None && op.len > 0;
                 if is_name && usize::from(op.len) <= NAME_BYTES_INLINE {
                     self.requests.add_short(to, &asker, op);
+                } else if op.code == op::SEND {
+                    weight = self.requests.add_send(to, &asker, (batch, op));
                 } else {
                     self.requests.add(to, &asker, op, |out| put_request_body(batch, op, out));
                 }
-                let blocks = op.code == op::WAIT && op.flags & op_code::WAIT_BLOCKS != 0;
-                self.in_flight[usize::from(op.target)] += u32::from(!blocks);
+                self.in_flight[usize::from(op.target)] += weight;
             }
             self.stats.forwarded_out += away as u64;
         }
@@ -330,6 +330,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             op_code::ANSWERED => Outcome::plain(op.extra as u8),
             op::META..=op::REVOKE => self.run_rare(batch, op, unit),
+            op::SEND => self.run_send(batch, op, unit),
             op_code::DB_SIZE => {
                 let names = Token(self.names.table().len() as u64);
                 Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
@@ -376,7 +377,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// Where an op that is answered later is answered.
-    fn ticket_of(&self, unit: &Unit, index: u16) -> Ticket {
+    pub(crate) fn ticket_of(&self, unit: &Unit, index: u16) -> Ticket {
         let (shard, (pending, generation)) = match unit.source {
             Source::Pending(pending) => (self.id(), self.pendings.id(pending)),
             Source::Mail(from, asked) => (from, asked),
@@ -670,7 +671,7 @@ fn put_request_body(batch: &Turn, op: &Op, out: &mut Vec<u8>) {
     out.push(op.len);
     batch.put_name(op, out);
     match op_code::rest_of(op.code, op.flags) {
-        Rest::None => {}
+        Rest::None | Rest::Message => {}
         Rest::Number => out.put_u64(op.extra),
         Rest::Kept => out.extend_from_slice(batch.kept(op.extra)),
     }

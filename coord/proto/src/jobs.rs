@@ -19,6 +19,7 @@ use ringway_core::Region;
 use ringway_core::limits::FRAME_BYTES_MAX;
 
 use crate::access::Access;
+use crate::broadcast::Broadcast;
 use crate::env::Env;
 use crate::gather::GATHER_BYTES;
 use crate::list::{JOB_BYTES, ListJob};
@@ -49,6 +50,8 @@ pub(crate) enum Work {
     /// The lines of the connections: from a place on, behind those that are there, of one owner or
     /// of all.
     Clients(usize, Vec<u8>, Option<Principal>),
+    /// A message to all sessions.
+    Broadcast(Broadcast),
     /// Who waits for whom: from a place on, at most so many.
     Waits(u32, usize),
     /// The shard's numbers.
@@ -73,6 +76,7 @@ impl Work {
             Work::List(_) | Work::Page(..) => JOB_BYTES,
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
+            Work::Broadcast(work) => work.bytes(),
             Work::Waits(..) => crate::waiters::PAGE_BYTES,
             Work::Stats => 0,
         }
@@ -156,6 +160,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 _ => unreachable!("a list goes on, or has its page"),
             },
+            Work::Broadcast(work) => self.step_broadcast(work, env),
             Work::Stats => {
                 let mut json = Vec::new();
                 env.describe(&mut json);

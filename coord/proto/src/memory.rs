@@ -28,7 +28,9 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use ringway_core::limits::{CONN_OUT_HIGH, UNKNOWN_OUT_MAX};
+use ringway_core::limits::{
+    CONN_OUT_HIGH, MESSAGES_UNDER_WAY_MAX, RECEIVER_BYTES, UNKNOWN_OUT_MAX,
+};
 use ringway_core::{ConnId, Region};
 
 use crate::access::Access;
@@ -42,8 +44,8 @@ use crate::shard::{FORWARD_OPS_MAX, Shard};
 const KEPT_BYTES: usize = 256;
 /// What waits for the state directory: a lock's name and value, a session's address and metadata.
 const WAITER_BYTES: usize = 1024;
-/// A forwarded op: a request with a name of any length.
-const FORWARDED_BYTES: usize = 256;
+/// A forwarded op: a request with a name of any length. A message counts for as many as it takes.
+pub(crate) const FORWARDED_BYTES: usize = 256;
 /// Who holds no more than this is never cut. The last look cuts whoever holds more than twice as
 /// much, so that what is left fits even when there are as many connections as there may be: each
 /// has 384 bytes of the budget at least (`coord/server/src/shares.rs`).
@@ -72,6 +74,18 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn share(&self, conn: &Conn, used: usize) -> usize {
         let most = if conn.grantee.is_some() { CONN_OUT_HIGH } else { UNKNOWN_OUT_MAX };
         (self.start.buffer_bytes.saturating_sub(used) / 2).min(most)
+    }
+
+    /// What a connection may have unread and still get messages: `RECEIVER_BYTES`, or half of B1's
+    /// share.
+    pub(crate) fn receiver_room(&self, env: &mut impl Env) -> usize {
+        let free = self.start.buffer_bytes.saturating_sub(self.buffers_used(env));
+        (free / 4).min(RECEIVER_BYTES)
+    }
+
+    /// Bytes of notices that may be under way to other shards, on each part of their way.
+    pub(crate) fn under_way_max(buffer_bytes: usize) -> usize {
+        MESSAGES_UNDER_WAY_MAX.min(buffer_bytes / 4)
     }
 
     /// Counts what a connection holds, after it may have changed.

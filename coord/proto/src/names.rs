@@ -157,6 +157,8 @@ pub struct NamesStart {
     pub side_bytes: usize,
     /// Bytes that may be taken by what watchers are to be told of these names.
     pub watch_bytes: usize,
+    /// Bytes of notices that may be under way to other shards.
+    pub under_way: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }
@@ -200,7 +202,7 @@ impl<R: Region> Names<R> {
             waits: Wheel::new(now),
             stuck: VecDeque::new(),
             hurried: false,
-            notices: Bundles::new(shards, mail::NOTICES),
+            notices: Bundles::new(shards, mail::NOTICES, start.under_way),
             answers: Vec::new(),
             freed: Vec::new(),
             quotas,
@@ -686,7 +688,7 @@ impl<R: Region> Names<R> {
 
     /// Whether no name has more than an owner.
     pub fn is_plain(&self) -> bool {
-        self.claims.is_empty() && self.claims.len() == 0 && self.claims.bytes() == 0
+        self.claims.is_empty() && self.claims.len() + self.claims.bytes() == 0
     }
 
     /// Bytes of metadata, of further holders, and of those who wait.
@@ -736,9 +738,9 @@ mod tests {
             Regions { records: region(), index: region(), arena: region(), lines: region() };
         let table = Table::new(regions, HashKey([1, 2])).expect("an empty table fits");
         let (grants_from, keys) = (Moment(0), KeyedState::new([3, 4]));
-        let (id, side_bytes, watch_bytes) = (ShardId(0), 1 << 20, 1 << 20);
+        let (id, side_bytes, watch_bytes, under_way) = (ShardId(0), 1 << 20, 1 << 20, 1 << 20);
         let epoch = Epoch(7);
-        let start = NamesStart { id, epoch, grants_from, side_bytes, watch_bytes, keys };
+        let start = NamesStart { id, epoch, grants_from, side_bytes, watch_bytes, under_way, keys };
         Names::new(Moment(0), table, (1, Quotas::default()), start)
     }
 

@@ -84,9 +84,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             mail::LANE_CALL => self.take_lane_call(&mut reader, env)?,
             mail::LANE => self.take_lane(&mut reader, env)?,
-            mail::NOTICES => self.take_notices(&mut reader, env)?,
-            mail::PUSHES => self.take_pushes(&mut reader, env)?,
             mail::UNWAIT => self.take_unwait(from, &mut reader)?,
+            mail::NOTICES | mail::PUSHES | mail::RELAYS..=mail::BROADCASTED => {
+                self.read_notices(kind, from, message, env)?;
+            }
             mail::COUNT => self.count_for(from, &mut reader, env)?,
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {
@@ -149,12 +150,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) -> Result<(), Truncated> {
         let source = Source::Mail(from, asker.pending);
         let mut first = self.batch.ops.len();
+        let mut payload = 0;
         let mut forwarded = u64::from(count);
         self.turn_ops += usize::from(count);
         for _ in 0..count {
             let request = mail::request_op(reader)?;
             if op_code::on_name(request.code) || request.code == op::RENEW {
-                let op = self.batch_op(&request)?;
+                let op = self.batch_op(&request, &mut payload)?;
                 self.batch.ops.push(op);
                 continue;
             }
@@ -180,7 +182,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// An op of a request, as the batch takes it.
     #[inline]
-    fn batch_op(&mut self, request: &RequestOp<'_>) -> Result<Op, Truncated> {
+    fn batch_op(&mut self, request: &RequestOp<'_>, payload: &mut u64) -> Result<Op, Truncated> {
         let mut body = Reader::new(request.body);
         let mut op;
         if request.code == op::RENEW {
@@ -193,6 +195,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Rest::None => 0,
                 Rest::Number => body.u64()?,
                 Rest::Kept => self.batch.keep(body.rest()),
+                Rest::Message => self.keep_message(request.flags, &mut body, payload)?,
             };
         }
         op.index = request.index;
@@ -215,13 +218,10 @@ impl<R: Region, A: Access> Shard<R, A> {
         reader: &mut Reader<'_>,
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
-        let is_late = reader.u8()? != 0;
-        let count = reader.u16()?;
+        let (count, weight) = (reader.u16()?, reader.u32()?);
         let id = (reader.u32()?, reader.u32()?);
-        if let Some(in_flight) = self.in_flight.get_mut(from.index())
-            && !is_late
-        {
-            *in_flight = in_flight.saturating_sub(u32::from(count));
+        if let Some(in_flight) = self.in_flight.get_mut(from.index()) {
+            *in_flight = in_flight.saturating_sub(weight);
         }
         let Some(unit) = self.pendings.find(id) else { return Ok(()) };
         let awaited = match self.conns.get(unit.conn.index as usize).map(|conn| conn.waits) {
@@ -325,7 +325,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
-    fn post_others(&self, message: &[u8], env: &mut impl Env) {
+    pub(crate) fn post_others(&self, message: &[u8], env: &mut impl Env) {
         for shard in 0..self.shards() {
             if shard != self.id().index() {
                 env.post(ShardId(shard as u8), message);
@@ -343,7 +343,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if ticket.shard != self.id() {
             let mut out = Vec::with_capacity(64);
             mail::put_reply(&mut out, id);
-            mail::patch_count(&mut out, 0, 1);
+            mail::set_counts(&mut out, 1, 1);
             out.extend_from_slice(&ticket.index.to_le_bytes());
             answer.put(&mut out);
             env.post(ticket.shard, &out);
@@ -374,14 +374,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// Answers an op that has waited.
-    fn answer_late(&mut self, ticket: Ticket, outcome: Outcome, env: &mut impl Env) {
+    pub(crate) fn answer_late(&mut self, ticket: Ticket, outcome: Outcome, env: &mut impl Env) {
         if ticket.shard == self.id() {
             return self.deliver(ticket, &Answer::Outcome(outcome), env);
         }
         let mut out = Vec::with_capacity(32);
         mail::put_reply(&mut out, (ticket.pending, ticket.generation));
-        mail::set_late(&mut out);
-        mail::patch_count(&mut out, 0, 1);
+        mail::set_counts(&mut out, 1, 0);
         mail::put_reply_outcome(&mut out, ticket.index, outcome);
         env.post(ticket.shard, &out);
     }

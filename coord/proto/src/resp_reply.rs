@@ -436,6 +436,7 @@ pub fn push_notice(out: &mut Vec<u8>, code: u8, body: &[u8]) {
         push::WAIT_ENDED => put_wait_ended(out, &mut reader),
         push::RECEIVED => put_received(out, &mut reader),
         push::LOST => put_lost(out, &mut reader),
+        push::MESSAGE => put_message(out, &mut reader),
         _ => Ok(()),
     };
     told.expect("notices are written by our own kind");
@@ -448,6 +449,36 @@ fn put_granted(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated
     writer.bulk(b"granted");
     writer.bulk(body.rest());
     writer.token(Token(token));
+    Ok(())
+}
+
+/// `message`, target, sender's session, payload, source, token; null is what it has not.
+fn put_message(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated> {
+    let (flags, from, target) = (body.u8()?, SessionId(body.u64()?), body.short_bytes()?);
+    let fenced = flags & push::MESSAGE_FENCED != 0;
+    let source = if fenced { Some((body.short_bytes()?, Token(body.u64()?))) } else { None };
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(6);
+    writer.bulk(b"message");
+    match target {
+        [] => writer.null(),
+        name => writer.bulk(name),
+    }
+    match from {
+        SessionId(0) => writer.null(),
+        from => writer.session(from),
+    }
+    writer.bulk(body.rest());
+    match source {
+        Some((name, token)) => {
+            writer.bulk(name);
+            writer.token(token);
+        }
+        None => {
+            writer.null();
+            writer.null();
+        }
+    }
     Ok(())
 }
 

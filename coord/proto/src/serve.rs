@@ -52,7 +52,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn serve_op(
         &mut self,
         id: ConnId,
-        frame: &Frame,
+        frame: &Frame<'_>,
         raw: RawOp<'_>,
         env: &mut impl Env,
     ) {
@@ -123,7 +123,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
-        if raw.flags != 0 && !op::has_flags(raw.code) && op::is_known(raw.code) {
+        if raw.flags & !flags_of(raw.code) != 0 && op::is_known(raw.code) {
             return plain(status::UNSUPPORTED);
         }
         let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
@@ -179,7 +179,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             op_code::CLIENT_LIST if self.speech(id) != Speech::Native => {
                 Place::At(ShardId(body.u8()?))
             }
-            op::SHARD_STATS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
+            op::SHARD_STATS | op::BROADCAST if self.check_sees_all(id).is_err() => {
+                return plain(status::DENIED);
+            }
+            op::BROADCAST => Place::At(crate::broadcast::FIRST),
             op::SHARD_STATS => match usize::from(body.u8()?) {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
                 _ => return plain(status::MALFORMED),
@@ -325,6 +328,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let work = Work::Clients(0, Vec::new(), viewer(asker));
                 return Ok(self.begin_job(ticket, work, env));
             }
+            op::BROADCAST => return Ok(self.serve_broadcast(asker, ticket, raw, env)),
             op::SHARD_STATS => return Ok(self.begin_job(ticket, Work::Stats, env)),
             _ => Answer::plain(status::UNKNOWN_OP),
         };
@@ -539,6 +543,15 @@ impl<R: Region, A: Access> Shard<R, A> {
 fn count_of_slot(slot: u16) -> ListAsk {
     let (after, prefix) = (Vec::new(), Vec::new());
     ListAsk { slot, slot_last: slot, after, prefix, want: Want::Count }
+}
+
+/// The flags of an op that is served by itself; those of OPEN are looked at later.
+const fn flags_of(code: u8) -> u8 {
+    match code {
+        op::OPEN | op::WATCH => u8::MAX,
+        op::BROADCAST => op::SEND_RECEIPT,
+        _ => 0,
+    }
 }
 
 /// Whose sessions an asker sees: an operator sees all, anybody else its own.

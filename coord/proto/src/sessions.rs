@@ -43,6 +43,8 @@ use crate::resumes::Resumes;
 use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, push, status};
 
+mod receivers;
+
 /// Who asks: an identity that passed authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Principal(pub u32);
@@ -711,12 +713,6 @@ impl Sessions {
             }
         }
         (out, bounds, None)
-    }
-
-    /// The connection that hears what a session is told; none if it is away or has ended.
-    pub fn receiver(&self, to: Bound) -> Option<ConnRef> {
-        let session = self.table.get(to.handle.local())?;
-        (session.id == to.session.0 && session.is_live()).then_some(session.conn)?
     }
 
     /// Whether a session lives here.

@@ -43,7 +43,7 @@ use crate::lanes::Lanes;
 use crate::lease_clock::LeaseClock;
 use crate::mail;
 use crate::names::{Names, NamesStart};
-use crate::notices::{Bundles, Packings};
+use crate::notices::{Bundles, Messaging, Packings};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
@@ -98,6 +98,7 @@ pub struct Shard<R, A> {
     /// Notices on their way to connections of other shards.
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
+    pub(crate) messaging: Messaging,
     pub(crate) lanes: Lanes,
     /// What operators did, on its way to the log.
     pub(crate) audits: Vec<String>,
@@ -171,6 +172,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
         );
         let bare_slot = start.map.run(start.id).0;
+        let under_way = Self::under_way_max(start.buffer_bytes);
         let quotas = Quotas::new(access.credits(), shards);
         let names_start = NamesStart {
             id: start.id,
@@ -178,12 +180,14 @@ impl<R: Region, A: Access> Shard<R, A> {
             grants_from: start.grants_from,
             side_bytes: start.side_bytes,
             watch_bytes: start.buffer_bytes / BYTES_PART / 2,
+            under_way,
             keys: names_keys,
         };
         Self {
             names: Names::new(now, table, (shards, quotas), names_start),
             watching: Watching::new(&start),
-            pushes: Bundles::new(shards, mail::PUSHES),
+            pushes: Bundles::new(shards, mail::PUSHES, under_way),
+            messaging: Messaging::new(shards, under_way),
             packings: Packings::default(),
             lanes: Lanes::new(&lane_keys),
             audits: Vec::new(),

@@ -105,13 +105,14 @@ pub mod op {
     pub const fn is_known(code: u8) -> bool {
         matches!(
             code,
-            QUERY..=REVOKE | OPEN..=LANE | LIST | WAITS | PING..=AUTH | WATCH..=UNWATCH
+            QUERY..=REVOKE
+                | OPEN..=LANE
+                | LIST
+                | WAITS
+                | PING..=AUTH
+                | WATCH..=UNWATCH
+                | SEND..=BROADCAST
         )
-    }
-
-    /// Whether an op that is served by itself has flags.
-    pub const fn has_flags(code: u8) -> bool {
-        matches!(code, OPEN | WATCH)
     }
 
     /// REGISTER, WAIT: the mode, in the low bits.

@@ -114,6 +114,12 @@ impl Pump {
         metrics.auth_timeouts.set(stats.auth_timeouts);
         metrics.buffer_bytes.set(stats.buffer_bytes);
         metrics.notices_dropped.set(stats.pushes_dropped);
+        metrics.messages_delivered.set(stats.messages.delivered);
+        metrics.messages_unowned.set(stats.messages.unowned);
+        metrics.messages_away.set(stats.messages.away);
+        metrics.messages_full.set(stats.messages.full);
+        metrics.messages_fenced.set(stats.messages.fenced);
+        metrics.messages_busy.set(stats.messages.busy);
         metrics.notices_away.set(stats.notices_away);
         metrics.watches.set(self.shard.watches() as u64);
         metrics.watch_notices.set(stats.watch_notices);
