@@ -67,7 +67,7 @@ Examples:
   ringway port exec backup/nightly -- ./backup.sh
   ringway port exec deploy --timeout 0 -- ./deploy.sh || echo 'a deployment runs already'
   ringway port exec licences --permits 5 -- ./render.sh
-  ringway port exec ledger --lease-ms 3000 --grace-ms 500 -- sh -c './post.sh --fence $RINGWAY_TOKEN'
+  ringway port exec ledger --lease-ms 3000 --grace-ms 500 -- sh -c './post.sh $RINGWAY_TOKEN'
 
 Exit codes, beside the command's own:
   123  the name was lost, and the command was stopped
@@ -128,9 +128,9 @@ Exit code 1: there is a deadlock.";
 
 const WATCH_HELP: &str = "\
 First what is owned now, and a line `snapshot`; then each change as it happens: acquired, released,
-changed (its metadata) and waiting (how many wait for it). A name that changes faster than one can read is told by its
-latest change, marked `skipped`. If the connection breaks that is said, and it goes on by itself:
-behind what was told, or with the state anew.
+changed (its metadata) and waiting (how many wait for it). A name that changes faster than one can
+read is told by its latest change, marked `skipped`. If the connection breaks that is said, and it
+goes on by itself: behind what was told, or with the state anew.
 
 Examples:
   ringway port watch leader
@@ -402,7 +402,7 @@ pub(crate) struct SendArgs {
     /// Wait until it was handed to the receiver's connection, and say whether it was.
     #[arg(long)]
     pub(crate) receipt: bool,
-    /// Send it as this session; without it as a session of this program's own.
+    /// Send it as this session; without it the receiver sees no sender, and cannot answer.
     #[arg(long = "as", value_name = "FILE")]
     pub(crate) session: Option<PathBuf>,
     /// Send it in the name of this name, which the session owns.

@@ -7,7 +7,7 @@ use ringway_client::engine::Event;
 use ringway_client::{
     Addressee, Client, Delivery, Fence, Letter, Message, Reached, Registered, Target,
 };
-use ringway_core::Token;
+use ringway_core::{SessionId, Token};
 use serde_json::{Value, json};
 
 use super::meta::read_stdin;
@@ -131,6 +131,11 @@ pub(super) fn listen(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Zero stands for one without a session, who cannot be answered.
+fn sender(message: &Message) -> Option<SessionId> {
+    Some(message.from).filter(|from| from.0 != 0)
+}
+
 fn message_json(message: &Message) -> Value {
     let (to, name) = match &message.to {
         Addressee::Name(name) => ("name", Some(bytes_json(name))),
@@ -141,7 +146,7 @@ fn message_json(message: &Message) -> Value {
     json!({
         "to": to,
         "name": name,
-        "from": message.from.to_string(),
+        "from": sender(message).map(|from| from.to_string()),
         "fence": fence.map(|(name, token)| json!({ "name": bytes_json(name), "token": token.0 })),
         "payload": bytes_json(&message.payload),
     })
@@ -157,6 +162,7 @@ fn message_text(message: &Message) -> String {
         .fence
         .as_ref()
         .map(|(name, token)| format!(" as {} (token {token})", printable(name)));
-    let (from, fence) = (message.from, fence.unwrap_or_default());
+    let from = sender(message).map_or("nobody".to_owned(), |from| from.to_string());
+    let fence = fence.unwrap_or_default();
     format!("{to}  from {from}{fence}  {}", printable(&message.payload))
 }

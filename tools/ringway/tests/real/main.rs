@@ -14,6 +14,7 @@ mod crowds;
 mod exec;
 mod floods;
 mod hands;
+mod letters;
 mod owners;
 mod pauses;
 mod redis_crate;
