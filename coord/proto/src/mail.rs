@@ -64,19 +64,19 @@ pub const PUSHES: u8 = 20;
 /// To the control plane: a line for the log about what an operator did.
 pub const AUDIT: u8 = 21;
 /// A shard has watchers of a filter; [`FEED_OPENED`] comes back.
-pub const FEED_OPEN: u8 = 32;
+pub const FEED_OPEN: u8 = 40;
 /// A feed tells a shard of changes from now on, or cannot.
-pub const FEED_OPENED: u8 = 33;
+pub const FEED_OPENED: u8 = 41;
 /// A shard has no watchers of a filter any more.
-pub const FEED_CLOSE: u8 = 34;
+pub const FEED_CLOSE: u8 = 42;
 /// Changes of names, for the watchers of a shard.
-pub const FEED_EVENTS: u8 = 35;
+pub const FEED_EVENTS: u8 = 43;
 /// Changes were taken; there is room for more.
-pub const FEED_TAKEN: u8 = 36;
+pub const FEED_TAKEN: u8 = 44;
 /// A watcher asks a feed for what it missed, or for what there is.
-pub const FEED_ASK: u8 = 37;
+pub const FEED_ASK: u8 = 45;
 /// The answer to that.
-pub const FEED_TOLD: u8 = 38;
+pub const FEED_TOLD: u8 = 46;
 
 /// A lane is wanted by another connection (`lanes`).
 pub const LANE_CALL: u8 = 22;
@@ -95,6 +95,58 @@ pub const TAKEN: u8 = 32;
 pub const BROADCAST: u8 = 33;
 /// A [`BROADCAST`] has seen all of them.
 pub const BROADCASTED: u8 = 34;
+
+/// All kinds: a number that two of them had would be read as the wrong one.
+const KINDS: [u8; 36] = [
+    REQUEST,
+    REPLY,
+    BIND,
+    ATTACH,
+    ATTACHED,
+    END,
+    SWEPT,
+    PUSH,
+    CLOSED,
+    COUNT,
+    COUNTED,
+    RAISE_LEASE,
+    LEASE_RAISED,
+    PORTS,
+    EPOCH,
+    END_ACK,
+    ENDED,
+    ACCESS,
+    NOTICES,
+    PUSHES,
+    AUDIT,
+    FEED_OPEN,
+    FEED_OPENED,
+    FEED_CLOSE,
+    FEED_EVENTS,
+    FEED_TAKEN,
+    FEED_ASK,
+    FEED_TOLD,
+    LANE_CALL,
+    LANE,
+    UNWAIT,
+    RELAYS,
+    RECEIPTS,
+    TAKEN,
+    BROADCAST,
+    BROADCASTED,
+];
+
+const _: () = {
+    let mut at = 0;
+    while at < KINDS.len() {
+        let mut other = 0;
+        while other < at {
+            assert!(KINDS[other] != KINDS[at], "two kinds of mail have one number");
+            other += 1;
+        }
+        at += 1;
+    }
+};
 
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -391,6 +391,9 @@ pub fn put_status(writer: &mut Writer<'_>, status: u8) {
         status::NOTOWNER => "this session does not hold the name, or not under this token",
         status::MODE => "the name is held in another mode, or with another number of permits",
         status::FULL => "a limit of the server is reached: memory, names or sessions",
+        status::QUOTA => {
+            "the namespace (what stands before the first /) has as many names as it may"
+        }
         status::BUSY => "too much is queued: try again",
         status::NOREPLICA => "replicated names need a cluster; this is a single node",
         status::NOAUTH => "authentication required: AUTH user password",
