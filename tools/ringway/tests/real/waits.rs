@@ -4,7 +4,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Setup, granted, granted_at_last, held, ringway_at, saved_session, spawn_at, until_waiting,
+    Setup, granted, granted_at_last, held, ringway_at, saved_session, spawn_at, until,
+    until_waiting,
 };
 
 /// A release hands the name to who has waited, in the order in which they came; Ctrl-C gives it
@@ -163,7 +164,7 @@ fn a_deadlock_is_reported_until_it_is_broken() {
 
     at(&["port", "revoke", "left"]).with(0);
     assert_eq!(second.wait(), Some(0), "{}", second.err());
-    assert!(server.log().contains("revokes \"left\""), "{}", server.log());
+    until("the log has it", || server.log().contains("revokes \"left\": OK").then_some(()));
     at(&["port", "waiters"]).with(0);
     at(&["port", "release", "right", "--as", &two.0]).with(0);
     assert_eq!(first.wait(), Some(0), "{}", first.err());
