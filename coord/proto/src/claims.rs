@@ -81,6 +81,8 @@ pub struct Side {
     version: u32,
     /// It stands in the queue of those that are looked at again.
     stuck: bool,
+    /// How many sessions had ended when all holders were looked at.
+    looked_at: u64,
     meta: Option<Box<[u8]>>,
 }
 
@@ -245,6 +247,11 @@ impl Claims {
     /// Sets how its holders hold a name that nobody held.
     pub fn set_wish(&mut self, side: u32, wish: Wish) {
         self.sides.get_mut(side).wish = wish;
+    }
+
+    /// Notes that all holders are looked at after so many sessions have ended; false if they were.
+    pub fn look_once(&mut self, side: u32, ends: u64) -> bool {
+        core::mem::replace(&mut self.sides.get_mut(side).looked_at, ends) != ends
     }
 
     /// Notes whether a name is looked at again; false if that was noted before.

@@ -376,7 +376,7 @@ impl<R: Region> Names<R> {
     pub(crate) fn freed(&mut self, id: RecordId) {
         if let Some(side) = self.claims.of_record(id.number()) {
             let grant = self.table.grant(id);
-            self.table.update(id, Grant { flags: FLAG_SIDE, ..grant });
+            self.table.update(id, Grant { flags: grant.flags & FLAGS_KEPT, ..grant });
             if self.sabotage.breaks(Rule::HandOverAtOnce) {
                 return self.stick(id, side);
             }
@@ -553,7 +553,10 @@ impl<R: Region> Names<R> {
     /// How many hold a name with a side: none, if and only if no live session does; and of permits
     /// exactly how many are given. Holders of whom it matters that they have ended are dropped.
     pub(crate) fn live_holders(&mut self, side: u32) -> u32 {
-        let counts = self.claims.side(side).wish().permits > 0 && !self.ending.is_empty();
+        let Wish { permits, .. } = self.claims.side(side).wish();
+        let is_full = permits > 0 && self.claims.side(side).holders() >= permits;
+        // All of them are looked at once for each session that ends, however often it is asked.
+        let counts = is_full && !self.ending.is_empty() && self.claims.look_once(side, self.ends);
         let mut next = self.claims.first_holder(side);
         while let Some(claim) = next {
             next = self.claims.next(claim);
