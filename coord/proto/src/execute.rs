@@ -4,10 +4,13 @@
 //! the index line of the op [`INDEX_AHEAD`] ahead is asked for, then, half a window later, the
 //! record it points to.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ringway_core::limits::{BATCH_OPS_MAX, FRAME_BYTES_MAX, FRAME_OPS_MAX, NAME_BYTES_INLINE};
+use ringway_core::limits::{
+    BATCH_OPS_MAX, FRAME_BYTES_MAX, FRAME_OPS_MAX, NAME_BYTES_INLINE, NAME_BYTES_MAX,
+};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -345,7 +348,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let place = (op.hash, &batch.name(op));
         match (op.code, unit.bound) {
             (op::META, _) => return self.run_meta(place),
-            (op::REVOKE, _) => return self.run_revoke(op, place),
+            (op::REVOKE, _) => return self.run_revoke(op, place, batch.kept(op.extra)),
             _ => {}
         }
         let Some(bound) = unit.bound else {
@@ -422,17 +425,28 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// An operator takes a name; a lock that loses its only name is over.
-    fn run_revoke(&mut self, op: &Op, place: (u64, &Name<'_>)) -> Outcome {
+    fn run_revoke(&mut self, op: &Op, place: (u64, &Name<'_>), kept: &[u8]) -> Outcome {
+        let mut kept = Reader::new(kept);
+        let to = kept.u64().map_or(SessionId(0), SessionId);
+        let who = kept.rest().escape_ascii();
         let lock = self.names.holder(place.0, place.1);
         let lock = lock.filter(|(_, grant, _)| grant.flags & crate::names::FLAG_LOCK != 0);
-        let to = (op.flags & op::REVOKE_TO != 0).then_some(SessionId(op.extra));
-        let outcome = self.names.revoke(place, to);
+        let target = (op.flags & op::REVOKE_TO != 0).then_some(to);
+        let outcome = self.names.revoke(place, target);
         if let Some((_, grant, _)) = lock
             && !outcome.is_error()
         {
             let handle = crate::handle::Handle::from_bits(grant.owner.0);
             self.sessions.close_lock(handle, &mut self.acts);
         }
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let len = place.1.copy_to(&mut bytes);
+        let name = bytes[..len].escape_ascii();
+        let became = status::name(outcome.status);
+        self.audits.push(match target {
+            Some(to) => format!("user \"{who}\" gives \"{name}\" to session {to}: {became}"),
+            None => format!("user \"{who}\" revokes \"{name}\": {became}"),
+        });
         outcome
     }
 

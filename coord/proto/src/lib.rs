@@ -13,6 +13,7 @@
 extern crate alloc;
 
 pub mod access;
+pub mod acts;
 mod blocking;
 mod broadcast;
 pub mod claims;

@@ -100,9 +100,9 @@ pub const fn rest_of(code: u8, flags: u8) -> Rest {
     use crate::wire::op;
     match code {
         op::REGISTER if flags == 0 => Rest::None,
-        op::REGISTER | op::RELEASE | op::WAIT | op::CANCEL | op::REVOKE => Rest::Number,
+        op::REGISTER | op::RELEASE | op::WAIT | op::CANCEL => Rest::Number,
         op::SEND => Rest::Message,
-        op::SET_META | op::TRANSFER | LOCK_SET.. => Rest::Kept,
+        op::SET_META | op::TRANSFER | op::REVOKE | LOCK_SET.. => Rest::Kept,
         _ => Rest::None,
     }
 }

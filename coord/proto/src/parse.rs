@@ -4,7 +4,6 @@
 //! straight into the connection's output. Any other frame collects its replies in a pending unit.
 
 use alloc::boxed::Box;
-use alloc::format;
 
 use ringway_core::limits::{
     FRAME_BYTES_MAX, NAME_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX, SERVED_OP_COST,
@@ -465,13 +464,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !grantee.operator {
             return answered(status::DENIED);
         }
-        let whom = to.map_or(SessionId(0), |to| to);
-        let who = grantee.name.escape_ascii();
-        let line = format!("user \"{who}\" revokes \"{}\" for {whom}", name.escape_ascii());
-        self.audits.push(line);
+        let who = grantee.name.clone();
         let flags = if to.is_some() { op::REVOKE_TO } else { 0 };
-        let session = to.map_or(0, |to| to.0);
-        self.checked_op_with(id, (op::REVOKE, flags), name, |_| session)
+        let session = to.map_or(0, |to| to.0).to_le_bytes();
+        let keep = |batch: &mut Turn| batch.keep_all(&[&session, &who]);
+        self.checked_op_with(id, (op::REVOKE, flags), name, keep)
     }
 
     /// An op on a name that the connection may use; otherwise one that says why not.

@@ -52,31 +52,13 @@ impl<R: Region, A: Access> Shard<R, A> {
         match kind {
             mail::REPLY => self.take_reply(from, &mut reader, env)?,
             mail::BIND => self.take_bind(&mut reader, env)?,
-            mail::ATTACH => {
+            mail::ATTACH
+            | mail::ATTACHED
+            | mail::END..=mail::SWEPT
+            | mail::END_ACK..=mail::ENDED => {
                 let bound = mail::session(&mut reader)?;
-                self.names.attach(bound);
-                env.post(from, &mail::session_message(mail::ATTACHED, bound));
+                self.read_session_mail(kind, (from, bound), env);
             }
-            mail::ATTACHED => {
-                let bound = mail::session(&mut reader)?;
-                self.sessions.attached(bound, &mut self.acts);
-            }
-            mail::END => {
-                let bound = mail::session(&mut reader)?;
-                self.names.end(bound);
-                self.lanes.end(bound.session);
-            }
-            mail::END_ACK => {
-                let bound = mail::session(&mut reader)?;
-                self.names.end(bound);
-                self.lanes.end(bound.session);
-                env.post(from, &mail::session_message(mail::ENDED, bound));
-            }
-            mail::ENDED => {
-                let bound = mail::session(&mut reader)?;
-                self.sessions.ended(bound, &mut self.acts);
-            }
-            mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
             mail::PUSH => self.take_push(&mut reader, env)?,
             mail::CLOSED => {
                 let (session, conn) = mail::closed(from, &mut reader)?;
@@ -108,6 +90,26 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.settle(env);
         Ok(())
+    }
+
+    /// A session begins or ends, or that was done as asked.
+    fn read_session_mail(&mut self, kind: u8, (from, bound): (ShardId, Bound), env: &mut impl Env) {
+        match kind {
+            mail::ATTACH => {
+                self.names.attach(bound);
+                env.post(from, &mail::session_message(mail::ATTACHED, bound));
+            }
+            mail::ATTACHED => self.sessions.attached(bound, &mut self.acts),
+            mail::ENDED => self.sessions.ended(bound, &mut self.acts),
+            mail::SWEPT => self.sessions.swept(bound.handle),
+            _ => {
+                self.names.end(bound);
+                self.lanes.end(bound.session);
+                if kind == mail::END_ACK {
+                    env.post(from, &mail::session_message(mail::ENDED, bound));
+                }
+            }
+        }
     }
 
     fn take_push(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {

@@ -144,32 +144,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             op::CLOSE | op::ATTACH | op::SESSION | op::KILL => {
                 at_slot(SessionId(body.u64()?).slot())
             }
-            op::SESSIONS => match (body.u64()? >> 32) as usize {
-                shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
-                _ => return plain(status::MALFORMED),
-            },
-            op::WAITERS => {
-                let (most, name) = (body.u16()?, body.rest());
-                if name.is_empty() || name.len() > NAME_BYTES_MAX {
-                    return plain(status::BADNAME);
-                }
-                if let Err(status) = self.check_access(id, name) {
-                    return plain(status);
-                }
-                if usize::from(most) > WAITERS_MAX {
-                    return plain(status::MALFORMED);
-                }
-                at_slot(Slot::of(name))
+            op::WAITERS | op::WAITS | op::LIST | op::SESSIONS => {
+                return self.place_of_page(id, raw.code, &mut body);
             }
-            op::WAITS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
-            op::WAITS => match (body.u64()? >> 32) as usize {
-                shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
-                _ => return plain(status::MALFORMED),
-            },
-            op::LIST => match usize::from(body.u16()?) {
-                slot if slot < SLOTS => at_slot(Slot::from_bits(slot as u16)),
-                _ => return plain(status::MALFORMED),
-            },
             op_code::SLOT_COUNT if self.speech(id) != Speech::Native => {
                 if let Err(status) = self.check_sees_all(id) {
                     return plain(status);
@@ -199,6 +176,41 @@ impl<R: Region, A: Access> Shard<R, A> {
                 return plain(status);
             }
             _ => return plain(status::UNKNOWN_OP),
+        })
+    }
+
+    /// Which shard serves a page of names, of sessions, or of who waits.
+    fn place_of_page(
+        &mut self,
+        id: ConnId,
+        code: u8,
+        body: &mut Reader<'_>,
+    ) -> Result<Place, Truncated> {
+        let plain = |status| Ok(Place::Answer(Answer::plain(status)));
+        let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
+        Ok(match code {
+            op::WAITERS => {
+                let (most, name) = (body.u16()?, body.rest());
+                if name.is_empty() || name.len() > NAME_BYTES_MAX {
+                    return plain(status::BADNAME);
+                }
+                if let Err(status) = self.check_access(id, name) {
+                    return plain(status);
+                }
+                if usize::from(most) > WAITERS_MAX {
+                    return plain(status::MALFORMED);
+                }
+                at_slot(Slot::of(name))
+            }
+            op::LIST => match usize::from(body.u16()?) {
+                slot if slot < SLOTS => at_slot(Slot::from_bits(slot as u16)),
+                _ => return plain(status::MALFORMED),
+            },
+            op::WAITS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
+            _ => match (body.u64()? >> 32) as usize {
+                shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
+                _ => return plain(status::MALFORMED),
+            },
         })
     }
 
@@ -296,44 +308,51 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Some(session) => return self.serve_record(ticket, session, viewer(asker), env),
                 None => Answer::plain(status::NOSESSION),
             },
+            op::BROADCAST => return Ok(self.serve_broadcast(asker, ticket, raw, env)),
+            _ => return self.serve_page(asker, ticket, raw, env),
+        };
+        Ok(Some(answer))
+    }
+
+    /// Lists, which are mostly jobs.
+    fn serve_page(
+        &mut self,
+        asker: &Asker,
+        ticket: Ticket,
+        raw: &RawOp<'_>,
+        env: &mut impl Env,
+    ) -> Result<Option<Answer>, Truncated> {
+        let mut body = Reader::new(raw.body);
+        let work = match raw.code {
             op::SESSIONS => {
                 let (cursor, most) = (body.u64()?, body.u16()?);
-                let work = Work::Sessions(cursor as u32 as usize, most.into(), viewer(asker));
-                return Ok(self.begin_job(ticket, work, env));
+                Work::Sessions(cursor as u32 as usize, most.into(), viewer(asker))
             }
             op::LIST => match self.read_list(asker, &mut body)? {
-                Ok(ask) => return Ok(self.begin_job(ticket, Work::List(ListJob::new(ask)), env)),
-                Err(status) => Answer::plain(status),
+                Ok(ask) => Work::List(ListJob::new(ask)),
+                Err(status) => return Ok(Some(Answer::plain(status))),
             },
             op::WAITERS => {
                 let (most, name) = (usize::from(body.u16()?), body.rest());
-                let Some(name) = Name::new(name) else {
-                    return Ok(Some(Answer::plain(status::BADNAME)));
-                };
-                let (now, hash) = (self.now(), self.names.table().hash(&name));
-                match self.names.waiters(now, (hash, &name), most) {
-                    Some(data) => Answer::data(data),
-                    None => Answer::plain(status::FREE),
-                }
+                return Ok(Some(self.waiters_of(most, name)));
             }
             op::WAITS => {
                 let (cursor, most) = (body.u64()?, usize::from(body.u16()?));
-                let work = Work::Waits(cursor as u32, most.clamp(1, SESSIONS_PAGE_MAX));
-                return Ok(self.begin_job(ticket, work, env));
+                Work::Waits(cursor as u32, most.clamp(1, SESSIONS_PAGE_MAX))
             }
-            op_code::SLOT_COUNT => {
-                let job = ListJob::new(count_of_slot(body.u16()?));
-                return Ok(self.begin_job(ticket, Work::List(job), env));
-            }
-            op_code::CLIENT_LIST => {
-                let work = Work::Clients(0, Vec::new(), viewer(asker));
-                return Ok(self.begin_job(ticket, work, env));
-            }
-            op::BROADCAST => return Ok(self.serve_broadcast(asker, ticket, raw, env)),
-            op::SHARD_STATS => return Ok(self.begin_job(ticket, Work::Stats, env)),
-            _ => Answer::plain(status::UNKNOWN_OP),
+            op_code::SLOT_COUNT => Work::List(ListJob::new(count_of_slot(body.u16()?))),
+            op_code::CLIENT_LIST => Work::Clients(0, Vec::new(), viewer(asker)),
+            op::SHARD_STATS => Work::Stats,
+            _ => return Ok(Some(Answer::plain(status::UNKNOWN_OP))),
         };
-        Ok(Some(answer))
+        Ok(self.begin_job(ticket, work, env))
+    }
+
+    fn waiters_of(&mut self, most: usize, name: &[u8]) -> Answer {
+        let Some(name) = Name::new(name) else { return Answer::plain(status::BADNAME) };
+        let (now, hash) = (self.now(), self.names.table().hash(&name));
+        let found = self.names.waiters(now, (hash, &name), most);
+        found.map_or(Answer::plain(status::FREE), Answer::data)
     }
 
     fn serve_open(

@@ -91,6 +91,32 @@ pub struct ShardStart {
     pub host: Vec<u8>,
 }
 
+impl ShardStart {
+    fn of_sessions(&self, now: Moment, waiters_max: usize) -> Sessions {
+        let start = SessionStart {
+            now,
+            lease_allowed: self.lease_allowed,
+            sessions_max: self.sessions_max,
+            info_bytes_max: self.session_info_bytes,
+            waiters_max,
+            keys: KeyedState::new(self.keys),
+        };
+        Sessions::new((self.id, self.map.shards()), self.epoch, self.rules, start)
+    }
+
+    fn of_names(&self, under_way: usize) -> NamesStart {
+        NamesStart {
+            id: self.id,
+            epoch: self.epoch,
+            grants_from: self.grants_from,
+            side_bytes: self.side_bytes,
+            watch_bytes: self.buffer_bytes / BYTES_PART / 2,
+            under_way,
+            keys: KeyedState::new(self.keys),
+        }
+    }
+}
+
 /// One shard.
 pub struct Shard<R, A> {
     pub(crate) start: ShardStart,
@@ -156,42 +182,20 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
-        let (names_keys, lane_keys) = (keys.clone(), keys.clone());
         let waiters_max = Self::waiters_max(start.buffer_bytes);
-        let sessions = Sessions::new(
-            (start.id, shards),
-            start.epoch,
-            start.rules,
-            SessionStart {
-                now,
-                lease_allowed: start.lease_allowed,
-                sessions_max: start.sessions_max,
-                info_bytes_max: start.session_info_bytes,
-                waiters_max,
-                keys,
-            },
-        );
         let bare_slot = start.map.run(start.id).0;
         let under_way = Self::under_way_max(start.buffer_bytes);
         let quotas = Quotas::new(access.credits(), shards);
-        let names_start = NamesStart {
-            id: start.id,
-            epoch: start.epoch,
-            grants_from: start.grants_from,
-            side_bytes: start.side_bytes,
-            watch_bytes: start.buffer_bytes / BYTES_PART / 2,
-            under_way,
-            keys: names_keys,
-        };
+        let names_start = start.of_names(under_way);
         Self {
+            sessions: start.of_sessions(now, waiters_max),
             names: Names::new(now, table, (shards, quotas), names_start),
             watching: Watching::new(&start),
             pushes: Bundles::new(shards, mail::PUSHES, under_way),
             messaging: Messaging::new(shards, under_way),
             packings: Packings::default(),
-            lanes: Lanes::new(&lane_keys),
+            lanes: Lanes::new(&keys),
             audits: Vec::new(),
-            sessions,
             access,
             clock: LeaseClock::new(now),
             conns: Paged::default(),

@@ -85,7 +85,10 @@ fn turn_all(process: &mut Process) {
 fn name_at(shards: usize, shard: usize, prefix: &str) -> String {
     let map = SlotMap::new(shards);
     let names = (0..).map(|at| format!("{prefix}{at}"));
-    names.into_iter().find(|name| map.shard_of(Slot::of(name.as_bytes())).index() == shard).unwrap()
+    names
+        .into_iter()
+        .find(|name| map.shard_of(Slot::of(name.as_bytes())).index() == shard)
+        .expect("one of them")
 }
 
 /// A message finds whoever owns the name, wherever both are connected and the name lives, and says
