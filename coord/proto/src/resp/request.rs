@@ -842,8 +842,9 @@ mod tests {
                 "Send(Send { to: Name([97]), payload: [98], receipt: false, source: None",
             ),
             (
-                "PORT.SEND a '' TOKEN 7 RECEIPT FROM receipt",
-                "Send(Send { to: Name([97]), payload: [], receipt: true, source: Some(([114, 101, 99, 101, 105, 112, 116], Token(7)))",
+                "PORT.SEND a '' TOKEN 7 RECEIPT FROM c",
+                "Send(Send { to: Name([97]), payload: [], receipt: true, \
+                 source: Some(([99], Token(7)))",
             ),
             (
                 "PORT.SENDTO 00000000000000ff b",
@@ -858,7 +859,8 @@ mod tests {
             ("PORT.SEND a b RECEIPT RECEIPT", "ERR given twice: 'RECEIPT'"),
             (
                 "PORT.SEND a b c",
-                "ERR unknown option 'c'; syntax: PORT.SEND name payload [RECEIPT] [FROM source TOKEN token]",
+                "ERR unknown option 'c'; syntax: PORT.SEND name payload [RECEIPT] \
+                 [FROM source TOKEN token]",
             ),
             ("PORT.BROADCAST a receipt", "Broadcast { payload: [97], receipt: true }"),
             ("PORT.BROADCAST a b", "ERR unknown option 'b'"),
@@ -874,7 +876,8 @@ mod tests {
             ("PORT.WATCH a KINDS", "ERR a value is missing behind 'KINDS'"),
             (
                 "PORT.WATCH a KINDS SNAPSHOT",
-                "ERR unknown kind 'SNAPSHOT'; syntax: PORT.WATCH filter [filter ...]|NAMES n filter [filter ...] [SNAPSHOT] [KINDS",
+                "ERR unknown kind 'SNAPSHOT'; syntax: PORT.WATCH filter [filter ...]|\
+                 NAMES n filter [filter ...] [SNAPSHOT] [KINDS",
             ),
             ("PORT.WATCH SNAPSHOT", "ERR a name is missing before 'SNAPSHOT'"),
             ("PORT.WATCH ''", "BADNAME"),

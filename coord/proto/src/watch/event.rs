@@ -333,7 +333,7 @@ impl Frames {
         out.len()
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) {
+    fn end(&mut self, out: &mut [u8]) {
         if let Some(mut frame) = self.frame.take() {
             frame.add(self.in_frame as u16);
             frame.finish(out);
