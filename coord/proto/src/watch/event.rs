@@ -2,7 +2,8 @@
 //! encoded.
 //!
 //! A change is encoded once, when it happens, as all of an `EVENT` but the watch's number. Logs
-//! and mail carry these bytes as they are, and delivering one is a copy.
+//! and mail carry these bytes as they are, and delivering one is a copy. A connection that speaks
+//! RESP3 is told the same as pushes, whose words are in `resp_reply`.
 
 use alloc::vec::Vec;
 
