@@ -163,6 +163,19 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let returns = [script.done.into(), script.absent.into(), script.other.into()];
                 self.lock_unit(id, (code, call.name), &kept, RespShape::Script(returns))
             }
+            Request::Renew(proofs) => self.renew_unit(id, proofs),
+            Request::DbSize => {
+                let allowed = self.check_sees_all(id);
+                self.shards_unit(id, op_code::DB_SIZE, allowed, RespShape::Total)
+            }
+            Request::Client(Client::List) => self.clients_unit(id, env),
+            other => self.waited(id, other, env),
+        }
+    }
+
+    /// Commands on names that are waited for, described, moved, watched or written to.
+    fn waited(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
+        match request {
             Request::Wait { name, mode, ms } => self.wait_unit(id, name, (mode, ms), env),
             Request::Meta(name) => {
                 let op = self.checked_op(id, op::META, name);
@@ -198,12 +211,6 @@ impl<R: Region, A: Access> Shard<R, A> {
             {
                 self.watch_unit(id, filters, (snapshot, kinds), env)
             }
-            Request::Renew(proofs) => self.renew_unit(id, proofs),
-            Request::DbSize => {
-                let allowed = self.check_sees_all(id);
-                self.shards_unit(id, op_code::DB_SIZE, allowed, RespShape::Total)
-            }
-            Request::Client(Client::List) => self.clients_unit(id, env),
             other => self.served(id, other, env),
         }
     }

@@ -149,15 +149,7 @@ impl RespWriter<'_> {
                 status::HELD => self.writer.null(),
                 error => self.put_error(error, outcome, buffer),
             },
-            RespShape::Sent => match outcome.status {
-                status::OK => self.writer.integer(1),
-                status::FREE => self.writer.integer(0),
-                status::MODE => {
-                    let text = "a name of mode COUNTING takes no messages: send to its holders";
-                    self.writer.error(Code::Mode, text);
-                }
-                error => self.put_error(error, outcome, buffer),
-            },
+            RespShape::Sent => self.put_sent(outcome, buffer),
             RespShape::Watched if outcome.status == status::DATA => self.writer.ok(),
             RespShape::Count | RespShape::Exists => self.add(outcome),
             RespShape::Total if !outcome.is_error() => self.sum += outcome.token.0 as i64,
@@ -187,6 +179,18 @@ impl RespWriter<'_> {
             }
             RespShape::Session if outcome.status == status::NOSESSION => self.writer.null(),
             _ => self.put_error(outcome.status, outcome, buffer),
+        }
+    }
+
+    fn put_sent(&mut self, outcome: Outcome, buffer: &[u8]) {
+        match outcome.status {
+            status::OK => self.writer.integer(1),
+            status::FREE => self.writer.integer(0),
+            status::MODE => {
+                let text = "a name of mode COUNTING takes no messages: send to its holders";
+                self.writer.error(Code::Mode, text);
+            }
+            error => self.put_error(error, outcome, buffer),
         }
     }
 
