@@ -156,7 +156,6 @@ fn what_is_not_provided_is_refused() {
         (&["EVAL", "return 1", "0"], "UNSUPPORTED"),
         (&["EVALSHA", "0000000000000000000000000000000000000000", "1", "a", "b"], "NOSCRIPT"),
         (&["SET", "a", "b", "NX", "PX", "1"], "LEASE"),
-        (&["PORT.REGISTER", "a", "MODE", "SHARED"], "MODE"),
         (&["PORT.REGISTER", "a", "REPLICATED"], "NOREPLICA"),
         (&["PORT.REGISTER", ""], "BADNAME"),
         (&["SESSION.RENEW"], "NOSESSION"),
