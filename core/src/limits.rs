@@ -31,6 +31,20 @@ pub const NAME_META_BYTES_MAX: usize = 256;
 /// How many may hold a counting name at once.
 pub const PERMITS_MAX: u32 = 65_536;
 
+/// Bytes of one message's payload.
+pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+/// A connection that has left more than this unread gets no messages; less while memory is short.
+pub const RECEIVER_BYTES: usize = 256 * 1024;
+/// Holders of a shared name that one message goes to; one for more is `BUSY`.
+pub const MESSAGE_HOLDERS_MAX: usize = 1024;
+/// Bytes of notices that one message may become: a payload times the holders of a shared name.
+pub const MESSAGE_FAN_OUT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of notices that one shard may have under way to all shards, on each part of the way. With
+/// little memory less: a quarter of that for buffers.
+pub const MESSAGES_UNDER_WAY_MAX: usize = 16 * 1024 * 1024;
+/// Messages to every session that a server has under way at once.
+pub const BROADCASTS_MAX: usize = 4;
+
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 128;
 /// Connections of one shard.
@@ -102,6 +116,8 @@ const _: () = assert!(
     "a whole frame can be forwarded"
 );
 const _: () = assert!(CONN_OUT_LOW < CONN_OUT_HIGH);
+const _: () = assert!(MESSAGE_BYTES_MAX + 2 * NAME_BYTES_MAX + 64 <= 0xFFFF, "a notice's length");
+const _: () = assert!(RECEIVER_BYTES < CONN_OUT_HIGH, "messages alone stop nobody's parsing");
 const _: () = assert!(FRAME_BYTES_MAX < CONN_IN_MAX);
 const _: () = assert!(UNKNOWN_IN_MAX < FRAME_BYTES_MAX && UNKNOWN_OUT_MAX < CONN_OUT_LOW);
 const _: () = assert!(CONN_IN_MAX <= SHARD_BUFFERS_MIN, "one command always finds room");

@@ -71,10 +71,12 @@ class Session {
 const [url, name, directory] = process.argv.slice(2);
 const store = new Store(directory ?? "/tmp/leader-election-store.d");
 const end = (why) => {
-  console.log(why.message);
+  console.log(why);
   process.exit(3);
 };
-const session = await Session.open(url ?? "redis://127.0.0.1:7400", end);
+const session = await Session.open(url ?? "redis://127.0.0.1:7400", (why) =>
+  end(`lost the session: ${why.message}`),
+);
 console.log(`waiting session=${session.id}`);
 try {
   const token = await session.waitFor(name ?? "jobs/leader");
@@ -84,5 +86,5 @@ try {
     await setTimeout(50);
   }
 } catch (why) {
-  end(why);
+  end(why.message);
 }

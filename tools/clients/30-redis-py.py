@@ -4,7 +4,7 @@
 import threading
 import time
 
-from common import Server, equal, raises
+from common import Server, equal, fields, raises
 
 import redis
 from redis.exceptions import LockError, LockNotOwnedError, ResponseError
@@ -151,11 +151,6 @@ def verbs(one, two, protocol):
     equal("held", two.execute_command("PORT.REGISTER", name), [0, session, number])
     equal("PORT.QUERY", two.execute_command("PORT.QUERY", name, "x"), [f"{session}:{number}", None])
     equal("PORT.RELEASE", one.execute_command("PORT.RELEASE", name, "TOKEN", number), 1)
-
-
-def fields(answer):
-    """A map: what RESP2 sends as keys and values."""
-    return dict(zip(answer[::2], answer[1::2])) if isinstance(answer, list) else answer
 
 
 def waits(server, one, protocol):

@@ -53,3 +53,8 @@ def raises(kind, what, act):
     except kind as error:
         return error
     raise AssertionError(f"{what}: {got!r} instead of {kind.__name__}")
+
+
+def fields(answer):
+    """A map: what RESP2 sends as keys and values."""
+    return dict(zip(answer[::2], answer[1::2])) if isinstance(answer, list) else answer

@@ -33,6 +33,8 @@ pub struct Stalled {
     pub count: u16,
     /// The op to go on with.
     pub index: u16,
+    /// Bytes of the payload, before the ops, that the next message may repeat.
+    pub payload: Option<u32>,
     /// The ops from there on.
     pub bytes: Vec<u8>,
 }

@@ -4,10 +4,13 @@
 //! the index line of the op [`INDEX_AHEAD`] ahead is asked for, then, half a window later, the
 //! record it points to.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use ringway_core::limits::{BATCH_OPS_MAX, FRAME_BYTES_MAX, FRAME_OPS_MAX, NAME_BYTES_INLINE};
+use ringway_core::limits::{
+    BATCH_OPS_MAX, FRAME_BYTES_MAX, FRAME_OPS_MAX, NAME_BYTES_INLINE, NAME_BYTES_MAX,
+};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Region, Secret, SessionId, ShardId, Span, Token};
 use ringway_table::Name;
@@ -104,7 +107,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if let Some(op) = batch.ops.get(at).filter(|op| op.len > 0) {
             let table = self.names.table();
             let more = table.prefetch_record(op.hash);
-            if op.code != op::QUERY {
+            if op.code != op::QUERY && op.code != op::SEND {
                 table.prefetch_change(op.hash);
             }
             let bit = 1 << (at % 64);
@@ -215,18 +218,16 @@ impl<R: Region, A: Access> Shard<R, A> {
         let mut out = core::mem::take(&mut self.mail_out);
         out.clear();
         mail::put_reply(&mut out, asked);
-        let mut count = 0;
+        let (mut count, mut weight) = (0, 0);
         for at in unit.first as usize..(unit.first + unit.count) as usize {
             let op = &batch.ops[at];
-            if op.code == op::WAIT && op.flags & op_code::WAIT_BLOCKS != 0 {
-                mail::set_late(&mut out);
-            }
             if op_code::may_raise(op.code)
                 && let Some(lease) = self.must_park(batch, op)
             {
                 self.park(batch, op, (unit, lease));
                 continue;
             }
+            weight += batch.weight(op);
             let index = op.index;
             let outcome = self.run_next(batch, at, unit);
             if outcome == Outcome::LATER {
@@ -240,8 +241,8 @@ impl<R: Region, A: Access> Shard<R, A> {
                 mail::put_reply_outcome(&mut out, index, outcome);
             }
         }
-        if count > 0 {
-            mail::patch_count(&mut out, 0, count);
+        if count > 0 || weight > 0 {
+            mail::set_counts(&mut out, count, weight);
             env.post(from, &out);
         }
         self.mail_out = out;
@@ -255,14 +256,16 @@ impl<R: Region, A: Access> Shard<R, A> {
             let asker = Asker { pending: self.pendings.id(pending), ..self.asker_of(id) };
             for op in &self.away[..away] {
                 let (batch, to) = (&self.batch, ShardId(op.target));
+                let mut weight = batch.weight(op);
                 let is_name = op_code::rest_of(op.code, op.flags) == Rest::None && op.len > 0;
                 if is_name && usize::from(op.len) <= NAME_BYTES_INLINE {
                     self.requests.add_short(to, &asker, op);
+                } else if op.code == op::SEND {
+                    weight = self.requests.add_send(to, &asker, (batch, op));
                 } else {
                     self.requests.add(to, &asker, op, |out| put_request_body(batch, op, out));
                 }
-                let blocks = op.code == op::WAIT && op.flags & op_code::WAIT_BLOCKS != 0;
-                self.in_flight[usize::from(op.target)] += u32::from(!blocks);
+                self.in_flight[usize::from(op.target)] += weight;
             }
             self.stats.forwarded_out += away as u64;
         }
@@ -330,6 +333,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             op_code::ANSWERED => Outcome::plain(op.extra as u8),
             op::META..=op::REVOKE => self.run_rare(batch, op, unit),
+            op::SEND => self.run_send(batch, op, unit),
             op_code::DB_SIZE => {
                 let names = Token(self.names.table().len() as u64);
                 Outcome::owner(status::OWNED_EPHEMERAL, SessionId(0), names)
@@ -344,7 +348,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let place = (op.hash, &batch.name(op));
         match (op.code, unit.bound) {
             (op::META, _) => return self.run_meta(place),
-            (op::REVOKE, _) => return self.run_revoke(op, place),
+            (op::REVOKE, _) => return self.run_revoke(op, place, batch.kept(op.extra)),
             _ => {}
         }
         let Some(bound) = unit.bound else {
@@ -376,7 +380,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// Where an op that is answered later is answered.
-    fn ticket_of(&self, unit: &Unit, index: u16) -> Ticket {
+    pub(crate) fn ticket_of(&self, unit: &Unit, index: u16) -> Ticket {
         let (shard, (pending, generation)) = match unit.source {
             Source::Pending(pending) => (self.id(), self.pendings.id(pending)),
             Source::Mail(from, asked) => (from, asked),
@@ -421,17 +425,28 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// An operator takes a name; a lock that loses its only name is over.
-    fn run_revoke(&mut self, op: &Op, place: (u64, &Name<'_>)) -> Outcome {
+    fn run_revoke(&mut self, op: &Op, place: (u64, &Name<'_>), kept: &[u8]) -> Outcome {
+        let mut kept = Reader::new(kept);
+        let to = kept.u64().map_or(SessionId(0), SessionId);
+        let who = kept.rest().escape_ascii();
         let lock = self.names.holder(place.0, place.1);
         let lock = lock.filter(|(_, grant, _)| grant.flags & crate::names::FLAG_LOCK != 0);
-        let to = (op.flags & op::REVOKE_TO != 0).then_some(SessionId(op.extra));
-        let outcome = self.names.revoke(place, to);
+        let target = (op.flags & op::REVOKE_TO != 0).then_some(to);
+        let outcome = self.names.revoke(place, target);
         if let Some((_, grant, _)) = lock
             && !outcome.is_error()
         {
             let handle = crate::handle::Handle::from_bits(grant.owner.0);
             self.sessions.close_lock(handle, &mut self.acts);
         }
+        let mut bytes = [0; NAME_BYTES_MAX];
+        let len = place.1.copy_to(&mut bytes);
+        let name = bytes[..len].escape_ascii();
+        let became = status::name(outcome.status);
+        self.audits.push(match target {
+            Some(to) => format!("user \"{who}\" gives \"{name}\" to session {to}: {became}"),
+            None => format!("user \"{who}\" revokes \"{name}\": {became}"),
+        });
         outcome
     }
 
@@ -670,7 +685,7 @@ fn put_request_body(batch: &Turn, op: &Op, out: &mut Vec<u8>) {
     out.push(op.len);
     batch.put_name(op, out);
     match op_code::rest_of(op.code, op.flags) {
-        Rest::None => {}
+        Rest::None | Rest::Message => {}
         Rest::Number => out.put_u64(op.extra),
         Rest::Kept => out.extend_from_slice(batch.kept(op.extra)),
     }

@@ -19,12 +19,14 @@ use ringway_core::Region;
 use ringway_core::limits::FRAME_BYTES_MAX;
 
 use crate::access::Access;
+use crate::broadcast::Broadcast;
 use crate::env::Env;
 use crate::gather::GATHER_BYTES;
 use crate::list::{JOB_BYTES, ListJob};
 use crate::outcome::Answer;
 use crate::sessions::{Principal, Ticket};
 use crate::shard::Shard;
+use crate::watch::PageAsk;
 use crate::wire::status;
 
 /// Jobs of one shard at a time; one beyond that is answered `BUSY`. There is room for as many more
@@ -48,10 +50,14 @@ pub(crate) enum Work {
     /// The lines of the connections: from a place on, behind those that are there, of one owner or
     /// of all.
     Clients(usize, Vec<u8>, Option<Principal>),
+    /// A message to all sessions.
+    Broadcast(Broadcast),
     /// Who waits for whom: from a place on, at most so many.
     Waits(u32, usize),
     /// The shard's numbers.
     Stats,
+    /// A page of names for a watcher.
+    Page(ListJob, PageAsk),
 }
 
 /// What became of a job in its slice.
@@ -67,9 +73,10 @@ impl Work {
     /// are answered, and are asked for when memory is short.
     const fn bytes(&self) -> usize {
         match self {
-            Work::List(_) => JOB_BYTES,
+            Work::List(_) | Work::Page(..) => JOB_BYTES,
             Work::Sessions(..) => GATHER_BYTES,
             Work::Clients(..) => CLIENT_LIST_BYTES_MAX,
+            Work::Broadcast(work) => work.bytes(),
             Work::Waits(..) => crate::waiters::PAGE_BYTES,
             Work::Stats => 0,
         }
@@ -99,7 +106,7 @@ impl Jobs {
         !self.queue.is_empty()
     }
 
-    fn push(&mut self, ticket: Ticket, work: Work) {
+    pub(crate) fn push(&mut self, ticket: Ticket, work: Work) {
         self.bytes += work.bytes();
         self.queue.push_back((ticket, work));
     }
@@ -145,6 +152,15 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             Work::Waits(from, most) => Step::Done(Some(self.page_of_waits(from, most))),
             Work::Clients(from, lines, viewer) => self.step_clients(from, lines, viewer),
+            Work::Page(job, ask) => match self.step_list(job, env) {
+                Step::More(Work::List(job)) => Step::More(Work::Page(job, ask)),
+                Step::Done(Some(Answer::Data(_, page))) => {
+                    self.end_page(ask, &page).expect("a page is written by our own kind");
+                    Step::Done(None)
+                }
+                _ => unreachable!("a list goes on, or has its page"),
+            },
+            Work::Broadcast(work) => self.step_broadcast(work, env),
             Work::Stats => {
                 let mut json = Vec::new();
                 env.describe(&mut json);

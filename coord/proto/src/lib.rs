@@ -13,7 +13,9 @@
 extern crate alloc;
 
 pub mod access;
+pub mod acts;
 mod blocking;
+mod broadcast;
 pub mod claims;
 pub mod conn;
 pub mod env;
@@ -28,6 +30,7 @@ pub mod lease_clock;
 pub mod list;
 pub mod mail;
 mod memory;
+mod messages;
 pub mod names;
 pub mod notices;
 pub mod op_code;
@@ -52,10 +55,12 @@ mod serve;
 pub mod sessions;
 pub mod shard;
 pub mod stats;
+mod tallies;
 pub mod transfer;
 pub mod turn;
 pub mod waiters;
 pub mod waiting;
+pub mod watch;
 pub mod wire;
 
 pub use access::{Access, Grantee};

@@ -63,6 +63,20 @@ pub const PUSHES: u8 = 20;
 
 /// To the control plane: a line for the log about what an operator did.
 pub const AUDIT: u8 = 21;
+/// A shard has watchers of a filter; [`FEED_OPENED`] comes back.
+pub const FEED_OPEN: u8 = 40;
+/// A feed tells a shard of changes from now on, or cannot.
+pub const FEED_OPENED: u8 = 41;
+/// A shard has no watchers of a filter any more.
+pub const FEED_CLOSE: u8 = 42;
+/// Changes of names, for the watchers of a shard.
+pub const FEED_EVENTS: u8 = 43;
+/// Changes were taken; there is room for more.
+pub const FEED_TAKEN: u8 = 44;
+/// A watcher asks a feed for what it missed, or for what there is.
+pub const FEED_ASK: u8 = 45;
+/// The answer to that.
+pub const FEED_TOLD: u8 = 46;
 
 /// A lane is wanted by another connection (`lanes`).
 pub const LANE_CALL: u8 = 22;
@@ -70,6 +84,69 @@ pub const LANE_CALL: u8 = 22;
 pub const LANE: u8 = 23;
 /// A connection that blocks until a name is granted waits no longer (`blocking`).
 pub const UNWAIT: u8 = 24;
+
+/// Fenced messages whose source was looked at, for the shards of their targets (`messages`).
+pub const RELAYS: u8 = 30;
+/// What became of messages, for those who asked (`messages`).
+pub const RECEIPTS: u8 = 31;
+/// So many bytes of [`NOTICES`], [`PUSHES`] or [`RELAYS`] were taken.
+pub const TAKEN: u8 = 32;
+/// A message to all sessions whose home is here (`broadcast`).
+pub const BROADCAST: u8 = 33;
+/// A [`BROADCAST`] has seen all of them.
+pub const BROADCASTED: u8 = 34;
+
+/// All kinds: a number that two of them had would be read as the wrong one.
+const KINDS: [u8; 36] = [
+    REQUEST,
+    REPLY,
+    BIND,
+    ATTACH,
+    ATTACHED,
+    END,
+    SWEPT,
+    PUSH,
+    CLOSED,
+    COUNT,
+    COUNTED,
+    RAISE_LEASE,
+    LEASE_RAISED,
+    PORTS,
+    EPOCH,
+    END_ACK,
+    ENDED,
+    ACCESS,
+    NOTICES,
+    PUSHES,
+    AUDIT,
+    FEED_OPEN,
+    FEED_OPENED,
+    FEED_CLOSE,
+    FEED_EVENTS,
+    FEED_TAKEN,
+    FEED_ASK,
+    FEED_TOLD,
+    LANE_CALL,
+    LANE,
+    UNWAIT,
+    RELAYS,
+    RECEIPTS,
+    TAKEN,
+    BROADCAST,
+    BROADCASTED,
+];
+
+const _: () = {
+    let mut at = 0;
+    while at < KINDS.len() {
+        let mut other = 0;
+        while other < at {
+            assert!(KINDS[other] != KINDS[at], "two kinds of mail have one number");
+            other += 1;
+        }
+        at += 1;
+    }
+};
 
 /// Who asks, as a request carries it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,18 +252,20 @@ pub fn request_op<'a>(reader: &mut Reader<'a>) -> Result<RequestOp<'a>, Truncate
     Ok(RequestOp { index, code: head[2], flags: head[3], body })
 }
 
-/// Starts a reply; single replies are appended, the count patched by the caller.
+/// Starts a reply; single replies are appended, then [`set_counts`] is called.
 pub fn put_reply(out: &mut Vec<u8>, pending: (u32, u32)) {
     out.put_u8(REPLY);
-    out.put_u8(0);
     out.put_u16(0);
+    out.put_u32(0);
     out.put_u32(pending.0);
     out.put_u32(pending.1);
 }
 
-/// Says that a reply was waited for: its op does not count as one on its way.
-pub fn set_late(out: &mut [u8]) {
-    out[1] = 1;
+/// Says how many replies follow, and what the ops that were executed weigh: those are not on their
+/// way any more. An op that is answered later is executed before it is answered.
+pub fn set_counts(out: &mut [u8], count: u16, weight: u32) {
+    out[1..3].copy_from_slice(&count.to_le_bytes());
+    out[3..7].copy_from_slice(&weight.to_le_bytes());
 }
 
 /// Appends one reply.
@@ -210,9 +289,13 @@ pub fn reply<'a>(rest: &mut &'a [u8]) -> Option<(u16, Reply<'a>)> {
     Some((u16::from_le_bytes(*index), next_reply(rest)?))
 }
 
-/// Patches the count of a request or a reply that starts at `at`.
-pub fn patch_count(out: &mut [u8], at: usize, count: u16) {
-    out[at + 2..at + 4].copy_from_slice(&count.to_le_bytes());
+/// A session as [`session`] reads it.
+#[inline]
+pub fn session_bytes(bound: Bound) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&bound.handle.bits().to_le_bytes());
+    bytes[4..].copy_from_slice(&bound.session.0.to_le_bytes());
+    bytes
 }
 
 /// A message that is only a kind and a session.
@@ -228,6 +311,12 @@ pub fn session_message(kind: u8, bound: Bound) -> [u8; 13] {
 pub fn session(reader: &mut Reader<'_>) -> Result<Bound, Truncated> {
     let handle = Handle::from_bits(reader.u32()?);
     Ok(Bound { handle, session: SessionId(reader.u64()?) })
+}
+
+/// Says that bytes of a kind of mail were taken.
+pub fn taken_message(kind: u8, bytes: u32) -> [u8; 6] {
+    let bytes = bytes.to_le_bytes();
+    [TAKEN, kind, bytes[0], bytes[1], bytes[2], bytes[3]]
 }
 
 /// Appends a session, or that there is none.

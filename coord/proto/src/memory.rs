@@ -2,9 +2,9 @@
 //!
 //! Counted are input that waits (`carry`, stalled frames), what clients said of themselves, units
 //! that wait for replies, pages that are being collected and what was noted for the next ones
-//! (`runs`), replies that lanes remember, whoever waits for the state directory, and what the driver keeps for sending and
-//! posting. Counting is by capacity, and done where a buffer changes hands: once for a connection
-//! and turn, not for an op.
+//! (`runs`), replies that lanes remember, watches and what they were not told yet, whoever waits
+//! for the state directory, and what the driver keeps for sending and posting. Counting is by
+//! capacity, and done where a buffer changes hands: once for a connection and turn, not for an op.
 //!
 //! The hard case is a crowd of which nobody does much harm: thousands of connections that each
 //! hold a part of a frame, or leave a few replies unread. What holds, from soft to hard:
@@ -28,7 +28,9 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use ringway_core::limits::{CONN_OUT_HIGH, UNKNOWN_OUT_MAX};
+use ringway_core::limits::{
+    CONN_OUT_HIGH, MESSAGES_UNDER_WAY_MAX, RECEIVER_BYTES, UNKNOWN_OUT_MAX,
+};
 use ringway_core::{ConnId, Region};
 
 use crate::access::Access;
@@ -42,8 +44,8 @@ use crate::shard::{FORWARD_OPS_MAX, Shard};
 const KEPT_BYTES: usize = 256;
 /// What waits for the state directory: a lock's name and value, a session's address and metadata.
 const WAITER_BYTES: usize = 1024;
-/// A forwarded op: a request with a name of any length.
-const FORWARDED_BYTES: usize = 256;
+/// A forwarded op: a request with a name of any length. A message counts for as many as it takes.
+pub(crate) const FORWARDED_BYTES: usize = 256;
 /// Who holds no more than this is never cut. The last look cuts whoever holds more than twice as
 /// much, so that what is left fits even when there are as many connections as there may be: each
 /// has 384 bytes of the budget at least (`coord/server/src/shares.rs`).
@@ -56,8 +58,8 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn buffers_used(&self, env: &mut impl Env) -> usize {
         let jobs = self.jobs.bytes() + self.gathers.under_way() * GATHER_BYTES;
         let waiters = (self.parked.len() + self.sessions.resumes_waiting()) * WAITER_BYTES;
-        let lanes = self.lanes.bytes();
-        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters + lanes;
+        let others = self.lanes.bytes() + self.watching.topics.bytes() + self.names.feeds.bytes();
+        let kept = self.pendings.bytes() + self.names.runs.bytes() + jobs + waiters + others;
         self.conn_bytes + kept + env.buffered()
     }
 
@@ -72,6 +74,18 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn share(&self, conn: &Conn, used: usize) -> usize {
         let most = if conn.grantee.is_some() { CONN_OUT_HIGH } else { UNKNOWN_OUT_MAX };
         (self.start.buffer_bytes.saturating_sub(used) / 2).min(most)
+    }
+
+    /// What a connection may have unread and still get messages: `RECEIVER_BYTES`, or half of B1's
+    /// share.
+    pub(crate) fn receiver_room(&self, env: &mut impl Env) -> usize {
+        let free = self.start.buffer_bytes.saturating_sub(self.buffers_used(env));
+        (free / 4).min(RECEIVER_BYTES)
+    }
+
+    /// Bytes of notices that may be under way to other shards, on each part of their way.
+    pub(crate) fn under_way_max(buffer_bytes: usize) -> usize {
+        MESSAGES_UNDER_WAY_MAX.min(buffer_bytes / 4)
     }
 
     /// Counts what a connection holds, after it may have changed.

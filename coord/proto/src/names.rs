@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 
 use ringway_core::limits::{NAME_BYTES_MAX, SWEEP_NAMES_PER_TURN};
 use ringway_core::slot::SLOTS;
-use ringway_core::{Epoch, Moment, Region, SessionId, Slot, Token};
+use ringway_core::{Epoch, Moment, Region, SessionId, ShardId, Slot, Token};
 use ringway_table::{Grant, Name, Owner, OwnerLog, RecordCursor, RecordId, Table};
 
 use ringway_core::wheel::Wheel;
@@ -44,6 +44,7 @@ use crate::runs::Runs;
 use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::Ticket;
 use crate::waiting::Held;
+use crate::watch::feed::Feeds;
 use crate::wire::{op, status};
 
 /// A record's flag: held by a `SET` lock, whose value is its secret.
@@ -133,23 +134,31 @@ pub struct Names<R> {
     /// How many names some namespaces may have.
     pub(crate) quotas: Quotas,
     /// Scratch of `sweep`: names with a side that their owner has left.
-    freed: Vec<RecordId>,
+    freed: Vec<(RecordId, Token)>,
     grants_from: Moment,
     pub(crate) sabotage: Sabotage,
     /// What lists remember of earlier walks; grants are told to them.
     pub(crate) runs: Runs,
+    /// Who wants to hear of changes; all of them are told to these.
+    pub(crate) feeds: Feeds,
     used_up: bool,
 }
 
 /// What a shard's names start with.
 #[derive(Clone, Debug)]
 pub struct NamesStart {
+    /// The shard.
+    pub id: ShardId,
     /// The epoch to grant under.
     pub epoch: Epoch,
     /// In the future after an unclean stop.
     pub grants_from: Moment,
     /// Bytes that metadata, further holders and those who wait may take.
     pub side_bytes: usize,
+    /// Bytes that may be taken by what watchers are to be told of these names.
+    pub watch_bytes: usize,
+    /// Bytes of notices that may be under way to other shards.
+    pub under_way: usize,
     /// The secret keys of the hash maps.
     pub keys: KeyedState,
 }
@@ -193,13 +202,14 @@ impl<R: Region> Names<R> {
             waits: Wheel::new(now),
             stuck: VecDeque::new(),
             hurried: false,
-            notices: Bundles::new(shards, mail::NOTICES),
+            notices: Bundles::new(shards, mail::NOTICES, start.under_way),
             answers: Vec::new(),
             freed: Vec::new(),
             quotas,
             grants_from: start.grants_from,
             sabotage: Sabotage::default(),
             runs: Runs::default(),
+            feeds: Feeds::new((start.id, start.epoch), start.keys, start.watch_bytes),
             used_up: false,
         }
     }
@@ -303,12 +313,19 @@ impl<R: Region> Names<R> {
             let mirror = &mut self.mirrors[handle.home().index()][handle.local()];
             let mut released = 0;
             let step = (left.min(SWEEP_STEP), FLAG_SIDE);
+            let session = SessionId(mirror.id);
             let (freed, quotas) = (&mut self.freed, &mut self.quotas);
+            let (feeds, epochs) = (&mut self.feeds, &self.epochs);
             let on_release = |id, name: &[u8], grant: Grant| {
                 released += 1;
+                let last = || Token::new(epochs[usize::from(grant.epoch_index)], grant.sequence);
                 if grant.flags & FLAG_SIDE != 0 {
-                    freed.push(id);
-                } else if grant.flags & FLAG_QUOTA != 0 {
+                    return freed.push((id, last()));
+                }
+                if !feeds.is_empty() {
+                    feeds.released(name, (session, last()));
+                }
+                if grant.flags & FLAG_QUOTA != 0 {
                     quotas.discount(name);
                 }
             };
@@ -316,8 +333,8 @@ impl<R: Region> Names<R> {
             // Entries that were looked at count, and a session without names still costs one: a
             // million of either are sliced as well.
             left = left.saturating_sub(if done { released.max(1) } else { step.0 });
-            while let Some(id) = self.freed.pop() {
-                self.freed(id);
+            while let Some((id, token)) = self.freed.pop() {
+                self.freed_by(id, (session, token));
             }
             if done {
                 self.mirrors[handle.home().index()][handle.local()] = Mirror::default();
@@ -455,7 +472,7 @@ impl<R: Region> Names<R> {
             }
             return Outcome::plain(status::FULL);
         };
-        self.take_sequence(slot, sequence, id);
+        self.take_sequence((slot, sequence), id, by.handle);
         Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token(&grant))
     }
 
@@ -510,9 +527,17 @@ impl<R: Region> Names<R> {
         later.then_some(1)
     }
 
-    /// A record was granted under a sequence.
+    /// A record was granted to a session under a sequence of its slot.
     #[inline]
-    pub(crate) fn take_sequence(&mut self, slot: Slot, sequence: u64, id: RecordId) {
+    pub(crate) fn take_sequence(
+        &mut self,
+        (slot, sequence): (Slot, u64),
+        id: RecordId,
+        to: Handle,
+    ) {
+        if !self.feeds.is_empty() {
+            self.tell_acquired(id, to, Token::new(self.epoch(), sequence));
+        }
         if !self.runs.is_empty() {
             self.runs.granted(slot.number(), id);
         }
@@ -565,6 +590,9 @@ impl<R: Region> Names<R> {
         }
         if grant.owner != by.handle.owner() || !under {
             return Outcome::plain(status::NOTOWNER);
+        }
+        if !self.feeds.is_empty() {
+            self.tell_released(id, (by.session, self.token(&grant)));
         }
         let mirror = &mut self.mirrors[by.handle.home().index()][by.handle.local()];
         self.table.remove(id, hash, Some(&mut mirror.log));
@@ -641,6 +669,11 @@ impl<R: Region> Names<R> {
         (owns && mirror.id != 0).then_some(SessionId(mirror.id))
     }
 
+    /// The id of the session at a place, also if it has ended and is not swept yet.
+    pub(crate) fn session_at(&self, handle: Handle) -> u64 {
+        self.mirror(handle.bits()).map_or(0, |mirror| mirror.id)
+    }
+
     #[inline]
     fn mirror(&self, bits: u32) -> Option<&Mirror> {
         let handle = Handle::from_bits(bits);
@@ -655,7 +688,7 @@ impl<R: Region> Names<R> {
 
     /// Whether no name has more than an owner.
     pub fn is_plain(&self) -> bool {
-        self.claims.is_empty() && self.claims.len() == 0 && self.claims.bytes() == 0
+        self.claims.is_empty() && self.claims.len() + self.claims.bytes() == 0
     }
 
     /// Bytes of metadata, of further holders, and of those who wait.
@@ -705,7 +738,9 @@ mod tests {
             Regions { records: region(), index: region(), arena: region(), lines: region() };
         let table = Table::new(regions, HashKey([1, 2])).expect("an empty table fits");
         let (grants_from, keys) = (Moment(0), KeyedState::new([3, 4]));
-        let start = NamesStart { epoch: Epoch(7), grants_from, side_bytes: 1 << 20, keys };
+        let (id, side_bytes, watch_bytes, under_way) = (ShardId(0), 1 << 20, 1 << 20, 1 << 20);
+        let epoch = Epoch(7);
+        let start = NamesStart { id, epoch, grants_from, side_bytes, watch_bytes, under_way, keys };
         Names::new(Moment(0), table, (1, Quotas::default()), start)
     }
 

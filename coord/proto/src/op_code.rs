@@ -50,11 +50,17 @@ pub const LEASE_ALLOWED: u8 = 1;
 /// A flag of WAIT: it is answered when the wait ends, as commands are that block.
 pub const WAIT_BLOCKS: u8 = 0x80;
 
+/// A flag of SEND: it is answered from where the message ends, or by a shard that it is passed on
+/// to.
+pub const SEND_LATE: u8 = 0x80;
+
 /// Whether an op may be answered later than it is executed, so that its unit cannot be answered
 /// directly.
 #[inline]
 pub const fn may_be_late(op: &crate::turn::Op) -> bool {
-    may_raise(op.code) || (op.code == crate::wire::op::WAIT && op.flags & WAIT_BLOCKS != 0)
+    may_raise(op.code)
+        || (op.code == crate::wire::op::WAIT && op.flags & WAIT_BLOCKS != 0)
+        || (op.code == crate::wire::op::SEND && op.flags & SEND_LATE != 0)
 }
 
 /// Whether an op goes through the batch with a name, which may be none.
@@ -63,7 +69,12 @@ pub const fn on_name(code: u8) -> bool {
     use crate::wire::op;
     matches!(
         code,
-        op::QUERY..=op::CANCEL | op::TRANSFER | op::REVOKE | LOCK_SET..=LOCK_SET_OR_EXPIRE | DB_SIZE
+        op::QUERY..=op::CANCEL
+            | op::TRANSFER
+            | op::REVOKE
+            | op::SEND
+            | LOCK_SET..=LOCK_SET_OR_EXPIRE
+            | DB_SIZE
     )
 }
 
@@ -76,6 +87,8 @@ pub enum Rest {
     Number,
     /// The kept bytes that `extra` stands for.
     Kept,
+    /// What a message has (`messages`).
+    Message,
 }
 
 /// What an op on a name has beside it.
@@ -84,8 +97,9 @@ pub const fn rest_of(code: u8, flags: u8) -> Rest {
     use crate::wire::op;
     match code {
         op::REGISTER if flags == 0 => Rest::None,
-        op::REGISTER | op::RELEASE | op::WAIT | op::CANCEL | op::REVOKE => Rest::Number,
-        op::SET_META | op::TRANSFER | LOCK_SET.. => Rest::Kept,
+        op::REGISTER | op::RELEASE | op::WAIT | op::CANCEL => Rest::Number,
+        op::SEND => Rest::Message,
+        op::SET_META | op::TRANSFER | op::REVOKE | LOCK_SET.. => Rest::Kept,
         _ => Rest::None,
     }
 }

@@ -4,7 +4,6 @@
 //! straight into the connection's output. Any other frame collects its replies in a pending unit.
 
 use alloc::boxed::Box;
-use alloc::format;
 
 use ringway_core::limits::{
     FRAME_BYTES_MAX, NAME_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX, SERVED_OP_COST,
@@ -16,6 +15,7 @@ use ringway_core::{ConnId, Region, SessionId, Slot, Token};
 use crate::access::Access;
 use crate::conn::{Speech, Stalled, Waits};
 use crate::env::Env;
+use crate::messages::Repeat;
 use crate::names::check_register_flags;
 use crate::op_code;
 use crate::sessions::{ConnRef, Opener, Principal, Ticket};
@@ -30,11 +30,13 @@ use crate::wire::{
 pub(crate) const BARE_INDEX: u16 = u16::MAX;
 
 /// A frame that is being parsed.
-pub(crate) struct Frame {
+pub(crate) struct Frame<'a> {
     pub(crate) sequence: u64,
     pub(crate) count: u16,
     pub(crate) index: u16,
     pub(crate) pending: Option<u32>,
+    /// What its next message may repeat.
+    pub(crate) repeat: Repeat<'a>,
 }
 
 /// What to do with an op once it was read.
@@ -127,8 +129,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             if self.conns[id.index as usize].laned {
                 self.take_up_by_lane(id, header.sequence);
             }
-            let frame =
-                Frame { sequence: header.sequence, count: header.count, index: 0, pending: None };
+            let FrameHeader { sequence, count, .. } = header;
+            let repeat = Repeat::default();
+            let frame = Frame { sequence, count, index: 0, pending: None, repeat };
             self.parse_frame(id, frame, &rest[FRAME_HEADER_BYTES..header.len], env);
             let conn = &self.conns[id.index as usize];
             if conn.is_waiting() || conn.closing || conn.stalled.is_some() {
@@ -150,19 +153,28 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// The rest of a frame in which the connection had to wait.
     pub(crate) fn resume_frame(&mut self, id: ConnId, stalled: Stalled, env: &mut impl Env) {
-        let Stalled { pending, sequence, count, index, bytes } = stalled;
-        self.parse_frame(id, Frame { sequence, count, index, pending }, &bytes, env);
+        let Stalled { pending, sequence, count, index, payload, bytes } = stalled;
+        let (payload, rest) = match payload {
+            Some(len) => Some(bytes.split_at(len as usize)).unzip(),
+            None => (None, Some(&bytes[..])),
+        };
+        let repeat = Repeat::of(payload);
+        let frame = Frame { sequence, count, index, pending, repeat };
+        self.parse_frame(id, frame, rest.unwrap_or_default(), env);
     }
 
-    fn parse_frame(&mut self, id: ConnId, mut frame: Frame, bytes: &[u8], env: &mut impl Env) {
+    fn parse_frame<'a>(
+        &mut self,
+        id: ConnId,
+        mut frame: Frame<'a>,
+        bytes: &'a [u8],
+        env: &mut impl Env,
+    ) {
         let (mut rest, mut first) = (bytes, self.batch.ops.len());
         let mut remote = false;
         while frame.index < frame.count {
             let before = rest;
-            let next = match next_op(&mut rest) {
-                Some(raw) => (self.read_op(id, raw), Some(raw)),
-                None => (Next::Batched(answered(status::MALFORMED)), None),
-            };
+            let next = self.read_next(id, &mut frame, &mut rest);
             let may_go_on = match &next {
                 (Next::Batched(op), _) => self.may_ask(id, op.target),
                 (Next::Serve, _) => self.may_serve(id),
@@ -175,7 +187,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             match next {
                 (Next::Batched(mut op), _) => {
                     op.index = frame.index;
-                    remote |= op.target != self.id().0 && op.target != ANYWHERE;
+                    let here = op.target == self.id().0 || op.target == ANYWHERE;
+                    remote |= !here || (op.flags & op_code::SEND_LATE != 0);
                     self.batch.ops.push(op);
                     frame.index += 1;
                 }
@@ -220,9 +233,26 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
+    /// The next op of a frame; malformed if there is none.
+    #[inline]
+    fn read_next<'a>(
+        &mut self,
+        id: ConnId,
+        frame: &mut Frame<'a>,
+        rest: &mut &'a [u8],
+    ) -> (Next, Option<RawOp<'a>>) {
+        match next_op(rest) {
+            Some(raw) if raw.code == op::SEND => {
+                (Next::Batched(self.read_send(id, raw, &mut frame.repeat)), Some(raw))
+            }
+            Some(raw) => (self.read_op(id, raw), Some(raw)),
+            None => (Next::Batched(answered(status::MALFORMED)), None),
+        }
+    }
+
     /// Adds the ops since `first` to the batch as a unit: answered directly if they are a whole
     /// frame, local, and nothing of their connection is ahead.
-    fn push_unit(&mut self, id: ConnId, frame: &mut Frame, (first, collect): (usize, bool)) {
+    fn push_unit(&mut self, id: ConnId, frame: &mut Frame<'_>, (first, collect): (usize, bool)) {
         let conn = &mut self.conns[id.index as usize];
         let mut count = self.batch.ops.len() - first;
         let direct = frame.pending.is_none() && !collect && conn.queue.is_empty();
@@ -253,19 +283,21 @@ impl<R: Region, A: Access> Shard<R, A> {
         });
     }
 
-    fn stall(&mut self, id: ConnId, frame: &Frame, rest: &[u8]) {
+    fn stall(&mut self, id: ConnId, frame: &Frame<'_>, rest: &[u8]) {
+        let payload = frame.repeat.payload.filter(|_| !rest.is_empty());
         self.conns[id.index as usize].stalled = Some(Box::new(Stalled {
             pending: frame.pending,
             sequence: frame.sequence,
             count: frame.count,
             index: frame.index,
-            bytes: rest.into(),
+            payload: payload.map(|payload| payload.len() as u32),
+            bytes: [payload.unwrap_or_default(), rest].concat(),
         }));
     }
 
     /// An op of the frame has ended the connection's own session, and so the connection: what is
     /// behind that op is not executed.
-    fn drop_rest(&mut self, id: ConnId, frame: &Frame, env: &mut impl Env) {
+    fn drop_rest(&mut self, id: ConnId, frame: &Frame<'_>, env: &mut impl Env) {
         if let Some(pending) = frame.pending {
             self.pendings.abandon(pending, frame.count - frame.index);
         }
@@ -432,13 +464,11 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !grantee.operator {
             return answered(status::DENIED);
         }
-        let whom = to.map_or(SessionId(0), |to| to);
-        let who = grantee.name.escape_ascii();
-        let line = format!("user \"{who}\" revokes \"{}\" for {whom}", name.escape_ascii());
-        self.audits.push(line);
+        let who = grantee.name.clone();
         let flags = if to.is_some() { op::REVOKE_TO } else { 0 };
-        let session = to.map_or(0, |to| to.0);
-        self.checked_op_with(id, (op::REVOKE, flags), name, |_| session)
+        let session = to.map_or(0, |to| to.0).to_le_bytes();
+        let keep = |batch: &mut Turn| batch.keep_all(&[&session, &who]);
+        self.checked_op_with(id, (op::REVOKE, flags), name, keep)
     }
 
     /// An op on a name that the connection may use; otherwise one that says why not.

@@ -6,8 +6,8 @@
 //!
 //! Always: a thing that is in here has the key under which it was inserted, until it is removed.
 //!
-//! Bounds: constant time. The index is [`PARTS`] tables, each of which grows by itself, so that of a
-//! million keys no insertion ever moves more than some twenty thousand.
+//! Bounds: constant time. The index is [`PARTS`] tables, each of which grows by itself, so that of
+//! a million keys no insertion ever moves more than some twenty thousand.
 
 use alloc::boxed::Box;
 use core::hash::BuildHasher;

@@ -46,37 +46,19 @@ impl<R: Region, A: Access> Shard<R, A> {
             return Ok(());
         }
         // Everything else changes sessions or answers units; ops that came before it go first.
-        if kind != mail::REPLY {
+        if kind != mail::REPLY && kind != mail::FEED_EVENTS {
             self.execute(env);
         }
         match kind {
             mail::REPLY => self.take_reply(from, &mut reader, env)?,
             mail::BIND => self.take_bind(&mut reader, env)?,
-            mail::ATTACH => {
+            mail::ATTACH
+            | mail::ATTACHED
+            | mail::END..=mail::SWEPT
+            | mail::END_ACK..=mail::ENDED => {
                 let bound = mail::session(&mut reader)?;
-                self.names.attach(bound);
-                env.post(from, &mail::session_message(mail::ATTACHED, bound));
+                self.read_session_mail(kind, (from, bound), env);
             }
-            mail::ATTACHED => {
-                let bound = mail::session(&mut reader)?;
-                self.sessions.attached(bound, &mut self.acts);
-            }
-            mail::END => {
-                let bound = mail::session(&mut reader)?;
-                self.names.end(bound);
-                self.lanes.end(bound.session);
-            }
-            mail::END_ACK => {
-                let bound = mail::session(&mut reader)?;
-                self.names.end(bound);
-                self.lanes.end(bound.session);
-                env.post(from, &mail::session_message(mail::ENDED, bound));
-            }
-            mail::ENDED => {
-                let bound = mail::session(&mut reader)?;
-                self.sessions.ended(bound, &mut self.acts);
-            }
-            mail::SWEPT => self.sessions.swept(mail::session(&mut reader)?.handle),
             mail::PUSH => self.take_push(&mut reader, env)?,
             mail::CLOSED => {
                 let (session, conn) = mail::closed(from, &mut reader)?;
@@ -84,9 +66,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             }
             mail::LANE_CALL => self.take_lane_call(&mut reader, env)?,
             mail::LANE => self.take_lane(&mut reader, env)?,
-            mail::NOTICES => self.take_notices(&mut reader, env)?,
-            mail::PUSHES => self.take_pushes(&mut reader, env)?,
             mail::UNWAIT => self.take_unwait(from, &mut reader)?,
+            mail::NOTICES | mail::PUSHES | mail::RELAYS..=mail::BROADCASTED => {
+                self.read_notices(kind, from, message, env)?;
+            }
             mail::COUNT => self.count_for(from, &mut reader, env)?,
             mail::COUNTED => self.take_counts(&mut reader, env)?,
             mail::LEASE_RAISED => {
@@ -101,11 +84,32 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.start.epoch = self.start.epoch.max(epoch);
                 self.epoch_asked = false;
             }
+            mail::FEED_OPEN..=mail::FEED_TOLD => self.hear_of_watches(from, message, env)?,
             mail::PORTS => self.take_ports(&mut reader)?,
             _ => return Err(Truncated),
         }
         self.settle(env);
         Ok(())
+    }
+
+    /// A session begins or ends, or that was done as asked.
+    fn read_session_mail(&mut self, kind: u8, (from, bound): (ShardId, Bound), env: &mut impl Env) {
+        match kind {
+            mail::ATTACH => {
+                self.names.attach(bound);
+                env.post(from, &mail::session_message(mail::ATTACHED, bound));
+            }
+            mail::ATTACHED => self.sessions.attached(bound, &mut self.acts),
+            mail::ENDED => self.sessions.ended(bound, &mut self.acts),
+            mail::SWEPT => self.sessions.swept(bound.handle),
+            _ => {
+                self.names.end(bound);
+                self.lanes.end(bound.session);
+                if kind == mail::END_ACK {
+                    env.post(from, &mail::session_message(mail::ENDED, bound));
+                }
+            }
+        }
     }
 
     fn take_push(&mut self, reader: &mut Reader<'_>, env: &mut impl Env) -> Result<(), Truncated> {
@@ -148,12 +152,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     ) -> Result<(), Truncated> {
         let source = Source::Mail(from, asker.pending);
         let mut first = self.batch.ops.len();
+        let mut payload = 0;
         let mut forwarded = u64::from(count);
         self.turn_ops += usize::from(count);
         for _ in 0..count {
             let request = mail::request_op(reader)?;
             if op_code::on_name(request.code) || request.code == op::RENEW {
-                let op = self.batch_op(&request)?;
+                let op = self.batch_op(&request, &mut payload)?;
                 self.batch.ops.push(op);
                 continue;
             }
@@ -179,7 +184,7 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// An op of a request, as the batch takes it.
     #[inline]
-    fn batch_op(&mut self, request: &RequestOp<'_>) -> Result<Op, Truncated> {
+    fn batch_op(&mut self, request: &RequestOp<'_>, payload: &mut u64) -> Result<Op, Truncated> {
         let mut body = Reader::new(request.body);
         let mut op;
         if request.code == op::RENEW {
@@ -192,6 +197,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Rest::None => 0,
                 Rest::Number => body.u64()?,
                 Rest::Kept => self.batch.keep(body.rest()),
+                Rest::Message => self.keep_message(request.flags, &mut body, payload)?,
             };
         }
         op.index = request.index;
@@ -214,13 +220,10 @@ impl<R: Region, A: Access> Shard<R, A> {
         reader: &mut Reader<'_>,
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
-        let is_late = reader.u8()? != 0;
-        let count = reader.u16()?;
+        let (count, weight) = (reader.u16()?, reader.u32()?);
         let id = (reader.u32()?, reader.u32()?);
-        if let Some(in_flight) = self.in_flight.get_mut(from.index())
-            && !is_late
-        {
-            *in_flight = in_flight.saturating_sub(u32::from(count));
+        if let Some(in_flight) = self.in_flight.get_mut(from.index()) {
+            *in_flight = in_flight.saturating_sub(weight);
         }
         let Some(unit) = self.pendings.find(id) else { return Ok(()) };
         let awaited = match self.conns.get(unit.conn.index as usize).map(|conn| conn.waits) {
@@ -324,7 +327,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
     }
 
-    fn post_others(&self, message: &[u8], env: &mut impl Env) {
+    pub(crate) fn post_others(&self, message: &[u8], env: &mut impl Env) {
         for shard in 0..self.shards() {
             if shard != self.id().index() {
                 env.post(ShardId(shard as u8), message);
@@ -342,7 +345,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if ticket.shard != self.id() {
             let mut out = Vec::with_capacity(64);
             mail::put_reply(&mut out, id);
-            mail::patch_count(&mut out, 0, 1);
+            mail::set_counts(&mut out, 1, 1);
             out.extend_from_slice(&ticket.index.to_le_bytes());
             answer.put(&mut out);
             env.post(ticket.shard, &out);
@@ -373,14 +376,13 @@ impl<R: Region, A: Access> Shard<R, A> {
     }
 
     /// Answers an op that has waited.
-    fn answer_late(&mut self, ticket: Ticket, outcome: Outcome, env: &mut impl Env) {
+    pub(crate) fn answer_late(&mut self, ticket: Ticket, outcome: Outcome, env: &mut impl Env) {
         if ticket.shard == self.id() {
             return self.deliver(ticket, &Answer::Outcome(outcome), env);
         }
         let mut out = Vec::with_capacity(32);
         mail::put_reply(&mut out, (ticket.pending, ticket.generation));
-        mail::set_late(&mut out);
-        mail::patch_count(&mut out, 0, 1);
+        mail::set_counts(&mut out, 1, 0);
         mail::put_reply_outcome(&mut out, ticket.index, outcome);
         env.post(ticket.shard, &out);
     }

@@ -13,10 +13,12 @@
 use alloc::vec::Vec;
 
 use ringway_core::ShardId;
+use ringway_core::wire::Put;
 
 use crate::env::Env;
 use crate::mail::{self, Asker};
-use crate::turn::Op;
+use crate::turn::{HEADED, Op, Turn};
+use crate::wire::op;
 
 /// A message that has become this long is followed by another one.
 const MESSAGE_BYTES: usize = 64 * 1024;
@@ -40,6 +42,8 @@ struct Bundle {
     start: usize,
     /// The unit that the last op belongs to.
     unit: Option<(u32, u32)>,
+    /// Which payload the unit's last message has.
+    payload: Option<u64>,
     /// Its ops, and where their count goes.
     count: u16,
     count_at: usize,
@@ -70,6 +74,35 @@ impl Requests {
     #[inline]
     pub(crate) fn add_short(&mut self, to: ShardId, asker: &Asker, op: &Op) {
         mail::put_short_request_op(self.begin(to, asker), op);
+    }
+
+    /// Adds a message: its payload only if the message before it in the unit has another, however
+    /// its client said it. Returns what the op weighs.
+    pub(crate) fn add_send(
+        &mut self,
+        to: ShardId,
+        asker: &Asker,
+        (batch, op): (&Turn, &Op),
+    ) -> u32 {
+        self.begin(to, asker);
+        let bundle = &mut self.bundles[to.index()];
+        let place = batch.payload_place(op);
+        let same = bundle.payload.replace(place) == Some(place);
+        let flags = op.flags & !op::SEND_SAME | if same { op::SEND_SAME } else { 0 };
+        let op = Op { flags, ..*op };
+        let out = &mut bundle.bytes;
+        let at = mail::begin_request_op(out, &op);
+        out.push(op.len);
+        batch.put_name(&op, out);
+        let (payload, head) = batch.message(&op);
+        if flags & HEADED != 0 {
+            out.put_long_bytes(head);
+        }
+        if !same {
+            out.extend_from_slice(payload);
+        }
+        mail::finish_request_op(out, at);
+        batch.weight(&op)
     }
 
     /// Where the next op of a unit for a shard goes.
@@ -108,6 +141,7 @@ impl Bundle {
             self.bytes.push(mail::REQUEST);
         }
         self.unit = Some(asker.pending);
+        self.payload = None;
         self.count_at = mail::put_unit(&mut self.bytes, asker);
     }
 

@@ -24,6 +24,8 @@ pub struct Residue {
     pub places: usize,
     /// What this shard knows of sessions, its own included.
     pub mirrors: usize,
+    /// Watches, and what waits to be told to any.
+    pub watches: usize,
     /// Records of names, those to be swept included.
     pub names: usize,
 }
@@ -43,6 +45,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             sessions: self.sessions.len(),
             places: self.sessions.places_in_use(),
             mirrors: self.names.mirrors_in_use(),
+            watches: self.watching.residue(),
             names: self.names.table().len(),
         }
     }

@@ -391,6 +391,9 @@ pub fn put_status(writer: &mut Writer<'_>, status: u8) {
         status::NOTOWNER => "this session does not hold the name, or not under this token",
         status::MODE => "the name is held in another mode, or with another number of permits",
         status::FULL => "a limit of the server is reached: memory, names or sessions",
+        status::QUOTA => {
+            "the namespace (what stands before the first /) has as many names as it may"
+        }
         status::BUSY => "too much is queued: try again",
         status::NOREPLICA => "replicated names need a cluster; this is a single node",
         status::NOAUTH => "authentication required: AUTH user password",
@@ -436,6 +439,7 @@ pub fn push_notice(out: &mut Vec<u8>, code: u8, body: &[u8]) {
         push::WAIT_ENDED => put_wait_ended(out, &mut reader),
         push::RECEIVED => put_received(out, &mut reader),
         push::LOST => put_lost(out, &mut reader),
+        push::MESSAGE => put_message(out, &mut reader),
         _ => Ok(()),
     };
     told.expect("notices are written by our own kind");
@@ -448,6 +452,36 @@ fn put_granted(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated
     writer.bulk(b"granted");
     writer.bulk(body.rest());
     writer.token(Token(token));
+    Ok(())
+}
+
+/// `message`, target, sender's session, payload, source, token; null is what it has not.
+fn put_message(out: &mut Vec<u8>, body: &mut Reader<'_>) -> Result<(), Truncated> {
+    let (flags, from, target) = (body.u8()?, SessionId(body.u64()?), body.short_bytes()?);
+    let fenced = flags & push::MESSAGE_FENCED != 0;
+    let source = if fenced { Some((body.short_bytes()?, Token(body.u64()?))) } else { None };
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(6);
+    writer.bulk(b"message");
+    match target {
+        [] => writer.null(),
+        name => writer.bulk(name),
+    }
+    match from {
+        SessionId(0) => writer.null(),
+        from => writer.session(from),
+    }
+    writer.bulk(body.rest());
+    match source {
+        Some((name, token)) => {
+            writer.bulk(name);
+            writer.token(token);
+        }
+        None => {
+            writer.null();
+            writer.null();
+        }
+    }
     Ok(())
 }
 

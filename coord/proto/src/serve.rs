@@ -43,6 +43,8 @@ enum Place {
     Answer(Answer),
     /// On the shard that owns a slot, or has a number.
     At(ShardId),
+    /// On the shard of the connection; the answer comes when it is there.
+    Watch,
 }
 
 impl<R: Region, A: Access> Shard<R, A> {
@@ -50,7 +52,7 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub(crate) fn serve_op(
         &mut self,
         id: ConnId,
-        frame: &Frame,
+        frame: &Frame<'_>,
         raw: RawOp<'_>,
         env: &mut impl Env,
     ) {
@@ -76,6 +78,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         let binds = matches!(raw.code, op::OPEN | op::ATTACH | op::LANE) || own_close;
         match place {
             Place::Answer(answer) => self.deliver(ticket, &answer, env),
+            Place::Watch => self.serve_watch(id, ticket, &raw, env),
             Place::At(shard) => {
                 if binds {
                     self.conns[id.index as usize].waits = Waits::Op(pending, index);
@@ -120,7 +123,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         if !known && !matches!(raw.code, op::AUTH | op::PING) {
             return plain(status::NOAUTH);
         }
-        if raw.flags != 0 && raw.code != op::OPEN && op::is_known(raw.code) {
+        if raw.flags & !flags_of(raw.code) != 0 && op::is_known(raw.code) {
             return plain(status::UNSUPPORTED);
         }
         let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
@@ -141,10 +144,50 @@ impl<R: Region, A: Access> Shard<R, A> {
             op::CLOSE | op::ATTACH | op::SESSION | op::KILL => {
                 at_slot(SessionId(body.u64()?).slot())
             }
-            op::SESSIONS => match (body.u64()? >> 32) as usize {
+            op::WAITERS | op::WAITS | op::LIST | op::SESSIONS => {
+                return self.place_of_page(id, raw.code, &mut body);
+            }
+            op_code::SLOT_COUNT if self.speech(id) != Speech::Native => {
+                if let Err(status) = self.check_sees_all(id) {
+                    return plain(status);
+                }
+                at_slot(Slot::from_bits(body.u16()?))
+            }
+            op_code::CLIENT_LIST if self.speech(id) != Speech::Native => {
+                Place::At(ShardId(body.u8()?))
+            }
+            op::SHARD_STATS | op::BROADCAST if self.check_sees_all(id).is_err() => {
+                return plain(status::DENIED);
+            }
+            op::BROADCAST => Place::At(crate::broadcast::FIRST),
+            op::SHARD_STATS => match usize::from(body.u8()?) {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
                 _ => return plain(status::MALFORMED),
             },
+            op::WATCH | op::UNWATCH => Place::Watch,
+            op::PING if raw.body.len() <= 64 => Place::Answer(Answer::data(raw.body.into())),
+            op::PING => return plain(status::MALFORMED),
+            op::SHARD_MAP => Place::Answer(Answer::data(self.shard_map())),
+            op::SERVER => Place::Answer(Answer::data(self.server_json().into_bytes())),
+            op::AUTH => {
+                let (user, password) = (body.short_bytes()?, body.short_bytes()?);
+                let status = self.authenticate(id, user, password);
+                return plain(status);
+            }
+            _ => return plain(status::UNKNOWN_OP),
+        })
+    }
+
+    /// Which shard serves a page of names, of sessions, or of who waits.
+    fn place_of_page(
+        &mut self,
+        id: ConnId,
+        code: u8,
+        body: &mut Reader<'_>,
+    ) -> Result<Place, Truncated> {
+        let plain = |status| Ok(Place::Answer(Answer::plain(status)));
+        let at_slot = |slot: Slot| Place::At(self.start.map.shard_of(slot));
+        Ok(match code {
             op::WAITERS => {
                 let (most, name) = (body.u16()?, body.rest());
                 if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -158,39 +201,15 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
                 at_slot(Slot::of(name))
             }
-            op::WAITS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
-            op::WAITS => match (body.u64()? >> 32) as usize {
-                shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
-                _ => return plain(status::MALFORMED),
-            },
             op::LIST => match usize::from(body.u16()?) {
                 slot if slot < SLOTS => at_slot(Slot::from_bits(slot as u16)),
                 _ => return plain(status::MALFORMED),
             },
-            op_code::SLOT_COUNT if self.speech(id) != Speech::Native => {
-                if let Err(status) = self.check_sees_all(id) {
-                    return plain(status);
-                }
-                at_slot(Slot::from_bits(body.u16()?))
-            }
-            op_code::CLIENT_LIST if self.speech(id) != Speech::Native => {
-                Place::At(ShardId(body.u8()?))
-            }
-            op::SHARD_STATS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
-            op::SHARD_STATS => match usize::from(body.u8()?) {
+            op::WAITS if self.check_sees_all(id).is_err() => return plain(status::DENIED),
+            _ => match (body.u64()? >> 32) as usize {
                 shard if shard < self.shards() => Place::At(ShardId(shard as u8)),
                 _ => return plain(status::MALFORMED),
             },
-            op::PING if raw.body.len() <= 64 => Place::Answer(Answer::data(raw.body.into())),
-            op::PING => return plain(status::MALFORMED),
-            op::SHARD_MAP => Place::Answer(Answer::data(self.shard_map())),
-            op::SERVER => Place::Answer(Answer::data(self.server_json().into_bytes())),
-            op::AUTH => {
-                let (user, password) = (body.short_bytes()?, body.short_bytes()?);
-                let status = self.authenticate(id, user, password);
-                return plain(status);
-            }
-            _ => return plain(status::UNKNOWN_OP),
         })
     }
 
@@ -288,43 +307,51 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Some(session) => return self.serve_record(ticket, session, viewer(asker), env),
                 None => Answer::plain(status::NOSESSION),
             },
+            op::BROADCAST => return Ok(self.serve_broadcast(asker, ticket, raw, env)),
+            _ => return self.serve_page(asker, ticket, raw, env),
+        };
+        Ok(Some(answer))
+    }
+
+    /// Lists, which are mostly jobs.
+    fn serve_page(
+        &mut self,
+        asker: &Asker,
+        ticket: Ticket,
+        raw: &RawOp<'_>,
+        env: &mut impl Env,
+    ) -> Result<Option<Answer>, Truncated> {
+        let mut body = Reader::new(raw.body);
+        let work = match raw.code {
             op::SESSIONS => {
                 let (cursor, most) = (body.u64()?, body.u16()?);
-                let work = Work::Sessions(cursor as u32 as usize, most.into(), viewer(asker));
-                return Ok(self.begin_job(ticket, work, env));
+                Work::Sessions(cursor as u32 as usize, most.into(), viewer(asker))
             }
             op::LIST => match self.read_list(asker, &mut body)? {
-                Ok(ask) => return Ok(self.begin_job(ticket, Work::List(ListJob::new(ask)), env)),
-                Err(status) => Answer::plain(status),
+                Ok(ask) => Work::List(ListJob::new(ask)),
+                Err(status) => return Ok(Some(Answer::plain(status))),
             },
             op::WAITERS => {
                 let (most, name) = (usize::from(body.u16()?), body.rest());
-                let Some(name) = Name::new(name) else {
-                    return Ok(Some(Answer::plain(status::BADNAME)));
-                };
-                let (now, hash) = (self.now(), self.names.table().hash(&name));
-                match self.names.waiters(now, (hash, &name), most) {
-                    Some(data) => Answer::data(data),
-                    None => Answer::plain(status::FREE),
-                }
+                return Ok(Some(self.waiters_of(most, name)));
             }
             op::WAITS => {
                 let (cursor, most) = (body.u64()?, usize::from(body.u16()?));
-                let work = Work::Waits(cursor as u32, most.clamp(1, SESSIONS_PAGE_MAX));
-                return Ok(self.begin_job(ticket, work, env));
+                Work::Waits(cursor as u32, most.clamp(1, SESSIONS_PAGE_MAX))
             }
-            op_code::SLOT_COUNT => {
-                let job = ListJob::new(count_of_slot(body.u16()?));
-                return Ok(self.begin_job(ticket, Work::List(job), env));
-            }
-            op_code::CLIENT_LIST => {
-                let work = Work::Clients(0, Vec::new(), viewer(asker));
-                return Ok(self.begin_job(ticket, work, env));
-            }
-            op::SHARD_STATS => return Ok(self.begin_job(ticket, Work::Stats, env)),
-            _ => Answer::plain(status::UNKNOWN_OP),
+            op_code::SLOT_COUNT => Work::List(ListJob::new(count_of_slot(body.u16()?))),
+            op_code::CLIENT_LIST => Work::Clients(0, Vec::new(), viewer(asker)),
+            op::SHARD_STATS => Work::Stats,
+            _ => return Ok(Some(Answer::plain(status::UNKNOWN_OP))),
         };
-        Ok(Some(answer))
+        Ok(self.begin_job(ticket, work, env))
+    }
+
+    fn waiters_of(&mut self, most: usize, name: &[u8]) -> Answer {
+        let Some(name) = Name::new(name) else { return Answer::plain(status::BADNAME) };
+        let (now, hash) = (self.now(), self.names.table().hash(&name));
+        let found = self.names.waiters(now, (hash, &name), most);
+        found.map_or(Answer::plain(status::FREE), Answer::data)
     }
 
     fn serve_open(
@@ -535,6 +562,15 @@ impl<R: Region, A: Access> Shard<R, A> {
 fn count_of_slot(slot: u16) -> ListAsk {
     let (after, prefix) = (Vec::new(), Vec::new());
     ListAsk { slot, slot_last: slot, after, prefix, want: Want::Count }
+}
+
+/// The flags of an op that is served by itself; those of OPEN are looked at later.
+const fn flags_of(code: u8) -> u8 {
+    match code {
+        op::OPEN | op::WATCH => u8::MAX,
+        op::BROADCAST => op::SEND_RECEIPT,
+        _ => 0,
+    }
 }
 
 /// Whose sessions an asker sees: an operator sees all, anybody else its own.

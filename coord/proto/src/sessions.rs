@@ -29,9 +29,10 @@ use ringway_core::limits::{EXPIRIES_PER_TURN, SESSIONS_PER_SHARD_MAX};
 use ringway_core::slot::SLOTS;
 use ringway_core::wheel::{TimerKey, Wheel};
 use ringway_core::wire::Put;
-use ringway_core::{ConnId, Epoch, Moment, NodeId, Secret, SessionId, ShardId, Slot, Span};
+use ringway_core::{Epoch, Moment, NodeId, Secret, SessionId, ShardId, Slot, Span};
 use ringway_table::prefetch_line;
 
+pub use crate::acts::{Act, ConnRef, Ended, Ticket};
 use crate::handle::{Bound, Handle};
 use crate::info::{EMPTY_INFO, Info, Infos};
 use crate::keyed::KeyedState;
@@ -43,44 +44,11 @@ use crate::resumes::Resumes;
 use crate::sabotage::{Rule, Sabotage};
 use crate::wire::{op, push, status};
 
+mod receivers;
+
 /// Who asks: an identity that passed authentication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Principal(pub u32);
-
-/// A connection of any shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnRef {
-    /// The shard that holds it.
-    pub shard: ShardId,
-    /// The connection there.
-    pub conn: ConnId,
-}
-
-/// Where the answer to a request goes: one op of one pending unit of one shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket {
-    /// The shard that waits.
-    pub shard: ShardId,
-    /// Its pending unit.
-    pub pending: u32,
-    /// The generation of that index.
-    pub generation: u32,
-    /// The op in the unit.
-    pub index: u16,
-}
-
-/// Why a session ended, as it is told to its client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Its lease ran out.
-    Expired = 1,
-    /// Its node opened a new one.
-    Replaced = 2,
-    /// An operator ended it.
-    Killed = 3,
-    /// Its client closed it, or its only connection did.
-    Closed = 4,
-}
 
 /// What a client asks for when it opens or resumes.
 #[derive(Clone, Copy, Debug)]
@@ -106,50 +74,6 @@ pub struct Opener {
     pub from: ConnRef,
     /// Where the answer goes.
     pub ticket: Ticket,
-}
-
-/// What has to happen outside this machine, in order.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Act {
-    /// Every shard learns of the session; those but this one acknowledge.
-    Attach(Bound),
-    /// The session's names are to be freed, and it is to be reported when all are swept.
-    End {
-        /// The session.
-        bound: Bound,
-        /// By every shard; or only by this one, for a lock.
-        everywhere: bool,
-        /// Whether the other shards are to say when they know.
-        acknowledge: bool,
-    },
-    /// An answer to a request.
-    Answer(Ticket, Answer),
-    /// An answer that also binds the asking connection to the session.
-    Bind {
-        /// Who asked.
-        ticket: Ticket,
-        /// The session.
-        bound: Bound,
-        /// Whether it ends with the connection.
-        bare: bool,
-        /// The answer.
-        answer: Answer,
-    },
-    /// A notice for a connection.
-    Push {
-        /// The connection.
-        to: ConnRef,
-        /// A code of `wire::push`.
-        code: u8,
-        /// The session that it is about.
-        session: SessionId,
-        /// An [`Ended`], or zero.
-        reason: u8,
-        /// Whether the connection is closed behind it.
-        close: bool,
-    },
-    /// The state directory has to allow leases this long before they are granted.
-    RaiseLease(Span),
 }
 
 /// The bounds a server's operator set.
@@ -711,12 +635,6 @@ impl Sessions {
             }
         }
         (out, bounds, None)
-    }
-
-    /// The connection that hears what a session is told; none if it is away or has ended.
-    pub fn receiver(&self, to: Bound) -> Option<ConnRef> {
-        let session = self.table.get(to.handle.local())?;
-        (session.id == to.session.0 && session.is_live()).then_some(session.conn)?
     }
 
     /// Whether a session lives here.

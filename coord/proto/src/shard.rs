@@ -43,7 +43,7 @@ use crate::lanes::Lanes;
 use crate::lease_clock::LeaseClock;
 use crate::mail;
 use crate::names::{Names, NamesStart};
-use crate::notices::{Bundles, Packings};
+use crate::notices::{Bundles, Messaging, Packings};
 use crate::paged::Paged;
 use crate::pending::PendingTable;
 use crate::placement::SlotMap;
@@ -53,6 +53,7 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::{Op, Turn};
+use crate::watch::{BYTES_PART, Watching};
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -90,6 +91,32 @@ pub struct ShardStart {
     pub host: Vec<u8>,
 }
 
+impl ShardStart {
+    fn of_sessions(&self, now: Moment, waiters_max: usize) -> Sessions {
+        let start = SessionStart {
+            now,
+            lease_allowed: self.lease_allowed,
+            sessions_max: self.sessions_max,
+            info_bytes_max: self.session_info_bytes,
+            waiters_max,
+            keys: KeyedState::new(self.keys),
+        };
+        Sessions::new((self.id, self.map.shards()), self.epoch, self.rules, start)
+    }
+
+    fn of_names(&self, under_way: usize) -> NamesStart {
+        NamesStart {
+            id: self.id,
+            epoch: self.epoch,
+            grants_from: self.grants_from,
+            side_bytes: self.side_bytes,
+            watch_bytes: self.buffer_bytes / BYTES_PART / 2,
+            under_way,
+            keys: KeyedState::new(self.keys),
+        }
+    }
+}
+
 /// One shard.
 pub struct Shard<R, A> {
     pub(crate) start: ShardStart,
@@ -97,6 +124,7 @@ pub struct Shard<R, A> {
     /// Notices on their way to connections of other shards.
     pub(crate) pushes: Bundles,
     pub(crate) packings: Packings,
+    pub(crate) messaging: Messaging,
     pub(crate) lanes: Lanes,
     /// What operators did, on its way to the log.
     pub(crate) audits: Vec<String>,
@@ -123,6 +151,8 @@ pub struct Shard<R, A> {
     pub(crate) mail_out: Vec<u8>,
     pub(crate) gathers: Gathers,
     pub(crate) jobs: Jobs,
+    /// The watches of this shard's connections; those of its names are `names.feeds`.
+    pub(crate) watching: Watching,
     pub(crate) stats: Stats,
     pub(crate) lease_asked: Span,
     pub(crate) epoch_asked: bool,
@@ -152,36 +182,20 @@ impl<R: Region, A: Access> Shard<R, A> {
     pub fn new(now: Moment, start: ShardStart, table: Table<R>, access: A) -> Self {
         let shards = start.map.shards();
         let keys = KeyedState::new(start.keys);
-        let (names_keys, lane_keys) = (keys.clone(), keys.clone());
         let waiters_max = Self::waiters_max(start.buffer_bytes);
-        let sessions = Sessions::new(
-            (start.id, shards),
-            start.epoch,
-            start.rules,
-            SessionStart {
-                now,
-                lease_allowed: start.lease_allowed,
-                sessions_max: start.sessions_max,
-                info_bytes_max: start.session_info_bytes,
-                waiters_max,
-                keys,
-            },
-        );
         let bare_slot = start.map.run(start.id).0;
+        let under_way = Self::under_way_max(start.buffer_bytes);
         let quotas = Quotas::new(access.credits(), shards);
-        let names_start = NamesStart {
-            epoch: start.epoch,
-            grants_from: start.grants_from,
-            side_bytes: start.side_bytes,
-            keys: names_keys,
-        };
+        let names_start = start.of_names(under_way);
         Self {
+            sessions: start.of_sessions(now, waiters_max),
             names: Names::new(now, table, (shards, quotas), names_start),
-            pushes: Bundles::new(shards, mail::PUSHES),
+            watching: Watching::new(&start),
+            pushes: Bundles::new(shards, mail::PUSHES, under_way),
+            messaging: Messaging::new(shards, under_way),
             packings: Packings::default(),
-            lanes: Lanes::new(&lane_keys),
+            lanes: Lanes::new(&keys),
             audits: Vec::new(),
-            sessions,
             access,
             clock: LeaseClock::new(now),
             conns: Paged::default(),
@@ -305,6 +319,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 }
             }
         }
+        self.watcher_closed(id, env);
         if let Some(bound) = conn.bound {
             self.tell_closed(id, bound, env);
         }
@@ -315,6 +330,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.begin(now);
         if let Some(conn) = self.conn_mut(id) {
             conn.blocked = false;
+            self.watcher_drained(id);
             self.pump(id, env);
             self.check_carry(id, env);
         }
@@ -353,6 +369,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.reclaim(env);
         self.feed_hungry(env);
         self.execute(env);
+        let telling = self.step_watches(env);
         self.reclaim(env);
         self.stats.buffer_bytes = self.buffers_used(env) as u64;
         self.stats.turn_ops_max = self.stats.turn_ops_max.max(self.turn_ops as u64);
@@ -362,7 +379,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             || self.names.is_hurried()
             || !self.ready.is_empty()
             || core::mem::take(&mut self.spent)
-            || self.jobs.is_active();
+            || self.jobs.is_active()
+            || telling;
         if busy {
             env.again();
         }
@@ -411,6 +429,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 self.close(id, env);
             }
         }
+        self.recheck_watches(env);
     }
 
     /// Whether a stop has nothing left to wait for.
@@ -436,6 +455,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// Times that the shard's turn came so late that lease time stood still.
     pub const fn stalls(&self) -> u64 {
         self.clock.stalls()
+    }
+
+    /// Watches of this shard's connections, for metrics.
+    pub fn watches(&self) -> usize {
+        self.watching.topics.len()
     }
 
     /// Connections, for metrics.

@@ -4,9 +4,9 @@ use crate::op_code;
 use crate::wire::{op, status};
 
 /// The verbs that are counted one by one. A RESP command counts as the verb that it means.
-pub const VERBS: [&str; 15] = [
+pub const VERBS: [&str; 16] = [
     "query", "register", "release", "open", "renew", "close", "attach", "sessions", "kill", "list",
-    "ping", "wait", "meta", "transfer", "server",
+    "ping", "wait", "meta", "transfer", "server", "send",
 ];
 
 /// The verb of an op code, as an index into [`VERBS`].
@@ -27,6 +27,7 @@ pub const fn verb_index(code: u8) -> usize {
         op::WAIT | op::CANCEL => 11,
         op::META | op::SET_META => 12,
         op::TRANSFER | op::REVOKE => 13,
+        op::SEND | op::BROADCAST => 15,
         _ => 14,
     }
 }
@@ -106,6 +107,50 @@ pub struct Stats {
     pub pushes_dropped: u64,
     /// Notices for sessions that were away.
     pub notices_away: u64,
+    /// Notices that watches have written.
+    pub watch_notices: u64,
+    /// Times that a watch could not be told everything.
+    pub watch_gaps: u64,
+    /// Times that a watch had to wait because its connection did not read.
+    pub watchers_passed_over: u64,
+    /// Changes that were dropped for want of room before everybody had heard of them.
+    pub watch_changes_dropped: u64,
+    /// What became of messages; each is counted where that was decided.
+    pub messages: Messages,
+}
+
+/// What became of messages, each once for every session that it was for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Put into the output of the receiving connection.
+    pub delivered: u64,
+    /// Nobody owned the name.
+    pub unowned: u64,
+    /// The session had no connection that could hear it.
+    pub away: u64,
+    /// The connection had too much unread, or accepts no frame of this size.
+    pub full: u64,
+    /// The sender did not hold the source name under its token.
+    pub fenced: u64,
+    /// Too much was under way to the receiver's shard.
+    pub busy: u64,
+}
+
+impl Messages {
+    /// Counts messages by the status that says what became of them.
+    #[inline]
+    pub fn count(&mut self, status: u8, messages: u64) {
+        let place = match status {
+            status::OK => &mut self.delivered,
+            status::FREE => &mut self.unowned,
+            status::AWAY => &mut self.away,
+            status::RECEIVER_FULL => &mut self.full,
+            status::FENCED => &mut self.fenced,
+            status::BUSY => &mut self.busy,
+            _ => return,
+        };
+        *place += messages;
+    }
 }
 
 /// Counts of refusals by [`refusal_index`].

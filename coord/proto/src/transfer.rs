@@ -137,16 +137,20 @@ impl<R: Region> Names<R> {
 
     /// A session that holds a name alone has it no longer.
     pub(crate) fn give_up(&mut self, id: RecordId, by: Bound) {
+        let token = self.token(&self.table.grant(id));
         let is_plain = self.claims.of_record(id.number()).is_none();
         if is_plain {
             self.discount_record(id);
+            if !self.feeds.is_empty() {
+                self.tell_released(id, (by.session, token));
+            }
         }
         let log = &mut self.mirrors[by.handle.home().index()][by.handle.local()].log;
         if is_plain {
             return self.table.remove(id, self.table.hash_of(id), Some(log));
         }
         self.table.disown(id, Some(log));
-        self.freed(id);
+        self.freed_by(id, (by.session, token));
     }
 
     /// A name that one session holds alone goes to another.
@@ -164,7 +168,7 @@ impl<R: Region> Names<R> {
             return Outcome::plain(status::FULL);
         }
         self.lose(before.owner);
-        self.take_sequence(slot, sequence, id);
+        self.take_sequence((slot, sequence), id, to.handle);
         let token = self.token(&grant);
         let side = self.claims.of_record(id.number());
         let waited = side.and_then(|side| self.claims.of_session(side, to.handle));
@@ -199,7 +203,7 @@ impl<R: Region> Names<R> {
         let added = self.claims.add(place, &mut mirror.claims, (wish, false), value);
         assert!(added != Err(Full), "as much as was given back");
         mirror.gain_share();
-        self.take_sequence(slot, sequence, id);
+        self.take_sequence((slot, sequence), id, to.handle);
         Outcome::owner(status::GRANTED_EPHEMERAL, to.session, token)
     }
 
@@ -273,9 +277,13 @@ impl<R: Region> Names<R> {
         }
         let side = self.claims.make_side(id.number()).map_err(|Full| status::FULL)?;
         self.table.update(id, Grant { flags: grant.flags | FLAG_SIDE, ..grant });
-        self.claims.set_meta(side, ask.bytes).map_err(|Full| {
+        let version = self.claims.set_meta(side, ask.bytes).map_err(|Full| {
             self.tidy(id, side);
             status::FULL
-        })
+        })?;
+        if !self.feeds.is_empty() {
+            self.tell_changed(id, version);
+        }
+        Ok(version)
     }
 }

@@ -12,6 +12,9 @@ use ringway_core::{ConnId, ShardId};
 use ringway_table::Name;
 
 use crate::handle::Bound;
+use crate::memory::FORWARDED_BYTES;
+use crate::op_code;
+use crate::wire::op;
 
 /// One op.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,8 @@ pub struct Turn {
     pub units: Vec<Unit>,
     /// Names longer than 16 bytes, and other bytes of ops.
     pub arena: Vec<u8>,
+    /// Counts the batches: what [`Turn::keep`] gave back is of no use in another one.
+    pub serial: u64,
 }
 
 impl Turn {
@@ -112,6 +117,35 @@ impl Turn {
     pub fn kept(&self, extra: u64) -> &[u8] {
         let (at, len) = ((extra >> 20) as usize, (extra & 0xF_FFFF) as usize);
         &self.arena[at..at + len]
+    }
+
+    /// What a message has: its payload, and of one that is fenced or goes to a session the head
+    /// (`messages`).
+    #[inline]
+    pub fn message(&self, op: &Op) -> (&[u8], &[u8]) {
+        let head = if op.flags & HEADED == 0 { &[][..] } else { &self.kept(op.extra)[8..] };
+        (self.kept(self.payload_place(op)), head)
+    }
+
+    /// Where the payload of a message is kept.
+    #[inline]
+    pub fn payload_place(&self, op: &Op) -> u64 {
+        if op.flags & HEADED == 0 {
+            return op.extra;
+        }
+        let (place, _) = self.kept(op.extra).split_first_chunk().expect("kept with its place");
+        u64::from_le_bytes(*place)
+    }
+
+    /// What an op counts for while it is on its way to another shard: as many as would take the
+    /// memory that it does. One that waits there is not on its way.
+    #[inline]
+    pub fn weight(&self, op: &Op) -> u32 {
+        match op.code {
+            op::SEND if op.flags & op::SEND_SAME == 0 => message_weight(self.message(op).0.len()),
+            op::WAIT if op.flags & op_code::WAIT_BLOCKS != 0 => 0,
+            _ => 1,
+        }
     }
 
     /// The op's name, as the table takes it.
@@ -147,7 +181,17 @@ impl Turn {
         self.ops.clear();
         self.units.clear();
         self.arena.clear();
+        self.serial += 1;
     }
+}
+
+/// Flags of a SEND whose kept bytes are the place of its payload (8) and a head.
+pub const HEADED: u8 = op::SEND_FENCED | op::SEND_SESSION;
+
+/// What a message counts for on its way to another shard.
+#[inline]
+pub const fn message_weight(payload: usize) -> u32 {
+    1 + (payload / FORWARDED_BYTES) as u32
 }
 
 /// A short name as two words, padded with zeros.

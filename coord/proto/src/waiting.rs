@@ -161,7 +161,7 @@ impl<R: Region> Names<R> {
         match self.claims.add(place, &mut mirror.claims, (wish, false), value) {
             Ok(_) => {
                 mirror.gain_share();
-                self.take_sequence(slot, sequence, id);
+                self.take_sequence((slot, sequence), id, by.handle);
                 Outcome::owner(status::GRANTED_EPHEMERAL, by.session, self.token_of(value))
             }
             Err(Full) => Outcome::plain(status::FULL),
@@ -219,6 +219,9 @@ impl<R: Region> Names<R> {
         if self.set_deadline(claim, wait.until) == Err(Full) {
             self.drop_claim(claim);
             return Err(Full);
+        }
+        if !self.feeds.is_empty() {
+            self.tell_waiting(side);
         }
         Ok(claim)
     }
@@ -340,9 +343,10 @@ impl<R: Region> Names<R> {
             return Held::Free;
         }
         if grant.owner != Owner::NOBODY {
+            let session = SessionId(self.session_at(Handle::from_bits(grant.owner.0)));
             self.lose(grant.owner);
             self.table.disown(id, None);
-            self.freed(id);
+            self.freed_by(id, (session, self.token(&grant)));
         } else if self.claims.of_record(id.number()).is_some_and(|at| self.live_holders(at) == 0) {
             self.freed(id);
         }
@@ -414,7 +418,7 @@ impl<R: Region> Names<R> {
         self.table.replace(id, grant, &mut mirror.log).ok()?;
         let ticket = self.claims.ticket(claim);
         let gone = self.drop_claim(claim);
-        self.take_sequence(slot, sequence, id);
+        self.take_sequence((slot, sequence), id, handle);
         self.tell_granted(id, handle, (ticket, self.token(&grant)), (gone.wish, gone.reply));
         self.tidy(id, side);
         Some(())
@@ -431,8 +435,11 @@ impl<R: Region> Names<R> {
         let ticket = self.claims.ticket(claim);
         let reply = self.claims.claim_mut(claim).reply.take();
         self.claims.make_holder(claim, value);
-        self.take_sequence(slot, sequence, id);
         let handle = self.claims.claim(claim).session();
+        self.take_sequence((slot, sequence), id, handle);
+        if !self.feeds.is_empty() {
+            self.tell_waiting(side);
+        }
         self.mirrors[handle.home().index()][handle.local()].gain_share();
         let wish = self.claims.side(side).wish();
         self.tell_granted(id, handle, (ticket, self.token_of(value)), (wish, reply));
@@ -488,6 +495,12 @@ impl<R: Region> Names<R> {
         let gone = self.claims.remove(claim, &mut mirror.claims);
         if !gone.waits() {
             mirror.lose_share();
+        }
+        if !self.feeds.is_empty() {
+            match gone.waits() {
+                true => self.tell_waiting(gone.side()),
+                false => self.tell_left(gone.side(), handle, self.token_of(gone.value)),
+            }
         }
         gone
     }

@@ -103,7 +103,16 @@ pub mod op {
 
     /// Whether this version knows the code.
     pub const fn is_known(code: u8) -> bool {
-        matches!(code, QUERY..=REVOKE | OPEN..=LANE | LIST | WAITS | PING..=AUTH)
+        matches!(
+            code,
+            QUERY..=REVOKE
+                | OPEN..=LANE
+                | LIST
+                | WAITS
+                | PING..=AUTH
+                | WATCH..=UNWATCH
+                | SEND..=BROADCAST
+        )
     }
 
     /// REGISTER, WAIT: the mode, in the low bits.
@@ -287,6 +296,8 @@ pub mod push {
     pub const MESSAGE_BROADCAST: u8 = 0x04;
     /// EVENT: an earlier change of the name was coalesced away.
     pub const EVENT_SKIPPED: u8 = 0x01;
+    /// EVENT: of a release, others hold the name still.
+    pub const EVENT_SHARED: u8 = 0x02;
     /// EVENT: the name has an owner.
     pub const KIND_ACQUIRED: u8 = 1;
     /// EVENT: an owner has it no longer.

@@ -8,7 +8,7 @@ use allocation_counter::measure;
 use ringway_coord_proto::wire::{FrameWriter, KIND_REQUEST, Preface, op, put_op};
 use ringway_core::Span;
 use ringway_sim::alone::Alone;
-use ringway_sim::native::{Got, open, opened, with_secret};
+use ringway_sim::native::{Got, open, opened, send, send_fenced, with_secret};
 use ringway_sim::process::Settings;
 use ringway_sim::resp_stream::command;
 use ringway_sim::stream::{Heard, Stream};
@@ -91,6 +91,47 @@ fn registers_and_releases_allocate_nothing() {
     let mut alone = native();
     let both = |conn, turn| [ops(op::REGISTER, conn, turn), ops(op::RELEASE, conn, turn)].concat();
     assert_eq!(allocations(&mut alone, both), 0);
+}
+
+/// Messages of 64 bytes from every connection to names of all of them, plain and as the owner of a
+/// name, without a receipt and with one: none takes anything, however it ends.
+#[test]
+fn messages_allocate_nothing() {
+    let mut alone = native();
+    let name =
+        |conn: u32, turn: u64, at: u64| format!("{:04}/{at:02}/{turn:05}", (conn + 1) % CONNS);
+    for turn in 0..TURNS {
+        for conn in 0..CONNS {
+            let names = (0..FRAME).map(|at| (op::REGISTER, 0, name(conn, turn, at).into()));
+            alone.receive(conn, &frame(&names.collect::<Vec<_>>()));
+        }
+        alone.turn();
+    }
+    let asked = frame(&[(op::QUERY, 0, name(0, 0, 0).into())]);
+    alone.receive(0, &asked);
+    alone.step();
+    let Got::Owner(_, _, token) = replies(&alone, 0)[0] else { panic!("it is owned") };
+    alone.read();
+    for flags in [0, op::SEND_RECEIPT] {
+        let plain = |conn, turn| {
+            let sends = (0..FRAME).map(|at| send(flags, &name(at as u32, turn, at), &[7; 64]));
+            let own = (op::QUERY, 0, name(conn, turn, 0).into());
+            frame(&sends.chain([own]).collect::<Vec<_>>())
+        };
+        assert_eq!(allocations(&mut alone, plain), 0, "flags {flags}");
+        let fenced = |_, turn| {
+            let source = (name(0, 0, 0), token);
+            let source = (source.0.as_str(), source.1);
+            let targets = (0..FRAME).map(|at| name(at as u32, turn, at));
+            let sends = targets.map(|target| send_fenced(flags, source, &target, &[7; 64]));
+            frame(&sends.collect::<Vec<_>>())
+        };
+        assert_eq!(allocations(&mut alone, fenced), 0, "fenced, flags {flags}");
+    }
+    let counts = alone.shard.stats().messages;
+    let turns = 3 * TURNS * FRAME;
+    assert_eq!(counts.delivered, 2 * turns * (u64::from(CONNS) + 1), "fenced: one is the owner");
+    assert_eq!(counts.fenced, 2 * turns * (u64::from(CONNS) - 1));
 }
 
 /// A gateway for each connection, whose sessions are renewed in batches; and time passes, so that

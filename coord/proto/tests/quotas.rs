@@ -1,66 +1,20 @@
 //! Stories of namespaces that may have so many names.
 
-use std::sync::{Arc, Mutex};
-
-use ringway_coord_proto::access::{Access, Open};
-use ringway_coord_proto::quotas::Credits;
 use ringway_coord_proto::wire::{op, status};
-use ringway_coord_proto::{Grantee, Principal};
 use ringway_core::SessionId;
+use ringway_sim::limited::{Limited, Pool};
 use ringway_sim::native::{
     Got, Native, open, opened, register, register_as, release, revoke, transfer, wait, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
+use ringway_sim::redis::Redis;
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 
-/// Everybody may do everything, but the namespace `jobs` has so many names at most.
-struct Limited {
-    open: Open,
-    left: Arc<Mutex<u64>>,
-    most: u64,
-}
-
-struct Jobs(Arc<Mutex<u64>>, [(Box<[u8]>, u64); 1]);
-
-impl Credits for Jobs {
-    fn quotas(&self) -> &[(Box<[u8]>, u64)] {
-        &self.1
-    }
-    fn take(&mut self, _: usize, most: u64) -> u64 {
-        let mut left = self.0.lock().expect("nobody panics with it");
-        let taken = most.min(*left);
-        *left -= taken;
-        taken
-    }
-    fn give(&mut self, _: usize, credits: u64) {
-        *self.0.lock().expect("nobody panics with it") += credits;
-    }
-}
-
-impl Access for Limited {
-    fn required(&self) -> bool {
-        self.open.required()
-    }
-    fn verify(&self, user: &[u8], password: &[u8]) -> Option<u32> {
-        self.open.verify(user, password)
-    }
-    fn grantee(&self, index: u32) -> &Grantee {
-        self.open.grantee(index)
-    }
-    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.open.by_principal(principal)
-    }
-    fn credits(&self) -> Option<Box<dyn Credits + Send>> {
-        Some(Box::new(Jobs(self.left.clone(), [((*b"jobs").into(), self.most)])))
-    }
-}
-
-fn start(shards: usize, most: u64) -> (Process<Limited>, Arc<Mutex<u64>>) {
-    let left = Arc::new(Mutex::new(most));
+fn start(shards: usize, most: u64) -> (Process<Limited>, Pool) {
+    let pool = Pool::new(b"jobs", most);
     let settings = Settings { shards, ..Settings::default() };
-    let access = || Limited { open: Open::default(), left: left.clone(), most };
-    (Process::with_access(&settings, access), left.clone())
+    (Process::with_access(&settings, || Limited::new(&pool)), pool)
 }
 
 fn client(process: &mut Process<Limited>, node: u64) -> (Native, SessionId, [u8; 16]) {
@@ -96,7 +50,7 @@ fn a_namespace_has_as_many_names_as_it_may() {
         let all = ["jobs/1", "jobs/4", "jobs/5"].map(release);
         a.ask(&mut process, &all);
         assert_eq!(words(&a.ask(&mut process, &[revoke(None, "jobs/3")])), "OK");
-        assert_eq!(*left.lock().expect("alone"), 3, "all of it was given back");
+        assert_eq!(left.left(), 3, "all of it was given back");
     }
 }
 
@@ -112,17 +66,58 @@ fn a_name_is_counted_once_whoever_holds_it() {
         a.ask(&mut process, &claims);
         b.ask(&mut process, &[wait(0, "jobs/2")]);
         a.ask(&mut process, &[transfer(of_b, "jobs/1"), release("jobs/2")]);
-        assert_eq!(*left.lock().expect("alone"), 1, "{shards} shards");
+        assert_eq!(left.left(), 1, "{shards} shards");
         let closed = with_secret(op::CLOSE, of_a, secret);
         let got = b.ask(&mut process, &[closed, register("jobs/3"), register("jobs/4")]);
         assert_eq!(got[1].status(), status::GRANTED_EPHEMERAL);
         assert_eq!(got[2].status(), status::GRANTED_EPHEMERAL);
         assert_eq!(b.ask(&mut process, &[register("jobs/5")])[0].status(), status::QUOTA);
         process.settle();
-        assert_eq!(*left.lock().expect("alone"), 0);
+        assert_eq!(left.left(), 0);
         let mut c = Native::connect(&mut process, 0);
         c.ask(&mut process, &[with_secret(op::CLOSE, of_b, b_secret)]);
         process.settle();
-        assert_eq!(*left.lock().expect("alone"), 4, "swept, and given back");
+        assert_eq!(left.left(), 4, "swept, and given back");
+    }
+}
+
+/// A Redis client hears `QUOTA` from every command that would make a name; what an operator revokes
+/// may be had again.
+#[test]
+fn redis_clients_hear_of_the_quota() {
+    for shards in SHARDS {
+        let (mut process, left) = start(shards, 1);
+        let mut a = Redis::connect(&mut process, shards - 1);
+        for taken in ["PORT.REGISTER jobs/1", "SET jobs/1 v NX PX 20000", "PORT.WAIT jobs/1 0"] {
+            let got = a.says(&mut process, taken);
+            assert!(got == "+OK|" || got.starts_with("*3|:1|"), "{shards} shards: {got}");
+            let more = "PORT.REGISTER jobs/2\nSET jobs/2 v NX PX 20000\nPORT.WAIT jobs/2 0";
+            let got = a.says(&mut process, more);
+            assert_eq!(got.matches("-QUOTA the namespace").count(), 3, "{got}");
+            assert_eq!(a.says(&mut process, "PORT.REVOKE jobs/1"), ":1|");
+            assert_eq!(left.left(), 1, "{taken}");
+        }
+    }
+}
+
+/// A large quota is kept in blocks: never exceeded, and refused at most two blocks for each other
+/// shard below it.
+#[test]
+fn large_quotas_are_kept_in_blocks() {
+    let most = 6_400;
+    for shards in SHARDS {
+        let (mut process, left) = start(shards, most);
+        let (mut a, ..) = client(&mut process, 1);
+        let mut granted = 0;
+        for part in 0..8 {
+            let ops: Vec<_> = (0..1_000).map(|at| register(&format!("jobs/{part}-{at}"))).collect();
+            let got = a.ask(&mut process, &ops);
+            let is_granted = |got: &&Got| got.status() == status::GRANTED_EPHEMERAL;
+            granted += got.iter().filter(is_granted).count() as u64;
+        }
+        let block = most / (64 * shards as u64);
+        let least = most - 2 * block * (shards as u64 - 1);
+        assert!((least..=most).contains(&granted), "{shards} shards: {granted}");
+        assert!(left.left() <= most - granted);
     }
 }

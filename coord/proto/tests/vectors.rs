@@ -1,13 +1,14 @@
 //! The test vectors of `docs/protocol.md`: what is printed there is what the encoders write, what
 //! the parsers read, and what a shard says when the same conversation is held with it.
 
+use ringway_coord_proto::watch::event::{Change, Event, Kind, MASK_ALL, Notices, encode};
 use ringway_coord_proto::wire::{
-    self, FrameHeader, FrameWriter, KIND_PUSH, KIND_REPLY, KIND_REQUEST, PREFACE_BYTES, Preface,
-    RawOp, Reply, op, push, status,
+    self, FRAME_BYTES_FLOOR, FrameHeader, FrameWriter, KIND_PUSH, KIND_REPLY, KIND_REQUEST,
+    PREFACE_BYTES, Preface, RawOp, Reply, op, push, status,
 };
 use ringway_core::slot::SLOTS;
 use ringway_core::wire::Put;
-use ringway_core::{Epoch, SessionId, Slot, Span, Token};
+use ringway_core::{Epoch, SessionId, ShardId, Slot, Span, Token};
 use ringway_sim::process::{Process, Settings};
 
 const DOCUMENT: &str = include_str!("../../../docs/protocol.md");
@@ -18,7 +19,7 @@ const NODE: u64 = 7;
 const LEASE_MS: u32 = 10_000;
 
 /// The names of the vectors, in the order of the document and of the conversation.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 18] = [
     "preface",
     "preface of the server",
     "OPEN",
@@ -31,8 +32,11 @@ const NAMES: [&str; 15] = [
     "RENEW by secret, reply",
     "LIST",
     "LIST, reply",
+    "WATCH",
+    "WATCH, reply",
     "RELEASE under its token",
     "RELEASE under its token, reply",
+    "EVENT, push",
     "SESSION_ENDED, push",
 ];
 
@@ -141,15 +145,47 @@ fn encoded(name: &str) -> Vec<u8> {
             body.put_u64(token().0);
             frame(KIND_REPLY, 5, 1, |out| wire::put_data(out, status::DATA, &body))
         }
-        "RELEASE under its token" => frame(KIND_REQUEST, 6, 1, |out| {
+        "RELEASE under its token" => frame(KIND_REQUEST, 7, 1, |out| {
             wire::put_release_if(out, token(), b"a/1");
         }),
-        "RELEASE under its token, reply" => plain(6),
+        "RELEASE under its token, reply" => plain(7),
         "SESSION_ENDED, push" => frame(KIND_PUSH, 0, 1, |out| {
             body.put_u64(session().0);
             body.put_u8(1);
             wire::put_op(out, push::SESSION_ENDED, 0, &body);
         }),
+        _ => encoded_of_watch(name),
+    }
+}
+
+/// Of those that are about a watch.
+fn encoded_of_watch(name: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    match name {
+        "WATCH" => {
+            body.put_u32(1);
+            body.put_u8(MASK_ALL);
+            body.put_u32(0);
+            body.extend_from_slice(b"a/");
+            request(6, &[(op::WATCH, 0, body)])
+        }
+        "WATCH, reply" => {
+            body.extend_from_slice(&[0, 1, 0]);
+            body.put_u32(1);
+            body.put_u64(1);
+            frame(KIND_REPLY, 6, 1, |out| wire::put_data(out, status::DATA, &body))
+        }
+        "EVENT, push" => {
+            let (session, token, name) = (session(), token(), &b"a/1"[..]);
+            let kind = Kind::Released;
+            let change = Change { kind, session, token, extra: 0, shared: false, name };
+            let mut event = Vec::new();
+            encode(&mut event, (ShardId(0), Epoch(1), 2), &change);
+            let mut notices = Notices::new(&mut body, 1, FRAME_BYTES_FLOOR as usize);
+            notices.event(Event(&event), false);
+            notices.finish();
+            body
+        }
         _ => panic!("no encoding of {name:?}"),
     }
 }
@@ -218,18 +254,21 @@ fn a_shard_says_what_is_printed() {
     let mut process = Process::start(&Settings { shards: 1, ..Settings::default() });
     let link = process.connect(0);
     let mut drawn = SECRET;
-    for pair in NAMES.chunks(2) {
-        if let [ask, answer] = pair {
-            process.send(link, &replaced(&vector(ask), &SECRET, &drawn));
-            process.settle();
-            let said = process.take(link);
-            if *ask == "OPEN" {
-                // Behind the frame's header, the status, the length and the session.
-                drawn = *said[29..].first_chunk().expect("a secret");
-            }
-            assert_eq!(hex(&replaced(&said, &drawn, &SECRET)), hex(&vector(answer)), "{answer}");
+    // A question, its answer, and the notices that come with it.
+    let (last, said) = NAMES.split_last().expect("there are some");
+    for turn in said.chunk_by(|_, next| next.contains(", ") || next.ends_with("server")) {
+        let (ask, answers) = turn.split_first().expect("a chunk is not empty");
+        process.send(link, &replaced(&vector(ask), &SECRET, &drawn));
+        process.settle();
+        let said = process.take(link);
+        if *ask == "OPEN" {
+            // Behind the frame's header, the status, the length and the session.
+            drawn = *said[29..].first_chunk().expect("a secret");
         }
+        let expected: Vec<u8> = answers.iter().flat_map(|name| vector(name)).collect();
+        assert_eq!(hex(&replaced(&said, &drawn, &SECRET)), hex(&expected), "{ask}");
     }
+    assert_eq!(*last, "SESSION_ENDED, push");
     process.run_for(Span::from_ms(u64::from(LEASE_MS) + 1_000));
     assert_eq!(hex(&process.take(link)), hex(&vector("SESSION_ENDED, push")));
 }

@@ -307,7 +307,7 @@ fn shared_names_are_seen() {
     }
 }
 
-/// What is not allowed is refused by itself: no permits, a mode that there is not, bodies cut short.
+/// What is not allowed is refused by itself: no permits, no such mode, bodies cut short.
 #[test]
 fn broken_wishes_are_refused() {
     let mut process = start(2);

@@ -216,8 +216,30 @@ numbers! {
     auth_timeouts: Counter,
     /// Notices whose connection was gone.
     notices_dropped: Counter,
+    /// Messages put into the output of the connection that receives for the session.
+    messages_delivered: Counter,
+    /// Messages to names that nobody owned.
+    messages_unowned: Counter,
+    /// Messages dropped because the session had no connection that could hear them.
+    messages_away: Counter,
+    /// Messages dropped because the receiver had too much unread.
+    messages_full: Counter,
+    /// Messages refused because the sender did not hold the source name under its token.
+    messages_fenced: Counter,
+    /// Messages refused because too much was under way to the receiver's shard.
+    messages_busy: Counter,
     /// Notices for sessions that had no connection to hear them.
     notices_away: Counter,
+    /// Watches of the shard's connections.
+    watches: Gauge,
+    /// Notices written for watches.
+    watch_notices: Counter,
+    /// Times a watch could not be told everything.
+    watch_gaps: Counter,
+    /// Times a watch was passed over because its connection did not read.
+    watchers_passed_over: Counter,
+    /// Changes dropped for want of room before everybody had heard of them.
+    watch_changes_dropped: Counter,
     /// Claims of sessions on names that they share or wait for.
     claims: Gauge,
     /// Bytes of metadata of names, of further holders, and of those who wait.
@@ -273,11 +295,13 @@ pub enum Verb {
     Transfer,
     /// Everything about the server itself: map, counters, `INFO`, `COMMAND`, `AUTH`.
     Server,
+    /// A message to a name, a session, or all of them.
+    Send,
 }
 
 impl Verb {
     /// All of them, by their number.
-    pub const ALL: [Verb; 15] = [
+    pub const ALL: [Verb; 16] = [
         Verb::Query,
         Verb::Register,
         Verb::Release,
@@ -293,6 +317,7 @@ impl Verb {
         Verb::Meta,
         Verb::Transfer,
         Verb::Server,
+        Verb::Send,
     ];
 
     /// The word for it, in JSON and as a label.
@@ -313,6 +338,7 @@ impl Verb {
             Verb::Meta => "meta",
             Verb::Transfer => "transfer",
             Verb::Server => "server",
+            Verb::Send => "send",
         }
     }
 }

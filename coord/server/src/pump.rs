@@ -114,7 +114,18 @@ impl Pump {
         metrics.auth_timeouts.set(stats.auth_timeouts);
         metrics.buffer_bytes.set(stats.buffer_bytes);
         metrics.notices_dropped.set(stats.pushes_dropped);
+        metrics.messages_delivered.set(stats.messages.delivered);
+        metrics.messages_unowned.set(stats.messages.unowned);
+        metrics.messages_away.set(stats.messages.away);
+        metrics.messages_full.set(stats.messages.full);
+        metrics.messages_fenced.set(stats.messages.fenced);
+        metrics.messages_busy.set(stats.messages.busy);
         metrics.notices_away.set(stats.notices_away);
+        metrics.watches.set(self.shard.watches() as u64);
+        metrics.watch_notices.set(stats.watch_notices);
+        metrics.watch_gaps.set(stats.watch_gaps);
+        metrics.watchers_passed_over.set(stats.watchers_passed_over);
+        metrics.watch_changes_dropped.set(stats.watch_changes_dropped);
         metrics.claims.set(names.claims() as u64);
         metrics.side_bytes.set(names.side_bytes() as u64);
         metrics.stalls.set(self.shard.stalls());

@@ -120,8 +120,8 @@ impl Shares {
         let ring = RingConfig { buffers: self.receives, ..RingConfig::default() };
         format!(
             "max_memory {} MiB: {} MiB without clients, {} MiB for names; a shard has {} MiB for \
-             who waits for names and what is said of them, {} MiB for buffers, places for {} sessions with {} MiB of addresses and metadata, and for {} \
-             connections",
+             who waits for names and what is said of them, {} MiB for buffers, places for {} \
+             sessions with {} MiB of addresses and metadata, and for {} connections",
             mib(bytes),
             mib(fixed(shards, &ring)),
             mib(self.table),

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use ringway_client::Error;
+use ringway_client::engine::{Fault, Over};
+use ringway_client::{Error, SessionError};
 use ringway_coord_server::config::ConfigError;
 use thiserror::Error;
 
@@ -21,6 +22,9 @@ pub(crate) enum Failure {
     /// 4: no server could be reached, or the connection broke.
     #[error("{0}")]
     Unreachable(String),
+    /// A number of its own, of a command whose number is otherwise another program's.
+    #[error("{1}")]
+    Own(u8, String),
 }
 
 impl Failure {
@@ -30,6 +34,7 @@ impl Failure {
             Failure::Usage(_) => Code(2),
             Failure::Host(_) => Code(3),
             Failure::Unreachable(_) => Code(4),
+            Failure::Own(code, _) => Code(*code),
         }
     }
 }
@@ -51,6 +56,23 @@ impl From<Error> for Failure {
             Error::Refused { .. } => Failure::Refused(text),
             Error::Op { .. } => Failure::Usage(text),
             _ => Failure::Unreachable(text),
+        }
+    }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Failure {
+        let text = error.to_string();
+        match error {
+            SessionError::Refused { .. }
+            | SessionError::TimedOut { .. }
+            | SessionError::Undelivered { .. } => Failure::Refused(text),
+            SessionError::Start(_) => Failure::Host(text),
+            SessionError::Fault { fault, .. } => match fault {
+                Fault::Op(_) | Fault::TooMany(..) => Failure::Usage(text),
+                Fault::Unknown | Fault::Over(Over::Unreachable(_)) => Failure::Unreachable(text),
+                Fault::Over(_) => Failure::Refused(text),
+            },
         }
     }
 }

@@ -47,6 +47,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Up(args) => serve::up(args, cli.json),
         Command::Session(args) => session::run(&args.command, &cli.server, cli.json),
         Command::Port(args) => port::run(&args.command, &cli.server, cli.json),
+        Command::Leashed(args) => Err(port::leashed(args)),
         Command::Shards(args) => shards::run(args, &cli.server, cli.json),
         Command::Load(args) => load::run(args, &cli.server, cli.json),
         Command::Doctor(args) => doctor::run(args, cli.json),

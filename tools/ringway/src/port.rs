@@ -1,5 +1,17 @@
 //! `ringway port ...`: names from the outside.
 
+mod deadlock;
+mod exec;
+mod kept;
+mod messages;
+mod meta;
+mod moves;
+mod wait;
+mod waiters;
+mod watch;
+
+pub(crate) use exec::leashed;
+
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::time::Duration;
@@ -9,9 +21,8 @@ use ringway_core::Token;
 use serde_json::{Value, json};
 
 use crate::args::Name;
-use crate::args::client::{
-    PortCommand, PortListArgs, QueryArgs, RegisterArgs, ReleaseArgs, ServerArgs,
-};
+use crate::args::client::ServerArgs;
+use crate::args::port::{PortCommand, PortListArgs, QueryArgs, RegisterArgs, ReleaseArgs};
 use crate::connect::{SavedSession, connect};
 use crate::failure::{Failure, host};
 use crate::output::{answer, bytes_json, code, printable, say, table};
@@ -31,6 +42,15 @@ pub(crate) fn run(
         PortCommand::Release(args) => release(args, server, json),
         PortCommand::Query(args) => query(args, server, json),
         PortCommand::List(args) => list(args, server, json),
+        PortCommand::Wait(args) => wait::run(args, server, json),
+        PortCommand::Exec(args) => exec::run(args, server),
+        PortCommand::Meta(args) => meta::run(args, server, json),
+        PortCommand::Transfer(args) => moves::transfer(args, server, json),
+        PortCommand::Revoke(args) => moves::revoke(args, server, json),
+        PortCommand::Waiters(args) => waiters::run(args, server, json),
+        PortCommand::Watch(args) => watch::run(args, server, json),
+        PortCommand::Send(args) => messages::send(args, server, json),
+        PortCommand::Listen(args) => messages::listen(args, server, json),
     }
 }
 
@@ -43,7 +63,7 @@ struct Line {
     name: Vec<u8>,
     what: &'static str,
     owner: Option<Owner>,
-    why: Option<Refusal>,
+    why: Option<String>,
 }
 
 impl Line {
@@ -52,7 +72,7 @@ impl Line {
     }
 
     fn refused(name: &[u8], why: Refusal) -> Self {
-        Self { name: name.to_vec(), what: "refused", owner: None, why: Some(why) }
+        Self { name: name.to_vec(), what: "refused", owner: None, why: Some(why.to_string()) }
     }
 
     fn text(&self) -> String {
@@ -72,8 +92,13 @@ impl Line {
             "result": self.what,
             "session": self.owner.as_ref().map(|owner| owner.session.to_string()),
             "token": self.owner.as_ref().map(|owner| owner.token.0),
-            "why": self.why.as_ref().map(ToString::to_string),
+            "why": self.why,
         })
+    }
+
+    /// Prints it alone, where a command is about one name.
+    fn print(&self, json: bool) {
+        answer(json, &self.json(), || self.text());
     }
 }
 
@@ -89,7 +114,7 @@ fn register(args: &RegisterArgs, server: &ServerArgs, json: bool) -> Result<Exit
         client.attach(SavedSession::load(path)?)?;
     }
     let names = bytes(&args.names);
-    let results = client.register(&names)?;
+    let results = client.register_as(&names, args.mode.mode())?;
     let mut first: Option<Owner> = None;
     let lines: Vec<Line> = names
         .iter()

@@ -1,9 +1,10 @@
 //! SIGTERM and Ctrl-C: the first asks to stop, the second does. SIGHUP, for who wants to hear it:
 //! read again what was read at the start.
 
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -16,6 +17,8 @@ pub(crate) struct Stop {
     /// A word to whoever waits; what it is about stands in the flags.
     news: Receiver<()>,
     stop: Arc<AtomicBool>,
+    /// The first signal to stop.
+    signal: Arc<AtomicI32>,
     hangup: Arc<AtomicBool>,
 }
 
@@ -39,20 +42,37 @@ impl Stop {
     }
 
     fn install_for(signals: &[i32]) -> Result<Stop, Failure> {
-        let signals = Signals::new(signals);
-        let signals = signals.map_err(|error| host("cannot listen for signals", error))?;
         let (tell, news) = sync_channel(1);
-        let stop = Stop { news, stop: Arc::default(), hangup: Arc::default() };
+        let stop =
+            Stop { news, stop: Arc::default(), signal: Arc::default(), hangup: Arc::default() };
         let (stopped, hung_up) = (Arc::clone(&stop.stop), Arc::clone(&stop.hangup));
-        let thread = std::thread::Builder::new().name("ringway-signals".to_owned());
-        let spawned = thread.spawn(move || listen(signals, &tell, &stopped, &hung_up));
-        spawned.map_err(|error| host("cannot start a thread", error))?;
+        let (first, mut insisting) = (Arc::clone(&stop.signal), Insisting::default());
+        hear(signals, move |signal| {
+            if signal == SIGHUP {
+                hung_up.store(true, Ordering::Release);
+            } else if insisting.hear(signal) {
+                first.store(signal, Ordering::Release);
+                stopped.store(true, Ordering::Release);
+            }
+            // A word that nobody has taken yet stands for this one as well.
+            let _ = tell.try_send(());
+        })?;
         Ok(stop)
     }
 
     /// True from the first signal to stop on, for those who look from time to time.
     pub(crate) fn flag(&self) -> &AtomicBool {
         &self.stop
+    }
+
+    /// Whether the first signal to stop has come.
+    pub(crate) fn is_set(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The exit code of a program that the signal has ended, as a shell reports it.
+    pub(crate) fn code(&self) -> ExitCode {
+        ended_by(self.signal.load(Ordering::Acquire))
     }
 
     /// Waits for the next signal.
@@ -79,20 +99,38 @@ impl Stop {
 /// a program and then its whole group.
 const SAME_SIGNAL: Duration = Duration::from_millis(250);
 
-fn listen(mut signals: Signals, tell: &SyncSender<()>, stopped: &AtomicBool, hung_up: &AtomicBool) {
-    let mut first: Option<Instant> = None;
-    for signal in signals.forever() {
-        if signal == SIGHUP {
-            hung_up.store(true, Ordering::Release);
-        } else if first.is_none() {
-            first = Some(Instant::now());
-            stopped.store(true, Ordering::Release);
-        } else if first.is_some_and(|first| first.elapsed() >= SAME_SIGNAL) {
+/// Ends the program at once when the signal to stop comes for a second time.
+#[derive(Default)]
+pub(crate) struct Insisting {
+    first: Option<Instant>,
+}
+
+impl Insisting {
+    /// Whether this is the first one.
+    pub(crate) fn hear(&mut self, signal: i32) -> bool {
+        let Some(first) = self.first else {
+            self.first = Some(Instant::now());
+            return true;
+        };
+        if first.elapsed() >= SAME_SIGNAL {
             eprintln!("ringway: stopped at once by a second signal");
-            // As a shell reports a program that a signal has ended.
             std::process::exit(128 + signal);
         }
-        // A word that nobody has taken yet stands for this one as well.
-        let _ = tell.try_send(());
+        false
     }
+}
+
+/// As a shell reports a program that a signal has ended.
+pub(crate) fn ended_by(signal: i32) -> ExitCode {
+    ExitCode::from(128_u8.wrapping_add(signal as u8))
+}
+
+/// From now on these signals are told to `each` on a thread of its own, and do nothing else.
+pub(crate) fn hear(signals: &[i32], each: impl FnMut(i32) + Send + 'static) -> Result<(), Failure> {
+    let signals = Signals::new(signals);
+    let mut signals = signals.map_err(|error| host("cannot listen for signals", error))?;
+    let thread = std::thread::Builder::new().name("ringway-signals".to_owned());
+    let spawned = thread.spawn(move || signals.forever().for_each(each));
+    spawned.map_err(|error| host("cannot start a thread", error))?;
+    Ok(())
 }

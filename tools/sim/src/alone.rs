@@ -1,7 +1,8 @@
 //! One shard alone, driven as a reactor drives it: its buffers are used again, turn after turn.
 //!
 //! For benches and for counting what a turn allocates; [`crate::process`] is for stories. Nobody is
-//! slow here, nobody leaves, and no other shard is there to be written to.
+//! slow here but one who never reads, if there is one; nobody leaves, and no other shard is there
+//! to be written to.
 
 use ringway_coord_proto::access::Open;
 use ringway_coord_proto::{Env, Shard};
@@ -27,7 +28,7 @@ impl Alone {
     pub fn new(settings: &Settings, conns: u32) -> Self {
         assert_eq!(settings.shards, 1, "it is alone");
         let shard = make_shard(settings, 0, Open::default());
-        let sink = Sink { out: (0..conns).map(|_| Vec::new()).collect() };
+        let sink = Sink { out: (0..conns).map(|_| Vec::new()).collect(), stuck: None };
         let mut alone = Self { shard, sink, now: settings.now + TURN, pace: TURN };
         for index in 0..conns {
             alone.shard.opened(alone.now, conn(index), &mut alone.sink);
@@ -39,6 +40,11 @@ impl Alone {
     /// How much later each turn is than the one before, from now on.
     pub fn set_pace(&mut self, pace: Span) {
         self.pace = pace;
+    }
+
+    /// One connection never reads from now on.
+    pub fn stick(&mut self, index: u32) {
+        self.sink.stuck = Some(index);
     }
 
     /// Bytes of a connection, for the next turn.
@@ -59,9 +65,15 @@ impl Alone {
 
     /// Everybody reads all that was said; how many bytes that were.
     pub fn read(&mut self) -> usize {
-        let bytes = self.sink.out.iter().map(Vec::len).sum();
-        self.sink.out.iter_mut().for_each(Vec::clear);
-        bytes
+        let stuck = self.sink.stuck;
+        let reads = |index: usize| stuck != Some(index as u32);
+        let all = self.sink.out.iter_mut().enumerate().filter(|(index, _)| reads(*index));
+        all.map(|(_, out)| {
+            let bytes = out.len();
+            out.clear();
+            bytes
+        })
+        .sum()
     }
 
     /// Some connections read what was said to them.
@@ -82,6 +94,7 @@ fn conn(index: u32) -> ConnId {
 
 struct Sink {
     out: Vec<Vec<u8>>,
+    stuck: Option<u32>,
 }
 
 impl Env for Sink {
@@ -89,8 +102,8 @@ impl Env for Sink {
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
         &mut self.out[conn.index as usize]
     }
-    fn backlog(&self, _conn: ConnId) -> usize {
-        0
+    fn backlog(&self, conn: ConnId) -> usize {
+        if self.stuck == Some(conn.index) { self.out[conn.index as usize].len() } else { 0 }
     }
     fn await_drain(&mut self, _conn: ConnId) {}
     fn buffered(&mut self) -> usize {

@@ -185,6 +185,72 @@ pub fn set_meta(version: Option<u32>, metadata: &[u8], name: &str) -> (u8, u8, V
     (op::SET_META, if version.is_some() { op::SET_META_VERSION } else { 0 }, body)
 }
 
+/// `SEND` of a payload to a name, with flags that add nothing to the body.
+pub fn send(flags: u8, target: &str, payload: &[u8]) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    body.put_short_bytes(target.as_bytes());
+    body.extend_from_slice(payload);
+    (op::SEND, flags, body)
+}
+
+/// `SEND` of a payload to a name, as the owner of another under a token.
+pub fn send_fenced(
+    flags: u8,
+    (source, token): (&str, Token),
+    target: &str,
+    payload: &[u8],
+) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    body.put_short_bytes(target.as_bytes());
+    body.put_short_bytes(source.as_bytes());
+    body.put_u64(token.0);
+    body.extend_from_slice(payload);
+    (op::SEND, flags | op::SEND_FENCED, body)
+}
+
+/// `SEND` of a payload to a session.
+pub fn send_to_session(flags: u8, to: SessionId, payload: &[u8]) -> (u8, u8, Vec<u8>) {
+    let body = [&to.0.to_le_bytes(), payload].concat();
+    (op::SEND, flags | op::SEND_SESSION, body)
+}
+
+/// `BROADCAST` of a payload.
+pub fn broadcast(flags: u8, payload: &[u8]) -> (u8, u8, Vec<u8>) {
+    (op::BROADCAST, flags, payload.to_vec())
+}
+
+/// A message as a client hears it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Flags of the notice.
+    pub flags: u8,
+    /// The sender's session.
+    pub from: SessionId,
+    /// The name it was sent to; empty if to the session.
+    pub target: String,
+    /// The name it was sent as the owner of, and the token.
+    pub source: Option<(String, Token)>,
+    /// The payload.
+    pub payload: Vec<u8>,
+}
+
+/// Reads the body of a message.
+///
+/// # Panics
+/// If it is not that.
+pub fn message(body: &[u8]) -> Message {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut reader = ringway_core::wire::Reader::new(body);
+    let flags = reader.u8().expect("flags");
+    let from = SessionId(reader.u64().expect("sender"));
+    let target = text(reader.short_bytes().expect("target"));
+    let source = (flags & wire::push::MESSAGE_FENCED != 0).then(|| {
+        let name = text(reader.short_bytes().expect("source"));
+        (name, Token(reader.u64().expect("token")))
+    });
+    Message { flags, from, target, source, payload: reader.rest().to_vec() }
+}
+
 /// `OPEN`, with a secret to resume.
 pub fn open(flags: u8, node: u64, lease_ms: u32, secret: Option<[u8; 16]>) -> (u8, u8, Vec<u8>) {
     let mut body = Vec::new();
@@ -230,4 +296,25 @@ pub fn opened(got: &Got) -> Opened {
     reader.u32().expect("epoch");
     let resumed = reader.u8().expect("resumed") != 0;
     Opened { session, secret, lease_ms, resumed }
+}
+
+/// `WATCH` of a name or a prefix, under a number: all changes, with the usual budget.
+pub fn watch(number: u32, filter: &str) -> (u8, u8, Vec<u8>) {
+    let mut body = Vec::new();
+    body.put_u32(number);
+    body.put_u8(0x0F);
+    body.put_u32(0);
+    body.extend_from_slice(filter.as_bytes());
+    (op::WATCH, 0, body)
+}
+
+/// The same with flags.
+pub fn watch_with(flags: u8, number: u32, filter: &str) -> (u8, u8, Vec<u8>) {
+    let (code, _, body) = watch(number, filter);
+    (code, flags, body)
+}
+
+/// `UNWATCH`.
+pub fn unwatch(number: u32) -> (u8, u8, Vec<u8>) {
+    (op::UNWATCH, 0, number.to_le_bytes().to_vec())
 }

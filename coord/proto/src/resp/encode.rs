@@ -61,6 +61,8 @@ pub enum Code {
     Starting,
     /// The metadata has another version.
     Conflict,
+    /// The namespace has as many names as it may.
+    Quota,
     /// Redis: a command for another kind of value.
     WrongType,
     /// Redis: no script has this digest.
@@ -91,6 +93,7 @@ impl Code {
             Code::Unsupported => "UNSUPPORTED",
             Code::Starting => "STARTING",
             Code::Conflict => "CONFLICT",
+            Code::Quota => "QUOTA",
             Code::WrongType => "WRONGTYPE",
             Code::NoScript => "NOSCRIPT",
             Code::NoProto => "NOPROTO",
@@ -118,6 +121,7 @@ impl Code {
             s::UNSUPPORTED => Code::Unsupported,
             s::STARTING => Code::Starting,
             s::CONFLICT => Code::Conflict,
+            s::QUOTA => Code::Quota,
             _ => return None,
         })
     }

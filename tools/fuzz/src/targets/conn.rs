@@ -259,6 +259,41 @@ fn native(frames: &[Vec<u8>]) -> Vec<u8> {
     [Preface::OURS.encode().to_vec(), frames.concat()].concat()
 }
 
+/// Messages of every kind, and what is none.
+fn messages() -> (Vec<u8>, Vec<u8>) {
+    use ringway_core::{SessionId, Token};
+    use ringway_sim::native::{broadcast, register, send, send_fenced, send_to_session};
+    let messages = native(&[
+        frame(1, &[register("a"), register("b"), send(0, "b", b"hello")]),
+        frame(
+            2,
+            &[
+                send(op::SEND_RECEIPT, "a", b"one"),
+                send(op::SEND_SAME, "b", b""),
+                (op::PING, 0, vec![]),
+                send(op::SEND_SAME | op::SEND_RECEIPT, "free", b""),
+                send_fenced(op::SEND_RECEIPT, ("a", Token(1 << 44 | 1)), "b", b"two"),
+                send_fenced(0, ("b", Token(9)), "a", b"old"),
+                send_to_session(op::SEND_RECEIPT, SessionId(9), b"nobody"),
+                broadcast(op::SEND_RECEIPT, b"all"),
+                broadcast(0, b"again"),
+            ],
+        ),
+    ]);
+    let broken_messages = native(&[frame(
+        1,
+        &[
+            send(op::SEND_SAME, "a", b""),
+            send(op::SEND_SAME, "a", b"x"),
+            (op::SEND, op::SEND_FENCED, b"\x01a\x01b\x00".to_vec()),
+            (op::SEND, op::SEND_SESSION, vec![1; 7]),
+            (op::SEND, 0x80, vec![1, b'a']),
+            (op::SEND, 0, vec![]),
+        ],
+    )]);
+    (messages, broken_messages)
+}
+
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     use ringway_sim::native::{open, query, register, release};
     let names = native(&[
@@ -269,6 +304,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         frame(1, &[register("a"), open(0, 7, 100, None), register("b")]),
         frame(2, &[(op::CLOSE, 0, vec![]), register("c")]),
     ]);
+    let (messages, broken_messages) = messages();
     let bare = native(&[frame(1, &[open(op::OPEN_BARE, 7, 100, None), register("a")])]);
     let looks = native(&[frame(
         9,
@@ -309,6 +345,10 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("blocked-three-shards", [vec![2], blocked.concat()].concat()),
         ("replaced", [vec![1], replaced.concat()].concat()),
         ("lost", [vec![2], lost.concat()].concat()),
+        ("messages", [vec![0], chunk(Step::SETTLE, &messages)].concat()),
+        ("messages-three-shards", [vec![2], chunk(Step::PASS, &messages)].concat()),
+        ("messages-lost", [vec![1], chunk(Step::DROP, &messages)].concat()),
+        ("messages-broken", [vec![1], chunk(Step::SETTLE, &broken_messages)].concat()),
         ("looks", [vec![1], chunk(1 | Step::HALF_CLOSE, &looks)].concat()),
         ("broken", [vec![1], chunk(0, &broken)].concat()),
         ("resp", [vec![1], chunk(Step::PASS, &locks), chunk(1, &locks)].concat()),

@@ -162,6 +162,13 @@ fn frame_seeds() -> Vec<(&'static str, Vec<u8>)> {
     put_op(&mut others, op::AUTH, 0, b"\x04user\x04word");
     put_op(&mut others, 0xEE, 0xFF, b"of a later version");
 
+    let mut messages = one_op(op::SEND, op::SEND_RECEIPT, b"\x03a/1hello");
+    put_op(&mut messages, op::SEND, op::SEND_SAME, b"\x01b");
+    put_op(&mut messages, op::SEND, op::SEND_FENCED, b"\x01b\x03a/1\0\0\0\0\0\0\0\x09hello");
+    put_op(&mut messages, op::SEND, op::SEND_SESSION, b"\x09\0\0\0\0\0\0\0hello");
+    put_op(&mut messages, op::BROADCAST, op::SEND_RECEIPT, b"hello");
+    let message = one_op(push::MESSAGE, 0, b"\0\x09\0\0\0\0\0\0\0\x03a/1hello");
+
     let ended = one_op(push::SESSION_ENDED, 0, &[9, 0, 0, 0, 0, 0, 0, 0, 1]);
     let (_, mut answers) = replies_seeds().swap_remove(0);
     let answer = frame_of(KIND_REPLY, 0, 4, &std::mem::take(&mut answers));
@@ -171,7 +178,9 @@ fn frame_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("names", request(0, 4, &names)),
         ("sessions", request(0, 8, &sessions)),
         ("others", request(FLAG_BARRIER, 6, &others)),
+        ("messages", request(0, 5, &messages)),
         ("push", frame_of(KIND_PUSH, 0, 1, &ended)),
+        ("push-message", frame_of(KIND_PUSH, 0, 1, &message)),
         ("answer", answer),
         ("pipelined", pipelined.concat()),
         ("count-too-large-for-bytes", request(0, 5, &names)),

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use ringway_core::SessionId;
 
-use super::Name;
-
 pub(crate) const SHARDS_HELP: &str = "\
 Columns: the core the shard is tied to, its slots, owned names, sessions, connections; operations a
 second, operations a turn, the share of what its clients asked that went to another shard, the
@@ -20,20 +18,6 @@ Examples:
   ringway shards
   ringway shards --watch
   ringway shards --json | jq '.[].names'";
-
-const REGISTER_HELP: &str = "\
-Without --as the names belong to this program: it renews them, says when they are lost, and gives
-them back when it ends. If any of them is held by another, it says by whom, gives back the others
-and exits with 1.
-
-With `-- COMMAND` it runs the command while holding the names, and exits with the command's exit
-code. The command finds the fencing token of the first name in RINGWAY_TOKEN, and gets SIGTERM if
-the names are lost.
-
-Examples:
-  ringway port register leader
-  ringway port register backup/nightly -- ./backup.sh
-  ringway port register orders/17 --as session.json";
 
 /// Which server, and who asks.
 #[derive(Debug, Args)]
@@ -135,72 +119,6 @@ pub(crate) struct KillArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct PortArgs {
-    #[command(subcommand)]
-    pub(crate) command: PortCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PortCommand {
-    /// Claim names, and hold them until Ctrl-C or while a command runs.
-    #[command(after_help = REGISTER_HELP)]
-    Register(RegisterArgs),
-    /// Give names back.
-    Release(ReleaseArgs),
-    /// Who owns names.
-    Query(QueryArgs),
-    /// Names that are owned, by slot and then by name.
-    #[command(after_help = "Example:\n  ringway port list orders/ --limit 20")]
-    List(PortListArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RegisterArgs {
-    /// The names.
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<Name>,
-    /// Claim them for this session and end: the session holds them as long as it is renewed.
-    #[arg(long = "as", value_name = "FILE")]
-    pub(crate) session: Option<PathBuf>,
-    /// Claim them, say so, and give them back at once.
-    #[arg(long, conflicts_with = "session")]
-    pub(crate) once: bool,
-    /// A command to run while holding them.
-    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["session", "once"])]
-    pub(crate) command: Vec<Name>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReleaseArgs {
-    /// The names.
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<Name>,
-    /// Only if it is held under this token; for a single name.
-    #[arg(long, value_name = "TOKEN")]
-    pub(crate) token: Option<u64>,
-    /// The session that holds them, as `ringway session open --save` wrote it.
-    #[arg(long = "as", value_name = "FILE")]
-    pub(crate) session: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct QueryArgs {
-    /// The names.
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<Name>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PortListArgs {
-    /// Only names that begin so.
-    #[arg(default_value = "", hide_default_value = true)]
-    pub(crate) prefix: Name,
-    /// At most this many; 0 for all.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    pub(crate) limit: u64,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct ShardsArgs {
     /// Go on until Ctrl-C, every so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
@@ -208,7 +126,7 @@ pub(crate) struct ShardsArgs {
     pub(crate) watch: Option<f64>,
 }
 
-fn session_id(text: &str) -> Result<SessionId, String> {
+pub(crate) fn session_id(text: &str) -> Result<SessionId, String> {
     match u64::from_str_radix(text, 16) {
         Ok(number) if number != 0 => Ok(SessionId(number)),
         _ => Err("a session is up to 16 hexadecimal digits, as `ringway session list` prints it"

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod load;
+pub(crate) mod port;
 pub(crate) mod server;
 
 use std::ffi::OsString;
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use client::{PortArgs, ServerArgs, SessionArgs, ShardsArgs};
+use client::{ServerArgs, SessionArgs, ShardsArgs};
 use load::LoadArgs;
+use port::{LeashedArgs, PortArgs};
 use server::{DoctorArgs, ServeArgs, UpArgs};
 
 const EXIT_CODES: &str = "\
@@ -21,12 +23,14 @@ Exit codes:
   2  the words of the command or of its configuration are wrong
   3  this host lacks something, or something is in the way
   4  no server could be reached, or the connection broke
+`ringway port exec` has the exit code of its command, and some of its own: see its --help.
 
 Examples:
   ringway up                                  a server to try, and a short tour
   ringway port register leader                claim a name and hold it until Ctrl-C
-  ringway port register leader -- ./worker    run a program while holding it
+  ringway port exec leader -- ./worker        wait for it, run a program while holding it
   ringway port query leader                   who holds it
+  ringway port watch leader                   each change of that
   ringway shards --watch                      what the server is doing
   ringway doctor                              whether this host is fit to serve";
 
@@ -52,8 +56,11 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Sessions: the lives of nodes, which own names.
     Session(SessionArgs),
-    /// Names: claim them, give them back, see who has them.
+    /// Names: claim them, wait for them, give them back, see who has them, send to who has them.
     Port(PortArgs),
+    /// A command that is killed when `ringway port exec`, which starts this, has gone.
+    #[command(hide = true)]
+    Leashed(LeashedArgs),
     /// What every shard has and does. Takes a second, to measure rates.
     #[command(after_help = client::SHARDS_HELP)]
     Shards(ShardsArgs),
@@ -208,6 +215,25 @@ mod tests {
             "ringway port release a --token 17 --as session.json",
             "ringway --server 10.0.0.1:7400 --user shop --token-file t port query a b",
             "ringway port list orders/ --limit 10",
+            "ringway port register a --shared -- ./worker",
+            "ringway port register a --permits 3 --as session.json",
+            "ringway port wait leader --timeout 500 --shared",
+            "ringway port wait leader --permits 2 --as session.json",
+            "ringway port exec backup -- ./backup.sh --all",
+            "ringway port exec a --timeout 0 --lease-ms 3000 --signal INT --grace-ms 500 -- true",
+            "ringway port meta a",
+            "ringway port meta a --set x --version 1 --as session.json",
+            "ringway port meta a --set-file - --as session.json",
+            "ringway port transfer 0000100000000001 a b - --as session.json",
+            "ringway port transfer 0000100000000001 a --as session.json --token 7",
+            "ringway port revoke a b --to 0000100000000001",
+            "ringway port waiters",
+            "ringway port waiters a --limit 10 --json",
+            "ringway port watch orders/ --no-snapshot",
+            "ringway port send a hello --receipt",
+            "ringway port send a - --as session.json --from leader --token 7",
+            "ringway port send --all hello",
+            "ringway port listen a b --shared",
             "ringway shards --watch",
             "ringway shards --watch 0.5",
             "ringway doctor --json",
@@ -241,6 +267,19 @@ mod tests {
             "ringway session info",
             "ringway session info 1 --node 2",
             "ringway session info nonsense",
+            "ringway port register a --shared --permits 2",
+            "ringway port register a --permits 0",
+            "ringway port exec a",
+            "ringway port exec a --signal BANG -- true",
+            "ringway port wait a --timeout -1",
+            "ringway port meta a --set x",
+            "ringway port meta a --set x --set-file y --as s.json",
+            "ringway port transfer nobody a --as s.json",
+            "ringway port transfer 1 a",
+            "ringway port send",
+            "ringway port send a hello --from b --as s.json",
+            "ringway port send a hello --from b --token 1",
+            "ringway port waiters --limit 0",
             "ringway session open",
             "ringway session close",
             "ringway --user shop port query a",

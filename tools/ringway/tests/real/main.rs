@@ -11,10 +11,15 @@
 mod access;
 mod cli;
 mod crowds;
+mod exec;
 mod floods;
+mod hands;
+mod letters;
 mod owners;
 mod pauses;
 mod redis_crate;
 mod refusals;
 mod restart;
 mod support;
+mod waits;
+mod watches;

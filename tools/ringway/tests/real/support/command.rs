@@ -1,5 +1,6 @@
 //! The other subcommands, run to their end or left running.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::Receiver;
@@ -62,6 +63,21 @@ pub(crate) fn ringway(words: &[&str]) -> Told {
 #[track_caller]
 pub(crate) fn ringway_at(server: SocketAddr, words: &[&str]) -> Told {
     ringway(&[&["--server", &server.to_string()], words].concat())
+}
+
+/// The same, with something on its standard input.
+#[track_caller]
+pub(crate) fn ringway_fed(server: SocketAddr, words: &[&str], input: &[u8]) -> Told {
+    let server = server.to_string();
+    let mut command = command(&[&["--server", &server], words].concat());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary starts");
+    let (mut pipe, input) = (child.stdin.take().expect("piped"), input.to_vec());
+    let feeding = std::thread::spawn(move || pipe.write_all(&input));
+    let told = Told::from(child.wait_with_output().expect("our child"));
+    // One that fails may not have read to the end.
+    let _ = feeding.join().expect("no panic");
+    told
 }
 
 /// Starts a subcommand that stays.

@@ -2,12 +2,15 @@
 
 mod command;
 mod latency;
+mod proxy;
 mod server;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) use command::{Told, command, ringway, ringway_at, spawn_at};
+pub(crate) use command::{Held, Told, command, ringway, ringway_at, ringway_fed, spawn_at};
 pub(crate) use latency::Watch;
+pub(crate) use proxy::Proxy;
 pub(crate) use server::{Server, Setup, refused};
 
 use ringway_client::{Client, Owner, Registered};
@@ -34,6 +37,25 @@ pub(crate) fn pass(span: Duration) {
     while let Some(left) = until.checked_duration_since(Instant::now()).filter(|d| !d.is_zero()) {
         std::thread::park_timeout(left);
     }
+}
+
+/// Opens a session for a node and saves it; the file for `--as`, and the session.
+#[track_caller]
+pub(crate) fn saved_session(server: &Server, dir: &Path, node: u32) -> (String, String) {
+    let file = dir.join(format!("session-{node}.json")).to_str().expect("text").to_owned();
+    let node = node.to_string();
+    let words = ["session", "open", "--node", &node, "--lease-ms", "30000", "--save", &file];
+    let opened = ringway_at(server.addr, &[&words[..], &["--json"]].concat()).with(0).json();
+    (file, opened["session"].as_str().expect("a session").to_owned())
+}
+
+/// Waits until so many wait for the name.
+#[track_caller]
+pub(crate) fn until_waiting(client: &mut Client, name: &str, most: u32) {
+    until("the queue is as long as that", || {
+        let queue = client.waiters(name.as_bytes(), 1).expect("an answer");
+        (queue.map_or(0, |queue| queue.waiters_in_all) == most).then_some(())
+    });
 }
 
 /// Claims a name that must be free.

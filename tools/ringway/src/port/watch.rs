@@ -1,0 +1,97 @@
+//! `ringway port watch`.
+
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use ringway_client::engine::{WatchEnd, WatchItem};
+use ringway_client::op::Events;
+use ringway_client::{Change, ChangeKind, Owned};
+use serde_json::{Value, json};
+
+use super::{GLANCE, kept};
+use crate::args::client::ServerArgs;
+use crate::args::port::WatchArgs;
+use crate::failure::Failure;
+use crate::output::{bytes_json, printable, say};
+use crate::signals::Stop;
+
+pub(super) fn run(args: &WatchArgs, server: &ServerArgs, json: bool) -> Result<ExitCode, Failure> {
+    let stop = Stop::install()?;
+    let session = kept::open(server, None)?;
+    let mut watch = session.watch(args.filter.as_bytes(), Events::ALL);
+    while !stop.is_set() {
+        let Some(item) = watch.recv_timeout(GLANCE) else {
+            match session.over() {
+                None => continue,
+                Some(over) => return Err(Failure::Refused(format!("the watch is over: {over}"))),
+            }
+        };
+        match item {
+            WatchItem::Snapshot(names) => {
+                if !args.no_snapshot {
+                    names.iter().for_each(|owned| told(json, "owned", Some(owned), None));
+                }
+                told(json, "snapshot", None, Some(("names", names.len() as u64)));
+            }
+            WatchItem::Change(change) => changed(json, &change),
+            WatchItem::Interrupted => told(json, "interrupted", None, None),
+            WatchItem::Resumed => told(json, "resumed", None, None),
+            WatchItem::Ended(WatchEnd::Refused(refusal)) => {
+                let filter = printable(args.filter.as_bytes());
+                return Err(Failure::Refused(format!("{filter} is not watched: {refusal}")));
+            }
+            WatchItem::Ended(WatchEnd::Fault(fault)) => {
+                return Err(Failure::Usage(format!("the watch is over: {fault}")));
+            }
+        }
+    }
+    session.close();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn changed(json: bool, change: &Change) {
+    let (what, number) = match change.kind {
+        ChangeKind::Acquired => ("acquired", None),
+        ChangeKind::Released => ("released", None),
+        ChangeKind::Changed(version) => ("changed", Some(("version", u64::from(version)))),
+        ChangeKind::Waiting(waiters) => ("waiting", Some(("waiters", u64::from(waiters)))),
+    };
+    line(json, what, Some(&change.owned), number, change.skipped);
+}
+
+fn told(json: bool, what: &str, owned: Option<&Owned>, number: Option<(&str, u64)>) {
+    line(json, what, owned, number, false);
+}
+
+fn line(json: bool, what: &str, owned: Option<&Owned>, number: Option<(&str, u64)>, skipped: bool) {
+    if json {
+        return say(&event_json(what, owned, number, skipped).to_string());
+    }
+    let mut text = owned.map(|owned| printable(&owned.name) + "  ").unwrap_or_default() + what;
+    if let Some(Owned { session, token, .. }) = owned.filter(|owned| owned.session.0 != 0) {
+        text += &format!("  session {session}  token {token}");
+    }
+    if let Some((name, number)) = number {
+        text += &format!("  {name} {number}");
+    }
+    say(&(text + if skipped { "  skipped" } else { "" }));
+}
+
+fn event_json(
+    what: &str,
+    owned: Option<&Owned>,
+    number: Option<(&str, u64)>,
+    skipped: bool,
+) -> Value {
+    let mut value = json!({ "event": what });
+    if let Some(owned) = owned {
+        value["name"] = bytes_json(&owned.name);
+        value["session"] = owned.session.to_string().into();
+        value["token"] = owned.token.0.into();
+        value["skipped"] = skipped.into();
+    }
+    if let Some((name, number)) = number {
+        value[name] = number.into();
+    }
+    value
+}
