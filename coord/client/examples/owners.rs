@@ -28,7 +28,7 @@ use ringway_core::{SessionId, Token};
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long a process that died, or is cut off, keeps its users.
-const LEASE: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(2);
 /// The pause before a user is claimed again whose owner does not live any more.
 const AGAIN: Duration = Duration::from_millis(5);
 /// How many users the balancer moves.
@@ -71,12 +71,18 @@ fn work(address: &str, number: u64, users: u64) -> Result<()> {
         match words.as_slice() {
             ["begin"] => {
                 let worker = Arc::clone(&worker);
-                std::thread::spawn(move || worker.follow_the_living(number));
+                std::thread::spawn(move || {
+                    if let Err(error) = worker.follow_the_living(number) {
+                        eprintln!("process {number} claims no more: {error}");
+                        std::process::exit(1);
+                    }
+                });
             }
             ["move", to] => {
                 let (moved, took) = worker.give(MOVED, SessionId(to.parse()?))?;
                 println!("moved {moved} {}", took.as_micros());
             }
+            ["count"] => println!("has {}", worker.view().len()),
             ["report"] => println!("owns {}", digest(worker.view().iter().map(|(u, t)| (*u, *t)))),
             other => return Err(format!("told {other:?}").into()),
         }
@@ -292,10 +298,10 @@ fn conduct(address: &str, users: u64, processes: u64) -> Result<()> {
 fn until_all_are_owned(workers: &mut [Process], users: u64) -> Result<()> {
     let patience = Instant::now() + Duration::from_secs(120);
     while Instant::now() < patience {
-        workers.iter_mut().try_for_each(|worker| worker.tell("report"))?;
+        workers.iter_mut().try_for_each(|worker| worker.tell("count"))?;
         let mut owned = 0;
         for worker in workers.iter_mut() {
-            let [count, _] = worker.hear("owns")?;
+            let [count] = worker.hear("has")?;
             owned += count;
         }
         if owned == users {

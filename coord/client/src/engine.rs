@@ -2,8 +2,8 @@
 //!
 //! The driver does what [`Output`] says, hands in what happens as [`Input`], writes what
 //! [`Engine::transmit`] gives, and calls again at [`Engine::wake_at`]. Ops that callers put in
-//! between two calls of `transmit` share frames, and up to [`FRAMES_MAX`] frames are on their way
-//! at once: so calls batch and pipeline by themselves, and a lone one does not wait for company.
+//! between two calls of `transmit` share frames, and up to [`FRAMES_MAX`] frames and [`OPS_MAX`] ops
+//! are on their way at once: so calls batch and pipeline by themselves, and a lone one does not wait for company.
 //!
 //! The hard case is a connection that breaks between an op and its reply. The frames of callers are
 //! numbered by a [`lane`] of the session: the next connection sends them again as they were, and the
@@ -63,6 +63,9 @@ use crate::reply::{EndReason, Opened, Owner, data_of, plain_result, read_laned, 
 
 /// Frames that wait for their replies at once.
 pub const FRAMES_MAX: usize = 16;
+/// Ops of callers that wait for their replies at once. A renewal is answered behind them, and a
+/// lease must not run out because a few processes ask for much at the same time.
+pub const OPS_MAX: usize = 4 * FRAME_OPS_MAX;
 /// Bytes that are encoded but not written beyond which no more calls are encoded.
 pub const OUTGOING_BYTES_MAX: usize = 512 * 1024;
 /// The longest silence while an answer is due, and the shortest.
@@ -268,9 +271,9 @@ pub enum LinkFault {
     /// What came is not the protocol.
     #[error(transparent)]
     Stream(StreamError),
-    /// Another connection has taken the lane of this one.
-    #[error("another connection sends by the session's lane now")]
-    LaneMoved,
+    /// Another connection of the session has taken the place of this one.
+    #[error("another connection of the session has taken the place of this one")]
+    Superseded,
     /// The server said no for now.
     #[error("the server answered {0}")]
     Refused(Refusal),
@@ -349,6 +352,8 @@ pub struct Engine {
     address: usize,
     link: Link,
     fault: LinkFault,
+    /// Until then an attempt that was given up may still resume the session.
+    late_until: Moment,
     core: Option<Core>,
     flights: VecDeque<Flight>,
     lane: Lane,
@@ -380,6 +385,7 @@ impl Engine {
             address: 0,
             link: Link::Down(now),
             fault: LinkFault::Untried,
+            late_until: now,
             core: None,
             flights: VecDeque::new(),
             lane: Lane::default(),
@@ -525,6 +531,7 @@ impl Engine {
         while self.calls.has_unsent()
             && self.flights.len() < FRAMES_MAX
             && core.outgoing().len() < OUTGOING_BYTES_MAX
+            && self.ops_in_flight() + FRAME_OPS_MAX <= OPS_MAX
             && let Some(mut room) = self.room(core)
         {
             self.body.clear();
@@ -536,6 +543,14 @@ impl Engine {
             let frame = room.frame(sequence, count);
             self.flights.push_back(Flight::Calls { sent: now, frame });
         }
+    }
+
+    fn ops_in_flight(&self) -> usize {
+        let ops = |flight: &Flight| match flight {
+            Flight::Calls { frame, .. } => usize::from(frame.count),
+            Flight::Orders { .. } => 0,
+        };
+        self.flights.iter().map(ops).sum()
     }
 
     fn room(&self, core: &Core) -> Option<Room> {
@@ -806,14 +821,18 @@ impl Engine {
                 // The server tells of the end that we asked for before it answers.
                 self.end(if self.closing { Over::Closed } else { Over::Ended(reason) }, out);
             }
+            // An attempt of our own was slow: the session is taken back from a dead connection.
+            Notice::SessionMoved { session } if ours == Some(session) && now < self.late_until => {
+                self.break_link(now, LinkFault::Superseded, out);
+            }
             Notice::SessionMoved { session } if ours == Some(session) => {
                 self.end(Over::Moved, out);
             }
             Notice::SessionEnded { .. } | Notice::SessionMoved { .. } => {}
-            // Whoever has resumed the session has it, and we have heard so. A lane alone may have
-            // been taken by an attempt of our own that was slow: it is taken back.
+            // Whoever has resumed the session has it, and we have heard so. A lane alone was taken
+            // by an attempt of our own that was slow.
             Notice::LaneMoved { number: lane::NUMBER } => {
-                self.break_link(now, LinkFault::LaneMoved, out);
+                self.break_link(now, LinkFault::Superseded, out);
             }
             Notice::LaneMoved { .. } => {}
             Notice::ProtocolError => {
@@ -850,6 +869,9 @@ impl Engine {
         out.push(Output::Disconnect);
         let was_up = self.link == Link::Up;
         self.fault = fault;
+        if matches!(self.link, Link::Greeting(_)) {
+            self.late_until = now + Span(4 * self.patience.0);
+        }
         self.core = None;
         self.orders.close();
         if self.closing {

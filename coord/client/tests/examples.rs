@@ -143,11 +143,10 @@ fn instances_are_found_while_they_live() {
 }
 
 /// Ten processes own all users, one is killed, the others take over, 5000 users are moved; the
-/// example checks itself that each user has one owner, who knows it. Here there are fewer users
-/// than it takes: a million takes too long where everything shares two cores.
+/// example checks itself that each user has one owner, who knows it.
 #[test]
 fn each_user_has_one_owner() {
-    let owners = Example::start("owners", &["60000", "10"]);
+    let owners = Example::start("owners", &["1000000", "10"]);
     let said = owners.ends_well();
     said.iter().for_each(|line| println!("{line}"));
     assert!(said[2].starts_with("5000 users were moved"), "{said:?}");

@@ -555,6 +555,27 @@ fn a_replaced_session_is_lost_at_once() {
     }
 }
 
+/// A server under load answers an attempt to resume so late that it was given up, and what it asked
+/// for reaches the server behind what the next attempt asks for. That is nobody else: the session
+/// is taken back. Long after that it would be another process.
+#[test]
+fn a_late_attempt_of_our_own_is_no_other_process() {
+    let mut story = Story::opened();
+    story.breaks().at_ms(20).then("interrupted Closed; connect 0");
+    story.connected().says("OPEN resume, LANE").at_ms(2270).then("");
+    story.at_ms(2330).then("connect 0").connected().says("OPEN resume, LANE");
+    story.answers_opened(true).then("valid until 10880; resumed");
+    let moved = SESSION.0.to_le_bytes();
+    story.pushes(push::SESSION_MOVED, &moved).then("interrupted Superseded");
+    story.resume(2400).then("valid until 10950; resumed");
+    story.pushes(push::LANE_MOVED, &7u32.to_le_bytes()).then("");
+    story.pushes(push::LANE_MOVED, &0u32.to_le_bytes()).then("interrupted Superseded");
+    story.resume(2500).then("valid until 11050; resumed").at_ms(5500).says("RENEW");
+    story.answers(&[status::OK]).at_ms(8500).says("RENEW").answers(&[status::OK]);
+    story.log.clear();
+    story.at_ms(11_400).pushes(push::SESSION_MOVED, &moved).then("valid until 0; lost: Moved");
+}
+
 /// The grant was pushed while there was no connection. Waiting again tells it, with its token.
 #[test]
 fn a_grant_while_away_is_learnt_again() {

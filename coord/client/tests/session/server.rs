@@ -25,7 +25,7 @@ pub(crate) fn addr() -> SocketAddr {
             (Key::Shards, "2"),
             (Key::Pin, "false"),
             (Key::Spin, "false"),
-            (Key::MaxMemory, "256MiB"),
+            (Key::MaxMemory, "1GiB"),
         ] {
             draft.flag(key, value);
         }
