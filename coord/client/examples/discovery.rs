@@ -6,9 +6,9 @@
 //! ```
 //!
 //! An instance owns a name below `services/`, and says in the name's metadata where it is. The name
-//! goes with its session: an instance that dies needs nobody to clean up behind it. A client watches
-//! the prefix: it is told the state first and then each change, without a hole between them, and
-//! after a lost connection what has changed meanwhile.
+//! goes with its session: an instance that dies needs nobody to clean up behind it. A client
+//! watches the prefix: it is told the state first and then each change, without a hole between
+//! them, and after a lost connection what has changed meanwhile.
 
 use std::collections::BTreeMap;
 use std::env::args;

@@ -13,6 +13,7 @@ use std::env::args;
 use std::error::Error;
 use std::time::Duration;
 
+use ringway_client::engine::Event;
 use ringway_client::{Held, Session};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Nobody else leads from here on, until `held` is dropped or lost.
         if let Ok(held) = session.lock("leader/reports", None) {
             println!("node {node} leads under token {}", held.token());
-            lead(&held);
+            lead(&session, &held);
             println!("node {node} leads no more");
         }
         // A session that is lost stays lost: the next one stands for election anew.
@@ -34,11 +35,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Leads for as long as it may.
-fn lead(held: &Held) {
+fn lead(session: &Session, held: &Held) {
+    let mut events = session.events();
     while !held.is_lost() {
         // Here a leader does a small piece of its work. Between the check and the work it may have
         // stood still for longer than its lease, so whatever it writes carries `held.token()`, and
         // who stores it refuses a smaller token than the largest it has seen: see `lock.rs`.
-        std::thread::sleep(held.valid_for().min(Duration::from_millis(20)));
+        match events.recv_timeout(Duration::from_millis(20)) {
+            // Nobody has confirmed the lease for a while: begin nothing that takes longer.
+            Some(Event::AtRisk { left }) => println!("it may be over in {left:?}"),
+            Some(Event::Safe) => println!("it goes on"),
+            _ => {}
+        }
     }
 }

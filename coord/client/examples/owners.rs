@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringway_client::engine::{Event, WatchItem};
+use ringway_client::receive::Events;
 use ringway_client::{ChangeKind, Registered, Session};
 use ringway_core::{SessionId, Token};
 
@@ -247,6 +248,7 @@ impl Drop for Process {
 
 fn conduct(address: &str, users: u64, processes: u64) -> Result<()> {
     let session = Session::builder().node(1 << 40).connect(address)?;
+    let mut events = session.events();
     let mut workers = Vec::new();
     for number in 1..=processes {
         workers.push(Process::start(address, number, users)?);
@@ -254,13 +256,13 @@ fn conduct(address: &str, users: u64, processes: u64) -> Result<()> {
 
     let begun = Instant::now();
     workers.iter_mut().try_for_each(|worker| worker.tell("begin"))?;
-    until_all_are_owned(&mut workers, users)?;
+    until_all_are_owned(&mut workers, users, &mut events)?;
     println!("{processes} processes own {users} users after {:?}", begun.elapsed());
 
     // Killed without a warning. From here on its lease runs.
     let begun = Instant::now();
     drop(workers.remove(0));
-    until_all_are_owned(&mut workers, users)?;
+    until_all_are_owned(&mut workers, users, &mut events)?;
     let took = begun.elapsed();
     println!("one was killed, its users were taken over after {took:?}, of a lease of {LEASE:?}");
 
@@ -268,7 +270,7 @@ fn conduct(address: &str, users: u64, processes: u64) -> Result<()> {
     workers[0].tell(&format!("move {}", to.0))?;
     let [moved, micros] = workers[0].hear("moved")?;
     println!("{moved} users were moved in {:?}", Duration::from_micros(micros));
-    until_all_are_owned(&mut workers, users)?;
+    until_all_are_owned(&mut workers, users, &mut events)?;
 
     let begun = Instant::now();
     let mut owners: BTreeMap<SessionId, Vec<(u64, Token)>> = BTreeMap::new();
@@ -295,7 +297,7 @@ fn conduct(address: &str, users: u64, processes: u64) -> Result<()> {
 }
 
 /// Waits until the processes believe to own as many users as there are.
-fn until_all_are_owned(workers: &mut [Process], users: u64) -> Result<()> {
+fn until_all_are_owned(workers: &mut [Process], users: u64, events: &mut Events) -> Result<()> {
     let patience = Instant::now() + Duration::from_secs(120);
     while Instant::now() < patience {
         workers.iter_mut().try_for_each(|worker| worker.tell("count"))?;
@@ -307,7 +309,9 @@ fn until_all_are_owned(workers: &mut [Process], users: u64) -> Result<()> {
         if owned == users {
             return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(5));
+        if let Some(Event::Lost(over)) = events.recv_timeout(Duration::from_millis(5)) {
+            return Err(over.into());
+        }
     }
     Err("not all users have an owner".into())
 }

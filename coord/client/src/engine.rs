@@ -2,15 +2,16 @@
 //!
 //! The driver does what [`Output`] says, hands in what happens as [`Input`], writes what
 //! [`Engine::transmit`] gives, and calls again at [`Engine::wake_at`]. Ops that callers put in
-//! between two calls of `transmit` share frames, and up to [`FRAMES_MAX`] frames and [`OPS_MAX`] ops
-//! are on their way at once: so calls batch and pipeline by themselves, and a lone one does not wait for company.
+//! between two calls of `transmit` share frames, and up to [`FRAMES_MAX`] frames and [`OPS_MAX`]
+//! ops are on their way at once: so calls batch and pipeline by themselves, and a lone one does not
+//! wait for company.
 //!
 //! The hard case is a connection that breaks between an op and its reply. The frames of callers are
-//! numbered by a [`lane`] of the session: the next connection sends them again as they were, and the
-//! server answers what it has executed as it did then, and executes the rest. So each op is done
-//! once. What the server has forgotten, and what a server without lanes was asked, is asked anew if
-//! that is [safe](Repeat::Safe); the callers of the rest are told that nobody knows. What the engine
-//! has to say itself is not repeated: each machine asks anew for what it still needs.
+//! numbered by a [`lane`] of the session: the next connection sends them again as they were, and
+//! the server answers what it has executed as it did then, and executes the rest. So each op is
+//! done once. What the server has forgotten, and what a server without lanes was asked, is asked
+//! anew if that is [safe](Repeat::Safe); the callers of the rest are told that nobody knows. What
+//! the engine has to say itself is not repeated: each machine asks anew for what it still needs.
 //!
 //! Invariants:
 //! - E1  A session is valid until the moment of *sending* the last confirmed renewal, plus its
@@ -20,8 +21,9 @@
 //! - E4  One connection at a time; what is said of an earlier attempt has no effect.
 //!
 //! Bounds: [`calls::QUEUE_BYTES_MAX`] and [`calls::QUEUE_CALLS_MAX`] ([`Engine::has_room`]),
-//! [`lane::FRAMES_REMEMBERED`] and [`lane::BYTES_REMEMBERED`] of replies
-//! while one is due that must not be done twice, [`waits::WAITS_MAX`], [`watches::WATCHES_MAX`], [`watches::SNAPSHOT_NAMES_MAX`],
+//! [`lane::FRAMES_REMEMBERED`] and [`lane::BYTES_REMEMBERED`] of replies while one is due that must
+//! not be done twice, [`waits::WAITS_MAX`], [`watches::WATCHES_MAX`],
+//! [`watches::SNAPSHOT_NAMES_MAX`],
 //! [`OUTGOING_BYTES_MAX`] of calls that are encoded but not written. Notices are not kept here.
 //! Not here: sockets and threads (`session`), what replies mean to callers (`verbs`).
 //! Tests: stories in `engine/tests.rs`, over a server of the same virtual time.

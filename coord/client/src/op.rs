@@ -602,8 +602,8 @@ impl Op<'_> {
     }
 }
 
-/// Bytes that the reply to an encoded op has at most, as far as that says something: what lists has whatever
-/// fits a frame.
+/// Bytes that the reply to an encoded op has at most, as far as that says something: what lists has
+/// whatever fits a frame.
 pub(crate) fn reply_bytes_max(code: u8) -> usize {
     const STATUS: usize = 1;
     const DATA: usize = STATUS + 4;

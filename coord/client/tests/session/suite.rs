@@ -178,8 +178,8 @@ fn a_lost_answer_is_told_again() {
     assert_eq!(described.expect("ours").metadata, b"19");
 }
 
-/// Many callers at once, while the wire is cut whenever it is whole: each of them counts for itself,
-/// and nothing is counted twice.
+/// Many callers at once, while the wire is cut whenever it is whole: each of them counts for
+/// itself, and nothing is counted twice.
 #[test]
 fn many_callers_count_over_a_bad_wire() {
     let wire = Wire::to(server::addr());
