@@ -81,6 +81,8 @@ pub struct Side {
     version: u32,
     /// It stands in the queue of those that are looked at again.
     stuck: bool,
+    /// How many sessions had ended when all holders were looked at.
+    looked_at: u64,
     meta: Option<Box<[u8]>>,
 }
 
@@ -245,6 +247,11 @@ impl Claims {
     /// Sets how its holders hold a name that nobody held.
     pub fn set_wish(&mut self, side: u32, wish: Wish) {
         self.sides.get_mut(side).wish = wish;
+    }
+
+    /// Notes that all holders are looked at after so many sessions have ended; false if they were.
+    pub fn look_once(&mut self, side: u32, ends: u64) -> bool {
+        core::mem::replace(&mut self.sides.get_mut(side).looked_at, ends) != ends
     }
 
     /// Notes whether a name is looked at again; false if that was noted before.
@@ -476,5 +483,238 @@ impl<T: Default> Slab<T> {
     fn give(&mut self, at: u32) -> T {
         self.free.push(at);
         core::mem::take(&mut self.items[at as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::{BTreeMap, BTreeSet};
+    use alloc::vec;
+
+    use ringway_core::rng::Rng;
+    use ringway_core::wheel::Wheel;
+    use ringway_core::{Moment, ShardId};
+
+    use super::*;
+
+    const SESSIONS: u32 = 5;
+    const RECORDS: u32 = 4;
+
+    /// What a side is said to be.
+    #[derive(Default)]
+    struct Modelled {
+        /// Session, place, value: in order.
+        holders: Vec<(u32, u32, u64)>,
+        waiters: Vec<(u32, u32, u64)>,
+        meta: Option<Vec<u8>>,
+        version: u32,
+    }
+
+    /// The claims, and beside them plain maps and lists.
+    struct Pair {
+        claims: Claims,
+        waits: Wheel<u32>,
+        heads: Vec<u32>,
+        model: BTreeMap<u32, Modelled>,
+        /// Tickets that were ever given, and those of waits that are over.
+        tickets: BTreeSet<u64>,
+        over: Vec<u64>,
+        timers: BTreeSet<u32>,
+        most: usize,
+    }
+
+    fn handle(session: u32) -> Handle {
+        Handle::new(ShardId(0), session)
+    }
+
+    impl Pair {
+        fn new(most: usize) -> Self {
+            Self {
+                claims: Claims::new(most, &KeyedState::new([1, 2])),
+                waits: Wheel::new(Moment(0)),
+                heads: vec![0; SESSIONS as usize],
+                model: BTreeMap::new(),
+                tickets: BTreeSet::new(),
+                over: Vec::new(),
+                timers: BTreeSet::new(),
+                most,
+            }
+        }
+
+        fn step(&mut self, rng: &mut Rng) {
+            let mut draw = |bound: u32| rng.below(u64::from(bound)) as u32;
+            let (record, session) = (1 + draw(RECORDS), draw(SESSIONS));
+            let (what, how) = (draw(8), draw(1_000));
+            let before = self.claims.bytes();
+            let Ok(side) = self.claims.make_side(record) else {
+                assert!(before + SIDE_BYTES > self.most, "there is room for a side");
+                return;
+            };
+            self.model.entry(record).or_default();
+            match what {
+                0..3 => self.add((record, side, session), how),
+                3 | 4 => self.remove((record, side, session)),
+                5 => self.promote((record, side, session), u64::from(how)),
+                6 => self.describe((record, side), &vec![7; how as usize % 257]),
+                _ => {
+                    self.claims.clear_meta(side);
+                    let modelled = self.model.get_mut(&record).expect("a side");
+                    (modelled.meta, modelled.version) = (None, 0);
+                }
+            }
+            let modelled = &self.model[&record];
+            let needless =
+                modelled.holders.is_empty() && modelled.waiters.is_empty() && modelled.version == 0;
+            assert_eq!(self.claims.drop_if_needless(side), needless);
+            if needless {
+                self.model.remove(&record);
+            }
+        }
+
+        fn add(&mut self, (record, side, session): (u32, u32, u32), how: u32) {
+            if self.claims.of_session(side, handle(session)).is_some() {
+                return;
+            }
+            let (wish, waits, value) = (Wish::EXCLUSIVE, how.is_multiple_of(2), u64::from(how));
+            let head = &mut self.heads[session as usize];
+            let place = (side, handle(session));
+            let before = self.claims.bytes;
+            let Ok(at) = self.claims.add(place, head, (wish, waits), value) else {
+                return assert!(before + CLAIM_BYTES > self.most, "there is room for a claim");
+            };
+            let modelled = self.model.get_mut(&record).expect("a side");
+            let list = if waits { &mut modelled.waiters } else { &mut modelled.holders };
+            list.push((session, at, value));
+            if waits {
+                assert!(self.tickets.insert(self.claims.ticket(at)), "another's ticket");
+                if how.is_multiple_of(3) && self.claims.charge_timer() == Ok(()) {
+                    let timer = self.waits.insert(Moment(u64::from(how)), at);
+                    self.claims.claim_mut(at).timer = Some(timer);
+                    self.timers.insert(at);
+                }
+            }
+        }
+
+        fn take_timer(&mut self, at: u32) {
+            let timer = self.claims.take_timer(at);
+            assert_eq!(timer.is_some(), self.timers.remove(&at));
+            timer.into_iter().for_each(|timer| {
+                self.waits.cancel(timer);
+            });
+        }
+
+        fn remove(&mut self, (record, side, session): (u32, u32, u32)) {
+            let Some(at) = self.claims.of_session(side, handle(session)) else { return };
+            self.take_timer(at);
+            self.over.push(self.claims.ticket(at));
+            let gone = self.claims.remove(at, &mut self.heads[session as usize]);
+            let modelled = self.model.get_mut(&record).expect("a side");
+            let list = if gone.waits() { &mut modelled.waiters } else { &mut modelled.holders };
+            let known = list.iter().position(|one| *one == (session, at, gone.value));
+            list.remove(known.expect("the model has it"));
+        }
+
+        fn promote(&mut self, (record, side, session): (u32, u32, u32), value: u64) {
+            let Some(at) = self.claims.of_session(side, handle(session)) else { return };
+            if !self.claims.claim(at).waits() {
+                return;
+            }
+            self.take_timer(at);
+            self.claims.make_holder(at, value);
+            let modelled = self.model.get_mut(&record).expect("a side");
+            modelled.waiters.retain(|(one, ..)| *one != session);
+            modelled.holders.push((session, at, value));
+        }
+
+        fn describe(&mut self, (record, side): (u32, u32), bytes: &[u8]) {
+            let modelled = self.model.get_mut(&record).expect("a side");
+            let before = modelled.meta.as_deref().map_or(0, taken);
+            let used = self.claims.bytes;
+            match self.claims.set_meta(side, bytes) {
+                Ok(version) => {
+                    modelled.version += 1;
+                    assert_eq!(version, modelled.version, "C4");
+                    modelled.meta = (!bytes.is_empty()).then(|| bytes.to_vec());
+                }
+                Err(Full) => {
+                    assert!(used - before + taken(bytes) > self.most, "there is room");
+                    assert_eq!(self.claims.bytes, used, "nothing has changed");
+                }
+            }
+        }
+
+        /// C1 to C5.
+        fn check(&self) {
+            let mut bytes = self.timers.len() * TIMER_BYTES;
+            let mut of_session = vec![BTreeSet::new(); SESSIONS as usize];
+            for record in 1..=RECORDS {
+                let side = self.claims.of_record(record);
+                assert_eq!(side.is_some(), self.model.contains_key(&record), "C1");
+                let (Some(at), Some(modelled)) = (side, self.model.get(&record)) else { continue };
+                assert_eq!(self.claims.record_of(at), record);
+                let side = self.claims.side(at);
+                let meta = modelled.meta.as_deref().unwrap_or_default();
+                assert_eq!(side.meta(), (modelled.version, meta));
+                bytes += SIDE_BYTES + taken(meta);
+                let lists = [
+                    (self.claims.first_holder(at), side.holders(), &modelled.holders),
+                    (self.claims.first_waiter(at), side.waiters(), &modelled.waiters),
+                ];
+                for (first, len, list) in lists {
+                    assert_eq!(len as usize, list.len());
+                    bytes += list.len() * CLAIM_BYTES;
+                    let mut next = first;
+                    for (session, place, value) in list {
+                        assert_eq!(next, Some(*place), "C3");
+                        let claim = self.claims.claim(*place);
+                        assert_eq!((claim.session(), claim.value), (handle(*session), *value));
+                        assert_eq!(self.claims.of_session(at, handle(*session)), Some(*place));
+                        assert_eq!(self.claims.of_ticket(self.claims.ticket(*place)), next);
+                        assert!(of_session[*session as usize].insert(*place), "C2");
+                        next = self.claims.next(*place);
+                    }
+                    assert_eq!(next, None);
+                }
+            }
+            for (head, of_session) in self.heads.iter().zip(of_session) {
+                let first = some(*head);
+                let next = |at: &u32| some(self.claims.claim(*at).in_session.behind);
+                let listed: BTreeSet<u32> = core::iter::successors(first, next).collect();
+                assert_eq!(listed, of_session, "C2");
+            }
+            let used = (self.claims.bytes(), self.claims.is_empty());
+            assert_eq!(used, (bytes, self.model.is_empty()), "C5");
+            assert!(bytes <= self.most, "C5");
+        }
+    }
+
+    /// Whatever is added, promoted, described and removed, in any order and with little memory:
+    /// lists, counts and bytes are those of a model, and a ticket stands for one wait for ever.
+    #[test]
+    fn claims_are_what_a_model_says() {
+        for seed in 0..60 {
+            let mut rng = Rng::new(seed);
+            let most = if seed % 2 == 0 { usize::MAX >> 1 } else { 600 + 20 * seed as usize };
+            let mut pair = Pair::new(most);
+            for _ in 0..400 {
+                pair.step(&mut rng);
+                pair.check();
+            }
+            let live = |ticket: &&u64| pair.claims.of_ticket(**ticket).is_some();
+            assert_eq!(pair.over.iter().find(live), None, "a wait that is over has no ticket");
+            for session in 0..SESSIONS {
+                for record in 1..=RECORDS {
+                    let Some(side) = pair.claims.of_record(record) else { continue };
+                    pair.remove((record, side, session));
+                }
+            }
+            for record in 1..=RECORDS {
+                let Some(side) = pair.claims.of_record(record) else { continue };
+                pair.claims.clear_meta(side);
+                assert!(pair.claims.drop_if_needless(side));
+            }
+            let left = (pair.claims.len(), pair.claims.bytes(), pair.claims.is_empty());
+            assert_eq!(left, (0, 0, true));
+        }
     }
 }

@@ -120,6 +120,8 @@ pub struct Names<R> {
     sweeping: VecDeque<Handle>,
     /// Ended sessions that have claims here. Theirs go first, since others wait behind them.
     pub(crate) ending: VecDeque<Handle>,
+    /// Sessions that have ended.
+    pub(crate) ends: u64,
     pub(crate) claims: Claims,
     /// Waits that have an end.
     pub(crate) waits: Wheel<u32>,
@@ -183,7 +185,7 @@ pub fn check_register_flags(flags: u8) -> Result<(), u8> {
 
 impl<R: Region> Names<R> {
     /// No names yet. `grants_from` lies in the future after an unclean stop.
-    pub(crate) fn new(
+    pub fn new(
         now: Moment,
         table: Table<R>,
         (shards, quotas): (usize, Quotas),
@@ -198,6 +200,7 @@ impl<R: Region> Names<R> {
             by_session: Places::new(start.keys.clone()),
             sweeping: VecDeque::new(),
             ending: VecDeque::new(),
+            ends: 0,
             claims: Claims::new(start.side_bytes, &start.keys),
             waits: Wheel::new(now),
             stuck: VecDeque::new(),
@@ -287,10 +290,12 @@ impl<R: Region> Names<R> {
     /// Learns that a session has ended: all its names are free from this call on. Their records
     /// go in [`Self::sweep`], which reports the handle when none is left.
     pub fn end(&mut self, bound: Bound) {
+        self.ends += 1;
         let mirror = self.mirror_slot(bound.handle);
         assert!(mirror.id == bound.session.0 && !mirror.has_ended(), "ended once, by its home");
         mirror.shares = ENDED;
-        if mirror.claims != 0 {
+        let claims = mirror.claims != 0;
+        if claims && !self.sabotage.breaks(Rule::DeadWaitersSkipped) {
             self.ending.push_back(bound.handle);
         }
         self.sweeping.push_back(bound.handle);

@@ -38,9 +38,9 @@ pub trait Credits {
     fn give(&mut self, namespace: usize, credits: u64);
 }
 
-/// One shard's part of all quotas.
+/// One shard's part of all quotas; none by default.
 #[derive(Default)]
-pub(crate) struct Quotas {
+pub struct Quotas {
     credits: Option<Box<dyn Credits + Send>>,
     /// Their places, by name.
     sorted: Vec<u32>,

@@ -29,11 +29,31 @@ pub enum Rule {
     ConnsHaveGenerations,
     /// Every grant takes the next number.
     TokensGrow,
+    /// A name goes to whoever waits longest.
+    FirstComeFirstServed,
+    /// It goes there in the step in which it becomes free.
+    HandOverAtOnce,
+    /// No more hold a counting name than it has permits.
+    PermitsCounted,
+    /// Nobody who does not wait overtakes who does, though the mode would fit.
+    WritersNotStarved,
+    /// Nothing is handed to a session that has ended.
+    DeadWaitersSkipped,
+    /// Those behind a session that has ended are served when it is found dead.
+    DeadMakeRoom,
+    /// A cancelled wait is over.
+    CancelEndsTheWait,
+    /// A wait whose time has come is over.
+    WaitsEndInTime,
+    /// A transfer is a grant.
+    TransferTakesANewToken,
+    /// Metadata belongs to a grant.
+    MetaGoesWithTheGrant,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 11] = [
+    pub const ALL: [Rule; 21] = [
         Rule::AttachFirst,
         Rule::DeadOwnNothing,
         Rule::SweptEverywhere,
@@ -45,6 +65,16 @@ impl Rule {
         Rule::ClosedIsTold,
         Rule::ConnsHaveGenerations,
         Rule::TokensGrow,
+        Rule::FirstComeFirstServed,
+        Rule::HandOverAtOnce,
+        Rule::PermitsCounted,
+        Rule::WritersNotStarved,
+        Rule::DeadWaitersSkipped,
+        Rule::DeadMakeRoom,
+        Rule::CancelEndsTheWait,
+        Rule::WaitsEndInTime,
+        Rule::TransferTakesANewToken,
+        Rule::MetaGoesWithTheGrant,
     ];
 }
 

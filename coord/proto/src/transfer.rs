@@ -13,10 +13,11 @@ use ringway_core::wire::Put;
 use ringway_core::{Region, SessionId, Token};
 use ringway_table::{Grant, Name, RecordId};
 
-use crate::claims::Full;
+use crate::claims::{Full, Wish};
 use crate::handle::{Bound, Handle};
 use crate::names::{FLAG_LOCK, FLAG_SIDE, FLAGS_KEPT, Names};
 use crate::outcome::Outcome;
+use crate::sabotage::Rule;
 use crate::waiting::Held;
 use crate::wire::{push, status};
 
@@ -160,6 +161,8 @@ impl<R: Region> Names<R> {
         let Some(sequence) = self.next_sequence(slot) else {
             return Outcome::plain(status::BUSY);
         };
+        let same = self.sabotage.breaks(Rule::TransferTakesANewToken);
+        let sequence = if same { before.sequence } else { sequence };
         let (owner, epoch_index) = (to.handle.owner(), self.epoch_index());
         let flags = before.flags & FLAGS_KEPT;
         let grant = Grant { owner, sequence, epoch_index, flags };
@@ -172,9 +175,11 @@ impl<R: Region> Names<R> {
         let token = self.token(&grant);
         let side = self.claims.of_record(id.number());
         let waited = side.and_then(|side| self.claims.of_session(side, to.handle));
-        self.tell_received(id, to, (token, from), waited);
+        self.tell_received(id, to, (token, from), (Wish::EXCLUSIVE, waited));
         if let Some(side) = side {
-            self.claims.clear_meta(side);
+            if !self.sabotage.breaks(Rule::MetaGoesWithTheGrant) {
+                self.claims.clear_meta(side);
+            }
             self.tidy(id, side);
         }
         Outcome::owner(status::GRANTED_EPHEMERAL, to.session, token)
@@ -195,31 +200,35 @@ impl<R: Region> Names<R> {
         let waited = self.claims.of_session(side, to.handle);
         let value = self.value_of(sequence);
         let token = self.token_of(value);
-        self.tell_received(id, to, (token, by.session), waited);
+        let wish = self.claims.side(side).wish();
+        self.tell_received(id, to, (token, by.session), (wish, waited));
         // Its own claim makes room for the new one: there is memory for it.
-        let wish = self.drop_claim(mine).wish;
+        self.drop_claim(mine);
         let mirror = &mut self.mirrors[to.handle.home().index()][to.handle.local()];
         let place = (side, to.handle);
         let added = self.claims.add(place, &mut mirror.claims, (wish, false), value);
         assert!(added != Err(Full), "as much as was given back");
         mirror.gain_share();
         self.take_sequence((slot, sequence), id, to.handle);
+        // Whoever waited behind the new holder may be the first now, and share the name.
+        self.left(id, side);
         Outcome::owner(status::GRANTED_EPHEMERAL, to.session, token)
     }
 
-    /// The new owner hears of it: as the end of its wait, if it waited for the name.
+    /// The new owner hears of it: as the end of its wait, if it waited for the name. What it has is
+    /// what the old owner had, whatever it waited for.
     fn tell_received(
         &mut self,
         id: RecordId,
         to: Bound,
         (token, from): (Token, SessionId),
-        waited: Option<u32>,
+        (wish, waited): (Wish, Option<u32>),
     ) {
         if let Some(claim) = waited {
             let ticket = self.claims.ticket(claim);
             let gone = self.drop_claim(claim);
             let grant = (ticket, token);
-            return self.tell_granted(id, to.handle, grant, (gone.wish, gone.reply));
+            return self.tell_granted(id, to.handle, grant, (wish, gone.reply));
         }
         let (name, len) = self.name_of(id);
         self.notices.add(to, push::RECEIVED, |out| {

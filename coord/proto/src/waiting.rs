@@ -29,6 +29,7 @@ use crate::claims::{Claim, Full, Wish};
 use crate::handle::{Bound, Handle};
 use crate::names::{FLAG_SIDE, FLAGS_KEPT, Names};
 use crate::outcome::Outcome;
+use crate::sabotage::Rule;
 use crate::sessions::Ticket;
 use crate::wire::{push, status};
 
@@ -106,8 +107,10 @@ impl<R: Region> Names<R> {
             return if fits { granted } else { Outcome::plain(status::MODE) };
         }
         let holders = self.live_holders(side);
-        let overtakes = self.first_live_waiter(side).is_some();
-        if !overtakes && holders > 0 && holds == wish && wish.has_room(holders) {
+        let awaited = self.first_live_waiter(side).is_some();
+        let overtakes = awaited && !self.sabotage.breaks(Rule::WritersNotStarved);
+        let room = wish.has_room(holders) || self.sabotage.breaks(Rule::PermitsCounted);
+        if !overtakes && holders > 0 && holds == wish && room {
             return self.add_holder(id, side, by);
         }
         match (wait, self.first_holder(side)) {
@@ -251,6 +254,9 @@ impl<R: Region> Names<R> {
             && self.claims.claim(claim).session() == by.handle
             && self.claims.claim(claim).waits()
         {
+            if self.sabotage.breaks(Rule::CancelEndsTheWait) {
+                return Outcome::plain(status::OK);
+            }
             let gone = self.drop_claim(claim);
             if let Some(reply) = gone.reply {
                 self.answers.push((*reply, Outcome::plain(status::FREE)));
@@ -273,6 +279,9 @@ impl<R: Region> Names<R> {
     /// Ends waits whose time is over. Returns whether more are due.
     pub fn time_out(&mut self, now: Moment) -> bool {
         for _ in 0..TIMED_OUT_PER_TURN {
+            if self.sabotage.breaks(Rule::WaitsEndInTime) {
+                return false;
+            }
             let Some(claim) = self.waits.pop(now) else { return false };
             let (ticket, side) = (self.claims.ticket(claim), self.claims.claim(claim).side());
             let id = RecordId::from_number(self.claims.record_of(side));
@@ -349,6 +358,10 @@ impl<R: Region> Names<R> {
             self.freed_by(id, (session, self.token(&grant)));
         } else if self.claims.of_record(id.number()).is_some_and(|at| self.live_holders(at) == 0) {
             self.freed(id);
+        } else if !self.ending.is_empty() && !self.sabotage.breaks(Rule::DeadMakeRoom) {
+            // Whoever has ended and is dropped here is not swept here: those behind it are served
+            // now or by nobody.
+            self.advance(id);
         }
         let Some((id, grant)) = self.table.find(hash, name) else { return Held::Free };
         match (self.session_of(grant.owner), self.claims.of_record(id.number())) {
@@ -358,10 +371,15 @@ impl<R: Region> Names<R> {
         }
     }
 
-    /// A name with a side is nobody's since this moment.
+    /// A name with a side is nobody's since this moment: what its owner made of it, as a lock, is
+    /// over as well.
     pub(crate) fn freed(&mut self, id: RecordId) {
         if let Some(side) = self.claims.of_record(id.number()) {
-            self.claims.clear_meta(side);
+            let grant = self.table.grant(id);
+            self.table.update(id, Grant { flags: grant.flags & FLAGS_KEPT, ..grant });
+            if self.sabotage.breaks(Rule::HandOverAtOnce) {
+                return self.stick(id, side);
+            }
             self.advance(id);
         }
     }
@@ -371,14 +389,22 @@ impl<R: Region> Names<R> {
         let Some(side) = self.claims.of_record(id.number()) else { return };
         for _ in 0..GRANTS_PER_STEP {
             let holders = self.live_holders(side);
-            let Some(claim) = self.first_live_waiter(side) else {
+            if holders == 0 {
+                // The last of those who shared it has left: the next grant begins with nothing.
+                self.claims.clear_meta(side);
+            }
+            let Some(mut claim) = self.first_live_waiter(side) else {
                 if holders == 0 {
-                    self.claims.clear_meta(side);
                     self.claims.drop_if_needless(side);
                     self.remove(id);
                 }
                 return;
             };
+            while self.sabotage.breaks(Rule::FirstComeFirstServed)
+                && let Some(behind) = self.claims.next(claim)
+            {
+                claim = behind;
+            }
             let wish = self.claims.claim(claim).wish;
             let fits = self.claims.side(side).wish() == wish && wish.has_room(holders);
             if holders > 0 && !fits {
@@ -516,7 +542,8 @@ impl<R: Region> Names<R> {
     pub(crate) fn first_live_waiter(&mut self, side: u32) -> Option<u32> {
         loop {
             let claim = self.claims.first_waiter(side)?;
-            if self.session_of(self.claims.claim(claim).session().owner()).is_some() {
+            let lives = self.session_of(self.claims.claim(claim).session().owner()).is_some();
+            if lives || self.sabotage.breaks(Rule::DeadWaitersSkipped) {
                 return Some(claim);
             }
             self.bury(claim);
@@ -526,7 +553,10 @@ impl<R: Region> Names<R> {
     /// How many hold a name with a side: none, if and only if no live session does; and of permits
     /// exactly how many are given. Holders of whom it matters that they have ended are dropped.
     pub(crate) fn live_holders(&mut self, side: u32) -> u32 {
-        let counts = self.claims.side(side).wish().permits > 0 && !self.ending.is_empty();
+        let Wish { permits, .. } = self.claims.side(side).wish();
+        let is_full = permits > 0 && self.claims.side(side).holders() >= permits;
+        // All of them are looked at once for each session that ends, however often it is asked.
+        let counts = is_full && !self.ending.is_empty() && self.claims.look_once(side, self.ends);
         let mut next = self.claims.first_holder(side);
         while let Some(claim) = next {
             next = self.claims.next(claim);

@@ -5,7 +5,7 @@ use ringway_core::wire::Reader;
 use ringway_core::{SessionId, Token};
 use ringway_sim::native::{
     Got, Native, Opened, meta, open, opened, query, register, register_as, release, release_if,
-    revoke, set_meta, transfer, wait, with_secret,
+    revoke, set_meta, transfer, wait, wait_as, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
 
@@ -195,6 +195,49 @@ fn an_operator_revokes() {
         assert_eq!(told(&mut process, &mut b, &all), ["lost s 2 to nobody 0, 2"]);
         b.ask(&mut process, &[release("x"), release("y")]);
         assert!(process.shards_are_tidy());
+    }
+}
+
+/// A name that was taken from its only owner, and that nobody waits for, is as free as one that
+/// nobody ever had.
+#[test]
+fn a_revoked_name_can_be_registered() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, _) = client(&mut process, 1);
+        let (mut b, _) = client(&mut process, 2);
+        let got = a.ask(&mut process, &[register("x"), revoke(None, "x"), query("x")]);
+        assert_eq!(words(&got), "GRANTED 1, OK, FREE");
+        assert_eq!(words(&b.ask(&mut process, &[register("x")])), "GRANTED 2", "{shards} shards");
+        assert_eq!(words(&b.ask(&mut process, &[release("x")])), "OK");
+        assert!(process.shards_are_tidy());
+    }
+}
+
+/// Whoever is given a name that it waited for has it as it is held, not as it was wanted; and
+/// those who stood behind it in the queue are served if they can be.
+#[test]
+fn a_transfer_to_a_waiter_gives_what_there_is() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (mut a, _) = client(&mut process, 1);
+        let (mut b, of_b) = client(&mut process, 2);
+        let (mut c, _) = client(&mut process, 3);
+        a.ask(&mut process, &[register_as(SHARED, 0, "s"), register("x")]);
+        b.ask(&mut process, &[wait(0, "s"), wait_as(SHARED, 0, 0, "x")]);
+        c.ask(&mut process, &[wait_as(SHARED, 0, 0, "s")]);
+        let to_b = of_b.session;
+        let got = a.ask(&mut process, &[transfer(to_b, "s"), transfer(to_b, "x")]);
+        assert_eq!(words(&got), "GRANTED 2, GRANTED 2");
+        process.settle();
+        b.receive(&mut process);
+        let mode = |(code, body): &(u8, Vec<u8>)| (*code, body[16], body[17]);
+        let mut heard: Vec<_> = b.told.iter().map(mode).collect();
+        heard.sort_unstable();
+        let granted = push::GRANTED;
+        let expected = [(granted, op::MODE_EXCLUSIVE, b'x'), (granted, SHARED, b's')];
+        assert_eq!(heard, expected, "{shards} shards");
+        assert_eq!(told(&mut process, &mut c, &[]), ["granted s 3"], "it shares with b");
     }
 }
 

@@ -4,8 +4,8 @@ use ringway_coord_proto::wire::{op, push, status};
 use ringway_core::wire::Reader;
 use ringway_core::{SessionId, Span};
 use ringway_sim::native::{
-    Got, Native, Opened, cancel, open, opened, query, register, register_as, release, wait,
-    wait_as, with_secret,
+    Got, Native, Opened, cancel, meta, open, opened, query, register, register_as, release,
+    set_meta, wait, wait_as, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
 
@@ -304,6 +304,69 @@ fn shared_names_are_seen() {
         assert_eq!(page.u16(), Ok(1));
         assert_eq!(page.short_bytes(), Ok(&b"x"[..]));
         assert_eq!(page.u64().map(SessionId), Ok(of_a.session));
+    }
+}
+
+/// Who has ended may be found dead by a request before it is swept, whether it held a permit or
+/// stood first in the queue: those behind it are served then, and not forgotten.
+#[test]
+fn nobody_waits_behind_the_dead() {
+    for shards in SHARDS {
+        for asks in [register_as(SHARED, 0, "s"), register_as(COUNTING, 2, "c")] {
+            let mut process = start(shards);
+            let (mut a, _) = client(&mut process, 1);
+            let (mut b, _) = client(&mut process, 2);
+            let (mut late, _) = client(&mut process, 3);
+            a.ask(&mut process, &[register_as(SHARED, 0, "s"), register_as(COUNTING, 2, "c")]);
+            let mut dead = Native::connect(&mut process, 0);
+            dead.ask(&mut process, &[register_as(COUNTING, 2, "c"), wait(0, "s")]);
+            let waits = [wait_as(SHARED, 0, 0, "s"), wait_as(COUNTING, 2, 0, "c")];
+            b.ask(&mut process, &waits);
+            // Both arrive in the same turn.
+            process.disconnect(dead.link);
+            late.send(&mut process, &[asks]);
+            process.settle();
+            let heard = told(&mut process, &mut b);
+            assert!(heard.contains("granted s") && heard.contains("granted c"), "{heard}");
+        }
+    }
+}
+
+/// Metadata of a name that several share goes with the last of them, also if that one was not
+/// there to release it: whoever comes next finds none.
+#[test]
+fn the_last_holder_takes_the_metadata_along() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mut a = Native::connect(&mut process, 0);
+        let set = set_meta(None, b"of a", "s");
+        a.ask(&mut process, &[open(0, 1, 500, None), register_as(SHARED, 0, "s"), set]);
+        let (mut b, _) = client(&mut process, 2);
+        assert_eq!(b.ask(&mut process, &[wait(0, "s")])[0].status(), status::QUEUED);
+        process.disconnect(a.link);
+        process.run_for(Span::from_ms(700));
+        assert_eq!(told(&mut process, &mut b), "granted s 2", "{shards} shards");
+        let got = b.ask(&mut process, &[meta("s"), set_meta(Some(0), b"of b", "s")]);
+        let Got::Data(status::DATA, described) = &got[0] else { panic!("{got:?}") };
+        assert_eq!(described[16..], [0; 4], "version 0, no bytes");
+        assert_eq!(got[1], Got::Data(status::DATA, vec![1, 0, 0, 0]));
+    }
+}
+
+/// A lock is over with its session: those who share its name afterwards may describe it.
+#[test]
+fn a_lock_leaves_nothing_to_those_who_share() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let link = process.connect(0);
+        process.send(link, b"SET s mine NX PX 300\r\n");
+        process.settle();
+        let (mut b, _) = client(&mut process, 2);
+        assert_eq!(b.ask(&mut process, &[wait_as(SHARED, 0, 0, "s")])[0].status(), status::QUEUED);
+        process.run_for(Span::from_ms(500));
+        assert_eq!(told(&mut process, &mut b), "granted s 2", "{shards} shards");
+        let got = b.ask(&mut process, &[set_meta(None, b"ours", "s")]);
+        assert_eq!(got[0], Got::Data(status::DATA, vec![1, 0, 0, 0]));
     }
 }
 

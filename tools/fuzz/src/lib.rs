@@ -43,6 +43,7 @@ impl Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    targets::claims::CLAIMS,
     targets::conn::CONN,
     targets::native::FRAME,
     targets::native::PREFACE,

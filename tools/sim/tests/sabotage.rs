@@ -21,6 +21,8 @@ fn options(breach: Breach) -> Options {
         Breach::Rule(Rule::StallsDoNotCount) => (Some(Theme::Stalls), 1_500),
         // A renewal arrives in the very turn in which its lease ends, and at its home.
         Breach::Rule(Rule::RenewalsFirst) => (Some(Theme::LastMoment), 1_500),
+        // Somebody asks between the end of a session and its sweeping, in the same turn.
+        Breach::Rule(Rule::DeadMakeRoom) => (Some(Theme::Queues), 1_500),
         // Two crashes with a wait between them that is survived, and leases of two lengths.
         Breach::EarlierLifeAllows => (Some(Theme::Restarts), 6_000),
         _ => (None, 1_500),

@@ -33,8 +33,9 @@ fn first_seed() -> u64 {
     seed.map_or(0, |seed| seed.parse().expect("RINGWAY_SIM_SEED is a number"))
 }
 
-/// Whatever happens to shards, clients and what is between them: no name has two owners, nobody
-/// who renews loses anything, and in the end nothing is left over.
+/// Whatever happens to shards, clients and what is between them: no name has two owners, or more
+/// than its mode allows, nobody who renews loses anything, nobody who waits is overtaken or
+/// forgotten, and in the end nothing is left over.
 #[test]
 fn thousands_of_seeds_hold() {
     let (first, next) = (first_seed(), AtomicU64::new(0));
@@ -64,6 +65,9 @@ fn thousands_of_seeds_hold() {
     assert!(tally.opened > 4 * SEEDS && tally.resumed > SEEDS / 8, "{tally:?}");
     assert!(tally.expired > SEEDS && tally.lost > 8 * SEEDS, "{tally:?}");
     assert!(tally.locks > SEEDS && tally.denied > SEEDS && tally.full > SEEDS, "{tally:?}");
+    assert!(tally.waits > 6 * SEEDS && tally.handovers > SEEDS, "{tally:?}");
+    assert!(tally.given_up > SEEDS && tally.notes > SEEDS, "{tally:?}");
+    assert!(tally.transfers > SEEDS / 4 && tally.revoked > SEEDS / 2, "{tally:?}");
     assert!(tally.stalls > SEEDS && tally.restarts > SEEDS / 20, "{tally:?}");
 }
 

@@ -1,5 +1,6 @@
 //! The targets, a file per part of the product.
 
+pub mod claims;
 pub mod conn;
 pub mod native;
 pub mod resp;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use ringway_coord_proto::claims::Wish;
 use ringway_core::rng::Rng;
 use ringway_core::{SessionId, Token};
 
@@ -38,6 +39,17 @@ pub(crate) enum Asked {
     /// Whoever's lock it is.
     Delete(usize),
     Prolong(usize),
+    // Of clients that do more with names than to register and release them.
+    Claim(usize, Wish),
+    /// For so many milliseconds; zero: for ever.
+    Wait(usize, Wish, u32),
+    Cancel(usize, u64),
+    Transfer(usize, SessionId, Option<Token>),
+    Revoke(usize, Option<SessionId>),
+    Meta(usize),
+    /// Under a version; the number that is in the metadata.
+    SetMeta(usize, Option<u32>, u64),
+    Waiters(usize),
     /// Anything that says nothing about names; the code of the op.
     Look(u8),
 }
@@ -154,8 +166,15 @@ impl World {
             return Ok(());
         }
         let Some(holds) = self.oracle.holds.get(&name) else { return Ok(()) };
-        for other in holds.iter().filter(|other| other.session != hold.session) {
-            if self.is_valid(other.client, other.session) {
+        let others = holds.iter().filter(|other| other.session != hold.session);
+        let others = others.filter(|other| self.is_valid(other.client, other.session));
+        let permits = hold.wish.map_or(0, |wish| wish.permits as usize);
+        if permits > 0 && others.clone().filter(|other| other.wish == hold.wish).count() >= permits
+        {
+            return Err(format!("O1: name {name} has more holders than {permits} permits"));
+        }
+        for other in others {
+            if !other.may_coexist(hold) {
                 return Err(format!(
                     "O1: name {name} has two owners: client {} by {} under {}, client {} by {} \
                      under {}",
@@ -378,6 +397,10 @@ impl World {
         match mine {
             Some(hold) => {
                 let valid = self.is_valid(client, hold.session);
+                // Those who share write side by side, and the storage cannot tell them apart.
+                if hold.wish != Some(Wish::EXCLUSIVE) {
+                    return Ok(());
+                }
                 self.oracle.write(name, &hold, valid)
             }
             None => Ok(()),
@@ -421,9 +444,12 @@ impl World {
     fn draw_op(&mut self, client: usize, wire: usize) -> Asked {
         use ringway_coord_proto::wire::op;
         let name = self.draw_name();
+        if self.plan.claims > 0 && self.rng.chance(self.plan.claims) {
+            return self.draw_claim_op(client, wire, name);
+        }
         match self.rng.below(100) {
             0..25 => Asked::Query(name),
-            25..65 => Asked::Register(name),
+            25..65 => self.draw_register(name),
             65..80 => Asked::Release(name, None),
             80..88 => {
                 let holds = self.oracle.holds.get(&name);
@@ -449,7 +475,7 @@ impl World {
             }
             97 if self.rng.chance(self.plan.faults.reopen * 10) => Asked::Open(0, None, true),
             98 if self.wires[wire].bound.is_some() => Asked::Renew(None, true),
-            _ => Asked::Register(name),
+            _ => self.draw_register(name),
         }
     }
 
@@ -475,6 +501,11 @@ impl World {
             let span = log_range(&mut self.rng, 1_000_000, 500_000_000);
             let (shard, until) = (self.wires[wire].shard, self.now + span);
             self.wires[wire].slow_until = until;
+            if self.plan.claims > 0 {
+                // Whoever does not read what it is told is cut off.
+                self.wires[wire].may_close = true;
+                self.rebinds(wire);
+            }
             // Who does not read is not read: his renewals count when they are executed.
             self.oracle.wire_gone(wire);
             self.note(|_| format!("wire {wire} reads nothing for {} us", span / 1_000));

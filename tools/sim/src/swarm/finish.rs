@@ -5,7 +5,9 @@ use ringway_coord_proto::wire::op;
 use ringway_core::limits::LEASE_DEFAULT;
 
 use super::client::{Asked, Client};
+use super::history;
 use super::plan::{ClientPlan, Style};
+use super::queue;
 use super::world::{Event, Judged, World};
 
 /// Within this much virtual time after the last fault every request is answered.
@@ -38,7 +40,23 @@ impl World {
         let observer = self.observe()?;
         self.abandon(observer)?;
         self.leave(observer)?;
-        self.oracle.check_histories()
+        self.check_histories()
+    }
+
+    /// Histories of all names.
+    fn check_histories(&mut self) -> Judged {
+        self.waits_that_never_ended();
+        let ends = self.oracle.ends();
+        for (name, entries) in &self.oracle.entries {
+            let grants = history::grants(entries, &ends, self.plan.is_exclusive(*name));
+            let grants = grants
+                .map_err(|why| format!("the history of name {name} is not linearizable: {why}"))?;
+            let waited = self.waits.of_name(*name);
+            queue::check(&waited, entries, &grants)
+                .and_then(|()| self.notes.check(*name, &grants, &ends))
+                .map_err(|why| format!("name {name}: {why}"))?;
+        }
+        Ok(())
     }
 
     fn calm_down(&mut self) -> Judged {
@@ -100,13 +118,23 @@ impl World {
         let wire = self.connect(observer).ok_or("nobody listens")?;
         self.clients[observer].wires.push(wire);
         self.demand(observer, Asked::Query)?;
+        if self.plan.claims > 0 {
+            let few = self.plan.few;
+            self.demand_of(observer, few, Asked::Waiters)?;
+            (0..few).try_for_each(|name| self.judge_rest(name))?;
+        }
         Ok(observer)
     }
 
     /// Asks for every name, and expects the answers in time.
     fn demand(&mut self, observer: usize, ask: impl Fn(usize) -> Asked) -> Judged {
+        self.demand_of(observer, self.plan.names.len(), ask)
+    }
+
+    /// Asks for the first of all names, and expects the answers in time.
+    fn demand_of(&mut self, observer: usize, names: usize, ask: impl Fn(usize) -> Asked) -> Judged {
         let wire = self.clients[observer].wires[0];
-        let names: Vec<usize> = (0..self.plan.names.len()).collect();
+        let names: Vec<usize> = (0..names).collect();
         for names in names.chunks(1_000) {
             self.send_frame(wire, names.iter().map(|name| ask(*name)).collect(), 0);
         }
@@ -143,8 +171,9 @@ impl World {
         let all = if self.plan.may_be_full() { self.plan.few } else { self.plan.names.len() };
         self.demand(observer, Asked::Register)?;
         for name in 0..all {
-            let holds = self.oracle.holds.get(&name);
-            if !holds.is_some_and(|holds| holds.iter().any(|hold| hold.client == observer)) {
+            let entries = self.oracle.entries.get(&name).into_iter().flatten();
+            let mut entries = entries.filter(|entry| entry.client == observer);
+            if !entries.any(|entry| entry.is_granted()) {
                 return Err(format!("name {name} is not granted though its owners are gone"));
             }
         }
@@ -165,6 +194,9 @@ impl World {
                 let open: Vec<String> = self.wires.iter().filter(open).map(|w| w.words()).collect();
                 return Err(format!("shard {shard} leaks: {residue:?}; {}", open.join("; ")));
             }
+        }
+        if !server.process.shards_are_tidy() {
+            return Err("something is kept beside names that nobody has".to_owned());
         }
         match server.process.strays() {
             0 => Ok(()),

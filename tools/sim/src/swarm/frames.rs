@@ -27,7 +27,9 @@ impl World {
             format!("wire {index} sends {ops:?}{}", if barrier { " BARRIER" } else { "" })
         });
         for (offset, asked) in ops.iter().enumerate() {
-            self.before_sending(index, first + offset as u64, *asked);
+            let number = first + offset as u64;
+            self.before_sending(index, number, *asked);
+            self.before_claim_op(index, number, *asked);
         }
         let bytes = self.encode(index, &ops, barrier);
         let arrived = self.put(index, &bytes);
@@ -53,8 +55,9 @@ impl World {
         let waits = |asked: &Asked| match asked {
             Asked::Query(_) | Asked::Release(..) | Asked::Renew(..) => false,
             Asked::Value(..) | Asked::Unlock(..) | Asked::Extend(..) => false,
-            Asked::Delete(_) | Asked::Prolong(_) => false,
-            Asked::Register(_) => wire.bound.is_none(),
+            Asked::Delete(_) | Asked::Prolong(_) | Asked::Cancel(..) => false,
+            Asked::Transfer(..) | Asked::Revoke(..) | Asked::Meta(_) | Asked::SetMeta(..) => false,
+            Asked::Register(_) | Asked::Claim(..) | Asked::Wait(..) => wire.bound.is_none(),
             _ => true,
         };
         let held_up = wire.expected.iter().any(|sent| sent.barrier || sent.ops.iter().any(waits));
@@ -65,7 +68,7 @@ impl World {
     fn before_sending(&mut self, index: usize, number: u64, asked: Asked) {
         let (now, client) = (self.now, self.wires[index].client);
         match asked {
-            Asked::Release(name, _) => {
+            Asked::Release(name, _) | Asked::Transfer(name, ..) => {
                 self.oracle.lets_go(name, client);
                 let releases = self.clients[client].releases.entry((name, index)).or_default();
                 releases.last = number;
@@ -213,7 +216,7 @@ impl World {
                 put_op(out, op::AUTH, 0, &body);
             }
             Asked::Look(code) => put_op(out, code, 0, look_body(code)),
-            other => unreachable!("{other:?} is an op of RESP"),
+            other => self.encode_claim_op(other, out),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Linearizability of one name, checked in O(n log n) thanks to tokens.
 //!
-//! A name is a register of its owner. Every answer about an owned name carries the token of the
-//! grant it saw, and tokens are handed out in order, so the order of all that was seen is known
-//! and need not be searched for: it only has to agree with real time, and every end of a grant
-//! needs a cause (a release, or something that ended the session).
+//! A name is a register of its owner, or of those who share it. Every answer about an owned name
+//! carries the token of the grant it saw, and tokens are handed out in order, so the order of all
+//! that was seen is known and need not be searched for: it only has to agree with real time, and
+//! every end of a grant needs a cause (a release, or something that ended the session).
 //!
 //! Every rule is necessary: a history that breaks one has no linearization. Requests whose answer
 //! never came may have happened at any time after they were sent, or never.
@@ -18,11 +18,18 @@
 //!   released once.
 //! - L6  A grant that was seen to be over is not seen again.
 //! - L7  Nobody is seen to own what it has not asked for yet.
+//! - L8  A grant has one mode, and grants that share a name have the same; of permits no more are
+//!   given than there are. (L2 and L3 speak of grants that exclude each other.)
+//! - L9  A revocation that was confirmed is the last that any grant before it is seen of.
 //!
+//! A transfer is a release by who gives and a registration by who gets. A wait is a registration
+//! that takes effect at some moment between its call and the notice that tells of the grant.
+//! Not here: who waited and was overtaken (`queue.rs`).
 //! Tests: known-bad histories below, one a rule; the swarm feeds it good ones by the million.
 
 use std::collections::BTreeMap;
 
+use ringway_coord_proto::claims::Wish;
 use ringway_core::{SessionId, Token};
 
 /// What an answer said about a name.
@@ -45,8 +52,12 @@ pub enum Seen {
 pub enum Verb {
     /// A query.
     Query,
-    /// A registration.
+    /// A registration, or a wait.
     Register,
+    /// A registration that another made for the session, by transferring the name to it.
+    Receive,
+    /// Taking it from whoever holds it.
+    Revoke,
     /// A release, under a token or none.
     Release(Option<Token>),
 }
@@ -66,13 +77,23 @@ pub struct Entry {
     pub ret: u64,
     /// What the answer said.
     pub seen: Seen,
+    /// How the grant that was seen is held, if the answer says so.
+    pub wish: Option<Wish>,
+}
+
+impl Entry {
+    /// Whether a registration succeeded.
+    pub fn is_granted(&self) -> bool {
+        let mine = matches!(self.seen, Seen::Owner(session, _) if self.by == Some(session));
+        self.verb == Verb::Register && mine
+    }
 }
 
 impl std::fmt::Display for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { client, by, verb, call, ret, seen } = self;
+        let Self { client, by, verb, call, ret, seen, wish } = self;
         let by = by.map_or("nobody".to_owned(), |by| by.to_string());
-        write!(f, "{call}..{ret} client {client} for {by}: {verb:?} {seen:?}")
+        write!(f, "{call}..{ret} client {client} for {by}: {verb:?} {seen:?} {wish:?}")
     }
 }
 
@@ -89,36 +110,71 @@ pub struct End {
 
 /// All that saw one token.
 #[derive(Clone, Copy, Debug)]
-struct Sight {
-    session: SessionId,
+pub(super) struct Sight {
+    pub(super) session: SessionId,
+    /// How it is held, if that is known.
+    wish: Option<Wish>,
     call_min: u64,
     call_max: u64,
-    ret_min: u64,
+    pub(super) ret_min: u64,
     released_by: u64,
-    end_from: u64,
+    /// Not before this moment was it over.
+    pub(super) end_from: u64,
+    /// Not before this moment was it granted.
+    pub(super) granted_from: u64,
+    /// It may have come by a transfer.
+    pub(super) given: bool,
     /// The first request that saw this grant or a newer one.
     later_call_min: u64,
 }
 
-/// Checks the history of one name.
-pub fn check(entries: &[Entry], ends: &BTreeMap<SessionId, End>) -> Result<(), String> {
-    let mut sights = sights(entries)?;
+impl Sight {
+    /// Whether its session has the name alone, as far as known.
+    pub(super) fn is_alone(&self) -> bool {
+        self.wish == Some(Wish::EXCLUSIVE)
+    }
+}
+
+/// Checks the history of one name. `exclusive`: nobody ever asked to share it.
+pub fn check(
+    entries: &[Entry],
+    ends: &BTreeMap<SessionId, End>,
+    exclusive: bool,
+) -> Result<(), String> {
+    grants(entries, ends, exclusive).map(|_| ())
+}
+
+/// All grants of a name, after its history was checked.
+pub(super) fn grants(
+    entries: &[Entry],
+    ends: &BTreeMap<SessionId, End>,
+    exclusive: bool,
+) -> Result<BTreeMap<Token, Sight>, String> {
+    let mut sights = sights(entries, exclusive)?;
     let by_client = ByClient::new(entries);
+    let unknown = Unknown::new(entries);
     for (token, sight) in &mut sights {
         let Some(end) = ends.get(&sight.session) else { continue };
-        sight.end_from = by_client.released_from(*token, sight, end);
+        sight.end_from = by_client.ended_from(*token, sight, end);
+        if unknown.before(sight.granted_from, (end.client, Some(sight.session))) {
+            sight.granted_from = 0;
+        }
+        sight.given |=
+            unknown.gifts.get(&Some(sight.session)).is_some_and(|call| *call <= sight.ret_min);
         if by_client.asked_from(end.client) > sight.ret_min {
             let Sight { session, ret_min, .. } = sight;
             return Err(format!("L7: {session} owned under {token} by {ret_min}, before it asked"));
         }
     }
     check_order(&sights)?;
+    check_permits(&sights)?;
     check_certain_ends(entries, ends)?;
     let known = Known::new(&sights);
     for entry in entries {
         check_absence(entry, &sights, &known)?;
     }
-    check_releases(entries, &mut sights, &known)
+    check_releases(entries, (&mut sights, exclusive), (&known, &unknown))?;
+    Ok(sights)
 }
 
 /// When each of some releases was answered, and asked for.
@@ -131,15 +187,23 @@ struct ByClient {
     /// Releases that may have done something, by client and the token they name: latest last, and
     /// with each the earliest call among it and all later ones.
     releases: BTreeMap<(usize, Option<Token>), Releases>,
+    /// Revocations that may have done something, by whomever, in the same way.
+    revocations: Releases,
 }
 
 impl ByClient {
     fn new(entries: &[Entry]) -> Self {
-        let mut this = Self { registers: BTreeMap::new(), releases: BTreeMap::new() };
+        let (registers, releases) = (BTreeMap::new(), BTreeMap::new());
+        let mut this = Self { registers, releases, revocations: Vec::new() };
         for entry in entries {
             match entry.verb {
                 Verb::Query => {}
-                Verb::Register => {
+                Verb::Revoke => {
+                    if matches!(entry.seen, Seen::Released | Seen::Nothing) {
+                        this.revocations.push((entry.ret, entry.call));
+                    }
+                }
+                Verb::Register | Verb::Receive => {
                     let first = this.registers.entry(entry.client).or_insert(entry.call);
                     *first = (*first).min(entry.call);
                 }
@@ -151,7 +215,8 @@ impl ByClient {
                 }
             }
         }
-        for releases in this.releases.values_mut() {
+        let all = this.releases.values_mut().chain([&mut this.revocations]);
+        for releases in all {
             releases.sort_unstable();
             let mut first = u64::MAX;
             for (_, call) in releases.iter_mut().rev() {
@@ -167,90 +232,162 @@ impl ByClient {
         self.registers.get(&client).copied().unwrap_or(u64::MAX)
     }
 
-    /// The first moment at which a grant may have ended: a release of it, or its session's end.
-    fn released_from(&self, token: Token, sight: &Sight, end: &End) -> u64 {
-        let first = |under: Option<Token>| {
-            let releases = self.releases.get(&(end.client, under))?;
-            let at = releases.partition_point(|(ret, _)| *ret < sight.call_min);
-            releases.get(at).map(|(_, call)| *call)
+    /// The first moment at which a grant may have ended: a release of it, a revocation of whatever
+    /// there is, or its session's end.
+    fn ended_from(&self, token: Token, sight: &Sight, end: &End) -> u64 {
+        let first = |ends: &Releases| {
+            let at = ends.partition_point(|(ret, _)| *ret < sight.call_min);
+            ends.get(at).map(|(_, call)| *call)
         };
-        let first = [first(None), first(Some(token))].into_iter().flatten().min();
-        first.unwrap_or(u64::MAX).min(end.possible_from)
+        let released = |under| self.releases.get(&(end.client, under)).and_then(first);
+        let ended = [released(None), released(Some(token)), first(&self.revocations)];
+        let ended = ended.into_iter().flatten().min();
+        ended.unwrap_or(u64::MAX).min(end.possible_from)
     }
 }
 
-/// What was known of grants at each moment: when each was first answered, in that order, with the
-/// newest token and the latest request that saw an owner, among it and all before it.
-struct Known(Vec<(u64, Token, (u64, Token))>);
+/// What was known of grants at each moment: when each was first answered, in that order, with what
+/// is known of it and of all before it.
+struct Known(Vec<(u64, Past)>);
+
+/// What is known of some grants.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    newest: Token,
+    /// The latest request that saw one of them as an owner, and which.
+    seen: (u64, Token),
+    /// The one that lasts longest for certain, and until when.
+    lasts: (u64, Token),
+}
 
 impl Known {
     fn new(sights: &BTreeMap<Token, Sight>) -> Self {
-        let one =
-            |(token, sight): (&Token, &Sight)| (sight.ret_min, *token, (sight.call_max, *token));
+        let one = |(token, sight): (&Token, &Sight)| {
+            let (seen, lasts) = ((sight.call_max, *token), (sight.end_from, *token));
+            (sight.ret_min, Past { newest: *token, seen, lasts })
+        };
         let mut known: Vec<_> = sights.iter().map(one).collect();
-        known.sort_unstable();
-        let (mut newest, mut latest) = (Token(0), (0, Token(0)));
-        for (_, token, seen) in &mut known {
-            newest = newest.max(*token);
-            latest = latest.max(*seen);
-            (*token, *seen) = (newest, latest);
+        known.sort_unstable_by_key(|(ret, past)| (*ret, past.newest));
+        let mut all = Past { newest: Token(0), seen: (0, Token(0)), lasts: (0, Token(0)) };
+        for (_, past) in &mut known {
+            all.newest = all.newest.max(past.newest);
+            all.seen = all.seen.max(past.seen);
+            all.lasts = all.lasts.max(past.lasts);
+            *past = all;
         }
         Self(known)
     }
 
-    /// The newest grant answered before a moment, and the latest request that saw any such.
-    fn before(&self, moment: u64) -> Option<(Token, (u64, Token))> {
+    /// What is known of all grants answered before a moment.
+    fn before(&self, moment: u64) -> Option<Past> {
         let count = self.0.partition_point(|(ret, ..)| *ret < moment);
-        let (_, newest, latest) = self.0[..count].last()?;
-        Some((*newest, *latest))
+        self.0[..count].last().map(|(_, past)| *past)
     }
 }
 
-/// L1.
-fn sights(entries: &[Entry]) -> Result<BTreeMap<Token, Sight>, String> {
+/// L1, and the first half of L8.
+fn sights(entries: &[Entry], exclusive: bool) -> Result<BTreeMap<Token, Sight>, String> {
     let mut sights: BTreeMap<Token, Sight> = BTreeMap::new();
     for entry in entries {
         let Seen::Owner(session, token) = entry.seen else { continue };
         let sight = sights.entry(token).or_insert(Sight {
             session,
+            wish: exclusive.then_some(Wish::EXCLUSIVE),
             call_min: u64::MAX,
             call_max: 0,
             ret_min: u64::MAX,
             released_by: u64::MAX,
             // Of a session that nobody knows nothing is known.
             end_from: 0,
+            granted_from: u64::MAX,
+            given: false,
             later_call_min: 0,
         });
         if sight.session != session {
             return Err(format!("L1: token {token} of {} and of {session}", sight.session));
         }
+        if sight.wish.is_some() && entry.wish.is_some() && sight.wish != entry.wish {
+            return Err(format!("L8: {token} held as {:?} and {:?}", sight.wish, entry.wish));
+        }
+        sight.wish = sight.wish.or(entry.wish);
         sight.call_min = sight.call_min.min(entry.call);
         sight.call_max = sight.call_max.max(entry.call);
         sight.ret_min = sight.ret_min.min(entry.ret);
+        if entry.by == Some(session) {
+            sight.given |= entry.verb == Verb::Receive;
+            if matches!(entry.verb, Verb::Register | Verb::Receive) {
+                sight.granted_from = sight.granted_from.min(entry.call);
+            }
+        }
+    }
+    for sight in sights.values_mut() {
+        // Nobody said what granted it.
+        sight.granted_from = if sight.granted_from == u64::MAX { 0 } else { sight.granted_from };
     }
     Ok(sights)
 }
 
+/// Whether two grants may be there at once; of those whose mode nobody said nothing is known.
+fn may_coexist(one: Option<Wish>, other: Option<Wish>) -> bool {
+    one.is_none() || other.is_none() || (one == other && one != Some(Wish::EXCLUSIVE))
+}
+
 /// L2 and L3 between grants.
 fn check_order(sights: &BTreeMap<Token, Sight>) -> Result<(), String> {
-    let mut newer: Option<(Token, u64)> = None;
+    // Of the grants that are newer, the one that was answered first; of each mode and of all.
+    let mut newer: Vec<(Option<Wish>, Token, u64)> = Vec::new();
+    let mut newest: Option<(Token, u64)> = None;
     for (token, sight) in sights.iter().rev() {
-        if let Some((newer, ret)) = newer {
-            if ret < sight.call_max {
+        if let Some((newer, ret)) = newest.filter(|(_, ret)| *ret < sight.granted_from) {
+            return Err(format!(
+                "L2: {newer} was answered at {ret}, before {token} was asked for at {}",
+                sight.granted_from
+            ));
+        }
+        for (_, newer, ret) in newer.iter().filter(|newer| !may_coexist(newer.0, sight.wish)) {
+            if *ret < sight.call_max {
                 return Err(format!(
                     "L2: {token} was seen by a request sent at {}, {newer} was answered at {ret}",
                     sight.call_max
                 ));
             }
-            if sight.end_from > ret {
+            if sight.end_from > *ret {
                 return Err(format!(
                     "L3: {newer} was granted by {ret}, {token} of {} cannot have ended before {}",
                     sight.session, sight.end_from
                 ));
             }
         }
-        if newer.is_none_or(|(_, ret)| sight.ret_min < ret) {
-            newer = Some((*token, sight.ret_min));
+        if newest.is_none_or(|(_, ret)| sight.ret_min < ret) {
+            newest = Some((*token, sight.ret_min));
+        }
+        match newer.iter_mut().find(|(wish, ..)| *wish == sight.wish) {
+            Some(first) if first.2 <= sight.ret_min => {}
+            Some(first) => *first = (sight.wish, *token, sight.ret_min),
+            None => newer.push((sight.wish, *token, sight.ret_min)),
+        }
+    }
+    Ok(())
+}
+
+/// The second half of L8: grants that certainly were there at once are no more than permits.
+fn check_permits(sights: &BTreeMap<Token, Sight>) -> Result<(), String> {
+    let counting = |sight: &&Sight| sight.wish.is_some_and(|wish| wish.permits > 0);
+    let mut edges: Vec<(u64, bool, u32)> = Vec::new();
+    for sight in sights.values().filter(counting) {
+        let permits = sight.wish.map_or(0, |wish| wish.permits);
+        if sight.ret_min < sight.end_from {
+            edges.push((sight.ret_min, true, permits));
+            edges.push((sight.end_from, false, permits));
+        }
+    }
+    edges.sort_unstable();
+    let mut held: BTreeMap<u32, u32> = BTreeMap::new();
+    for (at, begins, permits) in edges {
+        let held = held.entry(permits).or_default();
+        *held = if begins { *held + 1 } else { *held - 1 };
+        if *held > permits {
+            return Err(format!("L8: {held} hold one of {permits} permits at {at}"));
         }
     }
     Ok(())
@@ -272,30 +409,38 @@ fn check_certain_ends(entries: &[Entry], ends: &BTreeMap<SessionId, End>) -> Res
     Ok(())
 }
 
-/// L3 and L6 for answers that deny a grant.
+/// L3, L6 and L9 for answers that deny a grant.
 fn check_absence(
     entry: &Entry,
     sights: &BTreeMap<Token, Sight>,
     known: &Known,
 ) -> Result<(), String> {
-    let Some((token, (seen_at, seen))) = known.before(entry.call) else { return Ok(()) };
-    let sight = &sights[&token];
-    let denies = match (entry.seen, entry.verb) {
-        (Seen::Free, _) => true,
-        (Seen::NotOwner, Verb::Release(under)) => {
-            entry.by == Some(sight.session) && under.is_none_or(|under| under == token)
-        }
-        _ => false,
+    let Some(Past { newest: token, seen: (seen_at, seen), lasts }) = known.before(entry.call)
+    else {
+        return Ok(());
     };
-    if denies && sight.end_from > entry.ret {
+    let sight = &sights[&token];
+    let denied = match (entry.seen, entry.verb) {
+        (Seen::Free, _) => Some(lasts),
+        (Seen::NotOwner, Verb::Release(under))
+            if entry.by == Some(sight.session) && under.is_none_or(|under| under == token) =>
+        {
+            Some((sight.end_from, token))
+        }
+        _ => None,
+    };
+    if let Some((end_from, token)) = denied.filter(|(end_from, _)| *end_from > entry.ret) {
         return Err(format!(
-            "L3: {:?} at {}..{}, but {token} of {} cannot have ended before {}",
-            entry.seen, entry.call, entry.ret, sight.session, sight.end_from
+            "L3: {:?} at {}..{}, but {token} of {} cannot have ended before {end_from}",
+            entry.seen, entry.call, entry.ret, sights[&token].session
         ));
     }
-    if entry.seen == Seen::Free && seen_at > entry.ret {
+    let revoked = entry.verb == Verb::Revoke && entry.seen == Seen::Released;
+    if (entry.seen == Seen::Free || revoked) && seen_at > entry.ret {
+        let (rule, what) = if revoked { ("L9", "revoked") } else { ("L6", "free") };
         return Err(format!(
-            "L6: free by {}, and {seen}, granted before, is seen by a request sent at {seen_at}",
+            "{rule}: {what} by {}, and {seen}, granted before, is seen by a request sent at \
+             {seen_at}",
             entry.ret
         ));
     }
@@ -306,24 +451,32 @@ fn check_absence(
 struct Unknown {
     of_client: BTreeMap<usize, u64>,
     of_session: BTreeMap<Option<SessionId>, u64>,
+    /// Of transfers to a session alone.
+    gifts: BTreeMap<Option<SessionId>, u64>,
 }
 
 impl Unknown {
     fn new(entries: &[Entry]) -> Self {
-        let mut this = Self { of_client: BTreeMap::new(), of_session: BTreeMap::new() };
-        let lost = |entry: &&Entry| entry.verb == Verb::Register && entry.seen == Seen::Nothing;
+        let (of_client, of_session) = (BTreeMap::new(), BTreeMap::new());
+        let mut this = Self { of_client, of_session, gifts: BTreeMap::new() };
+        let asks = |verb| matches!(verb, Verb::Register | Verb::Receive);
+        let lost = |entry: &&Entry| asks(entry.verb) && entry.seen == Seen::Nothing;
         for entry in entries.iter().filter(lost) {
             let of_client = this.of_client.entry(entry.client).or_insert(u64::MAX);
             *of_client = entry.call.min(*of_client);
             let of_session = this.of_session.entry(entry.by).or_insert(u64::MAX);
             *of_session = entry.call.min(*of_session);
+            if entry.verb == Verb::Receive {
+                let gift = this.gifts.entry(entry.by).or_insert(u64::MAX);
+                *gift = entry.call.min(*gift);
+            }
         }
         this
     }
 
-    /// Whether one of them may have granted what a release gave back.
-    fn before(&self, moment: u64, release: &Entry) -> bool {
-        let firsts = [self.of_client.get(&release.client), self.of_session.get(&release.by)];
+    /// Whether one of them may have granted something to a client and its session by a moment.
+    fn before(&self, moment: u64, (client, by): (usize, Option<SessionId>)) -> bool {
+        let firsts = [self.of_client.get(&client), self.of_session.get(&by)];
         firsts.into_iter().flatten().any(|first| *first <= moment)
     }
 }
@@ -331,10 +484,9 @@ impl Unknown {
 /// L5.
 fn check_releases(
     entries: &[Entry],
-    sights: &mut BTreeMap<Token, Sight>,
-    known: &Known,
+    (sights, exclusive): (&mut BTreeMap<Token, Sight>, bool),
+    (known, unknown): (&Known, &Unknown),
 ) -> Result<(), String> {
-    let unknown = Unknown::new(entries);
     let mut soonest = u64::MAX;
     for (_, sight) in sights.iter_mut().rev() {
         soonest = soonest.min(sight.call_min);
@@ -345,7 +497,8 @@ fn check_releases(
     for release in releases {
         let Verb::Release(under) = release.verb else { continue };
         let Some(by) = release.by else { continue };
-        let newest = known.before(release.call).map(|(token, _)| token);
+        // Of those that share a name each may be released.
+        let newest = known.before(release.call).filter(|_| exclusive).map(|past| past.newest);
         let candidates: Vec<Token> = sights
             .range(newest.unwrap_or(Token(0))..)
             .take_while(|(_, sight)| sight.later_call_min <= release.ret)
@@ -357,7 +510,7 @@ fn check_releases(
             })
             .map(|(token, _)| *token)
             .collect();
-        if unknown.before(release.ret, release) {
+        if unknown.before(release.ret, (release.client, release.by)) {
             continue;
         }
         match candidates.as_slice() {
@@ -408,7 +561,16 @@ mod tests {
         fn entry(mut self, by: SessionId, verb: Verb, span: (u64, u64), seen: Seen) -> Self {
             let client = self.ends[&by].client;
             let (call, ret) = span;
-            self.entries.push(Entry { client, by: Some(by), verb, call, ret, seen });
+            let (by, wish) = (Some(by), None);
+            self.entries.push(Entry { client, by, verb, call, ret, seen, wish });
+            self
+        }
+
+        /// A grant in a mode.
+        fn shares(mut self, by: SessionId, span: (u64, u64), wish: Wish, token: u64) -> Self {
+            let seen = Seen::Owner(by, Token(token));
+            self = self.entry(by, Verb::Register, span, seen);
+            self.entries.last_mut().expect("the entry").wish = Some(wish);
             self
         }
 
@@ -435,7 +597,8 @@ mod tests {
         }
 
         fn verdict(&self) -> String {
-            check(&self.entries, &self.ends)
+            let exclusive = self.entries.iter().all(|entry| entry.wish.is_none());
+            check(&self.entries, &self.ends, exclusive)
                 .map_or_else(|why| why[..2].to_owned(), |()| "ok".into())
         }
     }
@@ -522,5 +685,52 @@ mod tests {
         assert_eq!(told().query((4, 5), A, 1).verdict(), "L5");
         assert_eq!(told().release(A, (4, 5), Seen::Released).verdict(), "L5");
         assert_eq!(Told::new().release(B, (4, 5), Seen::Released).verdict(), "L5");
+    }
+
+    const SHARED: Wish = Wish { mode: 1, permits: 0 };
+    const TWO: Wish = Wish { mode: 2, permits: 2 };
+
+    /// Those who share a name are seen side by side; whoever wants it alone waits for all of them.
+    #[test]
+    fn a_grant_in_another_mode_is_found() {
+        let told = || Told::new().shares(A, (0, 1), SHARED, 1);
+        assert_eq!(told().shares(B, (2, 3), SHARED, 2).query((4, 5), A, 1).verdict(), "ok");
+        assert_eq!(told().shares(B, (2, 3), Wish::EXCLUSIVE, 2).verdict(), "L3");
+        assert_eq!(told().shares(B, (2, 3), TWO, 2).verdict(), "L3");
+        assert_eq!(told().shares(B, (2, 3), TWO, 2).ends(A, 2, 9).verdict(), "ok");
+        assert_eq!(told().shares(A, (2, 3), TWO, 1).verdict(), "L8");
+        assert_eq!(told().shares(B, (2, 3), SHARED, 2).free((4, 5)).verdict(), "L3");
+    }
+
+    /// Grants that share a name are numbered in their order, too.
+    #[test]
+    fn a_smaller_token_after_a_larger_one_is_found() {
+        let told = Told::new().shares(A, (0, 1), SHARED, 5).shares(B, (2, 3), SHARED, 4);
+        assert_eq!(told.verdict(), "L2");
+    }
+
+    /// Two have the permits, and a third session gets one as well.
+    #[test]
+    fn one_permit_too_many_is_found() {
+        let c = SessionId(3);
+        let told = || {
+            let told = Told::new().shares(A, (0, 1), TWO, 1).shares(B, (0, 3), TWO, 2);
+            let mut told = told;
+            told.ends.insert(c, End { possible_from: u64::MAX, certain_by: u64::MAX, client: 2 });
+            told
+        };
+        assert_eq!(told().shares(c, (4, 5), TWO, 3).verdict(), "L8");
+        assert_eq!(told().ends(B, 4, 9).shares(c, (4, 5), TWO, 3).verdict(), "ok");
+    }
+
+    /// What an operator took is not seen any more, and its holder may be told that it is another's.
+    #[test]
+    fn a_revocation_that_did_nothing_is_found() {
+        let told = || {
+            let told = Told::new().register(A, (0, 1), A, 1);
+            told.entry(B, Verb::Revoke, (2, 3), Seen::Released)
+        };
+        assert_eq!(told().register(B, (4, 5), B, 2).verdict(), "ok");
+        assert_eq!(told().query((4, 5), A, 1).verdict(), "L9");
     }
 }

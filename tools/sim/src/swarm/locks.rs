@@ -10,6 +10,7 @@
 //!
 //! All locks of a seed ask for one lease: a `PEXPIRE` by anybody then never makes one shorter.
 
+use ringway_coord_proto::claims::Wish;
 use ringway_coord_proto::wire::status;
 use ringway_core::{SessionId, Token};
 
@@ -42,13 +43,15 @@ pub(crate) struct Lock {
     given_back: u64,
 }
 
-/// A `DEL` by name, which ends whoever's lock it meets.
+/// A `DEL` by name, which ends whoever's lock it meets; or a REVOKE.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Deletion {
-    wire: usize,
-    at: u64,
+    pub(crate) wire: usize,
+    pub(crate) at: u64,
     /// When its answer was read; `u64::MAX`: not.
-    answered: u64,
+    pub(crate) answered: u64,
+    /// It ends not only a lock: an operator revokes the name.
+    pub(crate) revokes: bool,
 }
 
 /// The server's side of a RESP connection, as its client reads it.
@@ -94,8 +97,14 @@ fn got_of(asked: Asked, value: Value) -> Result<Got, String> {
     let wrong = |value: &Value| format!("{asked:?} is answered {value:?}");
     if let Value::Error(text) = &value {
         let code = text.split(' ').next().unwrap_or_default();
-        let known =
-            [status::STARTING, status::BUSY, status::FULL, status::NOSESSION, status::DENIED];
+        let known = [
+            status::STARTING,
+            status::BUSY,
+            status::FULL,
+            status::NOSESSION,
+            status::DENIED,
+            status::MODE,
+        ];
         let found = known.into_iter().find(|known| status::name(*known) == code);
         return found.map(Got::Plain).ok_or_else(|| wrong(&value));
     }
@@ -227,13 +236,32 @@ impl World {
                 }
             }
             Asked::Delete(name) => {
-                let deletion = Deletion { wire: index, at: now, answered: u64::MAX };
-                self.deletions.entry(name).or_default().push(deletion);
-                let locks: Vec<SessionId> = self.oracle.locks_of(name).collect();
-                locks.into_iter().for_each(|session| self.oracle.may_end(session, now));
+                self.deletes(index, name, false);
             }
             _ => {}
         }
+    }
+
+    /// A deletion of whoever's lock is on its way.
+    pub(crate) fn deletes(&mut self, index: usize, name: usize, revokes: bool) {
+        let now = self.now;
+        let deletion = Deletion { wire: index, at: now, answered: u64::MAX, revokes };
+        self.deletions.entry(name).or_default().push(deletion);
+        let locks: Vec<SessionId> = self.oracle.locks_of(name).collect();
+        locks.into_iter().for_each(|session| self.oracle.may_end(session, now));
+    }
+
+    /// The answer to a deletion has come.
+    pub(crate) fn deleted(&mut self, index: usize, name: usize) {
+        let deletions = self.deletions.entry(name).or_default();
+        let mut mine = deletions.iter_mut().filter(|one| one.wire == index);
+        let first = mine.find(|one| one.answered == u64::MAX);
+        first.into_iter().for_each(|one| one.answered = self.now);
+    }
+
+    /// The first moment from `at` on at which an operator may have taken a name.
+    pub(crate) fn revoked_from(&self, name: usize, at: u64) -> u64 {
+        self.ended_from(name, at, |deletion| deletion.revokes)
     }
 
     fn lock_mut(&mut self, client: usize, value: u64) -> Option<&mut Lock> {
@@ -243,7 +271,12 @@ impl World {
     /// The first moment from `at` on at which a deletion may end a lock of a name that was asked
     /// for at `at`.
     fn deleted_from(&self, name: usize, at: u64) -> u64 {
+        self.ended_from(name, at, |_| true)
+    }
+
+    fn ended_from(&self, name: usize, at: u64, ends: impl Fn(&Deletion) -> bool) -> u64 {
         let deletions = self.deletions.get(&name).into_iter().flatten();
+        let deletions = deletions.filter(|deletion| ends(deletion));
         let acts = |deletion: &&Deletion| match deletion.answered {
             u64::MAX => {
                 let wire = &self.wires[deletion.wire];
@@ -265,7 +298,7 @@ impl World {
         let client = self.wires[index].client;
         match (asked, got) {
             (_, Got::Plain(status::BUSY)) if self.wires[index].may_close => Ok(()),
-            (Asked::Lock(_, value), Got::Plain(code)) => {
+            (Asked::Lock(name, value), Got::Plain(code)) => {
                 let starting = *code == status::STARTING;
                 if starting && sent.at >= self.grants_from(index) {
                     return Err("STARTING, long after the start".to_owned());
@@ -278,6 +311,8 @@ impl World {
                 match *code {
                     status::OK | status::HELD | status::STARTING => Ok(()),
                     status::FULL if self.plan.may_be_full() => Ok(()),
+                    // Others share the name.
+                    status::MODE if !self.plan.is_exclusive(name) => Ok(()),
                     _ => Err(got.words()),
                 }
             }
@@ -301,15 +336,13 @@ impl World {
                 let lock = self.clients[client].locks.iter().find(|lock| lock.value == value);
                 let by = lock.and_then(|lock| lock.session);
                 let verb = Verb::Release(None);
-                let entry = Entry { client, by, verb, call: sent.at, ret: self.now, seen };
+                let (call, ret) = (sent.at, self.now);
+                let entry = Entry { client, by, verb, call, ret, seen, wish: None };
                 self.oracle.entries.entry(name).or_default().push(entry);
                 Ok(())
             }
             (Asked::Delete(name), Got::Plain(_)) => {
-                let deletions = self.deletions.entry(name).or_default();
-                let mut mine = deletions.iter_mut().filter(|one| one.wire == index);
-                let first = mine.find(|one| one.answered == u64::MAX);
-                first.into_iter().for_each(|one| one.answered = self.now);
+                self.deleted(index, name);
                 Ok(())
             }
             (Asked::Prolong(_), Got::Plain(_)) => Ok(()),
@@ -367,12 +400,17 @@ impl World {
         self.tally.locks += 1;
         let seen = Seen::Owner(session, token);
         let verb = Verb::Register;
-        let entry = Entry { client, by: Some(session), verb, call: sent.at, ret: self.now, seen };
+        let (by, call, ret) = (Some(session), sent.at, self.now);
+        let wish = Some(Wish::EXCLUSIVE);
+        let entry = Entry { client, by, verb, call, ret, seen, wish };
         self.oracle.entries.entry(name).or_default().push(entry);
         if lock.lost {
             return Ok(());
         }
-        let hold = Hold { client, session, token };
+        if self.revoked_from(name, sent.at) != u64::MAX {
+            return Ok(());
+        }
+        let hold = Hold { client, session, token, wish, since: self.now };
         self.oracle.granted(name, hold)?;
         let valid = self.is_valid(client, session);
         self.oracle.write(name, &hold, valid)?;

@@ -8,8 +8,10 @@
 //! Always: the same seed and options give the same run, on every machine.
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
-//! and believe, `locks` those that speak RESP, `gate` their credentials, `oracle` what must hold,
-//! `history` linearizability, `finish` coming to rest.
+//! and believe, `locks` those that speak RESP, `gate` their credentials, `waits` those that share
+//! names, wait for them and hand them on, `notes` what they say about them; `oracle` what must
+//! hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
+//! `rest` who waits then.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
 mod client;
@@ -18,9 +20,13 @@ mod frames;
 mod gate;
 pub mod history;
 mod locks;
+mod notes;
 mod oracle;
 mod plan;
+pub mod queue;
 mod replies;
+mod rest;
+mod waits;
 mod world;
 
 use ringway_coord_proto::sabotage::Rule;
@@ -95,6 +101,18 @@ pub struct Tally {
     pub resumed: u64,
     /// Locks taken with `SET`.
     pub locks: u64,
+    /// Waits that were put into a queue.
+    pub waits: u64,
+    /// Waits that ended by a grant.
+    pub handovers: u64,
+    /// Waits whose time ran out, or that were cancelled.
+    pub given_up: u64,
+    /// Names that went from one session to another.
+    pub transfers: u64,
+    /// Names that operators took.
+    pub revoked: u64,
+    /// Metadata that was set.
+    pub notes: u64,
     /// Names refused for want of memory.
     pub full: u64,
     /// Names denied to who may not use them.
@@ -121,6 +139,12 @@ impl Tally {
         self.opened += other.opened;
         self.resumed += other.resumed;
         self.locks += other.locks;
+        self.waits += other.waits;
+        self.handovers += other.handovers;
+        self.given_up += other.given_up;
+        self.transfers += other.transfers;
+        self.revoked += other.revoked;
+        self.notes += other.notes;
         self.denied += other.denied;
         self.full += other.full;
         self.expired += other.expired;

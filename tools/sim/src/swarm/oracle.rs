@@ -4,7 +4,8 @@
 //! server what it thinks; the one exception is expiry, which nobody outside sees happen.
 //!
 //! Invariants checked at every observation:
-//! - O1  At most one client counts itself the owner of a name.
+//! - O1  At most one client counts itself the owner of a name; of a shared one all its owners hold
+//!   it in the same mode, and of permits no more than there are.
 //! - O2  A token belongs to one session; a name registered again without a release keeps its token;
 //!   storage that fences by token never refuses the present owner.
 //! - O3  A session that renewed in time does not expire ([`Oracle::expired`]).
@@ -16,6 +17,7 @@
 
 use std::collections::BTreeMap;
 
+use ringway_coord_proto::claims::Wish;
 use ringway_core::{SessionId, Token};
 
 use super::history::{End, Entry};
@@ -57,6 +59,18 @@ pub(crate) struct Hold {
     pub(crate) client: usize,
     pub(crate) session: SessionId,
     pub(crate) token: Token,
+    /// How it is held, if the client was told.
+    pub(crate) wish: Option<Wish>,
+    /// When the client was told.
+    pub(crate) since: u64,
+}
+
+impl Hold {
+    /// Whether both may hold the name at once.
+    pub(crate) fn may_coexist(&self, other: &Hold) -> bool {
+        let (Some(one), Some(two)) = (self.wish, other.wish) else { return true };
+        one == two && one != Wish::EXCLUSIVE
+    }
 }
 
 /// A renewal on its way, for O3.
@@ -170,8 +184,9 @@ impl Oracle {
                 hold.session, before.token, hold.token
             ));
         }
-        if !holds.contains(&hold) {
-            holds.push(hold);
+        match holds.iter_mut().find(|h| (h.session, h.token) == (hold.session, hold.token)) {
+            Some(known) => known.wish = known.wish.or(hold.wish),
+            None => holds.push(hold),
         }
         Ok(())
     }
@@ -181,6 +196,11 @@ impl Oracle {
         if let Some(holds) = self.holds.get_mut(&name) {
             holds.retain(|hold| hold.client != client);
         }
+    }
+
+    /// Whoever holds a name does not count on it any more.
+    pub(crate) fn all_let_go(&mut self, name: usize) {
+        self.holds.remove(&name);
     }
 
     /// O2: an owner writes to storage that fences by token. `valid`: it counts itself the owner at
@@ -314,15 +334,5 @@ impl Oracle {
         for (name, entries) in &self.entries {
             entries.iter().for_each(|entry| println!("name {name}: {entry}"));
         }
-    }
-
-    /// Histories of all names.
-    pub(crate) fn check_histories(&self) -> Result<(), String> {
-        let ends = self.ends();
-        for (name, entries) in &self.entries {
-            super::history::check(entries, &ends)
-                .map_err(|why| format!("the history of name {name} is not linearizable: {why}"))?;
-        }
-        Ok(())
     }
 }

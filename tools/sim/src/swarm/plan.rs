@@ -4,6 +4,8 @@
 //! seed switches each fault off, on, or to a high rate by itself; and some rules fail only where
 //! hardly anything else does, so some seeds have a [`Theme`].
 
+use ringway_coord_proto::claims::Wish;
+use ringway_coord_proto::wire::op;
 use ringway_core::rng::Rng;
 
 use super::Options;
@@ -93,6 +95,12 @@ pub(crate) struct Plan {
     /// Words of each region of a shard's table; few do not hold the names that are registered
     /// all at once.
     pub(crate) region_words: usize,
+    /// How often clients do more with names than to register and release them, in thousandths.
+    pub(crate) claims: u64,
+    /// How each of the few names is asked for; one of these each time.
+    pub(crate) wishes: Vec<Vec<Wish>>,
+    /// Bytes that all that may take in a shard.
+    pub(crate) side_bytes: usize,
     /// Who may use which names.
     pub(crate) gate: Gate,
     /// The lease of all locks.
@@ -110,11 +118,13 @@ pub enum Theme {
     Stalls,
     /// The process dies again and again, and not all leases are equally long.
     Restarts,
+    /// Many wait for two names, and sessions end all the time.
+    Queues,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 3] = [Theme::LastMoment, Theme::Stalls, Theme::Restarts];
+    pub const ALL: [Theme; 4] = [Theme::LastMoment, Theme::Stalls, Theme::Restarts, Theme::Queues];
 }
 
 /// A number between the two, both included, small ones as likely as large ones.
@@ -182,10 +192,14 @@ impl Plan {
             too_late_ns: 0,
             stall_ns: (1_000_000, 10_000_000_000),
             region_words: if full { 12 << 10 } else { 1 << 24 },
+            claims: 0,
+            wishes: Vec::new(),
+            side_bytes: 1 << 30,
             gate: Gate::open(),
             lock_ms: draw_lease(rng),
             life_ns: 0,
         };
+        plan.draw_claims(rng);
         // Nodes are a principal's own: twins would be refused.
         if !twins && !bulk && rng.chance(200) {
             plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
@@ -197,11 +211,39 @@ impl Plan {
         plan
     }
 
+    /// Half of the seeds are about names that only have owners.
+    fn draw_claims(&mut self, rng: &mut Rng) {
+        self.claims = [0, 0, 300, 700][rng.below(4) as usize];
+        let draw = |rng: &mut Rng| match rng.below(if self.claims > 0 { 10 } else { 1 }) {
+            0..5 => vec![Wish::EXCLUSIVE],
+            5 | 6 => vec![SHARED, SHARED, Wish::EXCLUSIVE],
+            7 | 8 => vec![counting(2 + rng.below(2) as u32)],
+            _ => vec![Wish::EXCLUSIVE, SHARED, counting(1), counting(2)],
+        };
+        self.wishes = (0..self.few).map(|_| draw(rng)).collect();
+        if self.claims > 0 && rng.chance(100) {
+            self.side_bytes = 512;
+        }
+    }
+
+    /// Whether nobody wants to share a name.
+    pub(crate) fn is_exclusive(&self, name: usize) -> bool {
+        self.wishes.get(name).is_none_or(|wishes| wishes == &[Wish::EXCLUSIVE])
+    }
+
+    /// Whether the server may be out of memory for what names have beside an owner.
+    pub(crate) fn may_lack_sides(&self) -> bool {
+        self.side_bytes < 1 << 30
+    }
+
     fn follow(&mut self, theme: Theme, rng: &mut Rng) {
         self.faults = Faults { cut: self.faults.cut, ..Faults::NONE };
         self.gate = Gate::open();
         self.names.truncate(2);
         self.few = self.names.len();
+        self.wishes.truncate(2);
+        self.claims = 0;
+        let styles = [Style::Plain, Style::Bare, Style::BareOpen];
         for client in &mut self.clients {
             (client.style, client.sessions) = (Style::Plain, 1);
             client.late = theme == Theme::LastMoment;
@@ -224,8 +266,26 @@ impl Plan {
                 let lease = |rng: &mut Rng| if rng.chance(500) { 300 } else { 3_000 };
                 self.clients.iter_mut().for_each(|client| client.lease_ms = lease(rng));
             }
+            Theme::Queues => {
+                let often = Faults { drop_wire: 60, kill: 10, late_mail: 500, ..self.faults };
+                (self.faults, self.claims) = (often, 900);
+                self.wishes[0] = vec![SHARED, SHARED, Wish::EXCLUSIVE];
+                let last = self.wishes.len() - 1;
+                self.wishes[last] = vec![counting(2), counting(2), counting(2), SHARED];
+                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+                for client in &mut self.clients {
+                    client.style = styles[rng.below(3) as usize];
+                    client.wires = 3;
+                }
+            }
         }
     }
+}
+
+const SHARED: Wish = Wish { mode: op::MODE_SHARED, permits: 0 };
+
+fn counting(permits: u32) -> Wish {
+    Wish { mode: op::MODE_COUNTING, permits }
 }
 
 /// The few names that all clients want.

@@ -1,5 +1,6 @@
 //! What clients read, and what the oracle learns from it.
 
+use ringway_coord_proto::claims::Wish;
 use ringway_coord_proto::wire::{push, status};
 use ringway_core::SessionId;
 
@@ -83,7 +84,7 @@ impl World {
                         let node = mine.node;
                         self.lost_openings.push((node, index));
                     }
-                    Asked::Release(name, _) => {
+                    Asked::Release(name, _) | Asked::Transfer(name, ..) => {
                         let releases =
                             self.clients[client].releases.entry((name, index)).or_default();
                         releases.outstanding -= 1;
@@ -91,6 +92,7 @@ impl World {
                     }
                     _ => {}
                 }
+                self.claim_op_lost((client, by), sent.at, *asked);
                 if let Asked::Lock(_, value) = *asked {
                     self.clients[client].locks.retain(|lock| lock.value != value);
                 }
@@ -108,6 +110,7 @@ impl World {
                         call: sent.at,
                         ret: u64::MAX,
                         seen: Seen::Nothing,
+                        wish: None,
                     };
                     self.oracle.entries.entry(name).or_default().push(entry);
                 }
@@ -142,7 +145,9 @@ impl World {
                 Ok(())
             }
             Heard::Notice(code, session, reason) => self.notified(index, code, session, reason),
-            Heard::Told(code, _) => Err(format!("wire {index} is told {code}, and never waited")),
+            Heard::Told(code, body) => {
+                self.told(index, code, &body).map_err(|why| format!("wire {index}, told: {why}"))
+            }
         }
     }
 
@@ -195,12 +200,18 @@ impl World {
             return self.denied_answered(index, asked, got);
         }
         if let Some((name, verb)) = verb_of(asked) {
-            self.name_answered(index, sent, (number, name, verb), got)?;
+            self.name_answered(index, sent, (number, name, verb, asked), got)?;
         }
         let closing = self.wires[index].may_close;
         match asked {
             Asked::Auth if got.status() == status::OK => Ok(()),
             Asked::Query(_) | Asked::Register(_) | Asked::Release(..) => Ok(()),
+            Asked::Claim(..) | Asked::Wait(..) => Ok(()),
+            Asked::Cancel(..) | Asked::Transfer(..) | Asked::Revoke(..) => {
+                self.claim_op_answered(index, sent, (number, asked), got)
+            }
+            Asked::Meta(_) | Asked::SetMeta(..) => self.note_answered(index, sent, asked, got),
+            Asked::Waiters(name) => self.waiters_answered(index, sent, name, got),
             Asked::Open(mine, resume, right) => {
                 self.open_answered(index, sent, (mine, resume, right), got)
             }
@@ -241,6 +252,8 @@ impl World {
         let name = match asked {
             Asked::Lock(name, _) | Asked::Value(name, _) | Asked::Unlock(name, _) => name,
             Asked::Extend(name, _) | Asked::Delete(name) | Asked::Prolong(name) => name,
+            Asked::Cancel(name, _) | Asked::Transfer(name, ..) | Asked::Revoke(name, _) => name,
+            Asked::Meta(name) | Asked::SetMeta(name, ..) | Asked::Waiters(name) => name,
             other => match verb_of(other) {
                 Some((name, _)) => name,
                 None => return false,
@@ -253,11 +266,10 @@ impl World {
     fn denied_answered(&mut self, index: usize, asked: Asked, got: &Got) -> Judged {
         let client = self.wires[index].client;
         match asked {
-            Asked::Release(name, _) => {
-                let releases = self.clients[client].releases.entry((name, index)).or_default();
-                releases.outstanding -= 1;
-                releases.answered = self.now;
+            Asked::Release(name, _) | Asked::Transfer(name, ..) => {
+                self.release_answered(index, name);
             }
+            Asked::Revoke(name, _) => self.deleted(index, name),
             Asked::Lock(_, value) => {
                 self.clients[client].locks.retain(|lock| lock.value != value);
             }
@@ -498,20 +510,23 @@ impl World {
     }
 
     /// Whether a grant certainly comes after every release of the name by the same client.
-    fn is_unambiguous(
+    pub(crate) fn is_unambiguous(
         &self,
         index: usize,
-        sent: &Sent,
+        at: u64,
         (number, name): (u64, usize),
         client: usize,
     ) -> bool {
+        if self.revoked_from(name, at) != u64::MAX {
+            return false;
+        }
         let mut releases = self.clients[client].releases.range((name, 0)..(name + 1, 0));
         releases.all(|((_, wire), releases)| {
             if *wire == index {
                 return releases.last < number;
             }
-            let lost = releases.unknown && self.may_still_act(&self.wires[*wire], sent.at);
-            releases.outstanding == 0 && releases.answered <= sent.at && !lost
+            let lost = releases.unknown && self.may_still_act(&self.wires[*wire], at);
+            releases.outstanding == 0 && releases.answered <= at && !lost
         })
     }
 
@@ -535,22 +550,24 @@ impl World {
         &mut self,
         index: usize,
         sent: &Sent,
-        (number, name, verb): (u64, usize, Verb),
+        (number, name, verb, asked): (u64, usize, Verb, Asked),
         got: &Got,
     ) -> Judged {
         let client = self.wires[index].client;
+        let exclusive = self.plan.is_exclusive(name);
+        let mut wish = None;
         let seen = match (verb, got) {
             (Verb::Query, Got::Plain(status::FREE)) => Seen::Free,
-            (Verb::Query, Got::Owner(status::OWNED_EPHEMERAL, session, token)) => {
-                Seen::Owner(*session, *token)
-            }
-            (Verb::Register, Got::Owner(status::HELD, session, token)) => {
+            (Verb::Query, Got::Owner(status::OWNED_EPHEMERAL, session, token))
+            | (Verb::Register, Got::Owner(status::HELD, session, token)) => {
                 Seen::Owner(*session, *token)
             }
             (Verb::Register, Got::Owner(status::GRANTED_EPHEMERAL, session, token)) => {
-                let hold = Hold { client, session: *session, token: *token };
+                wish = Some(wish_of(asked));
+                let (session, token, since) = (*session, *token, self.now);
+                let hold = Hold { client, session, token, wish, since };
                 self.granted(index, sent, (number, name), hold)?;
-                Seen::Owner(*session, *token)
+                Seen::Owner(session, token)
             }
             (Verb::Register, Got::Data(status::STARTING, _)) => {
                 if sent.at >= self.grants_from(index) {
@@ -566,8 +583,15 @@ impl World {
                 }
                 Seen::NotOwner
             }
+            (Verb::Register, Got::Owner(status::QUEUED, ..))
+                if matches!(asked, Asked::Wait(..)) =>
+            {
+                return self.queued(index, sent, (number, asked), got);
+            }
+            // Others hold it in another mode.
+            (Verb::Register, Got::Plain(status::MODE)) if !exclusive => return Ok(()),
             // Refused: it did nothing, and takes nothing from anybody, as the histories will see.
-            (Verb::Register, Got::Plain(status::FULL)) if self.plan.may_be_full() => {
+            (Verb::Register, Got::Plain(status::FULL)) if self.may_lack_memory(asked) => {
                 self.tally.full += 1;
                 return Ok(());
             }
@@ -583,14 +607,18 @@ impl World {
             _ => None,
         };
         if let Verb::Release(_) = verb {
-            let releases = self.clients[client].releases.entry((name, index)).or_default();
-            releases.outstanding -= 1;
-            releases.answered = self.now;
+            self.release_answered(index, name);
         }
         let by = self.wires[index].bound;
-        let entry = Entry { client, by, verb, call: sent.at, ret: self.now, seen };
+        let entry = Entry { client, by, verb, call: sent.at, ret: self.now, seen, wish };
         self.oracle.entries.entry(name).or_default().push(entry);
         Ok(())
+    }
+
+    /// Whether there may be no memory for a name, or for what it would have beside an owner.
+    fn may_lack_memory(&self, asked: Asked) -> bool {
+        let plain = matches!(asked, Asked::Register(_));
+        self.plan.may_be_full() || (self.plan.may_lack_sides() && !plain)
     }
 
     fn granted(
@@ -628,13 +656,35 @@ impl World {
                 self.oracle.sessions.insert(hold.session, facts);
             }
         }
-        if !self.is_unambiguous(index, sent, (number, name), hold.client) {
+        self.counts_on(index, sent.at, (number, name), hold)
+    }
+
+    /// O1, O2: a client was granted a name by something that it sent at `at` or later, and counts
+    /// on it unless a release of its own may have followed.
+    pub(crate) fn counts_on(
+        &mut self,
+        index: usize,
+        at: u64,
+        (number, name): (u64, usize),
+        hold: Hold,
+    ) -> Judged {
+        if !self.is_unambiguous(index, at, (number, name), hold.client) {
             return Ok(());
         }
         self.oracle.granted(name, hold)?;
-        let valid = self.is_valid(hold.client, hold.session);
-        self.oracle.write(name, &hold, valid)?;
+        if hold.wish == Some(Wish::EXCLUSIVE) {
+            let valid = self.is_valid(hold.client, hold.session);
+            self.oracle.write(name, &hold, valid)?;
+        }
         self.check_alone(name, &hold)
+    }
+
+    /// The answer to a release, or to what is one, has come.
+    pub(crate) fn release_answered(&mut self, index: usize, name: usize) {
+        let client = self.wires[index].client;
+        let releases = self.clients[client].releases.entry((name, index)).or_default();
+        releases.outstanding -= 1;
+        releases.answered = self.now;
     }
 }
 
@@ -642,8 +692,18 @@ impl World {
 fn verb_of(asked: Asked) -> Option<(usize, Verb)> {
     match asked {
         Asked::Query(name) => Some((name, Verb::Query)),
-        Asked::Register(name) => Some((name, Verb::Register)),
+        Asked::Register(name) | Asked::Claim(name, _) | Asked::Wait(name, ..) => {
+            Some((name, Verb::Register))
+        }
         Asked::Release(name, token) => Some((name, Verb::Release(token))),
         _ => None,
+    }
+}
+
+/// How an op asks for a name.
+fn wish_of(asked: Asked) -> Wish {
+    match asked {
+        Asked::Claim(_, wish) | Asked::Wait(_, wish, _) => wish,
+        _ => Wish::EXCLUSIVE,
     }
 }

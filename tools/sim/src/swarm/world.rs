@@ -9,8 +9,10 @@ use ringway_core::{Epoch, Moment, SessionId, Span, Token};
 use super::client::{Asked, Client, Sent};
 use super::gate::Gate;
 use super::locks::{Deletion, RespStream};
+use super::notes::Notes;
 use super::oracle::{Expiry, HOP, Oracle};
 use super::plan::{Plan, Style, log_range};
+use super::waits::Waits;
 use super::{Breach, Options, Tally};
 use crate::process::{Link, Process, Settings};
 use crate::stream::Stream;
@@ -136,6 +138,10 @@ pub(crate) struct World {
     pub(crate) values: u64,
     /// Deletions by name, of whoever's lock.
     pub(crate) deletions: BTreeMap<usize, Vec<Deletion>>,
+    /// Who waits, or waited, for what.
+    pub(crate) waits: Waits,
+    /// What was said about names.
+    pub(crate) notes: Notes,
     /// The wires on which a node was opened.
     pub(crate) opened_on: BTreeMap<u64, Vec<usize>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -174,6 +180,8 @@ impl World {
             lost_openings: Vec::new(),
             values: 0,
             deletions: BTreeMap::new(),
+            waits: Waits::default(),
+            notes: Notes::default(),
             opened_on: BTreeMap::new(),
             events: BinaryHeap::new(),
             order: 0,
@@ -274,6 +282,7 @@ impl World {
             lease_allowed: Span::ZERO,
             seed: self.seed.wrapping_mul(31) + self.tally.restarts,
             region_words: self.plan.region_words,
+            side_bytes: self.plan.side_bytes,
             ..Settings::default()
         };
         let gate = &self.plan.gate;
