@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Service discovery: instances announce themselves under names, clients list them.
+"""Service discovery: instances announce themselves under names, clients list and follow them.
 
     python service_discovery.py announce billing a --address 10.0.0.7:8080   # until it is killed
     python service_discovery.py find billing                                 # who is there
+    python service_discovery.py follow billing                               # who comes and goes
     python service_discovery.py drain billing a                              # sends no more to it
 
 An instance owns the name `svc/billing/a` as long as its connection lasts, and says what others
 should know as the metadata of that name. There is nothing to expire and nothing to clean up: an
-instance that dies is gone from the list in the same moment. Who wants an instance drained asks it
-through a name of its own: metadata can only be changed by the owner of a name, who compares and
-sets it, so that two of its threads do not undo each other's changes.
+instance that dies is gone from the list in the same moment, and who follows the service hears of it
+as a push. Who wants an instance drained asks it through a name of its own, which the instance
+watches: metadata can only be changed by the owner of a name, who compares and sets it, so that two
+of its threads do not undo each other's changes.
 
 Needs redis-py (pip install "redis>=6").
 """
@@ -26,19 +28,17 @@ from redis.retry import Retry
 
 def connect(url):
     # Names belong to the session of one connection. One that is lost is an error here, since the
-    # names are lost with it: announce again.
+    # names are lost with it: announce again. Changes are told as pushes, which RESP3 has.
     return redis.Redis.from_url(
-        url, decode_responses=True, single_connection_client=True, retry=Retry(NoBackoff(), 0)
+        url, decode_responses=True, single_connection_client=True, retry=Retry(NoBackoff(), 0),
+        protocol=3,
     )
 
 
 def metadata(client, name):
     """What is said about a name, and its version; None if nobody owns it."""
-    answer = client.execute_command("PORT.META", name)
-    if answer is None:
-        return None
-    fields = dict(zip(answer[::2], answer[1::2])) if isinstance(answer, list) else answer
-    return json.loads(fields["metadata"] or "{}"), fields["version"]
+    fields = client.execute_command("PORT.META", name)
+    return fields and (json.loads(fields["metadata"] or "{}"), fields["version"])
 
 
 def change(client, name, **changes):
@@ -63,6 +63,30 @@ def names(client, prefix):
             return
 
 
+def owned(connection, watched):
+    """The names that are owned, of a name or of a prefix that ends with `/`: as a set, now and
+    after each change, with the name that changed. The connection is for nothing else meanwhile: a
+    command would read past pushes."""
+    connection.send_command("PORT.WATCH", watched, "SNAPSHOT")
+    there, whole = set(), False
+    while True:
+        said = connection.read_response(push_request=True)
+        if not isinstance(said, list):
+            continue  # the answer to the command
+        kind, name, *rest = said
+        if kind == "gap":  # this program was too slow: the server says again what there is
+            there, whole = set(), False
+        elif kind == "snapshot-end":
+            whole = True
+        elif kind == "released":
+            if not rest[-1]:  # nobody shares it
+                there.discard(name)
+        else:
+            there.add(name)
+        if whole:
+            yield there, name
+
+
 def announce(client, service, instance, address):
     name, wish = f"svc/{service}/{instance}", f"drain/{service}/{instance}"
     won, owner, _token = client.execute_command("PORT.REGISTER", name)
@@ -70,27 +94,39 @@ def announce(client, service, instance, address):
         sys.exit(f"{name} is announced by session {owner} already")
     change(client, name, address=address, state="up")
     print(f"announced {name}", flush=True)
-    while client.execute_command("PORT.QUERY", wish) is None:
-        time.sleep(0.2)
+    next(there for there, _ in owned(client.connection, wish) if there)
     change(client, name, state="draining")
     print("draining", flush=True)
     # What is under way is done now. The name, and with it the entry, goes with the connection.
     time.sleep(0.5)
 
 
+def show(client, name):
+    found = metadata(client, name)
+    # It may have gone since it was heard of, or not have said anything yet.
+    if found and found[0]:
+        print(name, found[0]["address"], found[0]["state"], flush=True)
+
+
 def find(client, service):
     for name in sorted(names(client, f"svc/{service}/")):
-        found = metadata(client, name)
-        # It may have gone since it was listed, or not have said anything yet.
-        if found and found[0]:
-            print(name, found[0]["address"], found[0]["state"])
+        show(client, name)
+
+
+def follow(client, service):
+    shown = set()
+    for there, changed in owned(client.connection_pool.get_connection(), f"svc/{service}/"):
+        for name in sorted(shown - there):
+            print(f"{name} is gone", flush=True)
+        for name in sorted((there - shown) | ({changed} & there)):
+            show(client, name)
+        shown = set(there)
 
 
 def drain(client, service, instance):
     client.execute_command("PORT.REGISTER", f"drain/{service}/{instance}")
     name = f"svc/{service}/{instance}"
-    while client.execute_command("PORT.QUERY", name) is not None:
-        time.sleep(0.05)
+    next(True for there, _ in owned(client.connection, name) if not there)
     print(f"{name} is gone")
 
 
@@ -98,10 +134,10 @@ def main():
     parser = argparse.ArgumentParser(description="Announce instances of services, and find them.")
     parser.add_argument("--url", default="redis://127.0.0.1:7400")
     acts = parser.add_subparsers(dest="act", required=True)
-    for act in ("announce", "find", "drain"):
+    for act in ("announce", "find", "follow", "drain"):
         words = acts.add_parser(act)
         words.add_argument("service")
-        if act != "find":
+        if act in ("announce", "drain"):
             words.add_argument("instance")
         if act == "announce":
             words.add_argument("--address", required=True)
@@ -111,6 +147,8 @@ def main():
         announce(client, args.service, args.instance, args.address)
     elif args.act == "find":
         find(client, args.service)
+    elif args.act == "follow":
+        follow(client, args.service)
     else:
         drain(client, args.service, args.instance)
 

@@ -221,6 +221,67 @@ def transfer(server, one):
     receiver.disconnect()
 
 
+def messages(server, one):
+    """A message reaches whoever owns the name, through the handler of pushes that redis-py has."""
+    heard = []
+    client = server.client(3)
+    pubsub = client.pubsub(push_handler_func=lambda push: heard.append(push) or push)
+    pubsub.execute_command("PORT.REGISTER", "inbox")
+    won, session, _ = pubsub.parse_response()
+    won_mine, mine, token = one.execute_command("PORT.REGISTER", "outbox")
+    equal("both have a name", (won, won_mine), (1, 1))
+    equal("sent", one.execute_command("PORT.SEND", "inbox", "hi", "RECEIPT"), 1)
+    fenced = ("PORT.SENDTO", session, "ho", "FROM", "outbox", "TOKEN", token, "RECEIPT")
+    equal("sent to the session", one.execute_command(*fenced), 1)
+    equal("to nobody", one.execute_command("PORT.SEND", "nobody", "hi"), 0)
+    late = lambda: one.execute_command("PORT.SEND", "inbox", "x", "FROM", "outbox", "TOKEN", 1)
+    error = raises(ResponseError, "an old token", late)
+    assert str(error).startswith("FENCED "), error
+    pubsub.parse_response(), pubsub.parse_response()
+    expected = [
+        ["message", "inbox", mine, "hi", None, None],
+        ["message", None, mine, "ho", "outbox", token],
+    ]
+    equal("heard", heard, expected)
+    counts = fields(one.execute_command("PORT.BROADCAST", "all", "RECEIPT"))
+    assert counts["reached"] >= 1 and counts["full"] == 0, counts
+    equal("heard by all", pubsub.parse_response()[:4], ["message", None, mine, "all"])
+    pubsub.close()
+    client.close()
+
+
+def watches(server, one):
+    """Who watches hears what there is, then what happens; RESP2 is told to speak RESP3."""
+    heard = []
+    client = server.client(3)
+    pubsub = client.pubsub(push_handler_func=lambda push: heard.append(push) or push)
+    _, mine, first = one.execute_command("PORT.REGISTER", "watched/a")
+    pubsub.execute_command("PORT.WATCH", "watched/", "SNAPSHOT")
+    while len(heard) < 2:
+        pubsub.parse_response()
+    state = ["state", "watched/a", mine, first]
+    equal("what there is", heard, [state, ["snapshot-end", "watched/"]])
+    heard.clear()
+    _, _, second = one.execute_command("PORT.REGISTER", "watched/b")
+    pubsub.parse_response()
+    one.execute_command("PORT.META", "watched/b", "SET", "blue")
+    pubsub.parse_response()
+    one.execute_command("PORT.RELEASE", "watched/a")
+    pubsub.parse_response()
+    happened = [
+        ["acquired", "watched/b", mine, second, False],
+        ["changed", "watched/b", mine, second, False, 1],
+        ["released", "watched/a", mine, first, False, False],
+    ]
+    equal("what happened", heard, happened)
+    one.execute_command("PORT.RELEASE", "watched/b")
+    pubsub.close()
+    client.close()
+    with server.client(2) as old:
+        error = raises(ResponseError, "RESP2", lambda: old.execute_command("PORT.WATCH", "x"))
+        assert "HELLO 3" in str(error), error
+
+
 def cluster(server):
     client = redis.RedisCluster(host="127.0.0.1", port=server.port, decode_responses=True)
     for index in range(100):
@@ -252,6 +313,8 @@ def main():
             shared(alone, two, protocol)
             metadata(alone, two, protocol)
             transfer(server, alone)
+            messages(server, alone)
+            watches(server, alone)
             print(f"ok: RESP{protocol}")
             for client in (one, two, alone):
                 client.close()

@@ -82,6 +82,7 @@ def discovery(server):
 
     equal("nobody yet", once("find", "billing"), [])
     with (
+        Program(*words, "follow", "billing") as follower,
         Program(*words, "announce", "billing", "a", "--address", "10.0.0.7:80") as a,
         Program(*words, "announce", "billing", "b", "--address", "10.0.0.8:80") as b,
     ):
@@ -89,10 +90,15 @@ def discovery(server):
         b.says("announced svc/billing/b")
         both = ["svc/billing/a 10.0.0.7:80 up", "svc/billing/b 10.0.0.8:80 up"]
         equal("both", once("find", "billing"), both)
+        equal("followed", sorted(follower.says("svc/") for _ in both), [x[4:] for x in both])
         equal("drained", once("drain", "billing", "a"), ["svc/billing/a is gone"])
         a.says("draining")
         a.ends(0)
         equal("one left", once("find", "billing"), both[1:])
+        follower.says("svc/billing/a 10.0.0.7:80 draining")
+        follower.says("svc/billing/a is gone")
+        b.signal(signal.SIGKILL)
+        follower.says("svc/billing/b is gone")
     patience = time.monotonic() + 30
     while once("find", "billing"):
         assert time.monotonic() < patience, "who was killed is still listed"

@@ -29,6 +29,9 @@ pub const CLIENT_LIST: u8 = 0xEB;
 /// How many names a slot (2) has; served like `LIST`.
 pub const SLOT_COUNT: u8 = 0xEC;
 
+/// Watch a filter without a number, as RESP connections do: the mask of kinds (1), the filter.
+pub const WATCH_FILTER: u8 = 0xED;
+
 /// Whether an op may take a free name as a lock.
 #[inline]
 pub const fn takes_lock(code: u8) -> bool {

@@ -14,11 +14,14 @@ use crate::access::Access;
 use crate::conn::{Speech, Waits};
 use crate::env::Env;
 use crate::execute::LOCK_SET_FIXED;
+use crate::messages::{Repeat, Sending, Target};
 use crate::names::check_register_flags;
 use crate::op_code;
 use crate::parse::answered;
 use crate::resp::parse::resume;
-use crate::resp::request::{Act, Client, Cluster, Mode, Names, Open, Proofs, Request, understand};
+use crate::resp::request::{
+    Act, Client, Cluster, Mode, Names, Open, Proofs, Request, Send, SendTo, understand,
+};
 use crate::resp::scripts::Unit as TimeUnit;
 use crate::resp::{Args, Code, Parsed, Progress, Version, Writer};
 use crate::resp_reply::RespShape;
@@ -160,6 +163,19 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let returns = [script.done.into(), script.absent.into(), script.other.into()];
                 self.lock_unit(id, (code, call.name), &kept, RespShape::Script(returns))
             }
+            Request::Renew(proofs) => self.renew_unit(id, proofs),
+            Request::DbSize => {
+                let allowed = self.check_sees_all(id);
+                self.shards_unit(id, op_code::DB_SIZE, allowed, RespShape::Total)
+            }
+            Request::Client(Client::List) => self.clients_unit(id, env),
+            other => self.waited(id, other, env),
+        }
+    }
+
+    /// Commands on names that are waited for, described, moved, watched or written to.
+    fn waited(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
+        match request {
             Request::Wait { name, mode, ms } => self.wait_unit(id, name, (mode, ms), env),
             Request::Meta(name) => {
                 let op = self.checked_op(id, op::META, name);
@@ -180,12 +196,21 @@ impl<R: Region, A: Access> Shard<R, A> {
                 let shape = if to.is_some() { RespShape::Granted } else { RespShape::Count };
                 self.op_unit(id, op, shape)
             }
-            Request::Renew(proofs) => self.renew_unit(id, proofs),
-            Request::DbSize => {
-                let allowed = self.check_sees_all(id);
-                self.shards_unit(id, op_code::DB_SIZE, allowed, RespShape::Total)
+            Request::Send(send) => {
+                let Send { to, payload, receipt, source } = send;
+                let target = match to {
+                    SendTo::Name(name) => Target::Name(name),
+                    SendTo::Session(session) => Target::Session(session),
+                };
+                let sending = Sending { receipt, source, target };
+                let op = self.send_op(id, &sending, &mut Repeat::of(Some(payload)));
+                self.op_unit(id, op, RespShape::Sent)
             }
-            Request::Client(Client::List) => self.clients_unit(id, env),
+            Request::Watch { filters, snapshot, kinds }
+                if self.resp_version(id) == Version::Resp3 =>
+            {
+                self.watch_unit(id, filters, (snapshot, kinds), env)
+            }
             other => self.served(id, other, env),
         }
     }
@@ -194,6 +219,11 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn served(&mut self, id: ConnId, request: Request<'_>, env: &mut impl Env) -> Flow {
         let mut body = Vec::new();
         let (code, flags, shape) = match request {
+            Request::Broadcast { payload, receipt } => {
+                body.extend_from_slice(payload);
+                let flags = if receipt { op::SEND_RECEIPT } else { 0 };
+                (op::BROADCAST, flags, RespShape::Broadcast)
+            }
             Request::Open(open) => (op::OPEN, put_open(&open, &mut body), RespShape::Opened),
             Request::Close(proof) => {
                 if let Some(proof) = proof {
@@ -248,6 +278,21 @@ impl<R: Region, A: Access> Shard<R, A> {
             other => return self.at_once(id, other, env),
         };
         self.serve_unit(id, shape, &[RawOp { code, flags, body: &body }], env)
+    }
+
+    /// A watch for each filter.
+    fn watch_unit(
+        &mut self,
+        id: ConnId,
+        filters: Names<'_>,
+        (snapshot, kinds): (bool, u8),
+        env: &mut impl Env,
+    ) -> Flow {
+        let bodies: Vec<Vec<u8>> =
+            filters.iter().map(|filter| [&[kinds], filter].concat()).collect();
+        let (code, flags) = (op_code::WATCH_FILTER, u8::from(snapshot) * op::WATCH_SNAPSHOT);
+        let ops: Vec<RawOp<'_>> = bodies.iter().map(|body| RawOp { code, flags, body }).collect();
+        self.serve_unit(id, RespShape::Watched, &ops, env)
     }
 
     /// A unit of ops that are served by themselves.

@@ -9,6 +9,7 @@ use crate::outcome::Outcome;
 use crate::resp::encode::{put_integer, put_null, put_owner};
 use crate::resp::scripts::Answer;
 use crate::resp::{Code, Version, Writer};
+use crate::watch::event::{Event, Kind};
 use crate::wire::{op, push, status};
 
 /// What a verb answers.
@@ -28,6 +29,12 @@ pub enum RespShape {
     Waiters,
     /// `PORT.META` with `SET`: the new version.
     Version,
+    /// `PORT.SEND`, `PORT.SENDTO`: 1, or 0 if nobody owns the name.
+    Sent,
+    /// `PORT.BROADCAST`: OK, or a map of how many got it.
+    Broadcast,
+    /// `PORT.WATCH`: OK; of several filters an array of them.
+    Watched,
     /// How many were done: `PORT.RELEASE`, `PORT.REVOKE`, `DEL`, `PEXPIRE`, unlock scripts.
     Count,
     /// How many have an owner: `EXISTS`.
@@ -101,7 +108,7 @@ impl RespShape {
         let start = out.len();
         let mut writer = Writer::new(out, version);
         let many = count != 1;
-        if many && matches!(self, RespShape::Query | RespShape::Register) {
+        if many && matches!(self, RespShape::Query | RespShape::Register | RespShape::Watched) {
             writer.array(count as usize);
         }
         RespWriter { writer, shape: self, many, sum: 0, error: 0, start }
@@ -142,6 +149,8 @@ impl RespWriter<'_> {
                 status::HELD => self.writer.null(),
                 error => self.put_error(error, outcome, buffer),
             },
+            RespShape::Sent => self.put_sent(outcome, buffer),
+            RespShape::Watched if outcome.status == status::DATA => self.writer.ok(),
             RespShape::Count | RespShape::Exists => self.add(outcome),
             RespShape::Total if !outcome.is_error() => self.sum += outcome.token.0 as i64,
             RespShape::Lines if !outcome.is_error() => {
@@ -156,7 +165,11 @@ impl RespWriter<'_> {
             },
             RespShape::Left { unit_ms } => self.put_left(outcome, unit_ms, buffer),
             RespShape::Renew if self.many => self.add(outcome),
-            RespShape::Done | RespShape::Renew if outcome.status == status::OK => self.writer.ok(),
+            RespShape::Done | RespShape::Renew | RespShape::Broadcast
+                if outcome.status == status::OK =>
+            {
+                self.writer.ok();
+            }
             _ if outcome.status == status::DATA => {
                 let data = outcome.data(buffer);
                 // Our own encoder wrote it: it parses, or the reply says that it does not.
@@ -166,6 +179,18 @@ impl RespWriter<'_> {
             }
             RespShape::Session if outcome.status == status::NOSESSION => self.writer.null(),
             _ => self.put_error(outcome.status, outcome, buffer),
+        }
+    }
+
+    fn put_sent(&mut self, outcome: Outcome, buffer: &[u8]) {
+        match outcome.status {
+            status::OK => self.writer.integer(1),
+            status::FREE => self.writer.integer(0),
+            status::MODE => {
+                let text = "a name of mode COUNTING takes no messages: send to its holders";
+                self.writer.error(Code::Mode, text);
+            }
+            error => self.put_error(error, outcome, buffer),
         }
     }
 
@@ -285,6 +310,13 @@ impl RespWriter<'_> {
                 self.writer.bulk(reader.rest());
             }
             RespShape::Waiters => self.put_waiters(&mut reader)?,
+            RespShape::Broadcast => {
+                self.writer.map(3);
+                for field in [b"reached".as_slice(), b"away", b"full"] {
+                    self.writer.bulk(field);
+                    self.writer.integer(reader.u64()? as i64);
+                }
+            }
             RespShape::Version => self.writer.integer(i64::from(reader.u32()?)),
             RespShape::Number => self.writer.integer(reader.u64()? as i64),
             _ => self.writer.bulk(data),
@@ -373,6 +405,42 @@ impl RespWriter<'_> {
     }
 }
 
+/// What a watch of a connection tells of a name, as RESP3 says it: kind, name, session, token, and
+/// whether an earlier change is hidden behind it; then what else there is to the kind.
+pub fn push_event(out: &mut Vec<u8>, event: Event<'_>, skipped: bool) {
+    let kind = event.kind();
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(if kind == Kind::Acquired { 5 } else { 6 });
+    writer.bulk(kind.word());
+    writer.bulk(event.name());
+    writer.session(event.session());
+    writer.token(event.token());
+    writer.boolean(skipped || event.is_skipped());
+    match kind {
+        Kind::Acquired => {}
+        Kind::Released => writer.boolean(event.is_shared()),
+        Kind::Changed | Kind::Waiting => writer.integer(i64::from(event.extra())),
+    }
+}
+
+/// One owned name of a snapshot.
+pub fn push_state(out: &mut Vec<u8>, (session, token): (SessionId, Token), name: &[u8]) {
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(4);
+    writer.bulk(b"state");
+    writer.bulk(name);
+    writer.session(session);
+    writer.token(token);
+}
+
+/// What is said of a whole watch, which is known by its filter.
+pub fn push_filter(out: &mut Vec<u8>, word: &[u8], filter: &[u8]) {
+    let mut writer = Writer::new(out, Version::Resp3);
+    writer.push(2);
+    writer.bulk(word);
+    writer.bulk(filter);
+}
+
 const fn mode_word(mode: u8) -> &'static [u8] {
     match mode {
         op::MODE_SHARED => b"shared",
@@ -401,6 +469,10 @@ pub fn put_status(writer: &mut Writer<'_>, status: u8) {
         status::LEASE => "the lease is shorter or longer than the server allows",
         status::CROSSSLOT => "the names are not in one slot",
         status::REFUSED => "another principal's, or a wrong secret",
+        status::AWAY => "the session has no connection that could hear it (RESP2 hears nothing)",
+        status::RECEIVER_FULL => "the receiver has too much unread: the message was dropped",
+        status::FENCED => "this session does not hold the source name, or not under this token",
+        status::EXISTS => "this connection watches it already: PORT.UNWATCH it first",
         status::UNSUPPORTED => "a reserved option is set",
         _ => "unexpected status",
     };

@@ -45,7 +45,12 @@ impl<R: Region, A: Access> Shard<R, A> {
                 Writer::new(env.out(id), version).ok();
                 return self.close(id, env);
             }
+            Request::Unwatch(filters) if version == Version::Resp3 => {
+                let ended = self.unwatch(id, filters.map(|filters| filters.iter()), env);
+                return Writer::new(env.out(id), version).integer(ended as i64);
+            }
             Request::Reset => {
+                self.watcher_closed(id, env);
                 let conn = &mut self.conns[id.index as usize];
                 conn.speech = Speech::Resp2;
                 conn.client = None;
@@ -59,6 +64,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         let writer = &mut Writer::new(env.out(id), version);
         match request {
+            Request::Watch { .. } | Request::Unwatch(_) => {
+                writer.error(Code::Unsupported, "changes are told as pushes of RESP3: HELLO 3");
+            }
             Request::Ping(None) => writer.simple("PONG"),
             Request::Ping(Some(text)) | Request::Echo(text) => writer.bulk(text),
             Request::Describe(describe) => command::reply(describe, writer),
@@ -92,6 +100,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             let text = "authenticate: HELLO 3 AUTH user password";
             let version = self.resp_version(id);
             return Writer::new(env.out(id), version).error(Code::NoAuth, text);
+        }
+        if hello.version == Some(Version::Resp2) {
+            // It hears nothing any more.
+            self.watcher_closed(id, env);
         }
         let conn = &mut self.conns[id.index as usize];
         match hello.version {

@@ -165,6 +165,7 @@ impl<R: Region, A: Access> Shard<R, A> {
                 _ => return plain(status::MALFORMED),
             },
             op::WATCH | op::UNWATCH => Place::Watch,
+            op_code::WATCH_FILTER if self.speech(id) != Speech::Native => Place::Watch,
             op::PING if raw.body.len() <= 64 => Place::Answer(Answer::data(raw.body.into())),
             op::PING => return plain(status::MALFORMED),
             op::SHARD_MAP => Place::Answer(Answer::data(self.shard_map())),

@@ -304,6 +304,9 @@ pub const RELEASE_OPTIONS: &[&str] = &["TOKEN"];
 /// The options of `PORT.TRANSFER`.
 pub const TRANSFER_OPTIONS: &[&str] = &["TOKEN"];
 
+/// The options of `PORT.WATCH`.
+pub const WATCH_OPTIONS: &[&str] = &["SNAPSHOT", "KINDS"];
+
 /// Names, plain or counted.
 const SOME_NAMES: Arg =
     one_of("names", &[NAMES, block("counted", &[int("n").behind("NAMES"), NAMES])]);
@@ -313,6 +316,13 @@ const MODE: Arg = one_of(
 )
 .behind("MODE")
 .opt();
+
+/// What is watched: names, or beginnings of names that end with `/`.
+const FILTERS: Arg = text("filter").many();
+/// What a message may be sent with.
+const RECEIPT: Arg = word("receipt", "RECEIPT").opt();
+const FROM: Arg =
+    block("from", &[key("source").behind("FROM"), int("token").behind("TOKEN")]).opt();
 
 /// All commands, in the order of [`Verb`].
 pub static CATALOG: [Spec; VERBS] = [
@@ -377,6 +387,45 @@ pub static CATALOG: [Spec; VERBS] = [
         .keys(Keys::First, "O(N) with N holders and waiters shown")
         .group("port")
         .args(&[NAME, COUNT]),
+    Spec::new(Verb::PortSend, "port.send", -3, "Sends a message to whoever owns a name.")
+        .flags(WRITE | FAST)
+        .keys(Keys::First, "O(N) with N holders")
+        .group("port")
+        .args(&[NAME, text("payload"), RECEIPT, FROM]),
+    Spec::new(Verb::PortSendTo, "port.sendto", -3, "Sends a message to a session.")
+        .flags(WRITE | FAST)
+        .group("port")
+        .args(&[text("session"), text("payload"), RECEIPT, FROM]),
+    Spec::new(Verb::PortBroadcast, "port.broadcast", -2, "Sends a message to all sessions.")
+        .flags(WRITE)
+        .costs("O(N) with N sessions")
+        .group("port")
+        .args(&[text("payload"), RECEIPT]),
+    Spec::new(Verb::PortWatch, "port.watch", -2, "Tells changes of names as pushes, in RESP3.")
+        .flags(READ | CONNECTION)
+        .costs("O(N) with N filters, and O(M) with M names of a snapshot")
+        .group("port")
+        .args(&[
+            one_of("filters", &[FILTERS, block("counted", &[int("n").behind("NAMES"), FILTERS])]),
+            word("snapshot", "SNAPSHOT").opt(),
+            one_of(
+                "kind",
+                &[
+                    word("acquired", "ACQUIRED"),
+                    word("released", "RELEASED"),
+                    word("changed", "CHANGED"),
+                    word("waiting", "WAITING"),
+                ],
+            )
+            .behind("KINDS")
+            .many()
+            .opt(),
+        ]),
+    Spec::new(Verb::PortUnwatch, "port.unwatch", -1, "Ends watches, or all of the connection.")
+        .flags(READ | FAST | CONNECTION)
+        .costs("O(N) with N filters")
+        .group("port")
+        .args(&[FILTERS.opt()]),
     Spec::new(Verb::SessionOpen, "session.open", -2, "Opens or resumes the session of a node.")
         .flags(WRITE | FAST)
         .group("session")

@@ -63,6 +63,14 @@ pub enum Code {
     Conflict,
     /// The namespace has as many names as it may.
     Quota,
+    /// The session has no connection that could hear a message.
+    Away,
+    /// The receiver's connection has too much unread.
+    ReceiverFull,
+    /// The sender does not hold the name under this token.
+    Fenced,
+    /// The connection watches this already.
+    Exists,
     /// Redis: a command for another kind of value.
     WrongType,
     /// Redis: no script has this digest.
@@ -94,6 +102,10 @@ impl Code {
             Code::Starting => "STARTING",
             Code::Conflict => "CONFLICT",
             Code::Quota => "QUOTA",
+            Code::Away => "AWAY",
+            Code::ReceiverFull => "RECEIVER_FULL",
+            Code::Fenced => "FENCED",
+            Code::Exists => "EXISTS",
             Code::WrongType => "WRONGTYPE",
             Code::NoScript => "NOSCRIPT",
             Code::NoProto => "NOPROTO",
@@ -122,6 +134,10 @@ impl Code {
             s::STARTING => Code::Starting,
             s::CONFLICT => Code::Conflict,
             s::QUOTA => Code::Quota,
+            s::AWAY => Code::Away,
+            s::RECEIVER_FULL => Code::ReceiverFull,
+            s::FENCED => Code::Fenced,
+            s::EXISTS => Code::Exists,
             _ => return None,
         })
     }
@@ -549,7 +565,8 @@ mod tests {
     #[test]
     fn codes_are_the_native_names() {
         use crate::wire::status;
-        for value in status::BADNAME..=status::UNSUPPORTED {
+        let errors = (status::BADNAME..=status::UNSUPPORTED).chain(status::AWAY..=status::EXISTS);
+        for value in errors {
             let code = Code::of_status(value).expect("an error");
             assert_eq!(code.word(), status::name(value));
         }

@@ -6,21 +6,23 @@
 //! in the counted form: `NAMES n name [name ...]`.
 
 use ringway_core::limits::{
-    ADDRESS_BYTES_MAX, METADATA_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX, VALUE_BYTES_MAX,
+    ADDRESS_BYTES_MAX, MESSAGE_BYTES_MAX, METADATA_BYTES_MAX, NAME_META_BYTES_MAX, PERMITS_MAX,
+    VALUE_BYTES_MAX,
 };
 use ringway_core::slot::SLOTS;
 use ringway_core::{NodeId, Secret, SessionId, ShardId, Slot, Span, Token};
 
-use super::catalog::{REGISTER_OPTIONS, RELEASE_OPTIONS, Spec, TRANSFER_OPTIONS};
+use super::catalog::{REGISTER_OPTIONS, RELEASE_OPTIONS, Spec, TRANSFER_OPTIONS, WATCH_OPTIONS};
 use super::encode::{Code, Version};
 use super::parse::ArgList;
 use super::request::{
     Act, Call, Client, Cluster, Describe, Hello, Login, Mode, Names, Open, Page, Proof, Proofs,
-    Refusal, Request, SET_HELP, name_at, word,
+    Refusal, Request, SET_HELP, Send, SendTo, name_at, name_of, word,
 };
 use super::scripts::{self, Effect, Unit};
 use super::verb::Verb;
 use crate::waiters::WAITERS_MAX;
+use crate::watch::event::{Kind, MASK_ALL};
 
 type Result<'a, T> = core::result::Result<T, Refusal<'a>>;
 
@@ -34,6 +36,7 @@ const SESSIONS_COUNT_MAX: u64 = 1024;
 const CLIENT_NAME_BYTES_MAX: usize = 64;
 
 const _: () = assert!(WAITERS_MAX == 1024, "an error says so");
+const _: () = assert!(MESSAGE_BYTES_MAX == 32768, "an error says so");
 
 const UNKNOWN: &str = "unknown option";
 const TWICE: &str = "given twice:";
@@ -99,9 +102,28 @@ impl<'a> Options<'a> {
         self.set(place, asked)
     }
 
+    /// The words behind `KINDS`, at least one, as bits.
+    fn kinds(&mut self) -> Result<'a, u8> {
+        let first = self.value()?;
+        let mut kinds = match kind_of(first) {
+            Some(kind) => kind.bit(),
+            None => return Err(Refusal::syntax("unknown kind", first, self.spec)),
+        };
+        while let Some(kind) = self.args.get(self.next).and_then(kind_of) {
+            kinds |= kind.bit();
+            self.next += 1;
+        }
+        Ok(kinds)
+    }
+
     fn unknown<T>(&self) -> Result<'a, T> {
         Err(Refusal::syntax(UNKNOWN, self.current, self.spec))
     }
+}
+
+/// A kind of change.
+fn kind_of(word: &[u8]) -> Option<Kind> {
+    Kind::ALL.into_iter().find(|kind| word.eq_ignore_ascii_case(kind.word()))
 }
 
 /// A plain decimal number of at most 64 bits.
@@ -372,6 +394,75 @@ pub(super) fn meta<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Req
         }
         None => Ok(Request::Meta(name)),
     }
+}
+
+/// What is behind the target of a message: `payload [RECEIPT] [FROM source TOKEN token]`.
+pub(super) fn send<'a>(
+    spec: &'static Spec,
+    to: SendTo<'a>,
+    rest: ArgList<'a>,
+) -> Result<'a, Request<'a>> {
+    let payload = payload(word(rest, 0))?;
+    let (mut receipt, mut from, mut token) = (None, None, None);
+    let mut options = Options::new(spec, rest.from(1));
+    while options.advance() {
+        if options.is("RECEIPT") {
+            options.set(&mut receipt, ())?;
+        } else if options.is("FROM") {
+            let name = name_of(options.value()?)?;
+            options.set(&mut from, name)?;
+        } else if options.is("TOKEN") {
+            let value = number(options.value()?, 0, u64::MAX, ", a token is a number of 64 bits")?;
+            options.set(&mut token, Token(value))?;
+        } else {
+            return options.unknown();
+        }
+    }
+    if from.is_some() != token.is_some() {
+        let text = "FROM and TOKEN go together: a name that you hold, and its token";
+        return Err(Refusal::plain(Code::Err, text));
+    }
+    let source = from.zip(token);
+    Ok(Request::Send(Send { to, payload, receipt: receipt.is_some(), source }))
+}
+
+/// `PORT.BROADCAST payload [RECEIPT]`.
+pub(super) fn broadcast<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let (payload, mut receipt) = (payload(word(rest, 0))?, None);
+    let mut options = Options::new(spec, rest.from(1));
+    while options.advance() {
+        if !options.is("RECEIPT") {
+            return options.unknown();
+        }
+        options.set(&mut receipt, ())?;
+    }
+    Ok(Request::Broadcast { payload, receipt: receipt.is_some() })
+}
+
+fn payload(word: &[u8]) -> Result<'_, &[u8]> {
+    if word.len() > MESSAGE_BYTES_MAX {
+        return Err(Refusal::plain(Code::Err, "a message has at most 32768 bytes"));
+    }
+    Ok(word)
+}
+
+/// `PORT.WATCH filter [filter ...] [SNAPSHOT] [KINDS kind [kind ...]]`.
+pub(super) fn watch<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Request<'a>> {
+    let (filters, behind) = names_then(spec, rest, WATCH_OPTIONS)?;
+    let (mut snapshot, mut kinds) = (None, None);
+    let mut options = Options::new(spec, behind);
+    while options.advance() {
+        if options.is("SNAPSHOT") {
+            options.set(&mut snapshot, ())?;
+        } else if options.is("KINDS") {
+            let asked = options.kinds()?;
+            options.set(&mut kinds, asked)?;
+        } else {
+            return options.unknown();
+        }
+    }
+    let kinds = kinds.unwrap_or(MASK_ALL);
+    Ok(Request::Watch { filters, snapshot: snapshot.is_some(), kinds })
 }
 
 pub(super) fn list<'a>(spec: &'static Spec, rest: ArgList<'a>) -> Result<'a, Page<'a>> {

@@ -131,6 +131,28 @@ pub struct Open<'a> {
     pub metadata: &'a [u8],
 }
 
+/// A message, and whom it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Send<'a> {
+    /// Whom.
+    pub to: SendTo<'a>,
+    /// What.
+    pub payload: &'a [u8],
+    /// Whether the answer waits until it was handed over.
+    pub receipt: bool,
+    /// The name that the sender has to hold, and the token.
+    pub source: Option<(&'a [u8], Token)>,
+}
+
+/// Whom a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendTo<'a> {
+    /// Whoever owns this name.
+    Name(&'a [u8]),
+    /// This session.
+    Session(SessionId),
+}
+
 /// A user and a password.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Login<'a> {
@@ -328,6 +350,26 @@ pub enum Request<'a> {
         /// At most so many of each.
         count: u16,
     },
+    /// A message to whoever owns a name, or to a session.
+    Send(Send<'a>),
+    /// A message to all sessions.
+    Broadcast {
+        /// What they get.
+        payload: &'a [u8],
+        /// Whether to say how many got it.
+        receipt: bool,
+    },
+    /// Tell changes of names.
+    Watch {
+        /// Names, or beginnings of names that end with `/`.
+        filters: Names<'a>,
+        /// Tell first what there is.
+        snapshot: bool,
+        /// Kinds of changes: a bit each, as of `watch::event::Kind`.
+        kinds: u8,
+    },
+    /// Tell them no more.
+    Unwatch(Option<Names<'a>>),
     /// Open or resume a session.
     Open(Open<'a>),
     /// Renew these sessions.
@@ -540,6 +582,15 @@ fn understand_rest<'a>(
         Verb::PortTransfer => options::transfer(spec, rest)?,
         Verb::PortRevoke => options::revoke(spec, rest)?,
         Verb::PortWaiters => options::waiters(spec, rest)?,
+        Verb::PortSend => options::send(spec, SendTo::Name(name_at(rest, 0)?), rest.from(1))?,
+        Verb::PortSendTo => {
+            let to = options::session(word(rest, 0))?;
+            options::send(spec, SendTo::Session(to), rest.from(1))?
+        }
+        Verb::PortBroadcast => options::broadcast(spec, rest)?,
+        Verb::PortWatch => options::watch(spec, rest)?,
+        Verb::PortUnwatch if rest.is_empty() => Request::Unwatch(None),
+        Verb::PortUnwatch => Request::Unwatch(Some(Names::new(rest)?)),
         Verb::SessionOpen => Request::Open(options::open(spec, rest)?),
         Verb::SessionRenew => Request::Renew(options::proofs(spec, rest)?),
         Verb::SessionClose => Request::Close(options::optional_proof(spec, rest)?),
@@ -591,7 +642,7 @@ pub(super) fn name_at(args: ArgList<'_>, index: usize) -> Result<&[u8], Refusal<
 }
 
 #[inline]
-fn name_of(name: &[u8]) -> Result<&[u8], Refusal<'_>> {
+pub(super) fn name_of(name: &[u8]) -> Result<&[u8], Refusal<'_>> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return Err(Refusal::plain(Code::BadName, "a name has 1 to 255 bytes"));
     }
@@ -614,7 +665,7 @@ const NOT_HERE: [(&[&str], &str); 9] = [
     (&["MGET"], "use PORT.QUERY name [name ...]"),
     (
         &["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "PUBLISH"],
-        "messages are not served over RESP yet",
+        "there are no channels: PORT.SEND tells who owns a name, PORT.WATCH tells of names",
     ),
     (
         &["FLUSHALL", "FLUSHDB"],
@@ -780,6 +831,62 @@ mod tests {
             &alloc::format!("PORT.REVOKE a TO {session}"),
             "Revoke { name: [97], to: Some(SessionId(255)) }",
         );
+    }
+
+    /// A message has one target and its payload, then what it is sent with; a watch has filters.
+    #[test]
+    fn sending_and_watching() {
+        for (line, expected) in [
+            (
+                "PORT.SEND a b",
+                "Send(Send { to: Name([97]), payload: [98], receipt: false, source: None",
+            ),
+            (
+                "PORT.SEND a '' TOKEN 7 RECEIPT FROM c",
+                "Send(Send { to: Name([97]), payload: [], receipt: true, \
+                 source: Some(([99], Token(7)))",
+            ),
+            (
+                "PORT.SENDTO 00000000000000ff b",
+                "Send(Send { to: Session(SessionId(255)), payload: [98]",
+            ),
+            ("PORT.SENDTO ff b", "ERR not a session: 'ff'"),
+            ("PORT.SEND a", "ERR wrong number of arguments for 'port.send'"),
+            ("PORT.SEND '' b", "BADNAME"),
+            ("PORT.SEND a b FROM c", "ERR FROM and TOKEN go together"),
+            ("PORT.SEND a b TOKEN 7", "ERR FROM and TOKEN go together"),
+            ("PORT.SEND a b FROM '' TOKEN 7", "BADNAME"),
+            ("PORT.SEND a b RECEIPT RECEIPT", "ERR given twice: 'RECEIPT'"),
+            (
+                "PORT.SEND a b c",
+                "ERR unknown option 'c'; syntax: PORT.SEND name payload [RECEIPT] \
+                 [FROM source TOKEN token]",
+            ),
+            ("PORT.BROADCAST a receipt", "Broadcast { payload: [97], receipt: true }"),
+            ("PORT.BROADCAST a b", "ERR unknown option 'b'"),
+            ("PORT.WATCH a b/", "Watch { filters: Names([a, b/]), snapshot: false, kinds: 15 }"),
+            (
+                "PORT.WATCH a KINDS waiting released snapshot",
+                "Watch { filters: Names([a]), snapshot: true, kinds: 10 }",
+            ),
+            (
+                "PORT.WATCH NAMES 1 kinds",
+                "Watch { filters: Names([kinds]), snapshot: false, kinds: 15 }",
+            ),
+            ("PORT.WATCH a KINDS", "ERR a value is missing behind 'KINDS'"),
+            (
+                "PORT.WATCH a KINDS SNAPSHOT",
+                "ERR unknown kind 'SNAPSHOT'; syntax: PORT.WATCH filter [filter ...]|\
+                 NAMES n filter [filter ...] [SNAPSHOT] [KINDS",
+            ),
+            ("PORT.WATCH SNAPSHOT", "ERR a name is missing before 'SNAPSHOT'"),
+            ("PORT.WATCH ''", "BADNAME"),
+            ("PORT.UNWATCH", "Unwatch(None)"),
+            ("PORT.UNWATCH a", "Unwatch(Some(Names([a])))"),
+            ("PUBLISH a b", "UNSUPPORTED there are no channels"),
+        ] {
+            assert_story(line, expected);
+        }
     }
 
     /// Secrets are checked, and never printed.

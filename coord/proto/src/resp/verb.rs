@@ -20,6 +20,11 @@ pub enum Verb {
     PortTransfer,
     PortRevoke,
     PortWaiters,
+    PortSend,
+    PortSendTo,
+    PortBroadcast,
+    PortWatch,
+    PortUnwatch,
     SessionOpen,
     SessionRenew,
     SessionClose,
@@ -80,7 +85,7 @@ pub fn find(word: &[u8]) -> Option<Verb> {
     let key = fold(word)?;
     match word.len() {
         3 => among!(key; b"GET" => Get, b"SET" => Set, b"DEL" => Del, b"TTL" => Ttl),
-        10 => among!(key; b"PORT.QUERY" => PortQuery),
+        10 => among!(key; b"PORT.QUERY" => PortQuery, b"PORT.WATCH" => PortWatch),
         4 => among!(key;
             b"PING" => Ping, b"EVAL" => Eval, b"PTTL" => PTtl, b"ECHO" => Echo, b"AUTH" => Auth,
             b"INFO" => Info, b"TIME" => Time, b"QUIT" => Quit,
@@ -98,11 +103,16 @@ pub fn find(word: &[u8]) -> Option<Verb> {
         8 => among!(key; b"READONLY" => ReadOnly),
         9 => among!(key;
             b"PORT.LIST" => PortList, b"PORT.WAIT" => PortWait, b"PORT.META" => PortMeta,
+            b"PORT.SEND" => PortSend,
             b"SHARD.MAP" => ShardMap, b"READWRITE" => ReadWrite,
         ),
-        11 => among!(key; b"SHARD.STATS" => ShardStats, b"PORT.REVOKE" => PortRevoke),
+        11 => among!(key;
+            b"SHARD.STATS" => ShardStats, b"PORT.REVOKE" => PortRevoke,
+            b"PORT.SENDTO" => PortSendTo,
+        ),
         12 => among!(key;
             b"PORT.RELEASE" => PortRelease, b"PORT.WAITERS" => PortWaiters,
+            b"PORT.UNWATCH" => PortUnwatch,
             b"SESSION.OPEN" => SessionOpen,
             b"SESSION.INFO" => SessionInfo, b"SESSION.NODE" => SessionNode,
             b"SESSION.LIST" => SessionList, b"SESSION.KILL" => SessionKill,
@@ -111,7 +121,9 @@ pub fn find(word: &[u8]) -> Option<Verb> {
             b"PORT.REGISTER" => PortRegister, b"SESSION.RENEW" => SessionRenew,
             b"SESSION.CLOSE" => SessionClose, b"PORT.TRANSFER" => PortTransfer,
         ),
-        14 => among!(key; b"SESSION.ATTACH" => SessionAttach),
+        14 => among!(key;
+            b"SESSION.ATTACH" => SessionAttach, b"PORT.BROADCAST" => PortBroadcast,
+        ),
         _ => None,
     }
 }

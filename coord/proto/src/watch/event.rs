@@ -2,7 +2,8 @@
 //! encoded.
 //!
 //! A change is encoded once, when it happens, as all of an `EVENT` but the watch's number. Logs
-//! and mail carry these bytes as they are, and delivering one is a copy.
+//! and mail carry these bytes as they are, and delivering one is a copy. A connection that speaks
+//! RESP3 is told the same as pushes, whose words are in `resp_reply`.
 
 use alloc::vec::Vec;
 
@@ -10,6 +11,7 @@ use ringway_core::limits::{FRAME_OPS_MAX, NAME_BYTES_MAX};
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{Epoch, SessionId, ShardId, Token};
 
+use crate::resp_reply::{push_event, push_filter, push_state};
 use crate::wire::{FrameWriter, KIND_PUSH, OP_HEADER_BYTES, push};
 
 /// What happened to a name.
@@ -31,6 +33,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Acquired, Kind::Released, Kind::Changed, Kind::Waiting];
+
+    /// What RESP calls it.
+    pub const fn word(self) -> &'static [u8] {
+        match self {
+            Kind::Acquired => b"acquired",
+            Kind::Released => b"released",
+            Kind::Changed => b"changed",
+            Kind::Waiting => b"waiting",
+        }
+    }
+
     /// The bit that stands for it in the mask of a watch.
     #[inline]
     pub const fn bit(self) -> u8 {
@@ -71,6 +86,8 @@ pub struct Change<'a> {
 const FLAGS_AT: usize = 1;
 const KIND_AT: usize = 2;
 const SEQUENCE_AT: usize = 7;
+const SESSION_AT: usize = 15;
+const TOKEN_AT: usize = 23;
 const NAME_AT: usize = 31;
 
 /// The longest event: with a name of 255 bytes and a number behind it.
@@ -111,8 +128,34 @@ impl<'a> Event<'a> {
     /// Its number there.
     #[inline]
     pub fn sequence(&self) -> u64 {
-        let bytes = self.0[SEQUENCE_AT..].first_chunk().expect("an event has a sequence");
+        self.number_at(SEQUENCE_AT)
+    }
+
+    /// Who has the name, or had it.
+    pub fn session(&self) -> SessionId {
+        SessionId(self.number_at(SESSION_AT))
+    }
+
+    /// Under which token.
+    pub fn token(&self) -> Token {
+        Token(self.number_at(TOKEN_AT))
+    }
+
+    #[inline]
+    fn number_at(&self, at: usize) -> u64 {
+        let bytes = self.0[at..].first_chunk().expect("what is encoded has a fixed part");
         u64::from_le_bytes(*bytes)
+    }
+
+    /// The number of those kinds that have one, else zero.
+    pub fn extra(&self) -> u32 {
+        let end = NAME_AT + 1 + usize::from(self.0[NAME_AT]);
+        self.0[end..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    }
+
+    /// Of a release: whether others hold the name still.
+    pub fn is_shared(&self) -> bool {
+        self.0[FLAGS_AT] & SHARED != 0
     }
 
     /// Whether an earlier one is hidden behind it from everybody.
@@ -166,24 +209,46 @@ pub fn next_event<'a>(reader: &mut Reader<'a>) -> Result<Event<'a>, Truncated> {
     Ok(Event(reader.long_bytes()?))
 }
 
-/// Writes notices of one watch as push frames at the end of a connection's output.
+/// Writes notices of one watch at the end of a connection's output.
 pub struct Notices<'a> {
     out: &'a mut Vec<u8>,
-    frame: Option<FrameWriter>,
-    in_frame: usize,
-    watch: u32,
-    /// Bytes that a frame may have.
-    most: usize,
+    form: Form<'a>,
     /// Notices written.
     pub written: u64,
     start: usize,
 }
 
+/// As what a connection hears notices.
+enum Form<'a> {
+    /// Push frames, with the watch's number.
+    Native(Frames),
+    /// RESP3 pushes. What is of no one name says the filter, since the client has no number.
+    Resp3(&'a [u8]),
+}
+
+/// Push frames of one watch.
+struct Frames {
+    frame: Option<FrameWriter>,
+    in_frame: usize,
+    watch: u32,
+    /// Bytes that a frame may have.
+    most: usize,
+}
+
 impl<'a> Notices<'a> {
-    /// None yet. No frame is longer than `most`, which one notice and its frame fit into.
+    /// None yet, in frames. None is longer than `most`, which one notice and its frame fit into.
     pub fn new(out: &'a mut Vec<u8>, watch: u32, most: usize) -> Self {
+        Self::of(out, Form::Native(Frames { frame: None, in_frame: 0, watch, most }))
+    }
+
+    /// None yet, as RESP3 pushes.
+    pub fn resp3(out: &'a mut Vec<u8>, filter: &'a [u8]) -> Self {
+        Self::of(out, Form::Resp3(filter))
+    }
+
+    fn of(out: &'a mut Vec<u8>, form: Form<'a>) -> Self {
         let start = out.len();
-        Self { out, frame: None, in_frame: 0, watch, most, written: 0, start }
+        Self { out, form, written: 0, start }
     }
 
     /// Bytes that were written.
@@ -194,62 +259,87 @@ impl<'a> Notices<'a> {
     /// `EVENT`.
     #[inline]
     pub fn event(&mut self, event: Event<'_>, skipped: bool) {
-        let flags = self.begin(push::EVENT, event.0.len()) + FLAGS_AT;
-        self.out.extend_from_slice(event.0);
-        self.out[flags] |= u8::from(skipped) * SKIPPED;
+        self.written += 1;
+        match &mut self.form {
+            Form::Native(frames) => {
+                let flags = frames.begin(self.out, push::EVENT, event.0.len()) + FLAGS_AT;
+                self.out.extend_from_slice(event.0);
+                self.out[flags] |= u8::from(skipped) * SKIPPED;
+            }
+            Form::Resp3(_) => push_event(self.out, event, skipped),
+        }
     }
 
     /// `STATE`.
     pub fn state(&mut self, shard: ShardId, owner: (SessionId, Token), name: &[u8]) {
-        self.begin(push::STATE, 17 + name.len());
-        self.out.put_u8(shard.0);
-        self.out.put_u64(owner.0.0);
-        self.out.put_u64(owner.1.0);
-        self.out.extend_from_slice(name);
+        self.written += 1;
+        match &mut self.form {
+            Form::Native(frames) => {
+                frames.begin(self.out, push::STATE, 17 + name.len());
+                self.out.put_u8(shard.0);
+                self.out.put_u64(owner.0.0);
+                self.out.put_u64(owner.1.0);
+                self.out.extend_from_slice(name);
+            }
+            Form::Resp3(_) => push_state(self.out, owner, name),
+        }
     }
 
     /// `SNAPSHOT_END`.
     pub fn snapshot_end(&mut self) {
-        self.begin(push::SNAPSHOT_END, 0);
+        self.plain(push::SNAPSHOT_END, b"snapshot-end");
     }
 
     /// `GAP`.
     pub fn gap(&mut self) {
-        self.begin(push::GAP, 0);
+        self.plain(push::GAP, b"gap");
     }
 
-    /// Starts a notice of so many bytes behind the watch's number; where they begin.
-    #[inline]
-    fn begin(&mut self, code: u8, len: usize) -> usize {
-        let is_long = |frame: &FrameWriter| frame.len(self.out) + NOTICE_HEAD + len > self.most;
-        let full = self.in_frame == FRAME_OPS_MAX || self.frame.as_ref().is_some_and(is_long);
-        if full {
-            self.end_frame();
-        }
-        if self.frame.is_none() {
-            self.frame = Some(FrameWriter::begin(self.out, KIND_PUSH, 0, 0));
-        }
-        self.in_frame += 1;
+    fn plain(&mut self, code: u8, word: &[u8]) {
         self.written += 1;
-        let len = ((len + 4) as u16).to_le_bytes();
-        let watch = self.watch.to_le_bytes();
-        let head = [code, 0, len[0], len[1], watch[0], watch[1], watch[2], watch[3]];
-        self.out.extend_from_slice(&head);
-        self.out.len()
-    }
-
-    fn end_frame(&mut self) {
-        if let Some(mut frame) = self.frame.take() {
-            frame.add(self.in_frame as u16);
-            frame.finish(self.out);
+        match &mut self.form {
+            Form::Native(frames) => {
+                frames.begin(self.out, code, 0);
+            }
+            Form::Resp3(filter) => push_filter(self.out, word, filter),
         }
-        self.in_frame = 0;
     }
 
     /// Ends the last frame.
     pub fn finish(mut self) -> (usize, u64) {
-        self.end_frame();
+        if let Form::Native(frames) = &mut self.form {
+            frames.end(self.out);
+        }
         (self.bytes(), self.written)
+    }
+}
+
+impl Frames {
+    /// Starts a notice of so many bytes behind the watch's number; where they begin.
+    #[inline]
+    fn begin(&mut self, out: &mut Vec<u8>, code: u8, len: usize) -> usize {
+        let is_long = |frame: &FrameWriter| frame.len(out) + NOTICE_HEAD + len > self.most;
+        let full = self.in_frame == FRAME_OPS_MAX || self.frame.as_ref().is_some_and(is_long);
+        if full {
+            self.end(out);
+        }
+        if self.frame.is_none() {
+            self.frame = Some(FrameWriter::begin(out, KIND_PUSH, 0, 0));
+        }
+        self.in_frame += 1;
+        let len = ((len + 4) as u16).to_le_bytes();
+        let watch = self.watch.to_le_bytes();
+        let head = [code, 0, len[0], len[1], watch[0], watch[1], watch[2], watch[3]];
+        out.extend_from_slice(&head);
+        out.len()
+    }
+
+    fn end(&mut self, out: &mut [u8]) {
+        if let Some(mut frame) = self.frame.take() {
+            frame.add(self.in_frame as u16);
+            frame.finish(out);
+        }
+        self.in_frame = 0;
     }
 }
 

@@ -118,7 +118,7 @@ impl Outlet for Pipes<'_> {
         assert!(!client.unread.is_empty(), "nobody would say when it has drained");
         client.awaited = true;
     }
-    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_> {
+    fn notices<'a>(&'a mut self, conn: ConnId, watch: u32, _: &'a [u8]) -> Notices<'a> {
         Notices::new(&mut self.client(conn).unread, watch, 4_096)
     }
 }
@@ -343,7 +343,7 @@ impl Model {
                 index: watch as u16,
             },
             conn: client.conn,
-            watch,
+            watch: Some(watch),
             mask: 0x0F,
             budget: BUDGET,
             snapshot,

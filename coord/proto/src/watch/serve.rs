@@ -10,12 +10,13 @@ use ringway_core::{ConnId, Epoch, Region, ShardId};
 use ringway_table::Name;
 
 use crate::access::Access;
-use crate::conn::Conn;
+use crate::conn::{Conn, Speech};
 use crate::env::Env;
 use crate::jobs::{JOBS_MAX, Work};
 use crate::keyed::KeyedState;
 use crate::list::{JOB_BYTES, ListAsk, ListJob, Want};
 use crate::mail;
+use crate::op_code;
 use crate::outcome::Answer;
 use crate::paged::Paged;
 use crate::sessions::Ticket;
@@ -87,8 +88,11 @@ impl<E: Env> Outlet for Pipes<'_, E> {
         self.env.await_drain(conn);
     }
 
-    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_> {
+    fn notices<'a>(&'a mut self, conn: ConnId, watch: u32, filter: &'a [u8]) -> Notices<'a> {
         let state = self.conns.get(conn.index as usize);
+        if state.is_some_and(|state| state.speech == Speech::Resp3) {
+            return Notices::resp3(self.env.out(conn), filter);
+        }
         let pages = state.map_or(0, |state| usize::from(state.frame_pages)).max(1);
         Notices::new(self.env.out(conn), watch, pages * FRAME_BYTES_FLOOR as usize)
     }
@@ -103,7 +107,7 @@ impl<R: Region, A: Access> Shard<R, A> {
         raw: &RawOp<'_>,
         env: &mut impl Env,
     ) {
-        self.stats.verbs[verb_index(raw.code)] += 1;
+        self.stats.verbs[verb_index(op::WATCH)] += 1;
         let done = match raw.code {
             op::UNWATCH => self.end_watch(id, raw).map(|status| Some(Answer::plain(status))),
             _ => self.begin_watch(id, ticket, raw).map(|()| None),
@@ -114,6 +118,27 @@ impl<R: Region, A: Access> Shard<R, A> {
             Err(status) => self.deliver(ticket, &Answer::plain(status), env),
         }
         self.settle_watches(env);
+    }
+
+    /// Ends a connection's watches of these filters, or all; how many there were.
+    pub(crate) fn unwatch<'a>(
+        &mut self,
+        id: ConnId,
+        filters: Option<impl Iterator<Item = &'a [u8]>>,
+        env: &mut impl Env,
+    ) -> usize {
+        self.stats.verbs[verb_index(op::UNWATCH)] += 1;
+        let topics = &mut self.watching.topics;
+        let ended = match filters {
+            Some(filters) => filters.filter(|filter| topics.unwatch_filter(id, filter)).count(),
+            None => {
+                let all = topics.len_of(id);
+                topics.closed(id);
+                all
+            }
+        };
+        self.settle_watches(env);
+        ended
     }
 
     fn end_watch(&mut self, id: ConnId, raw: &RawOp<'_>) -> Result<u8, u8> {
@@ -376,7 +401,14 @@ const NOBODY: Ticket = Ticket { shard: ShardId(0), pending: 0, generation: 0, in
 
 fn read_wish<'a>(conn: ConnId, ticket: Ticket, raw: &RawOp<'a>) -> Result<Wish<'a>, Truncated> {
     let mut body = Reader::new(raw.body);
-    let (watch, mask, budget) = (body.u32()?, body.u8()?, body.u32()?);
+    let snapshot = raw.flags & op::WATCH_SNAPSHOT != 0;
+    if raw.code == op_code::WATCH_FILTER {
+        let (mask, filter) = (body.u8()?, body.rest());
+        let wish =
+            Wish { ticket, conn, watch: None, mask, budget: 0, snapshot, resume: None, filter };
+        return Ok(wish);
+    }
+    let (watch, mask, budget) = (Some(body.u32()?), body.u8()?, body.u32()?);
     let mut resume = None;
     if raw.flags & op::WATCH_RESUME != 0 {
         let mut cursors = Vec::new();
@@ -386,6 +418,5 @@ fn read_wish<'a>(conn: ConnId, ticket: Ticket, raw: &RawOp<'a>) -> Result<Wish<'
         }
         resume = Some(cursors);
     }
-    let snapshot = raw.flags & op::WATCH_SNAPSHOT != 0;
     Ok(Wish { ticket, conn, watch, mask, budget, snapshot, resume, filter: body.rest() })
 }

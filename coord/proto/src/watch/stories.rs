@@ -37,7 +37,7 @@ impl Outlet for Pipes {
     fn await_drain(&mut self, conn: ConnId) {
         self.0.entry(conn.index).or_default().1 = true;
     }
-    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_> {
+    fn notices<'a>(&'a mut self, conn: ConnId, watch: u32, _: &'a [u8]) -> Notices<'a> {
         Notices::new(&mut self.0.entry(conn.index).or_default().0, watch, FRAME_BYTES)
     }
 }
@@ -60,7 +60,7 @@ fn wish(index: u32, filter: &str) -> Wish<'_> {
     let ticket = Ticket { shard: ME, pending: conn.index, generation: 0, index: 0 };
     let (watch, budget) = (7, BUDGET_DEFAULT);
     let (mask, snapshot, resume, filter) = (MASK_ALL, false, None, filter.as_bytes());
-    Wish { ticket, conn, watch, mask, budget, snapshot, resume, filter }
+    Wish { ticket, conn, watch: Some(watch), mask, budget, snapshot, resume, filter }
 }
 
 impl Story {

@@ -65,8 +65,8 @@ pub trait Outlet {
     fn room(&mut self, conn: ConnId, budget: u32) -> usize;
     /// Calls [`Topics::drained`] once that has been read.
     fn await_drain(&mut self, conn: ConnId);
-    /// Where a watch of a connection writes what it tells.
-    fn notices(&mut self, conn: ConnId, watch: u32) -> Notices<'_>;
+    /// Where a watch of a connection writes what it tells of a filter.
+    fn notices<'a>(&'a mut self, conn: ConnId, watch: u32, filter: &'a [u8]) -> Notices<'a>;
 }
 
 /// A `WATCH`, checked.
@@ -75,8 +75,9 @@ pub struct Wish<'a> {
     pub ticket: Ticket,
     /// The connection.
     pub conn: ConnId,
-    /// The number that the client gave it.
-    pub watch: u32,
+    /// The number that the client gave it. Without one it is known by its filter, of which a
+    /// connection has one such watch.
+    pub watch: Option<u32>,
     /// The kinds of changes that it wants.
     pub mask: u8,
     /// Bytes of its connection that may be unread.
@@ -272,6 +273,11 @@ impl Topics {
         self.watches.len()
     }
 
+    /// Watches of a connection.
+    pub fn len_of(&self, conn: ConnId) -> usize {
+        self.watches.range((conn.index, 0)..=(conn.index, u32::MAX)).count()
+    }
+
     /// Whether nobody watches anything.
     pub fn is_empty(&self) -> bool {
         self.watches.is_empty()
@@ -291,21 +297,26 @@ impl Topics {
 
     /// Starts a watch. Its answer comes in [`Self::out`], unless it is refused at once.
     pub fn watch(&mut self, wish: Wish<'_>) -> Result<(), u8> {
-        let key = (wish.conn.index, wish.watch);
-        if self.watches.contains_key(&key) {
+        let found = self.find(wish.filter);
+        let conn = wish.conn.index;
+        // Watches without a number have that of their topic, which lasts as long as they do.
+        let known = wish.watch.or(found).map(|watch| (conn, watch));
+        if known.is_some_and(|key| self.watches.contains_key(&key)) {
             return Err(status::EXISTS);
         }
-        let of_conn = self.watches.range((key.0, 0)..=(key.0, u32::MAX)).count();
-        if of_conn >= WATCHES_PER_CONN_MAX || self.bytes + WATCHER_BYTES > self.bytes_max {
+        if self.len_of(wish.conn) >= WATCHES_PER_CONN_MAX
+            || self.bytes + WATCHER_BYTES > self.bytes_max
+        {
             return Err(status::FULL);
         }
-        let found = self.find(wish.filter).or_else(|| self.open(wish.filter));
-        let index = found.ok_or(status::FULL)?;
+        let index = found.or_else(|| self.open(wish.filter)).ok_or(status::FULL)?;
+        let watch = wish.watch.unwrap_or(index);
         let place = &mut self.places[index as usize];
         let at = Ref { index, generation: place.generation };
         let topic = place.topic.as_mut().expect("found or made");
         self.bytes += WATCHER_BYTES;
-        self.watches.insert(key, At { topic: index, index: topic.watchers.len() as u32 });
+        let place = At { topic: index, index: topic.watchers.len() as u32 };
+        self.watches.insert((conn, watch), place);
         let start = Start {
             ticket: Some(wish.ticket),
             nonce: 0,
@@ -314,7 +325,7 @@ impl Topics {
         };
         topic.watchers.push(Watcher {
             conn: wish.conn,
-            watch: wish.watch,
+            watch,
             budget: wish.budget,
             told: Progress::through(topic.log.tail()),
             mask: wish.mask,
@@ -338,7 +349,12 @@ impl Topics {
         true
     }
 
-    /// A connection is gone, and its watches with it.
+    /// Ends a watch without a number; false if there is none.
+    pub fn unwatch_filter(&mut self, conn: ConnId, filter: &[u8]) -> bool {
+        self.find(filter).is_some_and(|topic| self.unwatch(conn, topic))
+    }
+
+    /// A connection is gone, or hears nothing any more, and its watches with it.
     pub fn closed(&mut self, conn: ConnId) {
         let of_conn = (conn.index, 0)..=(conn.index, u32::MAX);
         while let Some((_, at)) = self.watches.range(of_conn.clone()).next() {
@@ -353,11 +369,11 @@ impl Topics {
             let topic = self.topic_at(at.topic);
             let watcher = &topic.watchers[at.index as usize];
             if !covers(watcher.conn, &topic.filter) {
-                lost.push((*key, watcher.conn));
+                lost.push((key.1, watcher.conn, at.topic));
             }
         }
-        for ((_, watch), conn) in lost {
-            let mut notices = outlet.notices(conn, watch);
+        for (watch, conn, topic) in lost {
+            let mut notices = outlet.notices(conn, watch, &self.topic_at(topic).filter);
             notices.gap();
             notices.finish();
             self.unwatch(conn, watch);
@@ -806,7 +822,7 @@ impl Topic {
         let mut blocked = room == 0;
         let mut bytes = 0;
         if !blocked {
-            let mut notices = outlet.notices(watcher.conn, watcher.watch);
+            let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
             if lost {
                 notices.gap();
                 watcher.told = Progress::through(log.complete_from());
@@ -856,7 +872,7 @@ impl Topic {
         through[from.index() - self.first] = reader.u64()?;
         *missing -= 1;
         if !reader.is_empty() {
-            let mut notices = outlet.notices(watcher.conn, watcher.watch);
+            let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
             while !reader.is_empty() {
                 let event = next_event(reader)?;
                 if event.is_wanted(watcher.mask) {
@@ -887,7 +903,7 @@ impl Topic {
         let first = self.first;
         let is_new = |shard: ShardId, number| through[shard.index() - first] < number;
         if !gap {
-            let mut notices = outlet.notices(watcher.conn, watcher.watch);
+            let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
             for found in self.log.after(watcher.told) {
                 let event = found.event;
                 if is_new(event.shard(), event.sequence()) && event.is_wanted(watcher.mask) {
@@ -960,7 +976,7 @@ impl Topic {
         }
         let done = reader.u8()? != 0;
         (*slot, *after, *asked) = (reader.u16()?, reader.short_bytes()?.into(), false);
-        let mut notices = outlet.notices(watcher.conn, watcher.watch);
+        let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
         while !reader.is_empty() {
             let owner = (SessionId(reader.u64()?), Token(reader.u64()?));
             notices.state(from, owner, reader.short_bytes()?);

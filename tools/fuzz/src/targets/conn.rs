@@ -30,6 +30,9 @@ pub const CONN: Target = Target {
         b"PORT.REGISTER a\r\n",
         b"PORT.WAIT a 0\r\n",
         b"PORT.META a SET b\r\n",
+        b"HELLO 3\r\n",
+        b"PORT.SEND a b RECEIPT\r\n",
+        b"PORT.WATCH a b/ SNAPSHOT\r\n",
     ],
     bytes_max: 1024,
 };
@@ -294,6 +297,30 @@ fn messages() -> (Vec<u8>, Vec<u8>) {
     (messages, broken_messages)
 }
 
+/// Redis clients of which one holds a name and others wait for it; and such as watch and write.
+fn redis_clients() -> (Vec<u8>, Vec<u8>) {
+    let holds = b"PORT.WAIT a 0\r\nPORT.META a SET b VERSION 0\r\nPORT.META a\r\n";
+    let waits = b"PORT.WAIT a 50\r\nPORT.WAIT a 0 MODE SHARED\r\nPORT.WAITERS a\r\nPING\r\n";
+    let blocked = [
+        chunk(Step::SETTLE, holds),
+        chunk(1 | Step::PASS, waits),
+        chunk(2 | Step::PASS, waits),
+        chunk(1 | Step::DROP, b""),
+        chunk(Step::SETTLE, b"PORT.REVOKE a\r\nPORT.WAIT a 0\r\nPING\r\n"),
+        chunk(Step::HALF_CLOSE, b""),
+    ];
+    let watches = b"HELLO 3\r\nPORT.WATCH a b/ SNAPSHOT\r\nPORT.REGISTER a\r\nPING\r\n";
+    let sends = b"PORT.REGISTER b/1 b/2\r\nPORT.SEND a hi RECEIPT\r\nPORT.BROADCAST ho\r\n";
+    let told = [
+        chunk(Step::SETTLE, watches),
+        chunk(1 | Step::SETTLE, sends),
+        chunk(2 | Step::TURN_ONE, watches),
+        chunk(Step::SETTLE, b"PORT.UNWATCH b/\r\nPORT.WATCH b/\r\nHELLO 2\r\nPORT.WATCH a\r\n"),
+        chunk(2 | Step::DROP, b""),
+    ];
+    (blocked.concat(), told.concat())
+}
+
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     use ringway_sim::native::{open, query, register, release};
     let names = native(&[
@@ -319,16 +346,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let bytewise: Vec<u8> = names.iter().flat_map(|byte| chunk(Step::TURN_ONE, &[*byte])).collect();
     let broken = [names.clone(), vec![1, 0, 0, 0], vec![0; 12]].concat();
     let locks = b"SET lock me NX PX 100\r\nGET lock\r\nPORT.REGISTER a b\r\nDEL lock\r\n".to_vec();
-    let holds = b"PORT.WAIT a 0\r\nPORT.META a SET b VERSION 0\r\nPORT.META a\r\n";
-    let waits = b"PORT.WAIT a 50\r\nPORT.WAIT a 0 MODE SHARED\r\nPORT.WAITERS a\r\nPING\r\n";
-    let blocked = [
-        chunk(Step::SETTLE, holds),
-        chunk(1 | Step::PASS, waits),
-        chunk(2 | Step::PASS, waits),
-        chunk(1 | Step::DROP, b""),
-        chunk(Step::SETTLE, b"PORT.REVOKE a\r\nPORT.WAIT a 0\r\nPING\r\n"),
-        chunk(Step::HALF_CLOSE, b""),
-    ];
+    let (blocked, told) = redis_clients();
     let replaced = [
         chunk(Step::SETTLE, &bare),
         chunk(1 | Step::SETTLE, &bare),
@@ -341,8 +359,10 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("names-two-shards", [vec![1], chunk(Step::SETTLE, &names)].concat()),
         ("names-byte-by-byte", [vec![2], bytewise].concat()),
         ("session", [vec![2], chunk(Step::SETTLE, &session)].concat()),
-        ("blocked", [vec![0], blocked.concat()].concat()),
-        ("blocked-three-shards", [vec![2], blocked.concat()].concat()),
+        ("blocked", [vec![0], blocked.clone()].concat()),
+        ("blocked-three-shards", [vec![2], blocked].concat()),
+        ("told", [vec![0], told.clone()].concat()),
+        ("told-three-shards", [vec![2], told].concat()),
         ("replaced", [vec![1], replaced.concat()].concat()),
         ("lost", [vec![2], lost.concat()].concat()),
         ("messages", [vec![0], chunk(Step::SETTLE, &messages)].concat()),
