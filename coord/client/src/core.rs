@@ -141,6 +141,12 @@ impl Core {
         self.submit_with(FLAG_BARRIER, ops)
     }
 
+    /// The next frame has this number; those behind it grow from there. Replies are told by their
+    /// frame's number, whatever it is.
+    pub fn number_from(&mut self, sequence: u64) {
+        self.next_sequence = sequence;
+    }
+
     /// Takes ops that are encoded already, by [`Op::put`], as one frame. `body` holds `count` of
     /// them.
     ///

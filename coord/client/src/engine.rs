@@ -2,13 +2,16 @@
 //!
 //! The driver does what [`Output`] says, hands in what happens as [`Input`], writes what
 //! [`Engine::transmit`] gives, and calls again at [`Engine::wake_at`]. Ops that callers put in
-//! between two calls of `transmit` share frames, and up to [`FRAMES_MAX`] frames are on their way
-//! at once: so calls batch and pipeline by themselves, and a lone one does not wait for company.
+//! between two calls of `transmit` share frames, and up to [`FRAMES_MAX`] frames and [`OPS_MAX`]
+//! ops are on their way at once: so calls batch and pipeline by themselves, and a lone one does not
+//! wait for company.
 //!
-//! The hard case is a connection that breaks between an op and its reply. Ops that may be done
-//! twice are sent again; the callers of the others are told that nobody knows. Lanes, by which a
-//! server remembers its replies, would answer those, too: then a call that is not safe to repeat
-//! is sent again with its number, where [`calls`] looks at [`Repeat::Never`]. They do not exist.
+//! The hard case is a connection that breaks between an op and its reply. The frames of callers are
+//! numbered by a [`lane`] of the session: the next connection sends them again as they were, and
+//! the server answers what it has executed as it did then, and executes the rest. So each op is
+//! done once. What the server has forgotten, and what a server without lanes was asked, is asked
+//! anew if that is [safe](Repeat::Safe); the callers of the rest are told that nobody knows. What
+//! the engine has to say itself is not repeated: each machine asks anew for what it still needs.
 //!
 //! Invariants:
 //! - E1  A session is valid until the moment of *sending* the last confirmed renewal, plus its
@@ -18,12 +21,15 @@
 //! - E4  One connection at a time; what is said of an earlier attempt has no effect.
 //!
 //! Bounds: [`calls::QUEUE_BYTES_MAX`] and [`calls::QUEUE_CALLS_MAX`] ([`Engine::has_room`]),
-//! [`waits::WAITS_MAX`], [`watches::WATCHES_MAX`], [`watches::SNAPSHOT_NAMES_MAX`],
+//! [`lane::FRAMES_REMEMBERED`] and [`lane::BYTES_REMEMBERED`] of replies while one is due that must
+//! not be done twice, [`waits::WAITS_MAX`], [`watches::WATCHES_MAX`],
+//! [`watches::SNAPSHOT_NAMES_MAX`],
 //! [`OUTGOING_BYTES_MAX`] of calls that are encoded but not written. Notices are not kept here.
 //! Not here: sockets and threads (`session`), what replies mean to callers (`verbs`).
 //! Tests: stories in `engine/tests.rs`, over a server of the same virtual time.
 
 pub mod calls;
+pub mod lane;
 mod lease;
 mod orders;
 pub mod waits;
@@ -43,6 +49,7 @@ use thiserror::Error;
 
 use self::calls::Calls;
 pub use self::calls::{Answer, Batch, Repeat};
+use self::lane::{Cost, Frame, Lane, Room, Standing};
 use self::lease::{Lease, Parts, Pauses};
 use self::orders::{Asker, Orders};
 pub use self::waits::WaitRequest;
@@ -54,10 +61,13 @@ use crate::core::{Core, Event as CoreEvent, Replies};
 use crate::error::{OpError, Refusal, StreamError};
 use crate::notice::{LossReason, Message, Notice};
 use crate::op::{Op, OpenRequest, Resume};
-use crate::reply::{EndReason, Opened, Owner, data_of, plain_result, read_opened};
+use crate::reply::{EndReason, Opened, Owner, data_of, plain_result, read_laned, read_opened};
 
 /// Frames that wait for their replies at once.
 pub const FRAMES_MAX: usize = 16;
+/// Ops of callers that wait for their replies at once. A renewal is answered behind them, and a
+/// lease must not run out because a few processes ask for much at the same time.
+pub const OPS_MAX: usize = 4 * FRAME_OPS_MAX;
 /// Bytes that are encoded but not written beyond which no more calls are encoded.
 pub const OUTGOING_BYTES_MAX: usize = 512 * 1024;
 /// The longest silence while an answer is due, and the shortest.
@@ -263,6 +273,9 @@ pub enum LinkFault {
     /// What came is not the protocol.
     #[error(transparent)]
     Stream(StreamError),
+    /// Another connection of the session has taken the place of this one.
+    #[error("another connection of the session has taken the place of this one")]
+    Superseded,
     /// The server said no for now.
     #[error("the server answered {0}")]
     Refused(Refusal),
@@ -274,8 +287,8 @@ pub enum LinkFault {
 /// Why a call has no answer of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Fault {
-    /// The connection broke between the op and its reply.
-    #[error("the connection broke before the answer, so it may or may not have been done; query")]
+    /// The connection broke between the op and its reply, and the server does not remember it.
+    #[error("the answer was lost with a connection, so it may or may not have been done; query")]
     Unknown,
     /// The session is over.
     #[error("{0}")]
@@ -325,8 +338,8 @@ struct Ours {
 /// Whose replies a frame brings.
 #[derive(Debug)]
 enum Flight {
-    Orders { sent: Moment, askers: Vec<Asker> },
-    Calls { sent: Moment, count: u16 },
+    Orders { sent: Moment, askers: Vec<Asker>, cost: Cost },
+    Calls { sent: Moment, frame: Frame },
 }
 
 /// The session.
@@ -341,8 +354,11 @@ pub struct Engine {
     address: usize,
     link: Link,
     fault: LinkFault,
+    /// Until then an attempt that was given up may still resume the session.
+    late_until: Moment,
     core: Option<Core>,
     flights: VecDeque<Flight>,
+    lane: Lane,
     last_heard: Moment,
     ours: Option<Ours>,
     orders: Orders,
@@ -371,8 +387,10 @@ impl Engine {
             address: 0,
             link: Link::Down(now),
             fault: LinkFault::Untried,
+            late_until: now,
             core: None,
             flights: VecDeque::new(),
+            lane: Lane::default(),
             last_heard: now,
             ours: None,
             orders: Orders::default(),
@@ -470,28 +488,85 @@ impl Engine {
         if self.link == Link::Up {
             self.order_upkeep(now);
         }
-        let most = core.frame_bytes_max() - FRAME_HEADER_BYTES;
-        while !self.orders.is_empty() {
-            let mut askers = Vec::new();
-            self.body.clear();
-            self.orders.fill(&mut self.body, &mut askers, most, FRAME_OPS_MAX);
-            if askers.is_empty() {
-                break;
+        if self.repeat_calls(now, &mut core) {
+            self.send_orders(now, &mut core);
+            if self.link == Link::Up {
+                self.send_calls(now, &mut core);
             }
-            core.submit_encoded(&self.body, askers.len() as u16);
-            self.flights.push_back(Flight::Orders { sent: now, askers });
-        }
-        while self.link == Link::Up
-            && self.calls.has_unsent()
-            && self.flights.len() < FRAMES_MAX
-            && core.outgoing().len() < OUTGOING_BYTES_MAX
-        {
-            self.body.clear();
-            let count = self.calls.fill(&mut self.body, most, FRAME_OPS_MAX);
-            core.submit_encoded(&self.body, count);
-            self.flights.push_back(Flight::Calls { sent: now, count });
         }
         self.core.insert(core).outgoing()
+    }
+
+    /// Sends what the connection before left without replies; whether that is all (N2).
+    fn repeat_calls(&mut self, now: Moment, core: &mut Core) -> bool {
+        if self.lane.standing != Standing::Open {
+            return true;
+        }
+        while core.outgoing().len() < OUTGOING_BYTES_MAX
+            && let Some(frame) = self.lane.again.pop_front()
+        {
+            self.body.clear();
+            self.calls.fill(&mut self.body, &mut Room::again(frame.count));
+            core.number_from(frame.sequence);
+            core.submit_encoded(&self.body, frame.count);
+            self.flights.push_back(Flight::Calls { sent: now, frame });
+        }
+        self.lane.again.is_empty()
+    }
+
+    fn send_orders(&mut self, now: Moment, core: &mut Core) {
+        while !self.orders.is_empty()
+            && let Some(mut room) = self.room(core)
+        {
+            let mut askers = Vec::new();
+            self.body.clear();
+            self.orders.fill(&mut self.body, &mut askers, &mut room);
+            if askers.is_empty() {
+                return;
+            }
+            self.submit(core, askers.len() as u16);
+            self.flights.push_back(Flight::Orders { sent: now, askers, cost: room.cost() });
+        }
+    }
+
+    fn send_calls(&mut self, now: Moment, core: &mut Core) {
+        while self.calls.has_unsent()
+            && self.flights.len() < FRAMES_MAX
+            && core.outgoing().len() < OUTGOING_BYTES_MAX
+            && self.ops_in_flight() + FRAME_OPS_MAX <= OPS_MAX
+            && let Some(mut room) = self.room(core)
+        {
+            self.body.clear();
+            let count = self.calls.fill(&mut self.body, &mut room);
+            if count == 0 {
+                return;
+            }
+            let sequence = self.submit(core, count);
+            let frame = room.frame(sequence, count);
+            self.flights.push_back(Flight::Calls { sent: now, frame });
+        }
+    }
+
+    fn ops_in_flight(&self) -> usize {
+        let ops = |flight: &Flight| match flight {
+            Flight::Calls { frame, .. } => usize::from(frame.count),
+            Flight::Orders { .. } => 0,
+        };
+        self.flights.iter().map(ops).sum()
+    }
+
+    fn room(&self, core: &Core) -> Option<Room> {
+        let bytes = core.frame_bytes_max() - FRAME_HEADER_BYTES;
+        Room::behind(&self.flights, bytes, FRAME_OPS_MAX as u16)
+    }
+
+    /// The body becomes a frame, by the lane's next number if there is a lane.
+    fn submit(&mut self, core: &mut Core, count: u16) -> u64 {
+        if self.lane.standing == Standing::Open {
+            core.number_from(self.lane.next);
+            self.lane.next += 1;
+        }
+        core.submit_encoded(&self.body, count).sequence
     }
 
     /// So much of it has been written.
@@ -584,6 +659,8 @@ impl Engine {
             ..OpenRequest::new(self.settings.node)
         };
         self.orders.push_always(Asker::Open(now), &Op::Open(request));
+        // It is executed behind OPEN; without a session it is refused like that.
+        self.orders.push_always(Asker::Lane, &Op::Lane(lane::NUMBER));
     }
 
     fn receive(&mut self, now: Moment, bytes: &[u8], out: &mut Vec<Output>) {
@@ -619,8 +696,8 @@ impl Engine {
 
     fn on_replies(&mut self, now: Moment, mut replies: Replies<'_>, out: &mut Vec<Output>) {
         match self.flights.pop_front() {
-            Some(Flight::Calls { count, .. }) => {
-                self.calls.answer(u32::from(count), &mut replies, out);
+            Some(Flight::Calls { frame, .. }) => {
+                self.calls.answer(u32::from(frame.count), &mut replies, out);
             }
             Some(Flight::Orders { askers, .. }) => {
                 let attempt = self.attempt;
@@ -645,6 +722,7 @@ impl Engine {
                 Ok(opened) => self.on_opened(now, sent, opened, out),
                 Err(refusal) => self.not_opened(now, refusal, out),
             },
+            Asker::Lane => self.on_laned(now, data_of(reply, read_laned), out),
             Asker::Renew(sent) => self.on_renewed(now, sent, reply, out),
             Asker::Close => self.end(Over::Closed, out),
             Asker::Wait(id) => self.with_waits(now, out, |waits, around| {
@@ -691,6 +769,19 @@ impl Engine {
         self.with_watches(now, out, Watches::resumed);
     }
 
+    fn on_laned(&mut self, now: Moment, laned: Result<(u64, u64), Refusal>, out: &mut Vec<Output>) {
+        match laned {
+            Ok((last, _)) if self.lane.open(last) => self.calls.rewind(),
+            Ok(_) => self.break_link(now, LinkFault::Stream(StreamError::Data("LANE")), out),
+            Err(Refusal::UnknownOp) => {
+                self.lane.standing = Standing::Without;
+                self.lane.again.clear();
+                self.calls.interrupted(out);
+            }
+            Err(refusal) => self.break_link(now, LinkFault::Refused(refusal), out),
+        }
+    }
+
     /// Who has something to lose tries again: credentials may be changed while a server reads them.
     fn not_authenticated(&mut self, now: Moment, refusal: Refusal, out: &mut Vec<Output>) {
         match &self.ours {
@@ -732,10 +823,20 @@ impl Engine {
                 // The server tells of the end that we asked for before it answers.
                 self.end(if self.closing { Over::Closed } else { Over::Ended(reason) }, out);
             }
+            // An attempt of our own was slow: the session is taken back from a dead connection.
+            Notice::SessionMoved { session } if ours == Some(session) && now < self.late_until => {
+                self.break_link(now, LinkFault::Superseded, out);
+            }
             Notice::SessionMoved { session } if ours == Some(session) => {
                 self.end(Over::Moved, out);
             }
             Notice::SessionEnded { .. } | Notice::SessionMoved { .. } => {}
+            // Whoever has resumed the session has it, and we have heard so. A lane alone was taken
+            // by an attempt of our own that was slow.
+            Notice::LaneMoved { number: lane::NUMBER } => {
+                self.break_link(now, LinkFault::Superseded, out);
+            }
+            Notice::LaneMoved { .. } => {}
             Notice::ProtocolError => {
                 self.break_link(now, LinkFault::Stream(StreamError::Reported), out);
             }
@@ -770,17 +871,24 @@ impl Engine {
         out.push(Output::Disconnect);
         let was_up = self.link == Link::Up;
         self.fault = fault;
+        if matches!(self.link, Link::Greeting(_)) {
+            self.late_until = now + Span(4 * self.patience.0);
+        }
         self.core = None;
-        self.flights.clear();
         self.orders.close();
         if self.closing {
             return self.end(Over::Closed, out);
         }
         if was_up {
             out.push(Output::Event(Event::Interrupted(fault)));
-            self.calls.interrupted(out);
+            if self.lane.standing == Standing::Without {
+                self.flights.clear();
+                self.calls.interrupted(out);
+            }
             self.watches.interrupted(out);
         }
+        self.lane.keep(&mut self.flights);
+        self.lane.standing = Standing::Asked;
         if let Some(ours) = &mut self.ours {
             ours.lease.interrupted();
         }

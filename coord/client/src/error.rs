@@ -117,6 +117,9 @@ pub enum Refusal {
     /// The connection has a watch of this number.
     #[error("EXISTS: the connection has a watch of this number; take another")]
     Exists,
+    /// It was done when it was sent first, and nobody remembers the answer.
+    #[error("FORGOTTEN: it was executed before, and the answer is not remembered; query")]
+    Forgotten,
     /// A status that this op never answers, or one that a newer server added.
     #[error("status 0x{0:02X}, which this client does not expect here; upgrade it")]
     Unexpected(u8),
@@ -158,6 +161,7 @@ impl Refusal {
             status::FENCED => Refusal::Fenced,
             status::QUOTA => Refusal::Quota,
             status::EXISTS => Refusal::Exists,
+            status::FORGOTTEN => Refusal::Forgotten,
             other => Refusal::Unexpected(other),
         }
     }

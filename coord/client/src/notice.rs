@@ -25,6 +25,11 @@ pub enum Notice {
         /// Which.
         session: SessionId,
     },
+    /// Another connection has taken this one's lane; this one is closed next.
+    LaneMoved {
+        /// The lane.
+        number: u32,
+    },
     /// The server could not follow our frames; the connection is closed next.
     ProtocolError,
     /// A wait has ended: the name is the session's.
@@ -180,7 +185,8 @@ impl Notice {
     pub(crate) fn parse(raw: RawOp<'_>) -> Option<Notice> {
         let mut reader = Reader::new(raw.body);
         let read = match raw.code {
-            push::SESSION_ENDED | push::SESSION_MOVED | push::PROTOCOL_ERROR => read_session,
+            push::SESSION_ENDED | push::SESSION_MOVED => read_session,
+            push::LANE_MOVED | push::PROTOCOL_ERROR => read_session,
             push::GRANTED | push::WAIT_ENDED | push::RECEIVED | push::LOST => read_claim,
             push::MESSAGE => read_message,
             push::EVENT => read_change,
@@ -199,6 +205,7 @@ fn read_session(code: u8, reader: &mut Reader<'_>) -> Result<Notice, Truncated> 
             Notice::SessionEnded { session, reason: end_reason(reader.u8()?) }
         }
         push::SESSION_MOVED => Notice::SessionMoved { session: SessionId(reader.u64()?) },
+        push::LANE_MOVED => Notice::LaneMoved { number: reader.u32()? },
         _ => Notice::ProtocolError,
     })
 }
@@ -339,6 +346,7 @@ mod tests {
         };
         assert_eq!(parse(0x30, &event), Some(Notice::Change { watch: WatchId(5), change }));
         assert_eq!(parse(0x30, &event[..event.len() - 1]), None, "a version of three bytes");
+        assert_eq!(parse(0x14, b"\x05\0\0\0"), Some(Notice::LaneMoved { number: 5 }));
         assert_eq!(parse(0x33, b"\x05\0\0\0"), Some(Notice::Gap(WatchId(5))));
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use ringway_coord_proto::wire::{OP_HEADER_BYTES, op, push};
 use ringway_core::limits::{
-    ADDRESS_BYTES_MAX, FRAME_OPS_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, NAME_META_BYTES_MAX,
+    ADDRESS_BYTES_MAX, FRAME_BYTES_MAX, FRAME_OPS_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX,
+    NAME_META_BYTES_MAX,
 };
 use ringway_core::wire::Put;
 use ringway_core::{Epoch, NodeId, Secret, SessionId, ShardId, Slot, Token};
@@ -23,6 +24,10 @@ pub const SESSIONS_PAGE_MAX: u16 = 1024;
 pub const WAITERS_PAGE_MAX: u16 = 1024;
 /// Bytes of a message.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes of replies in one frame for which a server surely has room: it keeps some free for short
+/// replies behind long ones.
+pub(crate) const REPLIES_BYTES_MAX: usize = FRAME_BYTES_MAX - 17 * FRAME_OPS_MAX - 128;
 
 /// How many may hold a name at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -335,6 +340,9 @@ pub enum Op<'a> {
     Close(Option<Proof>),
     /// Make this one more sending connection of the session.
     Attach(Proof),
+    /// Send by the session's lane of this number from now on: frames that were sent before, and
+    /// whose replies were lost, are answered as they were.
+    Lane(u32),
     /// The record of one session.
     Session(SessionId),
     /// The record of a node's session.
@@ -386,7 +394,7 @@ impl Op<'_> {
             Op::Transfer { name, token, .. } => name.len() + 8 + 8 * usize::from(token.is_some()),
             Op::Revoke { name, to } => name.len() + 8 * usize::from(to.is_some()),
             Op::Watch(watch) => watch.encoded_len(),
-            Op::Unwatch(_) => 4,
+            Op::Unwatch(_) | Op::Lane(_) => 4,
             Op::Send { letter, same } => letter.encoded_len(*same),
             Op::Broadcast { payload, .. } => payload.len(),
             Op::Release { name, token } => name.len() + if token.is_some() { 8 } else { 0 },
@@ -454,7 +462,7 @@ impl Op<'_> {
             }
             Op::Renew(_) | Op::Close(_) | Op::Attach(_) | Op::Session(_) | Op::Node(_) => Ok(()),
             Op::Kill(_) | Op::ShardMap | Op::ShardStats(_) | Op::Server => Ok(()),
-            Op::Unwatch(_) => Ok(()),
+            Op::Unwatch(_) | Op::Lane(_) => Ok(()),
         }
     }
 
@@ -494,6 +502,7 @@ impl Op<'_> {
             Op::Renew(_) => (op::RENEW, 0),
             Op::Close(_) => (op::CLOSE, 0),
             Op::Attach(_) => (op::ATTACH, 0),
+            Op::Lane(_) => (op::LANE, 0),
             Op::Session(_) => (op::SESSION, 0),
             Op::Node(_) => (op::NODE, 0),
             Op::Sessions { .. } => (op::SESSIONS, 0),
@@ -516,6 +525,7 @@ impl Op<'_> {
             Op::Waiters { .. } | Op::Transfer { .. } | Op::Revoke { .. } => self.put_claim(out),
             Op::Watch(watch) => watch.put(out),
             Op::Unwatch(watch) => out.put_u32(watch.0),
+            Op::Lane(number) => out.put_u32(*number),
             Op::Send { letter, same } => letter.put(*same, out),
             Op::Broadcast { payload, .. } => out.extend_from_slice(payload),
             Op::Open(open) => put_open(out, open),
@@ -589,6 +599,26 @@ impl Op<'_> {
             _ => return,
         };
         out.extend_from_slice(name);
+    }
+}
+
+/// Bytes that the reply to an encoded op has at most, as far as that says something: what lists has
+/// whatever fits a frame.
+pub(crate) fn reply_bytes_max(code: u8) -> usize {
+    const STATUS: usize = 1;
+    const DATA: usize = STATUS + 4;
+    match code {
+        op::SEND | op::UNWATCH | op::RENEW | op::RELEASE | op::CLOSE | op::AUTH => DATA + 4,
+        op::QUERY | op::REGISTER | op::WAIT | op::CANCEL | op::TRANSFER | op::REVOKE => STATUS + 16,
+        op::BROADCAST => DATA + 24,
+        op::LANE => DATA + 16,
+        op::OPEN => DATA + 33,
+        op::SESSION | op::NODE => DATA + 44 + ADDRESS_BYTES_MAX + METADATA_BYTES_MAX,
+        op::SET_META => DATA + 4 + NAME_META_BYTES_MAX,
+        op::META => DATA + 20 + NAME_META_BYTES_MAX,
+        // A cursor has a place for each shard.
+        op::WATCH => DATA + 2 + 13 * 255,
+        _ => REPLIES_BYTES_MAX,
     }
 }
 
@@ -767,6 +797,7 @@ mod tests {
             Op::Close(None),
             Op::Close(Some(PROOF)),
             Op::Attach(PROOF),
+            Op::Lane(3),
             Op::Session(SessionId(4)),
             Op::Node(NodeId(5)),
             Op::Sessions { cursor: 3, most: 10 },

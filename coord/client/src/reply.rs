@@ -526,6 +526,12 @@ pub(crate) fn read_opened(reader: &mut Reader<'_>) -> Result<Opened, Truncated> 
     })
 }
 
+/// What LANE answers: the largest number that was taken up by the lane, and the smallest whose
+/// reply is remembered with all behind it.
+pub(crate) fn read_laned(reader: &mut Reader<'_>) -> Result<(u64, u64), Truncated> {
+    Ok((reader.u64()?, reader.u64()?))
+}
+
 pub(crate) fn read_session(reader: &mut Reader<'_>) -> Result<SessionRecord, Truncated> {
     let (session, node) = (SessionId(reader.u64()?), NodeId(reader.u64()?));
     let (lease, left) = (read_ms(reader)?, read_ms(reader)?);

@@ -8,6 +8,9 @@
 //! A session ends with its last handle; [`Held`], watches and receivers of messages are handles,
 //! too. When it is lost, it is lost for good; a new one is opened with the same builder.
 //!
+//! A lost connection is no concern of callers: what was asked is asked again on the next one, and
+//! done once. Programs that show what sessions are for are in `examples/`.
+//!
 //! ```no_run
 //! use std::time::Duration;
 //!
@@ -107,7 +110,9 @@ impl SessionError {
         }
     }
 
-    /// Whether what was asked may or may not have been done.
+    /// Whether what was asked may or may not have been done: the answer was lost with a connection,
+    /// and then the session was over, or the server did not remember it. What it was about can be
+    /// queried.
     pub fn is_unknown(&self) -> bool {
         matches!(self, SessionError::Fault { fault: Fault::Unknown, .. })
     }

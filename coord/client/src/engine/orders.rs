@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 
 use ringway_core::Moment;
 
+use super::lane::Room;
 use super::{WaitId, WatcherId};
-use crate::op::{Op, WatchId};
+use crate::op::{Op, WatchId, reply_bytes_max};
 
 /// Whose op it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(super) enum Asker {
     Auth,
     /// OPEN, and when it was sent.
     Open(Moment),
+    /// LANE, right behind OPEN.
+    Lane,
     /// RENEW, and when it was sent.
     Renew(Moment),
     Close,
@@ -66,16 +69,9 @@ impl Orders {
     }
 
     /// Appends the next orders to `body`, as many as fit.
-    pub(super) fn fill(
-        &mut self,
-        body: &mut Vec<u8>,
-        askers: &mut Vec<Asker>,
-        most_bytes: usize,
-        most_ops: usize,
-    ) {
-        while askers.len() < most_ops
-            && let Some((asker, op)) =
-                self.queue.pop_front_if(|(_, op)| body.len() + op.len() <= most_bytes)
+    pub(super) fn fill(&mut self, body: &mut Vec<u8>, askers: &mut Vec<Asker>, room: &mut Room) {
+        while let Some((asker, op)) =
+            self.queue.pop_front_if(|(_, op)| room.take(op.len(), reply_bytes_max(op[0]), false))
         {
             body.extend_from_slice(&op);
             askers.push(asker);

@@ -39,6 +39,7 @@ struct Story {
     open: VecDeque<(u64, u16)>,
     unread: Vec<u8>,
     greeted: bool,
+    without_lanes: bool,
 }
 
 impl Story {
@@ -51,6 +52,7 @@ impl Story {
             open: VecDeque::new(),
             unread: Vec::new(),
             greeted: false,
+            without_lanes: false,
         }
     }
 
@@ -64,14 +66,14 @@ impl Story {
 
     fn open_now(&mut self) {
         self.at_ms(self.now.0 / 1_000_000).then("connect 0");
-        self.connected().says("OPEN").answers_opened(false);
+        self.connected().says("OPEN, LANE").answers_opened(false);
     }
 
     /// After a break: connects again and resumes.
     #[track_caller]
     fn resume(&mut self, after_ms: u64) -> &mut Story {
         self.at_ms(after_ms).then("connect 0");
-        self.connected().says("OPEN resume").answers_opened(true)
+        self.connected().says("OPEN resume, LANE").answers_opened(true)
     }
 
     /// Time passes, and the engine is woken whenever it has asked for it.
@@ -172,6 +174,10 @@ impl Story {
         data.put_u8(u8::from(resumed));
         let mut reply = vec![];
         put_data(&mut reply, status::DATA, &data);
+        match self.without_lanes {
+            true => reply.push(status::UNKNOWN_OP),
+            false => put_data(&mut reply, status::DATA, &[[0; 8], [1; 8]].concat()),
+        }
         self.answers(&reply)
     }
 
@@ -343,6 +349,7 @@ fn asked(raw: ringway_coord_proto::wire::RawOp<'_>) -> String {
         op::CANCEL => format!("CANCEL {} {}", name(8), raw.body[0]),
         op::OPEN if raw.flags == op::OPEN_RESUME => "OPEN resume".into(),
         op::OPEN => "OPEN".into(),
+        op::LANE => "LANE".into(),
         op::RENEW => "RENEW".into(),
         op::CLOSE => "CLOSE".into(),
         op::AUTH => "AUTH".into(),
@@ -437,11 +444,56 @@ fn calls_share_frames() {
     story.answers(&[status::FREE]).then("answer 3: FREE");
 }
 
-/// The connection breaks between ops and replies. What may be done twice is sent again; the caller
-/// of the rest is told that nobody knows; what was not sent was not done, and simply waits.
+/// The connection breaks between ops and replies. The frames are sent again as they were, under
+/// their numbers, before anything else; the server answers what it has executed as it did then.
 #[test]
-fn a_lost_reply_is_repeated_or_unknown() {
+fn a_lost_reply_comes_once_more() {
     let mut story = Story::opened();
+    story.call(1, &[Op::Query(b"a"), SEND], Repeat::Never).write().says("QUERY a, SEND");
+    story.wait(2, b"n", None, true).says("WAIT n 0");
+    story.call(3, &[SEND], Repeat::Never).write().says("SEND");
+    let numbers: Vec<u64> = story.open.iter().map(|(sequence, _)| *sequence).collect();
+    story.breaks().call(4, &[Op::Query(b"b")], Repeat::Safe).then("interrupted Closed");
+    story.resume(100).then("valid until 8650; resumed");
+    story.says("QUERY a, SEND | SEND | WAIT n 0 | QUERY b");
+    let again: Vec<u64> = story.open.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!([again[0], again[1]], [numbers[0], numbers[2]]);
+    assert!(numbers[2] < again[2] && again[2] < again[3], "{numbers:?} {again:?}");
+    story.answers(&[status::FREE, status::OK]).answers(&[status::OK]);
+    story.then("answer 1: FREE OK; answer 3: OK");
+}
+
+/// A server that was short of memory says that it has forgotten. Who may ask twice does not notice;
+/// the others are told that nobody knows, and a batch of theirs does not go on.
+#[test]
+fn what_was_forgotten_is_asked_anew_or_unknown() {
+    let mut story = Story::opened();
+    story.call(1, &[Op::Query(b"a"), Op::Query(b"b")], Repeat::Safe).write();
+    story.call(2, &vec![SEND; 8000], Repeat::Never).write();
+    story.call(3, &[SEND], Repeat::Never);
+    story.breaks().then("interrupted Closed");
+    story.resume(100).then("valid until 8650; resumed");
+    // As many as the server remembers, in four frames; the rest of them has to wait.
+    let sent = [1820, 1820, 1820, 1814];
+    let sends = sent.map(|count| vec!["SEND"; count].join(", ")).join(" | ");
+    story.says(&format!("QUERY a, QUERY b | {sends}"));
+    story.answers(&[status::FORGOTTEN; 2]).says("");
+    story.answers(&[status::FORGOTTEN; 1820]).then("").says("SEND, QUERY a, QUERY b");
+    for count in &sent[1..] {
+        story.answers(&vec![status::OK; *count]);
+    }
+    story.then("answer 2: Unknown").answers(&[status::OK, status::FREE, status::FREE]);
+    story.then("answer 3: OK; answer 1: again FREE FREE").says("");
+}
+
+/// A server without lanes: what may be done twice is sent again; the caller of the rest is told
+/// that nobody knows; what was not sent was not done, and simply waits.
+#[test]
+fn without_lanes_a_lost_reply_is_repeated_or_unknown() {
+    let mut story = Story::new(settings());
+    story.without_lanes = true;
+    story.open_now();
+    story.then("valid until 8550; opened 77");
     story.call(1, &[Op::Query(b"a"), Op::Query(b"b")], Repeat::Safe);
     story.call(2, &[SEND], Repeat::Never).write().says("QUERY a, QUERY b, SEND");
     story.breaks().then("interrupted Closed; answer 2: Unknown");
@@ -467,7 +519,7 @@ fn a_large_batch_goes_on_where_it_was_answered() {
     story.breaks().then("interrupted Closed");
     story.resume(100).then("valid until 8650; resumed").says(&frames[1]);
     story.answers(&[status::FREE; 904]);
-    let answer = format!("answer 1: again {}", vec!["FREE"; 5000].join(" "));
+    let answer = format!("answer 1: {}", vec!["FREE"; 5000].join(" "));
     story.then(&answer);
 }
 
@@ -477,7 +529,12 @@ fn a_session_that_is_gone_is_lost() {
     for (refusal, text) in [(status::NOSESSION, "NoSession"), (status::REFUSED, "Refused")] {
         let mut story = Story::opened();
         story.breaks().then("interrupted Closed");
-        story.at_ms(20).then("connect 0").connected().says("OPEN resume").answers(&[refusal]);
+        story
+            .at_ms(20)
+            .then("connect 0")
+            .connected()
+            .says("OPEN resume, LANE")
+            .answers(&[refusal, status::NOSESSION]);
         story.then(&format!("valid until 0; lost: Gone({text})"));
     }
 }
@@ -496,6 +553,27 @@ fn a_replaced_session_is_lost_at_once() {
         story.pushes(code, &body(5)).then("");
         story.pushes(code, &body(77)).then(&format!("valid until 0; lost: {text}"));
     }
+}
+
+/// A server under load answers an attempt to resume so late that it was given up, and what it asked
+/// for reaches the server behind what the next attempt asks for. That is nobody else: the session
+/// is taken back. Long after that it would be another process.
+#[test]
+fn a_late_attempt_of_our_own_is_no_other_process() {
+    let mut story = Story::opened();
+    story.breaks().at_ms(20).then("interrupted Closed; connect 0");
+    story.connected().says("OPEN resume, LANE").at_ms(2270).then("");
+    story.at_ms(2330).then("connect 0").connected().says("OPEN resume, LANE");
+    story.answers_opened(true).then("valid until 10880; resumed");
+    let moved = SESSION.0.to_le_bytes();
+    story.pushes(push::SESSION_MOVED, &moved).then("interrupted Superseded");
+    story.resume(2400).then("valid until 10950; resumed");
+    story.pushes(push::LANE_MOVED, &7u32.to_le_bytes()).then("");
+    story.pushes(push::LANE_MOVED, &0u32.to_le_bytes()).then("interrupted Superseded");
+    story.resume(2500).then("valid until 11050; resumed").at_ms(5500).says("RENEW");
+    story.answers(&[status::OK]).at_ms(8500).says("RENEW").answers(&[status::OK]);
+    story.log.clear();
+    story.at_ms(11_400).pushes(push::SESSION_MOVED, &moved).then("valid until 0; lost: Moved");
 }
 
 /// The grant was pushed while there was no connection. Waiting again tells it, with its token.
@@ -567,7 +645,7 @@ fn a_wait_ends_with_its_time() {
     story.breaks().then("interrupted Closed");
     story.at_ms(1700).then("connect 0; wait 3: TimedOut");
     // Nothing is granted yet: it is asked for again, as long as there is time.
-    story.connected().says("OPEN resume").answers_opened(true).says("WAIT n 1");
+    story.connected().says("OPEN resume, LANE").answers_opened(true).says("WAIT n 1");
     story.answers(&[status::NOTOWNER]);
     story.wait(4, b"m", Some(2000), false).says("WAIT m 300");
     let mut starting = vec![];
@@ -597,7 +675,11 @@ fn other_addresses_are_tried() {
     let refused = LinkFault::Connect(io::ErrorKind::ConnectionRefused);
     story.step(Input::Broken(attempt, refused)).at_ms(40).then("connect 2");
     story.step(Input::Connected(attempt)).says("").then("");
-    story.connected().says("OPEN resume").answers_opened(true).then("valid until 8590; resumed");
+    story
+        .connected()
+        .says("OPEN resume, LANE")
+        .answers_opened(true)
+        .then("valid until 8590; resumed");
 }
 
 /// A server that is away is not hammered: over seconds there are few attempts.
@@ -638,7 +720,7 @@ fn credentials_go_first() {
     let credentials = Some(Credentials { user: "ann".into(), password: "x".into() });
     let mut story = Story::new(Settings { credentials, ..settings() });
     story.at_ms(0).then("connect 0").connected().says("AUTH").answers(&[status::OK]);
-    story.says("OPEN").answers_opened(false).then("valid until 8550; opened 77");
+    story.says("OPEN, LANE").answers_opened(false).then("valid until 8550; opened 77");
     story.breaks().at_ms(20).then("interrupted Closed; connect 0").connected();
     story.says("AUTH").answers(&[status::REFUSED]).at_ms(60).then("connect 0");
     let credentials = Some(Credentials { user: "ann".into(), password: "y".into() });
@@ -703,14 +785,14 @@ fn hostile_servers_are_left() {
     story.answers(&[status::FREE, status::FREE]);
     story.then("interrupted Stream(Body)");
     story.resume(50).says("QUERY a").then("valid until 8600; resumed");
-    story.answers_owner(0x7F, 1, 1).then("answer 1: again UNKNOWN_STATUS");
+    story.answers_owner(0x7F, 1, 1).then("answer 1: UNKNOWN_STATUS");
     story.pushes(push::MESSAGE, b"\x01").then("interrupted Stream(Body)");
     story.resume(100).then("valid until 8650; resumed");
     story.pushes(push::PROTOCOL_ERROR, b"").then("interrupted Stream(Reported)");
-    story.at_ms(150).then("connect 0").connected().says("OPEN resume").answers_opened(false);
+    story.at_ms(150).then("connect 0").connected().says("OPEN resume, LANE").answers_opened(false);
     story.then("valid until 0; lost: Gone(NoSession)");
     let mut story = Story::opened();
-    story.breaks().at_ms(20).connected().says("OPEN resume");
+    story.breaks().at_ms(20).connected().says("OPEN resume, LANE");
     story.answers_opened_as(SessionId(78), true);
     story.then("interrupted Closed; connect 0; valid until 0; lost: Gone(NoSession)");
     let mut story = Story::new(settings());
@@ -744,6 +826,9 @@ fn a_full_queue_says_so() {
     story.answers(&[status::OK; 8]);
     assert!(story.engine.has_room());
 }
+
+#[path = "lane_tests.rs"]
+mod lanes;
 
 mod properties {
     use super::*;

@@ -109,9 +109,9 @@ macro_rules! methods {
             $answer!(each(&self.handle, "RELEASE", Repeat::Never, ops, plain_result)?)
         }
 
-        /// Gives each name back if it is held under the token beside it. After a break of the
-        /// connection this is sent again, and then a name that is not held under its token any more
-        /// counts as given back.
+        /// Gives each name back if it is held under the token beside it. Where a server cannot say
+        /// after a lost connection what it has answered, this is asked again, and then a name that
+        /// is not held under its token any more counts as given back.
         pub $($async)? fn release_if(
             &self,
             names: &[(impl AsRef<[u8]>, Token)],

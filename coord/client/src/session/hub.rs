@@ -28,8 +28,9 @@ use crate::reply::{Holder, Owner};
 
 /// Commands that wait for the engine.
 pub const COMMANDS_MAX: usize = 1024;
-/// Events that wait for one listener.
-pub const EVENTS_MAX: usize = 256;
+/// Events that wait for one listener: a balancer may move thousands of names at once, and each of
+/// them is an event.
+pub const EVENTS_MAX: usize = 64 * 1024;
 /// Messages that wait to be read.
 pub const MESSAGES_MAX: usize = 1024;
 /// What waits to be read of one watch.

@@ -22,6 +22,8 @@ pub(crate) struct Queue<T> {
 struct State<T> {
     items: VecDeque<T>,
     closed: bool,
+    /// Items that had to make room for newer ones.
+    dropped: u64,
     /// Tasks that wait for an item or for room; all are woken by a change of what they wait for.
     takers: Vec<Waker>,
     givers: Vec<Waker>,
@@ -45,7 +47,7 @@ pub(crate) enum Taken<T> {
 impl<T> Queue<T> {
     pub(crate) fn new(most: usize) -> Queue<T> {
         let (items, takers, givers) = (VecDeque::new(), Vec::new(), Vec::new());
-        let state = State { items, closed: false, takers, givers };
+        let state = State { items, closed: false, dropped: 0, takers, givers };
         Queue { state: Mutex::new(state), changed: Condvar::new(), most }
     }
 
@@ -70,18 +72,22 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Puts an item in, and drops the oldest if there is no room; whether it did.
-    pub(crate) fn push_newest(&self, item: T) -> bool {
+    /// Puts an item in, and drops the oldest if there is no room.
+    pub(crate) fn push_newest(&self, item: T) {
         let mut state = self.lock();
         if state.closed {
-            return false;
+            return;
         }
-        let full = state.items.len() >= self.most;
-        if full {
+        if state.items.len() >= self.most {
             state.items.pop_front();
+            state.dropped += 1;
         }
         self.put(state, item);
-        full
+    }
+
+    /// How many items had to make room for newer ones.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.lock().dropped
     }
 
     /// Puts an item in, and waits for room. It comes back if the queue is closed.
@@ -232,7 +238,8 @@ mod tests {
         queue.try_push(1).expect("there is room");
         assert_eq!(queue.try_push(2), Err(Refused::Full(2)));
         queue.force(2);
-        assert!(queue.push_newest(3), "the oldest goes");
+        queue.push_newest(3);
+        assert_eq!(queue.dropped(), 1, "the oldest goes");
         queue.close();
         assert_eq!(queue.try_push(4), Err(Refused::Closed(4)));
         assert_eq!((queue.pop(None), queue.pop(None)), (Taken::Item(2), Taken::Item(3)));

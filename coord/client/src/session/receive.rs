@@ -80,6 +80,15 @@ receiver!(Events, Event, this, this.queue);
 receiver!(Messages, Message, this, this.handle.shared.messages);
 receiver!(Watch, WatchItem, this, this.caught_up());
 
+impl Events {
+    /// How many events this listener has missed, because more than
+    /// [`EVENTS_MAX`](crate::session::EVENTS_MAX) waited to be read; the oldest were dropped. Who
+    /// keeps a record of what is received and taken does not know any more what is its own then.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+}
+
 impl Messages {
     /// Messages that came while too many waited to be read, and were dropped.
     pub fn dropped(&self) -> u64 {

@@ -51,6 +51,7 @@ fn converse(
             match seen.code {
                 0x10 => opened(seen.flags & 1, &mut says.replies),
                 0x11 | 0x12 | 0x41 => says.replies.push(0),
+                0x18 => data(&[0; 16], &mut says.replies),
                 _ => answer(&seen, &mut says),
             }
             rest = tail;

@@ -25,7 +25,7 @@ pub(crate) fn addr() -> SocketAddr {
             (Key::Shards, "2"),
             (Key::Pin, "false"),
             (Key::Spin, "false"),
-            (Key::MaxMemory, "256MiB"),
+            (Key::MaxMemory, "1GiB"),
         ] {
             draft.flag(key, value);
         }
@@ -49,7 +49,13 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 pub(crate) struct Wire {
     pub(crate) addr: SocketAddr,
     ends: Arc<Mutex<Vec<TcpStream>>>,
-    silent: Arc<AtomicBool>,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
+    silent: AtomicBool,
+    loses: AtomicBool,
 }
 
 impl Wire {
@@ -57,17 +63,17 @@ impl Wire {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of the kernel's choice");
         let addr = listener.local_addr().expect("bound");
         let ends = Arc::new(Mutex::new(Vec::new()));
-        let silent = Arc::new(AtomicBool::new(false));
-        let wire = Wire { addr, ends: Arc::clone(&ends), silent: Arc::clone(&silent) };
+        let faults = Arc::new(Faults::default());
+        let wire = Wire { addr, ends: Arc::clone(&ends), faults: Arc::clone(&faults) };
         std::thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
                 let Ok(server) = TcpStream::connect(server) else { continue };
                 let both = [&client, &server].map(|end| end.try_clone().expect("a socket"));
                 ends.lock().expect("whole").extend(both);
-                for (from, to) in [(&client, &server), (&server, &client)] {
+                for (from, to, back) in [(&client, &server, false), (&server, &client, true)] {
                     let ends = [from, to].map(|end| end.try_clone().expect("a socket"));
-                    let silent = Arc::clone(&silent);
-                    std::thread::spawn(move || carry(ends, &silent));
+                    let faults = Arc::clone(&faults);
+                    std::thread::spawn(move || carry(ends, back, &faults));
                 }
             }
         });
@@ -83,14 +89,24 @@ impl Wire {
 
     /// From now on nothing comes through, and nobody is told.
     pub(crate) fn silence(&self) {
-        self.silent.store(true, Ordering::SeqCst);
+        self.faults.silent.store(true, Ordering::SeqCst);
+    }
+
+    /// The next that the server says is lost, and its connection cut.
+    pub(crate) fn lose_next(&self) {
+        self.faults.loses.store(true, Ordering::SeqCst);
     }
 }
 
-fn carry([mut from, mut to]: [TcpStream; 2], silent: &AtomicBool) {
+fn carry([mut from, mut to]: [TcpStream; 2], back: bool, faults: &Faults) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        if !silent.load(Ordering::SeqCst) && to.write_all(&bytes[..count]).is_err() {
+        if back && faults.loses.swap(false, Ordering::SeqCst) {
+            let _ = from.shutdown(Shutdown::Both);
+            break;
+        }
+        let silent = faults.silent.load(Ordering::SeqCst);
+        if !silent && to.write_all(&bytes[..count]).is_err() {
             break;
         }
     }

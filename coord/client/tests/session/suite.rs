@@ -150,6 +150,69 @@ fn a_cut_wire_loses_nothing() {
     assert_eq!(owner.map(|owner| owner.token), Some(held.token()));
 }
 
+/// The answer is lost on its way, again and again, to what must not be done twice: metadata under a
+/// version, and names given back and forth. Each is done once, and nobody is told that it is
+/// unknown.
+#[test]
+fn a_lost_answer_is_told_again() {
+    let (wire, back) = (Wire::to(server::addr()), Wire::to(server::addr()));
+    let (here, there) = (session(wire.addr, 145), session(back.addr, 146));
+    let names: Vec<String> = (0..200).map(|number| format!("lost/{number}")).collect();
+    wait!(here.register(&names)).expect("answered");
+    wait!(here.register(&["lost"])).expect("answered");
+    let mut version = 0;
+    for round in 0..20 {
+        wire.lose_next();
+        let set = wait!(here.set_meta("lost", Some(version), format!("{round}")));
+        version += 1;
+        assert_eq!(set.expect("ours"), MetaSet::Done(version));
+        wire.lose_next();
+        back.lose_next();
+        for (from, to) in [(&here, &there), (&there, &here)] {
+            let moved = wait!(from.transfer(&names, to.id())).expect("answered");
+            let lost = moved.iter().find(|moved| !matches!(moved, Ok(o) if o.session == to.id()));
+            assert_eq!(lost, None, "round {round}");
+        }
+    }
+    let described = wait!(here.meta(&["lost"])).expect("answered")[0].clone().expect("no refusal");
+    assert_eq!(described.expect("ours").metadata, b"19");
+}
+
+/// Many callers at once, while the wire is cut whenever it is whole: each of them counts for
+/// itself, and nothing is counted twice.
+#[test]
+fn many_callers_count_over_a_bad_wire() {
+    let wire = Wire::to(server::addr());
+    let session = session(wire.addr, 147);
+    let done = Arc::new(AtomicBool::new(false));
+    let counting: Vec<_> = (0..6)
+        .map(|number| {
+            let (session, done) = (session.clone(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                let name = format!("count/{number}");
+                wait!(session.register(&[&name])).expect("answered");
+                let mut version = 0;
+                while version < 20 || !done.load(Ordering::SeqCst) {
+                    let metadata = [number; 250];
+                    let set = wait!(session.set_meta(&name, Some(version), metadata));
+                    version += 1;
+                    assert_eq!(set.expect("ours"), MetaSet::Done(version), "{name}");
+                }
+            })
+        })
+        .collect();
+    let mut events = session.events();
+    for round in 0..40 {
+        match round % 2 {
+            0 => wire.cut(),
+            _ => wire.lose_next(),
+        }
+        hear(&mut events, |event| *event == Event::Resumed);
+    }
+    done.store(true, Ordering::SeqCst);
+    counting.into_iter().for_each(|thread| thread.join().expect("it counts right"));
+}
+
 /// While a lock is waited for, the wire is cut, and the holder lets go meanwhile: the grant is
 /// learnt when there is a connection again.
 #[test]
