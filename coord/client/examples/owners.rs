@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use ringway_client::engine::{Event, WatchItem};
 use ringway_client::receive::Events;
-use ringway_client::{ChangeKind, Registered, Session};
+use ringway_client::{ChangeKind, Refusal, Registered, Session};
 use ringway_core::{SessionId, Token};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -142,11 +142,16 @@ impl Worker {
         let mut view = self.view();
         let mut all = true;
         for (user, result) in wanted.into_iter().zip(claimed) {
-            match result? {
-                Registered::Granted(owner) => drop(view.insert(user, owner.token)),
+            match result {
+                Ok(Registered::Granted(owner)) => drop(view.insert(user, owner.token)),
                 // It came to another before, or was moved there. If that one does not live, the
                 // part of the server that has this user has not heard so yet.
-                Registered::Held(owner) => all &= living.values().any(|is| *is == owner.session),
+                Ok(Registered::Held(owner)) => {
+                    all &= living.values().any(|is| *is == owner.session);
+                }
+                // Nothing was done, as when a connection is lost amid many: it is asked again.
+                Err(Refusal::Busy) => all = false,
+                Err(refusal) => return Err(refusal.into()),
             }
         }
         Ok(all)
