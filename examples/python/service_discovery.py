@@ -101,26 +101,30 @@ def announce(client, service, instance, address):
     time.sleep(0.5)
 
 
-def show(client, name):
+def described(client, name):
+    """A line about an instance; None if it has gone since it was heard of, or said nothing yet."""
     found = metadata(client, name)
-    # It may have gone since it was heard of, or not have said anything yet.
-    if found and found[0]:
-        print(name, found[0]["address"], found[0]["state"], flush=True)
+    return f"{name} {found[0]['address']} {found[0]['state']}" if found and found[0] else None
 
 
 def find(client, service):
     for name in sorted(names(client, f"svc/{service}/")):
-        show(client, name)
+        if line := described(client, name):
+            print(line)
 
 
 def follow(client, service):
-    shown = set()
+    shown = {}
     for there, changed in owned(client.connection_pool.get_connection(), f"svc/{service}/"):
-        for name in sorted(shown - there):
+        for name in sorted(shown.keys() - there):
             print(f"{name} is gone", flush=True)
-        for name in sorted((there - shown) | ({changed} & there)):
-            show(client, name)
-        shown = set(there)
+            del shown[name]
+        # What was read may be newer than the change that is told, and is told again then.
+        for name in sorted((there - shown.keys()) | ({changed} & there)):
+            line = described(client, name)
+            if line and line != shown.get(name):
+                print(line, flush=True)
+                shown[name] = line
 
 
 def drain(client, service, instance):
