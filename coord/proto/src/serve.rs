@@ -138,7 +138,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
             op::LANE if raw.body.len() != 4 => return plain(status::MALFORMED),
             op::LANE => match self.conns[id.index as usize].bound {
-                Some(bound) => Place::At(bound.handle.home()),
+                Some(bound) => match self.lane_of(id, (bound, body.u32()?)) {
+                    None => Place::At(bound.handle.home()),
+                    Some(answer) => Place::Answer(answer),
+                },
                 None => return plain(status::NOSESSION),
             },
             op::CLOSE | op::ATTACH | op::SESSION | op::KILL => {
