@@ -5,14 +5,15 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use ringway_core::limits::watch::{BUDGET_DEFAULT, LINGER, LOG_BYTES_MAX, WATCHERS_PER_TURN};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Epoch, Moment, SessionId, ShardId, Span, Token};
 
+use super::Letters;
 use super::event::{Change, Event, Kind, MASK_ALL, Notices, SKIPPED};
 use super::feed::Feeds;
 use super::mails::{self, What};
 use super::topic::{Cursor, Outlet, Topics, Wish};
-use super::{BUDGET_DEFAULT, LINGER, LOG_BYTES_MAX, Letters, WATCHERS_PER_TURN};
 use crate::keyed::KeyedState;
 use crate::mail;
 use crate::outcome::Answer;
