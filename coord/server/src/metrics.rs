@@ -297,11 +297,13 @@ pub enum Verb {
     Server,
     /// A message to a name, a session, or all of them.
     Send,
+    /// Watch names, or no longer.
+    Watch,
 }
 
 impl Verb {
     /// All of them, by their number.
-    pub const ALL: [Verb; 16] = [
+    pub const ALL: [Verb; 17] = [
         Verb::Query,
         Verb::Register,
         Verb::Release,
@@ -318,6 +320,7 @@ impl Verb {
         Verb::Transfer,
         Verb::Server,
         Verb::Send,
+        Verb::Watch,
     ];
 
     /// The word for it, in JSON and as a label.
@@ -339,6 +342,7 @@ impl Verb {
             Verb::Transfer => "transfer",
             Verb::Server => "server",
             Verb::Send => "send",
+            Verb::Watch => "watch",
         }
     }
 }
