@@ -4,13 +4,10 @@ use ringway_coord_proto::wire::{op, push, status};
 use ringway_sim::native::{
     Got, Native, Opened, meta, open, opened, query, register, set_meta, with_secret,
 };
-use ringway_sim::process::{Process, Settings};
+use ringway_sim::process::Process;
+use ringway_sim::stories::start;
 
 const SHARDS: [usize; 3] = [1, 2, 5];
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
 
 fn lane(number: u32) -> (u8, u8, Vec<u8>) {
     (op::LANE, 0, number.to_le_bytes().to_vec())
@@ -223,9 +220,8 @@ fn lost_connections_leave_nothing() {
         process.disconnect(client.link);
         process.settle();
     }
-    let lanes = |process: &Process| {
-        (0..2).map(|shard| process.shard(shard).residue().lanes).sum::<usize>()
-    };
+    let lanes =
+        |process: &Process| (0..2).map(|shard| process.shard(shard).residue().lanes).sum::<usize>();
     assert_eq!(lanes(&process), 2, "one is kept, and stands in one queue");
     let mut last = Native::connect(&mut process, 0);
     last.ask(&mut process, &[with_secret(op::CLOSE, mine.session, mine.secret)]);
