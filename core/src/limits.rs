@@ -58,11 +58,11 @@ pub mod watch {
     pub const BUDGET_MIN: u32 = 4 * 1024;
     /// The most.
     pub const BUDGET_MAX: u32 = (CONN_OUT_HIGH / 2) as u32;
-    /// Bytes of the changes that one log keeps. The oldest go first, and whoever has not read them by
-    /// then hears `GAP`.
+    /// Bytes of the changes that one log keeps. The oldest go first, and whoever has not read them
+    /// by then hears `GAP`.
     pub const LOG_BYTES_MAX: usize = 256 * 1024;
-    /// The part of a shard's memory for buffers that feeds, topics and watchers may have together, half
-    /// for feeds and half for the others. Beyond it a watch is `FULL`, and logs keep less.
+    /// The part of a shard's memory for buffers that feeds, topics and watchers may have together,
+    /// half for feeds and half for the others. Beyond it a watch is `FULL`, and logs keep less.
     pub const BYTES_PART: usize = 4;
     /// How long a feed without subscribers goes on, so that whoever lost its connection can resume.
     pub const LINGER: Span = Span::from_s(60);

@@ -559,8 +559,8 @@ impl Topics {
         written
     }
 
-    /// A slice of a topic's round: how many watchers it looked at, and bytes it wrote. `None` if the
-    /// topic was closed.
+    /// A slice of a topic's round: how many watchers it looked at, and bytes it wrote. `None` if
+    /// the topic was closed.
     fn slice(&mut self, at: Ref, most: usize, outlet: &mut impl Outlet) -> Option<(usize, usize)> {
         let topic = get_mut(&mut self.places, at)?;
         let (mut seen, mut written) = (0, 0);
