@@ -223,8 +223,8 @@ impl Lanes {
 }
 
 impl<R: Region, A: Access> Shard<R, A> {
-    /// What LANE answers at once: to who has a lane already, that one or another. It is not asked
-    /// for elsewhere: it might be on its way to somebody else, who waits for this connection.
+    /// What LANE answers at once: to who has a lane already, that one or another. Nobody else is
+    /// asked: while a connection is open and has a lane, it is here.
     pub(crate) fn lane_of(&self, conn: ConnId, (by, number): (Bound, u32)) -> Option<Answer> {
         let id = LaneId { session: by.session, number };
         let lane = self.lanes.of_conn.get(&conn)?;
