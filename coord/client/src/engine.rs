@@ -578,9 +578,10 @@ impl Engine {
     fn on_notice(&mut self, now: Moment, notice: Notice, out: &mut Vec<Output>) {
         let ours = self.session();
         match notice {
-            Notice::SessionEnded { session, reason } if ours == Some(session) => {
-                // The server tells of the end that we asked for before it answers.
-                self.end(if self.closing { Over::Closed } else { Over::Ended(reason) }, out);
+            // The server tells of the end that we asked for before it answers: what was held is
+            // free when it answers.
+            Notice::SessionEnded { session, reason } if ours == Some(session) && !self.closing => {
+                self.end(Over::Ended(reason), out);
             }
             // An attempt of our own was slow: the session is taken back from a dead connection.
             Notice::SessionMoved { session } if ours == Some(session) && now < self.late_until => {
