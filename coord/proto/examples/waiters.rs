@@ -8,11 +8,15 @@
 //! turn that releases: parsing, the grant to whoever is next, and the notice. With `--timed` every
 //! wait has an end.
 
+mod measure;
+
 use std::time::Duration;
 
 use ringway_coord_proto::wire::{FrameWriter, KIND_REQUEST, Preface, op, push, put_op};
 use ringway_sim::alone::Alone;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 const RELEASES: u32 = 1_000;
 
@@ -102,11 +106,6 @@ fn frame(code: u8, body: &[u8]) -> Vec<u8> {
     frame.add(1);
     frame.finish(&mut out);
     out
-}
-
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Bytes of the process that are in memory.

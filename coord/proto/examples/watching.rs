@@ -8,12 +8,16 @@
 //! - the same changes of 1000 names of a prefix that 10 000 connections watch, with all of them
 //!   reading and with one more that never does; and what that one has left unread.
 
+mod measure;
+
 use std::time::Duration;
 
 use ringway_coord_proto::wire::{FrameWriter, KIND_REQUEST, Preface, op, put_op};
 use ringway_core::wire::Put;
 use ringway_sim::alone::Alone;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 /// Rounds of each question; the median is told.
 const ROUNDS: usize = 9;
@@ -116,10 +120,4 @@ fn frame(ops: impl IntoIterator<Item = (u8, Vec<u8>)>) -> Vec<u8> {
     }
     frame.finish(&mut out);
     out
-}
-
-/// The processor time of this thread: others on the same core do not count.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
