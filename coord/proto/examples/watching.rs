@@ -12,9 +12,10 @@ mod measure;
 
 use std::time::Duration;
 
-use ringway_coord_proto::wire::{FrameWriter, KIND_REQUEST, Preface, op, put_op};
+use ringway_coord_proto::wire::{Preface, op};
 use ringway_core::wire::Put;
 use ringway_sim::alone::Alone;
+use ringway_sim::native;
 use ringway_sim::process::Settings;
 
 use measure::cpu_time;
@@ -112,12 +113,5 @@ fn told(alone: &mut Alone, notices: usize) -> (Duration, usize, Duration) {
 }
 
 fn frame(ops: impl IntoIterator<Item = (u8, Vec<u8>)>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, 1);
-    for (code, body) in ops {
-        put_op(&mut out, code, 0, &body);
-        frame.add(1);
-    }
-    frame.finish(&mut out);
-    out
+    native::frame(1, ops.into_iter().map(|(code, body)| (code, 0, body)))
 }

@@ -243,6 +243,8 @@ mod tests {
             "ringway load fill --names 100M --churn-half --pid 17",
             "ringway load sweep --doomed 1M --prefill --expect owned --rate 20000",
             "ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000",
+            "ringway load messages --fenced --receipts --on-the-way 64 --pid 17",
+            "ringway load watchers --watchers 10000 --rounds 3 --pid 17",
             "ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379",
             "ringway load scenario resp-p16 --pid 17 --against-pid 18",
             "ringway load scenario",
