@@ -6,6 +6,8 @@
 //! as they may be, and prints the processor time of the listing, its pages, and its worst turn.
 //! With `--tag` all names are of one slot, which is the worst that names can do to a listing.
 
+mod measure;
+
 use std::time::Duration;
 
 use ringway_coord_proto::wire::{self, Preface, Reply, op};
@@ -15,6 +17,8 @@ use ringway_core::wire::{Put, Reader};
 use ringway_sim::alone::Alone;
 use ringway_sim::native;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 const FILL_FRAME: u64 = 4_000;
 
@@ -107,9 +111,4 @@ fn timed(one: &mut Alone) -> Duration {
     let before = cpu_time();
     one.step();
     cpu_time() - before
-}
-
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

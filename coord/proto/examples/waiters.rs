@@ -8,12 +8,16 @@
 //! turn that releases: parsing, the grant to whoever is next, and the notice. With `--timed` every
 //! wait has an end.
 
+mod measure;
+
 use std::time::Duration;
 
 use ringway_coord_proto::wire::{Preface, op, push};
 use ringway_sim::alone::Alone;
 use ringway_sim::native;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 const RELEASES: u32 = 1_000;
 
@@ -98,11 +102,6 @@ fn release(alone: &mut Alone, holder: u32, next: u32) -> Duration {
 
 fn frame(code: u8, body: &[u8]) -> Vec<u8> {
     native::frame(1, [(code, 0, body)])
-}
-
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Bytes of the process that are in memory.

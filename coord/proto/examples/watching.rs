@@ -8,6 +8,8 @@
 //! - the same changes of 1000 names of a prefix that 10 000 connections watch, with all of them
 //!   reading and with one more that never does; and what that one has left unread.
 
+mod measure;
+
 use std::time::Duration;
 
 use ringway_coord_proto::wire::{Preface, op};
@@ -15,6 +17,8 @@ use ringway_core::wire::Put;
 use ringway_sim::alone::Alone;
 use ringway_sim::native;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 /// Rounds of each question; the median is told.
 const ROUNDS: usize = 9;
@@ -110,10 +114,4 @@ fn told(alone: &mut Alone, notices: usize) -> (Duration, usize, Duration) {
 
 fn frame(ops: impl IntoIterator<Item = (u8, Vec<u8>)>) -> Vec<u8> {
     native::frame(1, ops.into_iter().map(|(code, body)| (code, 0, body)))
-}
-
-/// The processor time of this thread: others on the same core do not count.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

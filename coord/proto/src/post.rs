@@ -477,7 +477,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.render_unit(pending, version, out);
         if self.conns[conn.index as usize].laned {
             let sequence = self.pendings.get(pending).sequence;
-            self.remember(conn, sequence, &env.out(conn)[start..]);
+            // What was written, not what is asked for again: of a connection that is gone, unknown
+            // to us so far, the driver gives a buffer that is empty each time.
+            self.remember(conn, sequence, &out[start..]);
         }
     }
 

@@ -71,10 +71,11 @@ fn a_lost_reply_comes_once_more() {
 }
 
 /// Frames that are still on their way between shards when their connection is lost, and when the
-/// lane is opened again: they are waited for, and remembered.
+/// lane is opened again: they are waited for, and remembered, also if the shard hears late that the
+/// connection is gone.
 #[test]
 fn frames_on_their_way_are_waited_for() {
-    for shards in [2, 5] {
+    for (shards, told_late) in [(2, false), (5, false), (2, true), (5, true)] {
         let mut process = start(shards);
         let mine = session(&mut process, 7);
         let (mut first, _) = on_lane(&mut process, 0, &mine, 1);
@@ -84,6 +85,11 @@ fn frames_on_their_way_are_waited_for() {
         first.send(&mut process, &claims);
         // The shard has read it, and its questions to others lie in their mailboxes.
         process.turn(0, 0);
+        if told_late {
+            // The answers come to a connection that is gone, which the shard does not know yet.
+            process.breaks(first.link);
+            process.settle();
+        }
         process.disconnect(first.link);
         let mut again = Native::connect(&mut process, shards - 1);
         let attach = with_secret(op::ATTACH, mine.session, mine.secret);
