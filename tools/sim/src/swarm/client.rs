@@ -50,6 +50,11 @@ pub(crate) enum Asked {
     /// Under a version; the number that is in the metadata.
     SetMeta(usize, Option<u32>, u64),
     Waiters(usize),
+    /// Which letter.
+    Send(usize),
+    /// Which watch.
+    Watch(usize),
+    Unwatch(usize),
     /// Anything that says nothing about names; the code of the op.
     Look(u8),
 }
@@ -414,7 +419,16 @@ impl World {
         let Some(wire) = self.pick_wire(client, |_| true) else { return };
         let most = if self.rng.chance(100) { 40 } else { 5 };
         let count = 1 + self.rng.below(most);
-        let ops = (0..count).map(|_| self.draw_op(client, wire)).collect();
+        let mut ops = Vec::new();
+        for _ in 0..count {
+            if self.rng.chance(self.plan.watches) {
+                ops.extend(self.draw_watch(client, wire));
+            } else if self.rng.chance(self.plan.messages) {
+                ops.push(self.draw_letter(client, wire, &ops));
+            } else {
+                ops.push(self.draw_op(client, wire));
+            }
+        }
         self.decide(client, wire, ops);
     }
 

@@ -37,6 +37,7 @@ impl World {
                 ));
             }
         }
+        self.letters.rest_at = self.now;
         let observer = self.observe()?;
         self.abandon(observer)?;
         self.leave(observer)?;
@@ -46,6 +47,7 @@ impl World {
     /// Histories of all names.
     fn check_histories(&mut self) -> Judged {
         self.waits_that_never_ended();
+        self.check_letters()?;
         let ends = self.oracle.ends();
         for (name, entries) in &self.oracle.entries {
             let grants = history::grants(entries, &ends, self.plan.is_exclusive(*name));
@@ -54,6 +56,8 @@ impl World {
             let waited = self.waits.of_name(*name);
             queue::check(&waited, entries, &grants)
                 .and_then(|()| self.notes.check(*name, &grants, &ends))
+                .and_then(|()| self.check_letters_to(*name, entries, &grants))
+                .and_then(|()| self.check_told(*name, &grants))
                 .map_err(|why| format!("name {name}: {why}"))?;
         }
         Ok(())
@@ -122,6 +126,10 @@ impl World {
             let few = self.plan.few;
             self.demand_of(observer, few, Asked::Waiters)?;
             (0..few).try_for_each(|name| self.judge_rest(name))?;
+        }
+        if self.plan.watches > 0 {
+            self.demand_of(observer, self.plan.few, Asked::Meta)?;
+            self.judge_watchers(observer)?;
         }
         Ok(observer)
     }

@@ -30,6 +30,10 @@ impl World {
             let number = first + offset as u64;
             self.before_sending(index, number, *asked);
             self.before_claim_op(index, number, *asked);
+            self.before_watch(*asked);
+            if let Asked::Send(letter) = asked {
+                self.before_letter(index, number, *letter);
+            }
         }
         let bytes = self.encode(index, &ops, barrier);
         let arrived = self.put(index, &bytes);
@@ -216,6 +220,8 @@ impl World {
                 put_op(out, op::AUTH, 0, &body);
             }
             Asked::Look(code) => put_op(out, code, 0, look_body(code)),
+            Asked::Send(letter) => self.encode_letter(letter, out),
+            Asked::Watch(_) | Asked::Unwatch(_) => self.encode_watch(asked, out),
             other => self.encode_claim_op(other, out),
         }
     }

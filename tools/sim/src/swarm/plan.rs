@@ -97,6 +97,12 @@ pub(crate) struct Plan {
     pub(crate) region_words: usize,
     /// How often clients do more with names than to register and release them, in thousandths.
     pub(crate) claims: u64,
+    /// How often clients send messages, in thousandths.
+    pub(crate) messages: u64,
+    /// How often clients watch something, in thousandths.
+    pub(crate) watches: u64,
+    /// Bytes that make each message longer; with any, receivers and the server may be full.
+    pub(crate) padding: usize,
     /// How each of the few names is asked for; one of these each time.
     pub(crate) wishes: Vec<Vec<Wish>>,
     /// Bytes that all that may take in a shard.
@@ -120,11 +126,22 @@ pub enum Theme {
     Restarts,
     /// Many wait for two names, and sessions end all the time.
     Queues,
+    /// Many send to two names and to each other, who mostly read.
+    Messages,
+    /// Many watch what happens, and lose their connections.
+    Watches,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 4] = [Theme::LastMoment, Theme::Stalls, Theme::Restarts, Theme::Queues];
+    pub const ALL: [Theme; 6] = [
+        Theme::LastMoment,
+        Theme::Stalls,
+        Theme::Restarts,
+        Theme::Queues,
+        Theme::Messages,
+        Theme::Watches,
+    ];
 }
 
 /// A number between the two, both included, small ones as likely as large ones.
@@ -173,7 +190,7 @@ impl Plan {
         let (bulk, full) = (rng.chance(20), rng.chance(400));
         if bulk {
             // More names of one owner in one shard than a turn sweeps.
-            names.extend((0..BULK).map(|index| format!("{{bulk}}{index}")));
+            names.extend((0..BULK).map(|index| format!("{{bulk}}/{index}")));
         }
         let latency_ns = log_range(rng, 20_000, 4_000_000);
         let mut plan = Self {
@@ -193,6 +210,9 @@ impl Plan {
             stall_ns: (1_000_000, 10_000_000_000),
             region_words: if full { 12 << 10 } else { 1 << 24 },
             claims: 0,
+            messages: [0, 0, 200, 500][rng.below(4) as usize],
+            watches: [0, 0, 30, 100][rng.below(4) as usize],
+            padding: if rng.chance(30) { 5_000 } else { 0 },
             wishes: Vec::new(),
             side_bytes: 1 << 30,
             gate: Gate::open(),
@@ -204,7 +224,7 @@ impl Plan {
         if !twins && !bulk && rng.chance(200) {
             plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
         }
-        let drawn = Theme::ALL.get(rng.below(10) as usize).copied();
+        let drawn = Theme::ALL.get(rng.below(14) as usize).copied();
         if let Some(theme) = options.theme.or(drawn) {
             plan.follow(theme, rng);
         }
@@ -242,7 +262,7 @@ impl Plan {
         self.names.truncate(2);
         self.few = self.names.len();
         self.wishes.truncate(2);
-        self.claims = 0;
+        (self.claims, self.messages, self.padding, self.watches) = (0, 0, 0, 0);
         let styles = [Style::Plain, Style::Bare, Style::BareOpen];
         for client in &mut self.clients {
             (client.style, client.sessions) = (Style::Plain, 1);
@@ -278,6 +298,25 @@ impl Plan {
                     client.wires = 3;
                 }
             }
+            Theme::Watches => {
+                self.faults.slow_reader = if rng.chance(500) { 20 } else { 0 };
+                (self.faults.drop_wire, self.faults.late_mail) = (30, 500);
+                (self.claims, self.watches) = (200, 150);
+                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+                for client in &mut self.clients {
+                    client.style = styles[rng.below(3) as usize];
+                }
+            }
+            Theme::Messages => {
+                self.faults.slow_reader = if rng.chance(300) { 20 } else { 0 };
+                self.faults.late_mail = 500;
+                (self.claims, self.messages) = (100, 600);
+                self.wishes[0] = vec![SHARED];
+                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+                for client in &mut self.clients {
+                    client.style = styles[rng.below(3) as usize];
+                }
+            }
         }
     }
 }
@@ -293,7 +332,7 @@ fn draw_names(rng: &mut Rng) -> Vec<String> {
     let count = 1 + rng.below(7);
     let name = |index| match rng.below(4) {
         0 => format!("a-rather-long-name/number-{index}"),
-        1 => format!("{{same}}{index}"),
+        1 => format!("{{same}}/{index}"),
         _ => format!("n{index}"),
     };
     (0..count).map(name).collect()

@@ -1,7 +1,7 @@
 //! What clients read, and what the oracle learns from it.
 
 use ringway_coord_proto::claims::Wish;
-use ringway_coord_proto::wire::{push, status};
+use ringway_coord_proto::wire::{op, push, status};
 use ringway_core::SessionId;
 
 use super::client::{Asked, Live, Sent};
@@ -72,6 +72,8 @@ impl World {
 
     /// A connection is gone: what was asked on it may have happened or not.
     pub(crate) fn wire_lost(&mut self, index: usize) {
+        self.wires[index].lost_at = self.now;
+        self.watches_lost(index);
         let client = self.wires[index].client;
         let by = self.wires[index].bound;
         let implicit = self.wires[index].implicit;
@@ -203,6 +205,9 @@ impl World {
             self.name_answered(index, sent, (number, name, verb, asked), got)?;
         }
         let closing = self.wires[index].may_close;
+        if self.wires[index].client >= self.plan.clients.len() {
+            self.observed(sent.at, asked, got);
+        }
         match asked {
             Asked::Auth if got.status() == status::OK => Ok(()),
             Asked::Query(_) | Asked::Register(_) | Asked::Release(..) => Ok(()),
@@ -212,6 +217,9 @@ impl World {
             }
             Asked::Meta(_) | Asked::SetMeta(..) => self.note_answered(index, sent, asked, got),
             Asked::Waiters(name) => self.waiters_answered(index, sent, name, got),
+            Asked::Send(letter) => self.letter_answered(index, sent, letter, got),
+            Asked::Watch(watch) => self.watch_answered(index, watch, got),
+            Asked::Unwatch(watch) => self.unwatch_answered(index, watch, got),
             Asked::Open(mine, resume, right) => {
                 self.open_answered(index, sent, (mine, resume, right), got)
             }
@@ -233,7 +241,7 @@ impl World {
                 if got.status() == status::OK {
                     self.closes_behind(index, sent, session);
                     let wire = &mut self.wires[index];
-                    (wire.bound, wire.implicit) = (Some(session), false);
+                    (wire.bound, wire.implicit, wire.receives) = (Some(session), false, false);
                     wire.rebound_at = u64::MAX;
                 }
                 Ok(())
@@ -247,13 +255,21 @@ impl World {
         }
     }
 
-    /// Whether an op is about a name that its client may not use.
+    /// Whether an op is about a name that its client may not use, or is for operators.
     fn is_denied(&self, index: usize, asked: Asked) -> bool {
+        let operators = self.plan.gate.has_operators();
         let name = match asked {
+            Asked::Kill(_) | Asked::Look(op::SHARD_STATS | op::LIST) | Asked::Revoke(..)
+                if !operators =>
+            {
+                return true;
+            }
             Asked::Lock(name, _) | Asked::Value(name, _) | Asked::Unlock(name, _) => name,
             Asked::Extend(name, _) | Asked::Delete(name) | Asked::Prolong(name) => name,
             Asked::Cancel(name, _) | Asked::Transfer(name, ..) | Asked::Revoke(name, _) => name,
             Asked::Meta(name) | Asked::SetMeta(name, ..) | Asked::Waiters(name) => name,
+            Asked::Send(letter) => return self.is_letter_denied(index, letter),
+            Asked::Watch(watch) => return self.is_watch_denied(index, watch),
             other => match verb_of(other) {
                 Some((name, _)) => name,
                 None => return false,
@@ -270,6 +286,8 @@ impl World {
                 self.release_answered(index, name);
             }
             Asked::Revoke(name, _) => self.deleted(index, name),
+            Asked::Send(letter) => self.letter_denied(letter, got),
+            Asked::Watch(watch) => self.watch_denied(watch),
             Asked::Lock(_, value) => {
                 self.clients[client].locks.retain(|lock| lock.value != value);
             }
@@ -400,6 +418,7 @@ impl World {
         let wire = &mut self.wires[index];
         if self.clients[wire.client].plan.style != Style::Gateway {
             (wire.bound, wire.implicit) = (Some(session), false);
+            (wire.receives, wire.bound_at) = (true, self.now);
         }
     }
 
@@ -638,6 +657,7 @@ impl World {
             None => {
                 // The first register of a connection without a session has opened a bare one.
                 (wire.bound, wire.implicit) = (Some(hold.session), true);
+                (wire.receives, wire.bound_at) = (true, self.now);
                 let gone =
                     if wire.server_gone || wire.fin || wire.may_close { sent.at } else { u64::MAX };
                 let may_end_from = wire.rebound_at.min(gone);

@@ -348,6 +348,12 @@ impl World {
 
     /// A client is told something about a name.
     pub(crate) fn told(&mut self, index: usize, code: u8, body: &[u8]) -> Judged {
+        if code == push::MESSAGE {
+            return self.letter_heard(index, body);
+        }
+        if code > push::MESSAGE {
+            return self.watch_told(index, code, body);
+        }
         self.read_told(index, code, body)
             .map_err(|Truncated| format!("notice {code} of {} bytes", body.len()))?
     }
@@ -383,8 +389,8 @@ impl World {
         })
     }
 
-    fn name_of(&self, bytes: &[u8]) -> Option<usize> {
-        self.plan.names.iter().position(|name| name.as_bytes() == bytes)
+    pub(crate) fn name_of(&self, bytes: &[u8]) -> Option<usize> {
+        self.by_name.get(bytes).copied()
     }
 
     /// W1, W2: the end of a wait was told.
