@@ -187,8 +187,6 @@ pub(super) const LICENCES_OF: &[(&str, &str, &str)] = &[(
 pub(super) const BANNED: &[(&str, &str)] = &[
     ("openssl-sys", "a system library that a build has to find; cryptography is vetted Rust here"),
     ("native-tls", "brings openssl"),
-    ("aws-lc-sys", "a C and assembly build for calls that sha2 answers"),
-    ("ring", "a C and assembly build for calls that sha2 answers"),
 ];
 
 /// Crates that are there in two versions, and why.
