@@ -77,11 +77,17 @@ pub enum Rule {
     ReleasesAreTold,
     /// What is watched no more is told no more.
     UnwatchEnds,
+    /// A frame that a lane was taken up to is not executed again.
+    LanesExecuteOnce,
+    /// A lane is opened again only when all that was asked by it is answered.
+    LanesWaitForTheirUnits,
+    /// What a connection that is gone would have heard is remembered.
+    OrphansRemembered,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 35] = [
+    pub const ALL: [Rule; 38] = [
         Rule::AttachFirst,
         Rule::DeadOwnNothing,
         Rule::SweptEverywhere,
@@ -117,6 +123,9 @@ impl Rule {
         Rule::SlowAreToldLater,
         Rule::ReleasesAreTold,
         Rule::UnwatchEnds,
+        Rule::LanesExecuteOnce,
+        Rule::LanesWaitForTheirUnits,
+        Rule::OrphansRemembered,
     ];
 }
 

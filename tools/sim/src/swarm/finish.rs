@@ -46,6 +46,7 @@ impl World {
 
     /// Histories of all names.
     fn check_histories(&mut self) -> Judged {
+        (0..self.clients.len()).for_each(|client| self.drop_lane(client));
         self.waits_that_never_ended();
         self.check_letters()?;
         let ends = self.oracle.ends();
@@ -89,7 +90,7 @@ impl World {
     fn everybody_asks(&mut self) {
         for index in 0..self.wires.len() {
             let wire = &self.wires[index];
-            if wire.open && !wire.fin && wire.down_end.is_none() {
+            if wire.open && !wire.fin && wire.down_end.is_none() && !wire.awaits_lane() {
                 let stamp = self.clients[wire.client].clock(self.now);
                 self.send_frame(index, vec![Asked::Look(op::PING)], stamp);
             }
@@ -116,6 +117,7 @@ impl World {
             lease_ms: 0,
             rate: 1_000,
             late: false,
+            lane: false,
         };
         let observer = self.clients.len();
         self.clients.push(Client::new(plan, &mut self.rng));

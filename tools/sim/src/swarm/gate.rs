@@ -1,7 +1,8 @@
 //! Credentials of a run: which client may use which names, and what it is told of all others.
 //!
 //! In most runs every client is an operator; an operator's rights end at names as anybody's do. In
-//! the others nobody may look at, end, or send to another's session. Whoever is not a client of the plan may use all.
+//! the others nobody may look at, end, or send to another's session. Whoever is not a client of the
+//! plan may use all names.
 
 use ringway_coord_proto::access::{Access, Grantee};
 use ringway_coord_proto::sessions::Principal;

@@ -10,7 +10,8 @@
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
 //! and believe, `locks` those that speak RESP, `gate` their credentials, `waits` those that share
 //! names, wait for them and hand them on, `notes` what they say about them, `messages` what they
-//! send each other, `watches` what they are told of; `oracle` what must hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
+//! send each other, `watches` what they are told of, `lanes` what they send again; `oracle` what
+//! must hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
 //! `rest` who waits then.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
@@ -19,6 +20,7 @@ mod finish;
 mod frames;
 mod gate;
 pub mod history;
+mod lanes;
 mod locks;
 mod messages;
 mod notes;
@@ -125,6 +127,8 @@ pub struct Tally {
     pub watches: u64,
     /// Watches that went on where another was cut off.
     pub went_on: u64,
+    /// Frames that were sent again by a lane.
+    pub again: u64,
     /// Notices of watches.
     pub events: u64,
     /// Gaps, which watchers were told of.
@@ -166,6 +170,7 @@ impl Tally {
         self.fenced += other.fenced;
         self.watches += other.watches;
         self.went_on += other.went_on;
+        self.again += other.again;
         self.events += other.events;
         self.gaps += other.gaps;
         self.denied += other.denied;

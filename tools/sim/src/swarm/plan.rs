@@ -41,6 +41,8 @@ pub(crate) struct ClientPlan {
     pub(crate) rate: u64,
     /// Renews at the last moment, where others do so every third of their lease.
     pub(crate) late: bool,
+    /// Sends by a lane, and what is not answered again.
+    pub(crate) lane: bool,
 }
 
 /// Rates of faults, in thousandths of the occasions.
@@ -130,17 +132,20 @@ pub enum Theme {
     Messages,
     /// Many watch what happens, and lose their connections.
     Watches,
+    /// Everybody sends by lanes, and loses its connections.
+    Lanes,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 6] = [
+    pub const ALL: [Theme; 7] = [
         Theme::LastMoment,
         Theme::Stalls,
         Theme::Restarts,
         Theme::Queues,
         Theme::Messages,
         Theme::Watches,
+        Theme::Lanes,
     ];
 }
 
@@ -166,15 +171,10 @@ impl Plan {
         let twins = rng.chance(150);
         let clients = (0..clients)
             .map(|index| {
-                let style = match rng.below(10) {
-                    0..4 => Style::Plain,
-                    4 => Style::Bare,
-                    5 | 6 => Style::BareOpen,
-                    7 | 8 => Style::Locks,
-                    _ => Style::Gateway,
-                };
+                let style = draw_style(rng);
                 ClientPlan {
                     late: rng.chance(250),
+                    lane: rng.chance(400),
                     style,
                     node: if twins { 100 + index as u64 / 2 * 10 } else { 100 + index as u64 * 10 },
                     sessions: if style == Style::Gateway { 1 + rng.below(3) as usize } else { 1 },
@@ -224,7 +224,7 @@ impl Plan {
         if !twins && !bulk && rng.chance(200) {
             plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
         }
-        let drawn = Theme::ALL.get(rng.below(14) as usize).copied();
+        let drawn = Theme::ALL.get(rng.below(16) as usize).copied();
         if let Some(theme) = options.theme.or(drawn) {
             plan.follow(theme, rng);
         }
@@ -267,6 +267,7 @@ impl Plan {
         for client in &mut self.clients {
             (client.style, client.sessions) = (Style::Plain, 1);
             client.late = theme == Theme::LastMoment;
+            client.lane &= theme != Theme::LastMoment;
         }
         self.disk_ns = 200_000;
         match theme {
@@ -307,6 +308,12 @@ impl Plan {
                     client.style = styles[rng.below(3) as usize];
                 }
             }
+            Theme::Lanes => {
+                (self.faults.drop_wire, self.faults.late_mail) = (100, 500);
+                (self.claims, self.messages) = (200, 300);
+                (self.latency_ns, self.think_ns) = (2_000_000, 2_000_000);
+                self.clients.iter_mut().for_each(|client| (client.lane, client.wires) = (true, 3));
+            }
             Theme::Messages => {
                 self.faults.slow_reader = if rng.chance(300) { 20 } else { 0 };
                 self.faults.late_mail = 500;
@@ -325,6 +332,16 @@ const SHARED: Wish = Wish { mode: op::MODE_SHARED, permits: 0 };
 
 fn counting(permits: u32) -> Wish {
     Wish { mode: op::MODE_COUNTING, permits }
+}
+
+fn draw_style(rng: &mut Rng) -> Style {
+    match rng.below(10) {
+        0..4 => Style::Plain,
+        4 => Style::Bare,
+        5 | 6 => Style::BareOpen,
+        7 | 8 => Style::Locks,
+        _ => Style::Gateway,
+    }
 }
 
 /// The few names that all clients want.

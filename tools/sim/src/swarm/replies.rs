@@ -74,48 +74,47 @@ impl World {
     pub(crate) fn wire_lost(&mut self, index: usize) {
         self.wires[index].lost_at = self.now;
         self.watches_lost(index);
+        for sent in std::mem::take(&mut self.wires[index].expected) {
+            if !self.keeps_for_lane(index, &sent) {
+                self.frame_lost(sent.origin, &sent);
+            }
+        }
+    }
+
+    /// What was asked in a frame that nobody answers may have happened or not.
+    pub(crate) fn frame_lost(&mut self, index: usize, sent: &Sent) {
         let client = self.wires[index].client;
         let by = self.wires[index].bound;
         let implicit = self.wires[index].implicit;
-        for sent in std::mem::take(&mut self.wires[index].expected) {
-            for asked in &sent.ops {
-                match *asked {
-                    Asked::Open(mine, None, _) => {
-                        let mine = &mut self.clients[client].mine[mine];
-                        mine.opening = mine.opening.saturating_sub(1);
-                        let node = mine.node;
-                        self.lost_openings.push((node, index));
-                    }
-                    Asked::Release(name, _) | Asked::Transfer(name, ..) => {
-                        let releases =
-                            self.clients[client].releases.entry((name, index)).or_default();
-                        releases.outstanding -= 1;
-                        releases.unknown |= !implicit;
-                    }
-                    _ => {}
+        for asked in &sent.ops {
+            match *asked {
+                Asked::Open(mine, None, _) => {
+                    let mine = &mut self.clients[client].mine[mine];
+                    mine.opening = mine.opening.saturating_sub(1);
+                    let node = mine.node;
+                    self.lost_openings.push((node, index));
                 }
-                self.claim_op_lost((client, by), sent.at, *asked);
-                if let Asked::Lock(_, value) = *asked {
-                    self.clients[client].locks.retain(|lock| lock.value != value);
+                Asked::Release(name, _) | Asked::Transfer(name, ..) => {
+                    let releases = self.clients[client].releases.entry((name, index)).or_default();
+                    releases.outstanding -= 1;
+                    releases.unknown |= !implicit;
                 }
-                // A lock's taking and giving back are grants and releases of unknown outcome.
-                let verb = match *asked {
-                    Asked::Lock(name, _) => Some((name, Verb::Register)),
-                    Asked::Unlock(name, _) => Some((name, Verb::Release(None))),
-                    other => verb_of(other),
-                };
-                if let Some((name, verb)) = verb {
-                    let entry = Entry {
-                        client,
-                        by,
-                        verb,
-                        call: sent.at,
-                        ret: u64::MAX,
-                        seen: Seen::Nothing,
-                        wish: None,
-                    };
-                    self.oracle.entries.entry(name).or_default().push(entry);
-                }
+                _ => {}
+            }
+            self.claim_op_lost((client, by), sent.at, *asked);
+            if let Asked::Lock(_, value) = *asked {
+                self.clients[client].locks.retain(|lock| lock.value != value);
+            }
+            // A lock's taking and giving back are grants and releases of unknown outcome.
+            let verb = match *asked {
+                Asked::Lock(name, _) => Some((name, Verb::Register)),
+                Asked::Unlock(name, _) => Some((name, Verb::Release(None))),
+                other => verb_of(other),
+            };
+            if let Some((name, verb)) = verb {
+                let (call, ret, seen) = (sent.at, u64::MAX, Seen::Nothing);
+                let entry = Entry { client, by, verb, call, ret, seen, wish: None };
+                self.oracle.entries.entry(name).or_default().push(entry);
             }
         }
     }
@@ -138,10 +137,11 @@ impl World {
                     let words: Vec<String> = got.iter().map(Got::words).collect();
                     format!("wire {index} reads {}", words.join(", "))
                 });
+                self.answered_by_lane(index, sequence, &got)?;
                 for (offset, got) in got.iter().enumerate() {
                     self.tally.replies += 1;
                     let asked = sent.ops[offset];
-                    self.answered(index, &sent, (sent.first + offset as u64, asked), got)
+                    self.answered(sent.origin, &sent, (sent.first + offset as u64, asked), got)
                         .map_err(|why| format!("wire {index}, {asked:?}: {why}"))?;
                 }
                 Ok(())
@@ -220,6 +220,7 @@ impl World {
             Asked::Send(letter) => self.letter_answered(index, sent, letter, got),
             Asked::Watch(watch) => self.watch_answered(index, watch, got),
             Asked::Unwatch(watch) => self.unwatch_answered(index, watch, got),
+            Asked::Lane => self.lane_answered(index, got),
             Asked::Open(mine, resume, right) => {
                 self.open_answered(index, sent, (mine, resume, right), got)
             }

@@ -44,6 +44,8 @@ pub(crate) struct Wait {
     pub(crate) until: u64,
     /// When its client first sent a cancellation.
     cancelled: u64,
+    /// How many it has sent: one may overtake another.
+    cancels: u32,
     /// When its client heard of its end.
     pub(crate) over: Option<u64>,
     granted: Option<Token>,
@@ -214,6 +216,7 @@ impl World {
                 let key = (self.wires[index].life, name, ticket);
                 if let Some(wait) = self.waits.known.get_mut(&key) {
                     wait.cancelled = wait.cancelled.min(now);
+                    wait.cancels += 1;
                 }
             }
             Asked::Transfer(name, to, _) => self.waits.gifts.push(Gift { name, to, at: now }),
@@ -311,6 +314,7 @@ impl World {
             ret,
             until: call,
             cancelled: u64::MAX,
+            cancels: 0,
             over: None,
             granted: None,
         });
@@ -350,6 +354,10 @@ impl World {
     pub(crate) fn told(&mut self, index: usize, code: u8, body: &[u8]) -> Judged {
         if code == push::MESSAGE {
             return self.letter_heard(index, body);
+        }
+        if code == push::LANE_MOVED {
+            self.wires[index].may_close = true;
+            return Ok(());
         }
         if code > push::MESSAGE {
             return self.watch_told(index, code, body);
@@ -591,7 +599,7 @@ impl World {
     }
 
     /// Whether a wait may have ended by now, or its session may have got the name and lost it.
-    /// Cancellations that were sent at `at` or later do not count.
+    /// The only cancellation does not count if it was sent at `at` or later.
     pub(crate) fn may_be_over(&self, key: &WaitKey, at: u64) -> bool {
         let (life, name, _) = *key;
         let Some(wait) = self.waits.known.get(key) else { return true };
@@ -603,6 +611,7 @@ impl World {
             || self.life() != Some(life)
             || wait.over.is_some()
             || wait.cancelled < at
+            || wait.cancels > 1
             || self.waits.deadlines(name, wait).0 <= self.now
             || self.revoked_from(name, wait.call) != u64::MAX
             || self.waits.is_gift(name, wait.session)

@@ -51,6 +51,8 @@ struct View {
     /// The version of its metadata, and under which token.
     version: Option<(Token, u32)>,
     waiting: Option<u32>,
+    /// Something may have been known of its owner before, and was forgotten.
+    unsure: bool,
     heard_at: u64,
 }
 
@@ -90,10 +92,21 @@ impl Watch {
         }
     }
 
+    /// What it knows of a name of which it is told something. Until it is answered nobody knows
+    /// whether that follows on what was known before, so it counts as if it did not.
+    fn view_of(&mut self, name: usize) -> &mut View {
+        let unsure = self.resumes.is_some() && self.answered.is_none();
+        let view = self.names.entry(name).or_default();
+        if unsure && view.heard_at <= self.call {
+            *view = View { newest: view.newest, unsure: true, ..View::default() };
+        }
+        view
+    }
+
     /// It forgets what it knew before a moment; whether `listed` came since.
     fn forget(&mut self, before: u64, listed: bool) {
         (self.listed, self.complete) = (listed, listed);
-        for view in self.names.values_mut().filter(|view| view.heard_at < before) {
+        for view in self.names.values_mut().filter(|view| view.heard_at <= before) {
             *view = View { newest: view.newest, ..View::default() };
         }
     }
@@ -396,7 +409,8 @@ impl World {
         {
             return Err(format!("E2: {place:?} of shard {} behind {known:?}", told.shard));
         }
-        let view = watch.names.entry(name).or_default();
+        let both = watch.mask & OWNERS == OWNERS;
+        let view = watch.view_of(name);
         view.heard_at = now;
         match kind {
             push::KIND_CHANGED => view.version = Some((token, told.number)),
@@ -410,9 +424,6 @@ impl World {
                         "E3: {token} of name {name} behind {newest:?}, watch {at}"
                     ));
                 }
-                // Until it says so, nobody knows whether it goes on without a gap.
-                let sure = watch.answered.is_some() || watch.resumes.is_none();
-                let both = sure && watch.mask & OWNERS == OWNERS;
                 if let Some(from) = view.last.filter(|_| exclusive && both && !told.skipped) {
                     if !acquired && token != from {
                         return Err(format!("E6: {token} of name {name} ends behind {from}"));
@@ -439,7 +450,7 @@ impl World {
         if !watch.covers(self.plan.names[name].as_bytes()) || !watch.snapshot || watch.listed {
             return Err(format!("E1: name {name} of no snapshot: {watch:?}"));
         }
-        let view = watch.names.entry(name).or_default();
+        let view = watch.view_of(name);
         if exclusive && view.newest.is_some_and(|newest| owner.1 < newest) {
             return Err(format!("E3: name {name} is {owner:?}, behind {:?}", view.newest));
         }
@@ -512,7 +523,7 @@ impl World {
             Seen::Free => None,
             _ => return Ok(()),
         };
-        match view.owner.or(watch.complete.then_some(None)) {
+        match view.owner.or((watch.complete && !view.unsure).then_some(None)) {
             Some(known) if known != owner => wrong("the owner", format!("{owner:?}")),
             _ => Ok(()),
         }

@@ -97,6 +97,8 @@ pub(crate) struct Wire {
     pub(crate) sequence: u64,
     pub(crate) bound: Option<SessionId>,
     pub(crate) implicit: bool,
+    /// It has the lane of that session.
+    pub(crate) laned: bool,
     /// Notices for that session come here, since its client read so.
     pub(crate) receives: bool,
     pub(crate) bound_at: u64,
@@ -780,6 +782,7 @@ impl World {
             sequence: 0,
             bound: None,
             implicit: false,
+            laned: false,
             receives: false,
             bound_at: 0,
             rebound_at: u64::MAX,
