@@ -12,7 +12,7 @@ out=${1:?where to keep the reports}
 shift
 rows=("$@")
 [ ${#rows[@]} -gt 0 ] || rows=(query churn fill10 fill30 fill70 fill100 large resp1 resp16 resp32 \
-    bench memory forwarded gateway own latency sweep idle)
+    bench memory forwarded gateway own latency sweep messages watchers idle)
 rounds=${ROUNDS:-5}
 seconds=${SECONDS_PER_RUN:-5}
 ringway=${RINGWAY_BIN:-target/release/ringway}
@@ -234,6 +234,25 @@ row_sweep() { # a million names of a dead session, under 20 000 single queries a
         load sweep --pid "$server" --doomed 1M --rate 20000 --connections 50 --pipeline 16 \
             --prefill --expect owned --seed "$n" --duration-s "$seconds" >"$out/sweep-$n.json"
     done
+    unserve
+}
+
+row_messages() { # each message is checked; three ways to send them, in turns
+    serve 1 0
+    for n in $(times); do
+        load messages --pid "$server" --duration-s "$seconds" >"$out/message-$n.json"
+        load messages --receipts --pid "$server" --duration-s "$seconds" \
+            >"$out/message-receipt-$n.json"
+        load messages --fenced --pid "$server" --duration-s "$seconds" >"$out/message-fenced-$n.json"
+    done
+    unserve
+}
+
+row_watchers() { # a descriptor for each watcher, on both sides
+    ulimit -Sn "$(ulimit -Hn)"
+    serve 1 0
+    load watchers --watchers 10000 --changes 10 --rounds $((2 * rounds)) --pid "$server" \
+        >"$out/watchers-1.json"
     unserve
 }
 

@@ -222,6 +222,29 @@ def sweep(results):
             f"all free after {free:.1f} ms, swept after {swept:.0f} ms")
 
 
+def messages(prefix, bar=None):
+    def measured(results):
+        paths = ("server.ops_per_cpu_s", "messages_per_s", "latency.p50_us", "latency.p99_us")
+        found, wall, p50, p99 = results.values(prefix, "messages", *paths)
+        text = million(found) if bar is None else verdict(found >= bar, million(found))
+        return f"{text} per server CPU second, {million(wall)}/s, p50 {p50:.0f}, p99 {p99:.0f} us"
+    return measured
+
+
+def watchers(results):
+    (count,) = results.values("watchers", "watchers", "spec.watchers")
+    def millis(who):
+        keys = ("p50_us", "p90_us", "max_us")
+        found = results.values("watchers", "watchers", *(f"{who}.all.{key}" for key in keys))
+        return " / ".join(f"{value / 1e3:.0f}" for value in found)
+    ratio, told, kept = results.values(
+        "watchers", "watchers", "ratio", "unread_told_bytes", "unread_kept_bytes")
+    fewer = "" if count >= 10_000 else f"; {count:.0f} watchers"
+    return (f"{millis('calm')} ms, with it {millis('stuck')} ms, "
+            + verdict(ratio <= 1.05, f"{ratio:.2f} times")
+            + f"; it was told {told / 1e6:.0f} MB, the server keeps {kept / 1024:.0f} KiB{fewer}")
+
+
 def idle(results):
     (cpu,) = results.values("idle", "idle", "cpu_ns_per_s")
     # Less than a thousandth of a core is the kernel's timer, not ours.
@@ -256,6 +279,12 @@ ROWS = [
      "below Redis's at the same rate", latency),
     ("single queries, 20 000/s, while 1 M names of a dead session are swept: "
      "p50 / p99 / p99.9 / max", "others do not stall", sweep),
+    ("messages of 64 bytes, name to name, frames of 64, each checked", "3 M per server CPU second",
+     messages("message", 3e6)),
+    ("the same with receipts", "stated", messages("message-receipt")),
+    ("the same, fenced", "stated", messages("message-fenced")),
+    ("until 10 000 watchers on own connections heard a change: p50 / p90 / max; "
+     "with one more that never reads", "nobody is delayed", watchers),
     ("idle server", "no measurable CPU", idle),
 ]
 

@@ -1,5 +1,6 @@
 //! What can go wrong: what was typed ([`ConfigError`]), and what happened ([`LoadError`]).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 
@@ -97,7 +98,8 @@ pub enum ConfigError {
     },
     /// A file of no kind, or of several.
     #[error(
-        "scenario {0}: it needs one of [load], [fill], [sweep], [sessions], or both [a] and [b]"
+        "scenario {0}: it needs one of [load], [fill], [sweep], [sessions], [messages], \
+         [watchers], or both [a] and [b]"
     )]
     ScenarioKind(String),
     /// No such built-in scenario.
@@ -205,6 +207,21 @@ pub enum LoadError {
         /// The run, as far as it went.
         report: Box<Report>,
     },
+    /// Messages that did not arrive.
+    #[error(
+        "of {sent} messages {received} arrived, {dropped} were dropped, and refused were \
+         {refused:?}; is anybody else using the names under load/?"
+    )]
+    Undelivered {
+        /// Sent.
+        sent: u64,
+        /// Arrived, each as it should.
+        received: u64,
+        /// Refused, by status.
+        refused: BTreeMap<String, u64>,
+        /// Neither.
+        dropped: u64,
+    },
     /// The process whose CPU time was asked for cannot be read.
     #[error("cannot read the CPU time of process {pid}: {source}; is it running?")]
     Process {
@@ -288,6 +305,9 @@ pub enum Broken {
     /// Bytes that answer nothing.
     #[error("bytes that answer nothing")]
     Unasked,
+    /// A message or an event that is not what was sent or done.
+    #[error("a notice that {0}")]
+    Message(&'static str),
     /// A notice instead of a reply: the session is gone, or the server is.
     #[error("a notice (0x{0:02X}) that ends the session or the connection")]
     Notice(u8),

@@ -1,15 +1,17 @@
 //! Named loads in files: what the README's table was measured with, to be run again by anybody.
 //!
-//! A scenario is a TOML file of one kind: `[load]`, `[fill]`, `[sweep]`, `[sessions]`, or `[a]` and
-//! `[b]` to compare. Targets and process ids are the caller's to fill in; the built-in files hold
-//! none.
+//! A scenario is a TOML file of one kind: `[load]`, `[fill]`, `[sweep]`, `[sessions]`,
+//! `[messages]`, `[watchers]`, or `[a]` and `[b]` to compare. Targets and process ids are the
+//! caller's to fill in; the built-in files hold none.
 
 use serde::Deserialize;
 
 use crate::compare::ROUNDS_MIN;
 use crate::config::LoadSpec;
 use crate::error::ConfigError;
+use crate::messages::MessagesSpec;
 use crate::sessions::SessionsSpec;
+use crate::watchers::WatchersSpec;
 
 /// A scenario, as read from its file.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,6 +43,10 @@ pub enum What {
     },
     /// Sessions kept alive.
     Sessions(Box<SessionsSpec>),
+    /// Messages from name to name.
+    Messages(Box<MessagesSpec>),
+    /// Many that watch, and one that does not read.
+    Watchers(Box<WatchersSpec>),
     /// Two loads in turns.
     Compare {
         /// The first, usually Ringway.
@@ -66,6 +72,8 @@ struct File {
     load: Option<Box<LoadSpec>>,
     fill: Option<Box<LoadSpec>>,
     sessions: Option<Box<SessionsSpec>>,
+    messages: Option<Box<MessagesSpec>>,
+    watchers: Option<Box<WatchersSpec>>,
     a: Option<Box<LoadSpec>>,
     b: Option<Box<LoadSpec>>,
 }
@@ -96,6 +104,10 @@ pub const BUILT_IN: &[(&str, &str)] = &[
     ("forwarded", include_str!("../scenarios/forwarded.toml")),
     ("sessions-gateway", include_str!("../scenarios/sessions-gateway.toml")),
     ("sessions-own", include_str!("../scenarios/sessions-own.toml")),
+    ("message", include_str!("../scenarios/message.toml")),
+    ("message-receipt", include_str!("../scenarios/message-receipt.toml")),
+    ("message-fenced", include_str!("../scenarios/message-fenced.toml")),
+    ("watchers", include_str!("../scenarios/watchers.toml")),
 ];
 
 impl Scenario {
@@ -113,6 +125,8 @@ impl Scenario {
             file.fill.map(|fill| What::Fill { fill, churn_half }),
             file.sweep.map(|load| What::Sweep { load, doomed }),
             file.sessions.map(What::Sessions),
+            file.messages.map(What::Messages),
+            file.watchers.map(What::Watchers),
             file.a.zip(file.b).map(|(a, b)| What::Compare { a, b, rounds }),
         ];
         let mut kinds = kinds.into_iter().flatten();
@@ -138,7 +152,9 @@ impl Scenario {
 mod tests {
     use super::*;
     use crate::config::LoadConfig;
+    use crate::messages::MessagesConfig;
     use crate::sessions::SessionsConfig;
+    use crate::watchers::WatchersConfig;
 
     /// Every built-in scenario parses and is a load that would start.
     #[test]
@@ -158,6 +174,12 @@ mod tests {
                 What::Fill { fill: load, .. } | What::Sweep { load, .. } => check(load),
                 What::Sessions(sessions) => {
                     SessionsConfig::new(*sessions).unwrap_or_else(|e| panic!("{name}: {e}"));
+                }
+                What::Messages(messages) => {
+                    MessagesConfig::new(*messages).unwrap_or_else(|e| panic!("{name}: {e}"));
+                }
+                What::Watchers(watchers) => {
+                    WatchersConfig::new(*watchers).unwrap_or_else(|e| panic!("{name}: {e}"));
                 }
             }
         }

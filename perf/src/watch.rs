@@ -3,11 +3,14 @@
 //! They are a second opinion, asked for before and after what is measured, over a connection of
 //! their own. A server that is not Ringway, or that does not say, has none.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use ringway_client::{Client, Options};
 use ringway_core::ShardId;
 use serde_json::Value;
 
-use crate::config::{LoadConfig, Protocol};
+use crate::config::{LoadConfig, Login, Protocol};
 use crate::error::LoadError;
 
 /// A connection for questions.
@@ -21,6 +24,8 @@ pub(crate) struct Watch {
 pub(crate) struct Numbers {
     pub(crate) table_bytes: u64,
     pub(crate) swept_names: u64,
+    pub(crate) buffer_bytes: u64,
+    pub(crate) watchers_passed_over: u64,
     turn_ns_max: u64,
     turn_buckets: Vec<u64>,
 }
@@ -31,7 +36,13 @@ impl Watch {
         if config.spec.protocol == Protocol::Keys {
             return None;
         }
-        let mut client = connect(config).ok()?;
+        Watch::at(config.addr, config.timeout, config.spec.credentials.as_ref())
+    }
+
+    /// `None` if that is not Ringway.
+    pub(crate) fn at(addr: SocketAddr, timeout: Duration, login: Option<&Login>) -> Option<Watch> {
+        let options = Options { timeout, credentials: login.map(Into::into) };
+        let mut client = Client::connect(addr, options).ok()?;
         let shards = client.shard_map().ok()?.shards;
         Some(Watch { client, shards })
     }
@@ -59,6 +70,8 @@ impl Numbers {
         let number = |name: &str| shard.get(name)?.as_u64();
         self.table_bytes += number("table_bytes")?;
         self.swept_names += number("swept_names")?;
+        self.buffer_bytes += number("buffer_bytes")?;
+        self.watchers_passed_over += number("watchers_passed_over")?;
         self.turn_ns_max = self.turn_ns_max.max(number("turn_ns_max")?);
         let buckets = shard.get("turn_buckets")?.as_array()?;
         self.turn_buckets.resize(self.turn_buckets.len().max(buckets.len()), 0);

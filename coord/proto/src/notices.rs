@@ -246,6 +246,17 @@ fn notice<'a>(reader: &mut Reader<'a>) -> Result<Notice<'a>, Truncated> {
     Ok(Notice { code: code & !WITH_RECEIPT, body, receipt })
 }
 
+/// What a mail of notices says: each behind whom it is for, which `to` reads.
+#[inline]
+fn notices<'a, T>(
+    reader: &mut Reader<'a>,
+    to: impl Fn(&mut Reader<'a>) -> Result<T, Truncated>,
+) -> impl Iterator<Item = Result<(T, Notice<'a>), Truncated>> {
+    core::iter::from_fn(move || {
+        (!reader.is_empty()).then(|| to(reader).and_then(|to| Ok((to, notice(reader)?))))
+    })
+}
+
 /// What was taken of each shard's mail and is not told to it yet, by kind of mail.
 struct Taken {
     of: Vec<[usize; 3]>,
@@ -368,9 +379,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
         let room = self.receiver_room(env);
-        while !reader.is_empty() {
-            let to = mail::session(reader)?;
-            let notice = notice(reader)?;
+        for found in notices(reader, mail::session) {
+            let (to, notice) = found?;
             match self.sessions.receiver(to) {
                 Ok(conn) => self.pass_on(conn, &notice, room, env),
                 Err(status) if notice.code == push::MESSAGE => self.conclude(&notice, status, env),
@@ -436,9 +446,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
         let room = self.receiver_room(env);
-        while !reader.is_empty() {
-            let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
-            let notice = notice(reader)?;
+        for found in notices(reader, mail::conn) {
+            let (conn, notice) = found?;
             self.notify(conn, &notice, room, env);
         }
         Ok(())

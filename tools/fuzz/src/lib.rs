@@ -54,4 +54,8 @@ pub const TARGETS: &[Target] = &[
     targets::server::CREDENTIALS,
     targets::server::STATE,
     targets::table::TABLE,
+    targets::tunnel::FRAMES,
+    targets::tunnel::HANDSHAKE,
+    targets::tunnel::RECORDS,
+    targets::tunnel::SESSION,
 ];

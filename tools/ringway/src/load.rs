@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use ringway_perf::{
-    BUILT_IN, ConfigError, LoadConfig, LoadError, LoadSpec, Login, Progress, Protocol, Scenario,
-    SessionsConfig, SessionsSpec, What,
+    BUILT_IN, ConfigError, LoadConfig, LoadError, LoadSpec, Login, MessagesConfig, MessagesSpec,
+    Progress, Protocol, Scenario, SessionsConfig, SessionsSpec, WatchersConfig, WatchersSpec, What,
 };
 use serde::Serialize;
 use serde_json::json;
@@ -41,6 +41,16 @@ pub(crate) fn run(args: &LoadArgs, server: &ServerArgs, json: bool) -> Result<Ex
             let mut spec = SessionsSpec::default();
             args.flags.apply(&mut spec);
             What::Sessions(Box::new(target.sessions(spec)))
+        }
+        Some(LoadCommand::Messages(args)) => {
+            let mut spec = MessagesSpec::default();
+            args.flags.apply(&mut spec);
+            What::Messages(Box::new(target.messages(spec)))
+        }
+        Some(LoadCommand::Watchers(args)) => {
+            let mut spec = WatchersSpec::default();
+            args.flags.apply(&mut spec);
+            What::Watchers(Box::new(target.watchers(spec)))
         }
         Some(LoadCommand::Compare(args)) => {
             let a = target.load(&args.flags);
@@ -88,6 +98,14 @@ impl Target {
         SessionsSpec { target: self.addr.clone(), credentials: self.login.clone(), ..spec }
     }
 
+    fn messages(&self, spec: MessagesSpec) -> MessagesSpec {
+        MessagesSpec { target: self.addr.clone(), credentials: self.login.clone(), ..spec }
+    }
+
+    fn watchers(&self, spec: WatchersSpec) -> WatchersSpec {
+        WatchersSpec { target: self.addr.clone(), credentials: self.login.clone(), ..spec }
+    }
+
     /// A built-in scenario, or that of a file, aimed at our targets.
     fn scenario(&self, name: &str, args: &ScenarioArgs) -> Result<What, Failure> {
         let scenario = if BUILT_IN.iter().any(|(known, _)| *known == name) || !name.contains('.') {
@@ -112,6 +130,15 @@ impl Target {
                 spec.duration_s = args.duration_s.unwrap_or(spec.duration_s);
                 spec.pid = args.pid.or(spec.pid);
                 What::Sessions(Box::new(self.sessions(*spec)))
+            }
+            What::Messages(mut spec) => {
+                spec.duration_s = args.duration_s.unwrap_or(spec.duration_s);
+                spec.pid = args.pid.or(spec.pid);
+                What::Messages(Box::new(self.messages(*spec)))
+            }
+            What::Watchers(mut spec) => {
+                spec.pid = args.pid.or(spec.pid);
+                What::Watchers(Box::new(self.watchers(*spec)))
             }
             What::Compare { a, mut b, rounds } => {
                 b.duration_s = args.duration_s.unwrap_or(b.duration_s);
@@ -170,6 +197,14 @@ fn perform(what: What, stop: &AtomicBool, json: bool) -> Result<(), Failure> {
             let config = SessionsConfig::new(*spec).map_err(usage)?;
             report(json, ringway_perf::run_sessions(&config, stop, &mut tell))
         }
+        What::Messages(spec) => {
+            let config = MessagesConfig::new(*spec).map_err(usage)?;
+            report(json, ringway_perf::run_messages(&config, stop, &mut tell))
+        }
+        What::Watchers(spec) => {
+            let config = WatchersConfig::new(*spec).map_err(usage)?;
+            report(json, ringway_perf::run_watchers(&config, stop, &mut tell))
+        }
         What::Compare { a, b, rounds } => {
             let a = LoadConfig::new(*a).map_err(usage)?;
             let b = LoadConfig::new(*b).map_err(usage)?;
@@ -216,6 +251,7 @@ fn failure(error: LoadError) -> Failure {
         LoadError::Unexpected { .. }
         | LoadError::Greeting { .. }
         | LoadError::Doomed { .. }
+        | LoadError::Undelivered { .. }
         | LoadError::NotSwept { .. } => Failure::Refused(text),
         LoadError::Connect { .. }
         | LoadError::Io { .. }

@@ -29,6 +29,10 @@ pub(crate) fn ci(root: &Path) -> Result<(), String> {
         let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         run(&mut cargo(root, &args))
     });
+    steps.step("pages of the client library, each link", || {
+        let args = ["doc", "--package", "ringway-client", "--no-deps", "--locked"];
+        run(cargo(root, &args).arg("--all-features").env("RUSTDOCFLAGS", "-D warnings"))
+    });
     test_steps(root, &mut steps);
     steps.finish()
 }
@@ -54,6 +58,10 @@ fn test_steps(root: &Path, steps: &mut Steps) {
     // The test of the tester: a build of its own, since a product has no rules to switch off.
     steps.step("simulator: every rule that is switched off is noticed", || {
         let args = ["test", "--package", "ringway-sim", "--features", "sabotage"];
+        run(cargo(root, &args).args(["--test", "sabotage"]))
+    });
+    steps.step("tunnel's swarm: every rule that is switched off is noticed", || {
+        let args = ["test", "--package", "ringway-tunnel-proto", "--features", "sabotage"];
         run(cargo(root, &args).args(["--test", "sabotage"]))
     });
     // A bench that no longer runs answers no question; here each runs once, unmeasured.

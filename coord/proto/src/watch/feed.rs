@@ -25,6 +25,7 @@ use core::hash::BuildHasher;
 
 use hashbrown::HashTable;
 use ringway_core::limits::NAME_BYTES_MAX;
+use ringway_core::limits::watch::{LINGER, LOG_BYTES_MAX, WINDOW};
 use ringway_core::wire::Put;
 use ringway_core::{Epoch, Moment, SessionId, ShardId, Token};
 
@@ -33,7 +34,7 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::watch::event::{self, Change, EVENT_BYTES_MAX, Kind};
 use crate::watch::log::{ENTRY_BYTES, Log, Progress};
 use crate::watch::mails::{self, Asked};
-use crate::watch::{LINGER, LOG_BYTES_MAX, Letters, Ref, WINDOW};
+use crate::watch::{Letters, Ref};
 
 /// One message has not many more bytes of changes than this.
 const MESSAGE_BYTES: usize = 32 * 1024;

@@ -5,6 +5,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ringway_core::limits::NAME_BYTES_MAX;
+use ringway_core::limits::watch::{
+    BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, PAGE_NAMES, PAGES_MAX,
+};
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, Epoch, Region, ShardId};
 use ringway_table::Name;
@@ -26,9 +29,7 @@ use crate::stats::verb_index;
 use crate::watch::event::{MASK_ALL, Notices};
 use crate::watch::mails::{self, Asked, What};
 use crate::watch::topic::{Cursor, Outlet, Topics, Wish};
-use crate::watch::{
-    BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, Letters, PAGE_NAMES, PAGES_MAX, Ref,
-};
+use crate::watch::{Letters, Ref};
 use crate::wire::{FRAME_BYTES_FLOOR, RawOp, op, status};
 
 /// A page of a snapshot that a watcher has asked for.

@@ -6,3 +6,4 @@ pub mod native;
 pub mod resp;
 pub mod server;
 pub mod table;
+pub mod tunnel;

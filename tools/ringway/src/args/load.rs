@@ -2,7 +2,10 @@
 //! default, or of the scenario that was named.
 
 use clap::{Args, Subcommand, ValueEnum};
-use ringway_perf::{Alphabet, Distribution, Expect, LoadSpec, Mix, Protocol, SessionsSpec};
+use ringway_perf::{
+    Alphabet, Distribution, Expect, LoadSpec, MessagesSpec, Mix, Protocol, SessionsSpec,
+    WatchersSpec,
+};
 
 pub(crate) const LOAD_HELP: &str = "\
 Without a subcommand: a measured run of a mix of queries, registers and releases. Closed loop, each
@@ -16,6 +19,8 @@ Examples:
   ringway load fill --names 100M --churn-half --pid $(pidof ringway)
   ringway load sweep --doomed 1M --prefill --expect owned --rate 20000
   ringway load sessions --connections 100 --sessions 1000 --lease-ms 1000
+  ringway load messages --fenced --pid $(pidof ringway)
+  ringway load watchers --watchers 10000 --pid $(pidof ringway)
   ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379
   ringway load scenario resp-p16 --pid $(pidof ringway) --against-pid $(pidof redis-server)";
 
@@ -39,6 +44,14 @@ pub(crate) enum LoadCommand {
     Sweep(Box<SweepArgs>),
     /// Keep many sessions alive.
     Sessions(Box<SessionsLoadArgs>),
+    /// Send messages from names to names, and say how many arrive: each is looked at.
+    #[command(after_help = "Nothing is to be lost: no more is on the way to a receiver than the \
+                            server keeps for it, and a message\nthat was refused or dropped all \
+                            the same fails the run. A receipt is answered when the message was \
+                            handed over.")]
+    Messages(Box<MessagesLoadArgs>),
+    /// Let many watch a prefix, and one of them not read: what the others feel of it.
+    Watchers(Box<WatchersLoadArgs>),
     /// Take two servers in turns, at least five times each; medians and ratios.
     Compare(Box<CompareArgs>),
     /// Run a load from a file, or one of the built-in ones.
@@ -216,6 +229,99 @@ overrides! { SessionsFlags of SessionsSpec:
     /// The server's process id: its CPU time and memory.
     #[arg(value_name = "PID")]
     pid: u32 => pid;
+}
+
+overrides! { MessagesFlags of MessagesSpec:
+    /// What the report calls this run.
+    #[arg(value_name = "TEXT")]
+    label: String => label;
+    /// Connections that send [default: 8].
+    #[arg(value_name = "N")]
+    senders: usize => senders;
+    /// Connections that own the names and receive [default: 8].
+    #[arg(value_name = "N")]
+    receivers: usize => receivers;
+    /// Names that are sent to; senders own as many [default: 1024].
+    #[arg(value_name = "N")]
+    names: usize => names;
+    /// Bytes of a message [default: 64].
+    #[arg(value_name = "BYTES")]
+    payload_bytes: usize => payload_bytes;
+    /// Messages in a frame [default: 64].
+    #[arg(value_name = "N")]
+    frame: usize => frame;
+    /// Frames of one sender without an answer [default: 8].
+    #[arg(value_name = "N")]
+    pipeline: usize => pipeline;
+    /// Messages on the way to one receiver, as far as the server keeps so many [default: 1024].
+    #[arg(value_name = "N")]
+    on_the_way: usize => on_the_way;
+    /// Ask for a receipt of every message [default: false].
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    receipts: bool => receipts;
+    /// Send as the owner of a name, under its token [default: false].
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    fenced: bool => fenced;
+    /// Seconds of load before measuring begins [default: 1].
+    #[arg(value_name = "S")]
+    warmup_s: f64 => warmup_s;
+    /// Seconds of measuring [default: 10].
+    #[arg(value_name = "S")]
+    duration_s: f64 => duration_s;
+    /// Stop after this many messages, if that comes first.
+    #[arg(value_name = "N", value_parser = count)]
+    messages: u64 => messages;
+    /// Poll without sleeping [default: true].
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    spin: bool => spin;
+    /// The core to pin the load thread to [default: not pinned].
+    #[arg(value_name = "CORE")]
+    core: usize => core;
+    /// The server's process id: its CPU time and memory.
+    #[arg(value_name = "PID")]
+    pid: u32 => pid;
+}
+
+overrides! { WatchersFlags of WatchersSpec:
+    /// What the report calls this run.
+    #[arg(value_name = "TEXT")]
+    label: String => label;
+    /// Connections that watch and read [default: 10000].
+    #[arg(value_name = "N")]
+    watchers: usize => watchers;
+    /// Changes of one round [default: 20].
+    #[arg(value_name = "N")]
+    changes: usize => changes;
+    /// Rounds of each kind, all reading and one not [default: 5].
+    #[arg(value_name = "N")]
+    rounds: usize => rounds;
+    /// MiB of notices that the one does not read, after the server passed it over [default: 16].
+    #[arg(value_name = "MIB")]
+    unread_mib: u64 => unread_mib;
+    /// Seconds to wait for all to hear of a change [default: 30].
+    #[arg(value_name = "S")]
+    timeout_s: f64 => timeout_s;
+    /// Poll without sleeping [default: true].
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    spin: bool => spin;
+    /// The core to pin the load thread to [default: not pinned].
+    #[arg(value_name = "CORE")]
+    core: usize => core;
+    /// The server's process id: its CPU time and memory.
+    #[arg(value_name = "PID")]
+    pid: u32 => pid;
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessagesLoadArgs {
+    #[command(flatten)]
+    pub(crate) flags: MessagesFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WatchersLoadArgs {
+    #[command(flatten)]
+    pub(crate) flags: WatchersFlags,
 }
 
 #[derive(Debug, Args)]

@@ -262,6 +262,53 @@ fn a_load_tells_the_longest_turns() {
     server.stop();
 }
 
+/// Messages from names to names: all that were sent arrive, however they are sent, also when the
+/// names live on several shards. A name that is another's ends the load before it begins.
+#[test]
+fn a_load_of_messages_loses_none() {
+    let server = Setup::new().shards(2).start();
+    let small = ["--senders", "3", "--receivers", "2", "--names", "50", "--spin", "false"];
+    let short = ["--warmup-s", "0", "--duration-s", "60", "--messages", "20k", "--json"];
+    let pid = server.pid().to_string();
+    for how in [&[][..], &["--receipts"], &["--fenced"], &["--fenced", "--receipts"]] {
+        let load = ["load", "messages", "--pid", &pid];
+        let words = [&load[..], how, &small, &short].concat();
+        let report = ringway_at(server.addr, &words).with(0).json();
+        let number = |what: &str| report[what].as_u64().expect(what);
+        assert!(number("sent") >= 20_000 && number("sent") == number("received"), "{report}");
+        assert_eq!((number("messages"), number("dropped")), (number("received"), 0), "{report}");
+        assert_eq!(report["refused"].as_object().expect("none").len(), 0, "{report}");
+        assert!(report["server"]["ops_per_cpu_s"].as_f64() > Some(0.0), "{report}");
+    }
+    let mut other = server.client();
+    granted(&mut other, "load/to/00000007");
+    let taken = [&["load", "messages"], &small[..], &short].concat();
+    ringway_at(server.addr, &taken).with(1).complains(&["HELD"]);
+    server.stop();
+}
+
+/// Many watch, and one of them does not read: the others hear of every change, and what is told to
+/// the one costs the server a part of its bytes only.
+#[test]
+fn a_load_of_watchers_and_one_that_does_not_read() {
+    let server = Setup::new().shards(2).start();
+    let small = ["--watchers", "40", "--changes", "3", "--rounds", "2", "--unread-mib", "4"];
+    let pid = server.pid().to_string();
+    let load = ["load", "watchers", "--spin", "false", "--pid", &pid, "--json"];
+    let words = [&load[..], &small].concat();
+    let report = ringway_at(server.addr, &words).with(0).json();
+    for kind in ["calm", "stuck"] {
+        assert_eq!(report[kind]["changes"], 6, "{report}");
+        assert_eq!(report[kind]["all_ms"].as_array().expect("each").len(), 6, "{report}");
+    }
+    let number = |what: &str| report[what].as_u64().expect(what);
+    assert!(number("unread_told_bytes") > 4 << 20, "{report}");
+    // The budget of the watch, and the changes that two shards and the watch's own keep for it.
+    assert!(number("unread_kept_bytes") < 1 << 20, "{report}");
+    assert!(number("unread_left_bytes") < number("unread_told_bytes"), "{report}");
+    server.stop();
+}
+
 /// The printed configuration is one that the server takes, and it says the same again.
 #[test]
 fn the_printed_configuration_reads_back() {

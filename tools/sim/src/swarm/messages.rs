@@ -357,8 +357,8 @@ impl World {
         }
     }
 
-    /// Whether two clients have different principals.
-    fn are_apart(&self, one: usize, other: usize) -> bool {
+    /// Whether two clients have different principals, and neither sees all names.
+    pub(crate) fn are_apart(&self, one: usize, other: usize) -> bool {
         let gate = &self.plan.gate;
         !gate.has_operators() && gate.user_of(one) != gate.user_of(other)
     }

@@ -9,6 +9,7 @@
 //! - W2  A wait is not over before its time.
 //! - W3  Nobody is told of what nobody did: of a transfer or a revocation that was never asked for.
 //! - W4  Who waits, and whom nothing can have ended, is known by its ticket.
+//! - W5  Names go to sessions of the same principal only, unless the giver sees all names.
 //!
 //! Not here: whether anybody was overtaken (`queue.rs`), who waits in the end (`rest.rs`).
 
@@ -629,7 +630,11 @@ impl World {
         let (call, ret, wish) = (sent.at, now, None);
         let entry = |verb, seen| Entry { client, by, verb, call, ret, seen, wish };
         let mut entries = Vec::new();
+        let receiver = self.oracle.sessions.get(&to).map(|facts| facts.client);
+        let apart = receiver.is_some_and(|receiver| self.are_apart(client, receiver));
         match got {
+            Got::Owner(..) if apart => return Err(format!("W5: {to} is another principal's")),
+            Got::Plain(status::NOSESSION) if apart => {}
             Got::Owner(status::GRANTED_EPHEMERAL, session, token) if *session == to => {
                 self.tally.transfers += 1;
                 entries.push(entry(Verb::Release(under), Seen::Released));

@@ -1,0 +1,170 @@
+//! What a session knows of one carrier: how long its round trip takes, and whether it lives.
+//!
+//! A carrier over TCP never says that it has died, it falls silent. So whoever has something on the
+//! way asks now and then (PING) and judges by the answer: a carrier from which nothing was heard
+//! since is *suspect*; one that talks but does not answer is, later. A suspect gets nothing new,
+//! and what was on it goes again by others. Anything that it answers makes it good again.
+//!
+//! Bounds: constant time and about 120 bytes a carrier.
+
+use ringway_core::{Moment, Span};
+
+/// A carrier of a session, by its place. A place is used again after
+/// [`crate::Session::carrier_down`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CarrierSlot(pub u16);
+
+/// While something is on the way, a carrier is asked this often.
+const PING_EVERY: Span = Span::from_ms(100);
+/// Nothing heard for so long after a ping, at least, makes a suspect.
+const SILENT_MIN: Span = Span::from_ms(250);
+/// No answer for so long, at least, makes a suspect of a carrier that talks.
+const UNANSWERED_MIN: Span = Span::from_ms(1500);
+/// The round trip of a carrier that was not measured.
+const RTT_UNKNOWN: Span = Span::from_ms(100);
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Carrier {
+    pub(crate) up: bool,
+    pub(crate) suspect: bool,
+    /// The peer sends nothing more on it, and we should not either.
+    pub(crate) leaving: bool,
+    srtt: Option<Span>,
+    rttvar: Span,
+    last_heard: Moment,
+    /// The ping that is on its way: its token, and when it was sent.
+    asked: Option<(u64, Moment)>,
+    next_ping_at: Moment,
+    next_token: u64,
+    /// To be answered, the newest alone: an older one is answered by it, too.
+    pub(crate) pong: Option<u64>,
+    /// Something was sent that no answer has covered: a carrier that takes acknowledgements alone
+    /// may have died, too.
+    unproven: bool,
+    /// Bytes of streams that are on their way by it.
+    pub(crate) flying: u64,
+    /// Bytes of streams that were put on it.
+    pub(crate) sent: u64,
+    /// Bytes that had to go again because of it.
+    pub(crate) resent: u64,
+}
+
+impl Carrier {
+    pub(crate) fn new(now: Moment) -> Self {
+        Self {
+            up: true,
+            suspect: false,
+            leaving: false,
+            srtt: None,
+            rttvar: Span::ZERO,
+            last_heard: now,
+            asked: None,
+            // A new one is asked at once: its round trip is wanted.
+            next_ping_at: now,
+            next_token: 0,
+            pong: None,
+            unproven: false,
+            flying: 0,
+            sent: 0,
+            resent: 0,
+        }
+    }
+
+    /// A carrier that may be given something new.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.up && !self.suspect && !self.leaving
+    }
+
+    /// Smoothed round trip; a guess before the first answer.
+    pub(crate) fn rtt(&self) -> Span {
+        self.srtt.unwrap_or(RTT_UNKNOWN)
+    }
+
+    /// Something authentic came by it. Returns whether it was suspect.
+    pub(crate) fn heard(&mut self, now: Moment) -> bool {
+        self.last_heard = now;
+        // One that talks but did not answer stays suspect until it does.
+        let silent_only = self.asked.is_none_or(|(_, at)| now.since(at) < self.unanswered_after());
+        silent_only && core::mem::take(&mut self.suspect)
+    }
+
+    /// An answer came. Returns whether the carrier was suspect.
+    pub(crate) fn answered(&mut self, now: Moment, token: u64) -> bool {
+        let Some((_, at)) = self.asked.filter(|(asked, _)| *asked == token) else { return false };
+        self.asked = None;
+        self.measured(now.since(at));
+        core::mem::take(&mut self.suspect)
+    }
+
+    /// RFC 6298, section 2.
+    fn measured(&mut self, rtt: Span) {
+        match self.srtt {
+            None => (self.srtt, self.rttvar) = (Some(rtt), Span(rtt.0 / 2)),
+            Some(srtt) => {
+                self.rttvar = Span((3 * self.rttvar.0 + srtt.0.abs_diff(rtt.0)) / 4);
+                self.srtt = Some(Span((7 * srtt.0 + rtt.0) / 8));
+            }
+        }
+    }
+
+    /// The token of a ping to send now, if one is due. A suspect is asked on, so that it can become
+    /// good again.
+    pub(crate) fn ping(&mut self, now: Moment) -> Option<u64> {
+        if !self.wants_ping(now) {
+            return None;
+        }
+        let token = self.next_token;
+        self.next_token += 1;
+        self.asked = Some((token, now));
+        self.unproven = false;
+        self.next_ping_at = now + PING_EVERY;
+        Some(token)
+    }
+
+    /// More than answers to pings was put on it.
+    pub(crate) fn note_use(&mut self) {
+        self.unproven = true;
+    }
+
+    fn is_busy(&self) -> bool {
+        let unsure = self.unproven || self.flying > 0 || self.srtt.is_none() || self.suspect;
+        self.up && unsure
+    }
+
+    /// Whether a ping is due.
+    pub(crate) fn wants_ping(&self, now: Moment) -> bool {
+        self.is_busy() && self.asked.is_none() && now >= self.next_ping_at
+    }
+
+    fn silent_after(&self) -> Span {
+        Span(4 * self.rtt().0 + 4 * self.rttvar.0).max(SILENT_MIN)
+    }
+
+    fn unanswered_after(&self) -> Span {
+        Span(8 * self.rtt().0 + 4 * self.rttvar.0).max(UNANSWERED_MIN)
+    }
+
+    /// Makes a suspect of a carrier whose time is over. Returns whether it became one now.
+    pub(crate) fn judge(&mut self, now: Moment) -> bool {
+        let Some((_, at)) = self.asked.filter(|_| self.up && !self.suspect) else { return false };
+        let silent = self.last_heard < at && now >= at + self.silent_after();
+        let unanswered = now >= at + self.unanswered_after();
+        self.suspect = silent || unanswered;
+        self.suspect
+    }
+
+    /// When [`Self::ping`] or [`Self::judge`] will have something to do.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        if !self.up {
+            return None;
+        }
+        match self.asked {
+            Some(_) if self.suspect => None,
+            Some((_, at)) if self.last_heard < at => Some(at + self.silent_after()),
+            Some((_, at)) => Some(at + self.unanswered_after()),
+            None if self.is_busy() => Some(self.next_ping_at),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,853 @@
+//! Two agents' common matter: flows over whatever carriers there are.
+//!
+//! The driver says what happens (a carrier came or went, a record arrived, an application wrote)
+//! and asks for records: [`Session::fill`] puts into a carrier's next record what is most worth it
+//! at that moment. So a carrier that takes more gets more, and one that has stopped gets nothing.
+//! What arrives goes out through an [`Outlet`], in the order of each stream.
+//!
+//! What always holds:
+//! - X1  Whatever was on a carrier that is lost or suspect goes again by another one, and what
+//!   comes twice is noticed by its position. Control frames say absolute things and may come twice.
+//! - X2  A flow's number is used once. One that is over is answered by DONE, so that who still
+//!   sends for it learns that there is nothing left to wait for.
+//! - X3  Memory is bounded: a flow keeps what its receiver has given credit for and one block more,
+//!   early pieces are within the credit, credit beyond the first window comes from one budget.
+//!
+//! In what order: answers to pings, what ends flows, acknowledgements, then streams: those with
+//! little to say before those with much, and of those each in turn.
+//!
+//! Bounds: a flow costs about 700 bytes and what it keeps. Constant time a frame, but for searches
+//! of log n; the loss of a carrier costs constant time for each flow.
+//! Not here: keys and records (`ringway-crypto`), sockets, who may open what.
+//! Tests: `session_tests.rs` tells stories; `tests/swarm.rs` breaks carriers in every way.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use ringway_core::{Moment, Span};
+
+use crate::carrier::{Carrier, CarrierSlot};
+use crate::epochs::Exchange;
+use crate::frame::{
+    Ack, CONTROL_FRAME_MAX, FlowId, Frame, Frames, PING_BYTES, ResetCode, STREAM_HEAD_MAX,
+    stream_head, write_ack,
+};
+use crate::recv::RecvStream;
+use crate::sabotage::{Rule, Sabotage};
+use crate::send::{Segment, SendStream};
+
+/// Which agent this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It began the session; its flows have even numbers.
+    Initiator,
+    /// It was asked; its flows have odd numbers.
+    Responder,
+}
+
+/// What both agents' sessions are made with. The first window has to be the same at both.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Which agent.
+    pub role: Role,
+    /// Bytes of credit that a stream begins with.
+    pub window_first: u64,
+    /// Bytes of credit that all streams may have together beyond their first windows. One has at
+    /// most an eighth of it.
+    pub window_budget: u64,
+    /// Flows that may be open at once.
+    pub flows_max: usize,
+}
+
+/// Where a session's outcomes go.
+pub trait Outlet {
+    /// Bytes of a stream, in order. They are the application's now.
+    fn data(&mut self, flow: FlowId, bytes: &[u8]);
+
+    /// Something else.
+    fn event(&mut self, event: Event);
+
+    /// The other agent offers new keys, or answers an offer. See [`crate::Epochs`].
+    fn rekey(&mut self, exchange: Exchange);
+
+    /// What follows this record on its carrier is under this epoch.
+    fn keys(&mut self, epoch: u32);
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The other agent opened a flow. Its bytes follow.
+    Opened(FlowId),
+    /// All bytes of the other agent's stream were delivered, and it has ended.
+    Finished(FlowId),
+    /// After a write that was not taken whole: there is room again.
+    Writable(FlowId),
+    /// The flow is over, and what was not delivered will not be.
+    Reset(FlowId, ResetCode),
+    /// Both streams have ended, and both agents know. The last word of a flow that ends well.
+    Closed(FlowId),
+    /// A carrier is given nothing new, because it does not answer.
+    Suspect(CarrierSlot),
+    /// It answers again.
+    Recovered(CarrierSlot),
+    /// The other agent sends nothing more on this carrier: it can be closed.
+    Left(CarrierSlot),
+}
+
+/// What the other agent said cannot be. The session is over, and so are its flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A record is not made of frames.
+    Malformed,
+    /// Bytes beyond the credit, or beyond a stream's end.
+    Overrun(FlowId),
+    /// An acknowledgement of what was never sent.
+    AckOfNothing(FlowId),
+    /// An exchange of keys that makes no sense.
+    Rekey,
+    /// A flow's number that its opener could not have come to.
+    FlowFromNowhere(FlowId),
+}
+
+/// As many flows as may be are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowsFull;
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowReport {
+    /// Bytes that were written here and are not acknowledged.
+    pub kept: u64,
+    /// Of those, bytes that were not sent yet.
+    pub unsent: u64,
+    /// Of those, bytes that are on their way.
+    pub flying: u64,
+    /// Bytes that came and wait for others before them.
+    pub early: u64,
+    /// Bytes that were delivered here.
+    pub delivered: u64,
+    /// Bytes of credit that the other agent has, counted from what was taken.
+    pub window: u64,
+    /// It has bytes to send and no credit: the other side's reader is slow, or its window small.
+    pub out_of_credit: bool,
+}
+
+/// What is known of a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CarrierReport {
+    /// Smoothed round trip, waiting in queues included.
+    pub rtt: Span,
+    /// Bytes of streams on their way.
+    pub flying: u64,
+    /// Bytes of streams that were put on it.
+    pub sent: u64,
+    /// Bytes that went again by others because of it.
+    pub resent: u64,
+    /// It does not answer.
+    pub suspect: bool,
+}
+
+#[derive(Debug)]
+struct Flow {
+    send: SendStream,
+    recv: RecvStream,
+    /// In the queue of those that have something to send.
+    queued: bool,
+    /// In the queue of those that have something to acknowledge.
+    ack_queued: bool,
+    /// A write was not taken whole.
+    blocked: bool,
+    /// In the queue of those that are looked after.
+    watched: bool,
+}
+
+#[derive(Debug)]
+struct Resetting {
+    code: ResetCode,
+    sent: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    flows: BTreeMap<FlowId, Flow>,
+    /// How many flows this side has opened.
+    opened_here: u64,
+    /// One more than the highest that the other side has opened, and those below that did not come.
+    opened_there: u64,
+    missing: BTreeSet<u64>,
+    carriers: Vec<Carrier>,
+    resetting: BTreeMap<FlowId, Resetting>,
+    /// Resets that are to be said, or said again.
+    resets_unsent: usize,
+    dones: VecDeque<FlowId>,
+    /// Flows with something to acknowledge, and when it is due.
+    acks: VecDeque<(FlowId, Moment)>,
+    /// Flows that wait to hear of what they sent, and when they are looked after.
+    watched: VecDeque<(FlowId, Moment)>,
+    /// Flows with something to send: those with little, and those with much.
+    ready: [VecDeque<FlowId>; 2],
+    /// Records since bulk went first.
+    since_bulk: u32,
+    order: u64,
+    /// Bytes of windows beyond the first ones.
+    windows: u64,
+    pub(crate) sabotage: Sabotage,
+}
+
+/// A flow with no more than this to send goes before those with more.
+const LITTLE: u64 = 16 * 1024;
+/// Of so many records one has bulk first, so that chatter does not starve it.
+const BULK_EVERY: u32 = 8;
+/// An acknowledgement waits at most this long for something to travel with.
+const ACK_DELAY: Span = Span::from_ms(5);
+/// Bytes that are acknowledged at once.
+const ACK_BYTES: u64 = 256 * 1024;
+/// A flow that waits to hear of what it sent is looked after this often: the word may be lost, and
+/// with it whoever would repeat it.
+const WATCH_EVERY: Span = Span::from_ms(1000);
+/// Numbers of flows that may be skipped, because pieces of flows overtake each other.
+const FLOWS_SKIPPED_MAX: u64 = 65_536;
+/// Answers about flows that are over, at once. More are left out: who still wants to know asks
+/// again.
+const DONES_MAX: usize = 4096;
+/// A stream's first piece is stuck if one sent this much later has arrived, at least.
+const STUCK_MIN: Span = Span::from_ms(20);
+/// Carriers of a session.
+const CARRIERS_MAX: usize = 256;
+
+impl Session {
+    /// A session without carriers and flows.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            flows: BTreeMap::new(),
+            opened_here: 0,
+            opened_there: 0,
+            missing: BTreeSet::new(),
+            carriers: Vec::new(),
+            resetting: BTreeMap::new(),
+            resets_unsent: 0,
+            dones: VecDeque::new(),
+            acks: VecDeque::new(),
+            watched: VecDeque::new(),
+            ready: [VecDeque::new(), VecDeque::new()],
+            since_bulk: 0,
+            order: 0,
+            windows: 0,
+            sabotage: Sabotage::default(),
+        }
+    }
+
+    // ---- Carriers.
+
+    /// A carrier works. Returns its place.
+    ///
+    /// # Panics
+    /// If there are more than 256.
+    pub fn carrier_up(&mut self, now: Moment) -> CarrierSlot {
+        let free = self.carriers.iter().position(|carrier| !carrier.up);
+        let at = free.unwrap_or(self.carriers.len());
+        assert!(at < CARRIERS_MAX, "the pool opens far fewer");
+        if at == self.carriers.len() {
+            self.carriers.push(Carrier::new(now));
+        } else {
+            self.carriers[at] = Carrier::new(now);
+        }
+        CarrierSlot(at as u16)
+    }
+
+    /// A carrier is gone, whatever the reason. All that may have been lost with it goes again.
+    pub fn carrier_down(&mut self, now: Moment, slot: CarrierSlot) {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        if core::mem::take(&mut carrier.up) {
+            self.doubt(now, slot);
+            self.carriers[usize::from(slot.0)].flying = 0;
+        }
+    }
+
+    /// What went by this carrier may not have arrived (X1).
+    fn doubt(&mut self, now: Moment, slot: CarrierSlot) {
+        let mut lost = 0;
+        let ids: Vec<FlowId> = self.flows.keys().copied().collect();
+        for id in ids {
+            let flow = self.flows.get_mut(&id).expect("nothing is removed meanwhile");
+            if self.sabotage.breaks(Rule::LostGoesAgain) {
+                break;
+            }
+            let bytes = flow.send.lose(slot);
+            lost += bytes;
+            if bytes > 0 {
+                self.queue(id);
+            }
+            if self.flows[&id].recv.delivered() > 0 || self.flows[&id].recv.has_gap() {
+                self.queue_ack(id, now);
+            }
+        }
+        for reset in self.resetting.values_mut() {
+            if self.sabotage.breaks(Rule::ResetsRepeated) {
+                break;
+            }
+            self.resets_unsent += usize::from(core::mem::take(&mut reset.sent));
+        }
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        carrier.resent += lost;
+        carrier.flying -= lost.min(carrier.flying);
+    }
+
+    /// Puts nothing new on a carrier, and says so to the other agent once nothing of it is missing.
+    pub fn retire(&mut self, slot: CarrierSlot) {
+        self.carriers[usize::from(slot.0)].leaving = true;
+    }
+
+    /// What is known of a carrier; `None` for one that is not up.
+    pub fn carrier(&self, slot: CarrierSlot) -> Option<CarrierReport> {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
+        Some(CarrierReport {
+            rtt: carrier.rtt(),
+            flying: carrier.flying,
+            sent: carrier.sent,
+            resent: carrier.resent,
+            suspect: carrier.suspect,
+        })
+    }
+
+    // ---- Flows.
+
+    /// Opens a flow.
+    ///
+    /// # Errors
+    /// [`FlowsFull`].
+    pub fn open(&mut self, now: Moment) -> Result<FlowId, FlowsFull> {
+        if self.flows.len() >= self.settings.flows_max {
+            return Err(FlowsFull);
+        }
+        let odd = u64::from(self.settings.role == Role::Responder);
+        let id = FlowId(self.opened_here * 2 + odd);
+        self.opened_here += 1;
+        self.insert(now, id);
+        Ok(id)
+    }
+
+    fn insert(&mut self, now: Moment, id: FlowId) {
+        let (first, sabotage) = (self.settings.window_first, self.sabotage);
+        let (send, recv) =
+            (SendStream::new(first, sabotage), RecvStream::new(now, first, sabotage));
+        let flow =
+            Flow { send, recv, queued: false, ack_queued: false, blocked: false, watched: false };
+        self.flows.insert(id, flow);
+    }
+
+    /// Writes to a flow's stream and returns how many bytes were taken. If not all,
+    /// [`Event::Writable`] follows. A flow that is over takes all, for nobody.
+    ///
+    /// # Panics
+    /// After [`Self::finish`].
+    pub fn write(&mut self, id: FlowId, bytes: &[u8]) -> usize {
+        let Some(flow) = self.flows.get_mut(&id) else { return bytes.len() };
+        let taken = flow.send.room().min(bytes.len());
+        flow.blocked |= taken < bytes.len();
+        flow.send.write(&bytes[..taken]);
+        self.queue(id);
+        taken
+    }
+
+    /// How many bytes a flow takes now.
+    pub fn room(&self, id: FlowId) -> usize {
+        self.flows.get(&id).map_or(usize::MAX, |flow| flow.send.room())
+    }
+
+    /// Ends a flow's stream: nothing more will be written.
+    pub fn finish(&mut self, id: FlowId) {
+        if let Some(flow) = self.flows.get_mut(&id) {
+            flow.send.finish();
+            self.queue(id);
+        }
+    }
+
+    /// Ends a flow at once, both ways. What is on its way is dropped.
+    pub fn reset(&mut self, id: FlowId, code: ResetCode) {
+        if self.remove(id) {
+            self.resetting.insert(id, Resetting { code, sent: false });
+            self.resets_unsent += 1;
+        }
+    }
+
+    /// Of all bytes that were delivered to a flow's application, `waiting` are not taken yet.
+    pub fn drained(&mut self, now: Moment, id: FlowId, waiting: u64) {
+        let (first, budget) = (self.settings.window_first, self.settings.window_budget);
+        let rtt = self.rtt_min();
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let before = flow.recv.window();
+        let own = (budget / 8).saturating_sub(before - first);
+        let more = own.min(budget.saturating_sub(self.windows));
+        let raised = flow.recv.drained(now, waiting, rtt, more);
+        self.windows += flow.recv.window() - before;
+        if raised {
+            self.queue_ack(id, now);
+        }
+    }
+
+    fn rtt_min(&self) -> Span {
+        let usable = self.carriers.iter().filter(|carrier| carrier.is_usable());
+        usable.map(Carrier::rtt).min().unwrap_or(Span::ZERO)
+    }
+
+    /// What is known of a flow; `None` for one that is over.
+    pub fn flow(&self, id: FlowId) -> Option<FlowReport> {
+        let flow = self.flows.get(&id)?;
+        Some(FlowReport {
+            kept: flow.send.kept(),
+            unsent: flow.send.unsent(),
+            flying: flow.send.flying(),
+            early: flow.recv.early_bytes(),
+            delivered: flow.recv.delivered(),
+            window: flow.recv.window(),
+            out_of_credit: flow.send.is_out_of_credit(),
+        })
+    }
+
+    /// Whether there is nothing that the other agent has still to hear of, but for answers to
+    /// pings.
+    pub fn is_quiet(&self) -> bool {
+        self.flows.is_empty() && self.resetting.is_empty() && self.dones.is_empty()
+    }
+
+    /// The flows that are open.
+    pub fn flows(&self) -> impl Iterator<Item = FlowId> + '_ {
+        self.flows.keys().copied()
+    }
+
+    /// Whether a flow was there.
+    fn remove(&mut self, id: FlowId) -> bool {
+        let Some(flow) = self.flows.remove(&id) else { return false };
+        self.windows -= flow.recv.window() - self.settings.window_first;
+        true
+    }
+
+    /// Forgets a flow that has ended both ways and has said so.
+    fn close_if_done(&mut self, id: FlowId, outlet: &mut impl Outlet) {
+        let done = self
+            .flows
+            .get(&id)
+            .is_some_and(|flow| flow.send.is_done() && flow.recv.is_done() && !flow.ack_queued);
+        if done {
+            self.remove(id);
+            outlet.event(Event::Closed(id));
+        }
+    }
+
+    // ---- What arrives.
+
+    /// A record's text came by a carrier.
+    ///
+    /// # Errors
+    /// [`Violation`]: the session is to be given up.
+    pub fn received(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        text: &[u8],
+        outlet: &mut impl Outlet,
+    ) -> Result<(), Violation> {
+        if self.carriers[usize::from(slot.0)].heard(now) {
+            outlet.event(Event::Recovered(slot));
+        }
+        let mut frames = Frames::new(text);
+        while let Some(frame) = frames.next().map_err(|_| Violation::Malformed)? {
+            let carrier = &mut self.carriers[usize::from(slot.0)];
+            match frame {
+                Frame::Ping { token } => carrier.pong = Some(token),
+                Frame::Pong { token } => {
+                    if carrier.answered(now, token) {
+                        outlet.event(Event::Recovered(slot));
+                    }
+                }
+                Frame::Leave => {
+                    carrier.leaving = true;
+                    outlet.event(Event::Left(slot));
+                }
+                Frame::Rekey(exchange) => outlet.rekey(exchange),
+                Frame::Keys { epoch } => outlet.keys(epoch),
+                Frame::Reset { flow, code } => self.reset_there(now, flow, code, outlet)?,
+                Frame::Done { flow } => self.done_there(flow, outlet),
+                Frame::Ack { flow, ack } => self.acked(now, flow, ack, outlet)?,
+                Frame::Stream { flow, offset, bytes, fin } => {
+                    self.stream(now, flow, (offset, bytes, fin), outlet)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, id: FlowId) -> bool {
+        (id.0 % 2 == 1) == (self.settings.role == Role::Responder)
+    }
+
+    /// Whether a flow of the other side is to be made. It is noted as having come.
+    fn is_new(&mut self, id: FlowId) -> Result<bool, Violation> {
+        let number = id.0 / 2;
+        if self.is_ours(id) {
+            let was_opened = number < self.opened_here;
+            return if was_opened { Ok(false) } else { Err(Violation::FlowFromNowhere(id)) };
+        }
+        if number < self.opened_there {
+            if self.sabotage.breaks(Rule::NumbersOnce) {
+                return Ok(true);
+            }
+            return Ok(self.missing.remove(&number));
+        }
+        let skipped = number - self.opened_there + self.missing.len() as u64;
+        if skipped > FLOWS_SKIPPED_MAX {
+            return Err(Violation::FlowFromNowhere(id));
+        }
+        self.missing.extend(self.opened_there..number);
+        self.opened_there = number + 1;
+        Ok(true)
+    }
+
+    fn stream(
+        &mut self,
+        now: Moment,
+        id: FlowId,
+        (offset, bytes, fin): (u64, &[u8], bool),
+        outlet: &mut impl Outlet,
+    ) -> Result<(), Violation> {
+        if !self.flows.contains_key(&id) {
+            if !self.is_new(id)? {
+                self.answer_done(id);
+                return Ok(());
+            }
+            self.insert(now, id);
+            if self.flows.len() > self.settings.flows_max {
+                self.reset(id, ResetCode::Busy);
+                return Ok(());
+            }
+            outlet.event(Event::Opened(id));
+        }
+        let flow = self.flows.get_mut(&id).expect("it was there or was just made");
+        let was_done = flow.recv.is_done();
+        let received = flow.recv.receive(offset, bytes, fin, |bytes| outlet.data(id, bytes));
+        let news = received.map_err(|_| Violation::Overrun(id))?;
+        let done = flow.recv.is_done();
+        let much = flow.recv.unacked() >= ACK_BYTES.min(flow.recv.window() / 4);
+        // What came twice was not known to have come: the sender has lost our word for it.
+        let at = if done || much || !news { now } else { now + ACK_DELAY };
+        self.queue_ack(id, at);
+        if done && !was_done {
+            outlet.event(Event::Finished(id));
+        }
+        Ok(())
+    }
+
+    fn acked(
+        &mut self,
+        now: Moment,
+        id: FlowId,
+        ack: Ack<'_>,
+        outlet: &mut impl Outlet,
+    ) -> Result<(), Violation> {
+        let Some(flow) = self.flows.get_mut(&id) else {
+            if self.is_new(id)? {
+                return Err(Violation::AckOfNothing(id));
+            }
+            return Ok(());
+        };
+        let carriers = &mut self.carriers;
+        let arrived = |segment: Segment| {
+            let carrier = &mut carriers[usize::from(segment.carrier.0)];
+            carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
+        };
+        if !flow.send.acked(ack, arrived) {
+            return Err(Violation::AckOfNothing(id));
+        }
+        if flow.blocked && flow.send.room() > 0 {
+            flow.blocked = false;
+            outlet.event(Event::Writable(id));
+        }
+        self.free_stuck(now, id);
+        self.queue(id);
+        self.close_if_done(id, outlet);
+        Ok(())
+    }
+
+    /// A stream whose first piece waits on a slow carrier while later ones arrive by others sends
+    /// it again by one of those.
+    fn free_stuck(&mut self, now: Moment, id: FlowId) {
+        if self.carriers.iter().filter(|carrier| carrier.is_usable()).count() < 2 {
+            return;
+        }
+        let patience = Span(4 * self.rtt_min().0).max(STUCK_MIN);
+        let flow = self.flows.get_mut(&id).expect("the caller found it");
+        while let Some(stuck) = flow.send.lose_stuck(now - patience) {
+            let carrier = &mut self.carriers[usize::from(stuck.carrier.0)];
+            let bytes = stuck.end - stuck.start;
+            carrier.flying = carrier.flying.saturating_sub(bytes);
+            carrier.resent += bytes;
+        }
+    }
+
+    fn reset_there(
+        &mut self,
+        _now: Moment,
+        id: FlowId,
+        code: ResetCode,
+        outlet: &mut impl Outlet,
+    ) -> Result<(), Violation> {
+        if self.remove(id) {
+            outlet.event(Event::Reset(id, code));
+        } else {
+            // Noted as having come, so that late pieces of it do not open it.
+            self.is_new(id)?;
+        }
+        self.forget_reset(id);
+        self.answer_done(id);
+        Ok(())
+    }
+
+    fn done_there(&mut self, id: FlowId, outlet: &mut impl Outlet) {
+        self.forget_reset(id);
+        if let Some(flow) = self.flows.get(&id) {
+            // Good if it had all that we had to say, and said all that it had to.
+            let good = flow.send.is_all_sent() && flow.recv.is_done();
+            self.remove(id);
+            let event = if good { Event::Closed(id) } else { Event::Reset(id, ResetCode::Gone) };
+            outlet.event(event);
+        }
+    }
+
+    fn forget_reset(&mut self, id: FlowId) {
+        if let Some(reset) = self.resetting.remove(&id) {
+            self.resets_unsent -= usize::from(!reset.sent);
+        }
+    }
+
+    /// The other side asks about a flow that is over here.
+    fn answer_done(&mut self, id: FlowId) {
+        if self.sabotage.breaks(Rule::OverIsSaid) {
+            return;
+        }
+        if let Some(reset) = self.resetting.get_mut(&id) {
+            self.resets_unsent += usize::from(core::mem::take(&mut reset.sent));
+        } else if self.dones.len() < DONES_MAX && self.dones.back() != Some(&id) {
+            self.dones.push_back(id);
+        }
+    }
+
+    // ---- What is to be sent.
+
+    fn queue(&mut self, id: FlowId) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        if !flow.queued && flow.send.wants_any() {
+            flow.queued = true;
+            let bulk = usize::from(flow.send.unsent() > LITTLE);
+            self.ready[bulk].push_back(id);
+        }
+    }
+
+    /// Notes that a flow has something to acknowledge, at `at` the latest.
+    fn queue_ack(&mut self, id: FlowId, at: Moment) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        // One that is due sooner than those before it goes to the front; the delay is the same for
+        // all, so the others are in order.
+        let sooner = self.acks.front().is_none_or(|(_, first)| at < *first);
+        if !flow.ack_queued || sooner {
+            flow.ack_queued = true;
+            if sooner { self.acks.push_front((id, at)) } else { self.acks.push_back((id, at)) }
+        }
+    }
+
+    /// Whether [`Self::fill`] would put something into a record of this carrier now.
+    pub fn wants(&self, now: Moment, slot: CarrierSlot) -> bool {
+        let Some(carrier) = self.carriers.get(usize::from(slot.0)).filter(|one| one.up) else {
+            return false;
+        };
+        carrier.pong.is_some()
+            || carrier.wants_ping(now)
+            || carrier.is_usable()
+                && (self.resets_unsent > 0
+                    || !self.dones.is_empty()
+                    || self.acks.front().is_some_and(|(_, due)| *due <= now)
+                    || self.ready.iter().any(|queue| !queue.is_empty()))
+    }
+
+    /// Puts up to `room` bytes into a record of this carrier: appends frames to `out`. Nothing is
+    /// appended if there is nothing to say by it. `outlet` may hear of flows that are closed.
+    ///
+    /// # Panics
+    /// If `room` is smaller than 1 KiB.
+    pub fn fill(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        room: usize,
+        out: &mut Vec<u8>,
+        outlet: &mut impl Outlet,
+    ) {
+        assert!(room >= 1024, "a record holds any control frame");
+        let end = out.len() + room;
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        if !carrier.up {
+            return;
+        }
+        if let Some(token) = carrier.pong.take() {
+            Frame::Pong { token }.write(out);
+        }
+        if carrier.is_usable() {
+            let (before, end) = (out.len(), end - PING_BYTES);
+            self.fill_control(now, out, end, outlet);
+            self.fill_streams(now, slot, out, end);
+            if out.len() > before {
+                self.carriers[usize::from(slot.0)].note_use();
+            }
+        }
+        // Last, because it asks about what is in this record, too.
+        if let Some(token) = self.carriers[usize::from(slot.0)].ping(now) {
+            Frame::Ping { token }.write(out);
+        }
+    }
+
+    fn fill_control(
+        &mut self,
+        now: Moment,
+        out: &mut Vec<u8>,
+        end: usize,
+        outlet: &mut impl Outlet,
+    ) {
+        let fits = |out: &Vec<u8>| end - out.len() >= CONTROL_FRAME_MAX;
+        if self.resets_unsent > 0 {
+            for (flow, reset) in self.resetting.iter_mut().filter(|(_, reset)| !reset.sent) {
+                if !fits(out) {
+                    return;
+                }
+                Frame::Reset { flow: *flow, code: reset.code }.write(out);
+                reset.sent = true;
+                self.resets_unsent -= 1;
+                self.watched.push_back((*flow, now + WATCH_EVERY));
+            }
+        }
+        while let Some(flow) = self.dones.pop_front_if(|_| fits(out)) {
+            Frame::Done { flow }.write(out);
+        }
+        while let Some((id, _)) = self.acks.pop_front_if(|_| fits(out)) {
+            let Some(flow) = self.flows.get_mut(&id).filter(|flow| flow.ack_queued) else {
+                continue;
+            };
+            write_ack(out, id, flow.recv.ack(), flow.recv.early_ranges());
+            flow.recv.note_acked();
+            flow.ack_queued = false;
+            self.close_if_done(id, outlet);
+        }
+    }
+
+    fn fill_streams(&mut self, now: Moment, slot: CarrierSlot, out: &mut Vec<u8>, end: usize) {
+        let usable = self.carriers.iter().filter(|carrier| carrier.is_usable()).count();
+        let alone = usable < 2;
+        self.since_bulk += 1;
+        let bulk_first = self.since_bulk >= BULK_EVERY && !self.ready[1].is_empty();
+        for class in if bulk_first { [1, 0] } else { [0, 1] } {
+            // Each once: what a flow leaves over for want of room ends the record anyway.
+            for _ in 0..self.ready[class].len() {
+                if end - out.len() <= STREAM_HEAD_MAX {
+                    return;
+                }
+                let Some(id) = self.ready[class].pop_front() else { break };
+                if class == 1 {
+                    self.since_bulk = 0;
+                }
+                self.fill_stream(now, (slot, alone), id, (out, end));
+            }
+        }
+    }
+
+    fn fill_stream(
+        &mut self,
+        now: Moment,
+        (slot, alone): (CarrierSlot, bool),
+        id: FlowId,
+        (out, end): (&mut Vec<u8>, usize),
+    ) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        flow.queued = false;
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        while end - out.len() > STREAM_HEAD_MAX {
+            self.order += 1;
+            let by = Segment { start: 0, end: 0, carrier: slot, at: now, order: self.order };
+            let room = end - out.len() - STREAM_HEAD_MAX;
+            let Some(piece) = flow.send.take(room, by, alone) else { break };
+            stream_head(out, id, piece.offset, (piece.len, piece.fin));
+            flow.send.copy(piece, out);
+            if self.sabotage.breaks(Rule::KeptUntilAcked) {
+                flow.send.forget_flying();
+            }
+            carrier.flying += piece.len as u64 + u64::from(piece.fin);
+            carrier.sent += piece.len as u64;
+            if !core::mem::replace(&mut flow.watched, true) {
+                self.watched.push_back((id, now + WATCH_EVERY));
+            }
+        }
+        self.queue(id);
+    }
+
+    // ---- Time.
+
+    /// Sends again the first piece of a stream of which nothing was heard for long, and resets that
+    /// were not answered: the answer tells how things stand.
+    fn look_after(&mut self, now: Moment) {
+        let silence = [Rule::SilenceIsAsked, Rule::LostGoesAgain];
+        if silence.into_iter().any(|rule| self.sabotage.breaks(rule)) {
+            return;
+        }
+        while let Some((id, _)) = self.watched.pop_front_if(|(_, due)| *due <= now) {
+            if let Some(reset) = self.resetting.get_mut(&id) {
+                if !self.sabotage.breaks(Rule::ResetsRepeated) {
+                    self.resets_unsent += usize::from(core::mem::take(&mut reset.sent));
+                }
+                continue;
+            }
+            let Some(flow) = self.flows.get_mut(&id) else { continue };
+            let Some(first) = flow.send.first_flying() else {
+                flow.watched = false;
+                continue;
+            };
+            self.watched.push_back((id, now + WATCH_EVERY));
+            let carrier = &mut self.carriers[usize::from(first.carrier.0)];
+            let patience = Span(8 * carrier.rtt().0).max(WATCH_EVERY);
+            if now.since(first.at) >= patience {
+                let bytes = first.end - first.start;
+                carrier.flying = carrier.flying.saturating_sub(bytes);
+                carrier.resent += bytes;
+                flow.send.lose_first();
+                self.queue(id);
+            }
+        }
+    }
+
+    /// Judges carriers and looks after flows. Due at [`Self::wake_at`]; early or repeated calls do
+    /// nothing.
+    pub fn tick(&mut self, now: Moment, outlet: &mut impl Outlet) {
+        self.look_after(now);
+        for at in 0..self.carriers.len() {
+            if self.carriers[at].judge(now) {
+                let slot = CarrierSlot(at as u16);
+                self.doubt(now, slot);
+                outlet.event(Event::Suspect(slot));
+            }
+        }
+    }
+
+    /// When [`Self::tick`] or [`Self::fill`] will have something to do that they have not now.
+    pub fn wake_at(&self) -> Option<Moment> {
+        let carriers = self.carriers.iter().filter_map(Carrier::wake_at);
+        let any = self.carriers.iter().any(Carrier::is_usable);
+        let ack = self.acks.front().filter(|_| any).map(|(_, due)| *due);
+        let watched = self.watched.front().filter(|_| any).map(|(_, due)| *due);
+        carriers.chain(ack).chain(watched).min()
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,557 @@
+//! Two agents in virtual time, between them carriers that delay, stall, crawl, fall silent and die.
+//!
+//! Every stream carries a pattern that follows from its flow's seed, so whoever reads knows at each
+//! byte what has to come; nothing is compared at the end that was not judged on the way.
+//!
+//! What is judged: each byte delivered is the one written at that place (T1); an end is heard when
+//! everything before it was delivered and it was really the end (T3); after the faults are over,
+//! everything that was not reset arrives, and both sides forget it (T4).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ringway_core::rng::Rng;
+use ringway_core::{Moment, Span};
+use ringway_tunnel_proto::sabotage::Rule;
+use ringway_tunnel_proto::{
+    CarrierSlot, Event, Exchange, FlowId, Outlet, ResetCode, Role, Session, Settings, Violation,
+};
+
+/// One step of virtual time.
+const STEP: Span = Span::from_ms(1);
+/// How long there are faults.
+const FAULTS_UNTIL: Span = Span::from_ms(2500);
+/// By when everything has to be over: faults end, suspects are given up, windows begin small.
+const OVER_BY: Span = Span::from_s(120);
+/// A suspect carrier is closed after so long.
+const GIVE_UP_AFTER: Span = Span::from_ms(1500);
+/// Records that a carrier holds before it takes no more.
+const PIPE_RECORDS: usize = 3;
+/// Bytes before the pattern of a flow's first stream: its seed, and how long both streams are.
+const HEAD: usize = 24;
+
+/// What happens in one direction of a carrier.
+struct Pipe {
+    on_the_way: VecDeque<(Moment, Vec<u8>)>,
+    delay: Span,
+    bytes_per_ms: u64,
+    free_at: Moment,
+    silent: bool,
+}
+
+/// A carrier.
+struct Line {
+    slots: [Option<CarrierSlot>; 2],
+    pipes: [Pipe; 2],
+    suspect_since: [Option<Moment>; 2],
+    broken: bool,
+}
+
+/// What one application knows of one flow.
+struct App {
+    seed: u64,
+    /// 0 for the stream of who opened it, 1 for the other.
+    writes: u64,
+    to_write: u64,
+    written: u64,
+    finished: bool,
+    read: u64,
+    to_read: Option<u64>,
+    heard_end: bool,
+    /// Bytes delivered that the application has not taken.
+    waiting: u64,
+    reads_per_step: u64,
+    head: Vec<u8>,
+}
+
+/// One agent with its applications.
+struct End {
+    session: Session,
+    apps: BTreeMap<FlowId, App>,
+    over: Over,
+}
+
+/// How flows ended here.
+#[derive(Default)]
+struct Over {
+    closed: u64,
+    reset: u64,
+    by_us: u64,
+}
+
+/// What came out of one call.
+#[derive(Default)]
+struct Heard {
+    data: Vec<(FlowId, Vec<u8>)>,
+    events: Vec<(Event, usize)>,
+}
+
+impl Outlet for Heard {
+    fn data(&mut self, flow: FlowId, bytes: &[u8]) {
+        self.data.push((flow, bytes.to_vec()));
+    }
+
+    fn rekey(&mut self, exchange: Exchange) {
+        panic!("nobody offered {exchange:?}");
+    }
+
+    fn keys(&mut self, epoch: u32) {
+        panic!("nobody has keys of {epoch}");
+    }
+
+    fn event(&mut self, event: Event) {
+        // Behind the data that was delivered before it.
+        self.events.push((event, self.data.len()));
+    }
+}
+
+/// What a seed came to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Bytes that were delivered.
+    pub(crate) delivered: u64,
+    /// Flows that ended well, at both ends together.
+    pub(crate) closed: u64,
+    /// Flows that were reset, at both ends together.
+    pub(crate) reset: u64,
+    /// Bytes that were sent again.
+    pub(crate) resent: u64,
+    /// Carriers that were lost.
+    pub(crate) lost: u64,
+}
+
+/// How mean the world is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct World {
+    /// Everything follows from it.
+    pub(crate) seed: u64,
+    /// Carriers that are kept open.
+    pub(crate) lines: usize,
+    /// Flows that each side opens.
+    pub(crate) flows: u64,
+    /// Of a thousand steps of a carrier, so many have a fault.
+    pub(crate) faults_per_mille: u64,
+    /// Of a thousand flows, so many are reset by one side.
+    pub(crate) resets_per_mille: u64,
+    /// The rule that is switched off.
+    pub(crate) broken: Option<Rule>,
+}
+
+/// The byte at an offset of a stream.
+fn pattern(seed: u64, stream: u64, offset: u64) -> u8 {
+    let word = Rng::new(seed ^ stream << 63 ^ (offset / 8) << 3).next_u64();
+    word.to_le_bytes()[(offset % 8) as usize]
+}
+
+struct Run {
+    world: World,
+    rng: Rng,
+    now: Moment,
+    ends: [End; 2],
+    lines: Vec<Line>,
+    to_open: [u64; 2],
+    outcome: Outcome,
+}
+
+#[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "there is nothing to switch"))]
+fn session(settings: Settings, broken: Option<Rule>) -> Session {
+    let mut session = Session::new(settings);
+    match broken {
+        None => {}
+        #[cfg(feature = "sabotage")]
+        Some(rule) => session.break_rule(rule),
+        #[cfg(not(feature = "sabotage"))]
+        Some(rule) => panic!("{rule:?} cannot be switched off in this build"),
+    }
+    session
+}
+
+/// Runs a world to its end.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(crate) fn run(world: World) -> Result<Outcome, String> {
+    let mut rng = Rng::new(world.seed);
+    let window_first = 1 << (10 + rng.below(7));
+    let settings = |role| Settings { role, window_first, window_budget: 8 << 20, flows_max: 1000 };
+    let end = |role| End {
+        session: session(settings(role), world.broken),
+        apps: BTreeMap::new(),
+        over: Over::default(),
+    };
+    let mut run = Run {
+        world,
+        rng,
+        now: Moment(1_000_000_000),
+        ends: [end(Role::Initiator), end(Role::Responder)],
+        lines: Vec::new(),
+        to_open: [world.flows; 2],
+        outcome: Outcome::default(),
+    };
+    let start = run.now;
+    loop {
+        let since = run.now.since(start);
+        run.step(since < FAULTS_UNTIL)?;
+        if since >= FAULTS_UNTIL && run.is_over() {
+            break;
+        }
+        if since > OVER_BY {
+            return Err(format!("not over after {since:?}: {}", run.what_hangs()));
+        }
+        run.now = run.now + STEP;
+    }
+    let [a, b] = &run.ends;
+    run.outcome.closed = a.over.closed + b.over.closed;
+    run.outcome.reset = a.over.reset + b.over.reset + a.over.by_us + b.over.by_us;
+    Ok(run.outcome)
+}
+
+impl Run {
+    fn step(&mut self, faults: bool) -> Result<(), String> {
+        self.keep_lines_open();
+        if faults {
+            self.do_harm();
+        }
+        self.arrive()?;
+        for at in 0..2 {
+            self.tick(at)?;
+            self.open_flows(at, faults);
+            self.applications(at);
+            self.send(at)?;
+        }
+        Ok(())
+    }
+
+    // ---- Carriers.
+
+    fn keep_lines_open(&mut self) {
+        while self.lines.iter().filter(|line| !line.broken).count() < self.world.lines {
+            let mut pipe = || Pipe {
+                on_the_way: VecDeque::new(),
+                delay: Span::from_us(self.rng.below(40_000)),
+                bytes_per_ms: 500 << self.rng.below(8),
+                free_at: self.now,
+                silent: false,
+            };
+            let pipes = [pipe(), pipe()];
+            let slots = [0, 1].map(|at: usize| Some(self.ends[at].session.carrier_up(self.now)));
+            self.lines.push(Line { slots, pipes, suspect_since: [None; 2], broken: false });
+        }
+    }
+
+    fn do_harm(&mut self) {
+        for at in 0..self.lines.len() {
+            if self.lines[at].broken || !self.rng.chance(self.world.faults_per_mille) {
+                continue;
+            }
+            let way = self.rng.below(2) as usize;
+            match self.rng.below(5) {
+                0 => self.break_line(at),
+                1 => self.lines[at].pipes[way].silent = true,
+                2 => {
+                    self.lines[at].pipes.iter_mut().for_each(|pipe| pipe.silent = true);
+                }
+                3 => {
+                    // A stall: nothing arrives for a while, then all of it.
+                    let until = self.now + Span::from_ms(self.rng.below(900));
+                    let pipe = &mut self.lines[at].pipes[way];
+                    pipe.free_at = pipe.free_at.max(until);
+                    for (arrival, _) in &mut pipe.on_the_way {
+                        *arrival = (*arrival).max(until);
+                    }
+                }
+                _ => self.lines[at].pipes[way].bytes_per_ms = 20 + self.rng.below(200),
+            }
+        }
+    }
+
+    /// Some of what is on its way arrives, the rest never; one side learns of it before the other.
+    fn break_line(&mut self, at: usize) {
+        self.outcome.lost += 1;
+        let line = &mut self.lines[at];
+        line.broken = true;
+        for pipe in &mut line.pipes {
+            let arrive = self.rng.below(pipe.on_the_way.len() as u64 + 1) as usize;
+            pipe.on_the_way.truncate(arrive);
+            pipe.silent = true;
+        }
+        let first = self.rng.below(2) as usize;
+        self.carrier_down(at, first);
+    }
+
+    fn carrier_down(&mut self, line: usize, at: usize) {
+        if let Some(slot) = self.lines[line].slots[at].take() {
+            let report = self.ends[at].session.carrier(slot).expect("it is up");
+            self.ends[at].session.carrier_down(self.now, slot);
+            self.outcome.resent += report.resent;
+            self.lines[line].pipes[1 - at].on_the_way.clear();
+        }
+    }
+
+    fn arrive(&mut self) -> Result<(), String> {
+        for line in 0..self.lines.len() {
+            for to in 0..2 {
+                self.arrive_at(line, to)?;
+            }
+            let broken = &self.lines[line];
+            if broken.broken && broken.pipes.iter().all(|pipe| pipe.on_the_way.is_empty()) {
+                (0..2).for_each(|at| self.carrier_down(line, at));
+            }
+        }
+        self.lines.retain(|line| !line.broken || line.slots.iter().any(Option::is_some));
+        Ok(())
+    }
+
+    fn arrive_at(&mut self, line: usize, to: usize) -> Result<(), String> {
+        loop {
+            let found = &mut self.lines[line];
+            let Some(slot) = found.slots[to] else { return Ok(()) };
+            let pipe = &mut found.pipes[1 - to];
+            if pipe.on_the_way.front().is_none_or(|(arrival, _)| *arrival > self.now) {
+                return Ok(());
+            }
+            let (_, record) = pipe.on_the_way.pop_front().expect("it is there");
+            let mut heard = Heard::default();
+            let end = &mut self.ends[to];
+            end.session
+                .received(self.now, slot, &record, &mut heard)
+                .map_err(|violation: Violation| format!("{violation:?}"))?;
+            self.hear(to, heard)?;
+        }
+    }
+
+    fn send(&mut self, at: usize) -> Result<(), String> {
+        // The carrier that is free first, as a driver would.
+        let mut order: Vec<usize> = (0..self.lines.len()).collect();
+        order.sort_by_key(|line| self.lines[*line].pipes[at].free_at);
+        for line in order {
+            for _ in 0..PIPE_RECORDS {
+                let found = &self.lines[line];
+                let Some(slot) = found.slots[at] else { break };
+                let full = found.pipes[at].on_the_way.len() >= PIPE_RECORDS && !found.broken;
+                if full || !self.ends[at].session.wants(self.now, slot) {
+                    break;
+                }
+                let (mut record, mut heard) = (Vec::new(), Heard::default());
+                let room = 1024 + self.rng.below(8000) as usize;
+                let session = &mut self.ends[at].session;
+                session.fill(self.now, slot, room, &mut record, &mut heard);
+                if record.len() > room {
+                    return Err(format!("a record of {} in a room of {room}", record.len()));
+                }
+                self.hear(at, heard)?;
+                if record.is_empty() {
+                    break;
+                }
+                let pipe = &mut self.lines[line].pipes[at];
+                let took = Span(record.len() as u64 * 1_000_000 / pipe.bytes_per_ms);
+                pipe.free_at = pipe.free_at.max(self.now) + took;
+                let arrival = pipe.free_at + pipe.delay;
+                if !pipe.silent {
+                    pipe.on_the_way.push_back((arrival, record));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, at: usize) -> Result<(), String> {
+        let due = self.ends[at].session.wake_at().is_some_and(|due| due <= self.now);
+        if due {
+            let mut heard = Heard::default();
+            self.ends[at].session.tick(self.now, &mut heard);
+            self.hear(at, heard)?;
+        }
+        for line in 0..self.lines.len() {
+            let since = self.lines[line].suspect_since[at];
+            if since.is_some_and(|since| self.now.since(since) > GIVE_UP_AFTER) {
+                self.lines[line].suspect_since[at] = None;
+                self.break_line(line);
+            }
+        }
+        Ok(())
+    }
+
+    // ---- Applications.
+
+    fn open_flows(&mut self, at: usize, faults: bool) {
+        while self.to_open[at] > 0 && (!faults || self.rng.chance(20)) {
+            self.to_open[at] -= 1;
+            let id = self.ends[at].session.open(self.now).expect("few flows");
+            let seed = self.rng.next_u64();
+            let mut length = || 1u64 << self.rng.below(19);
+            let (there, back) = (length() + HEAD as u64, length() - 1);
+            let mut app = self.app(seed, 0, there);
+            app.to_read = Some(back);
+            app.head = [seed, there, back].iter().flat_map(|word| word.to_le_bytes()).collect();
+            self.ends[at].apps.insert(id, app);
+        }
+    }
+
+    fn app(&mut self, seed: u64, writes: u64, to_write: u64) -> App {
+        App {
+            seed,
+            writes,
+            to_write,
+            written: 0,
+            finished: false,
+            read: 0,
+            to_read: None,
+            heard_end: false,
+            waiting: 0,
+            reads_per_step: 50 << self.rng.below(14),
+            head: Vec::new(),
+        }
+    }
+
+    fn applications(&mut self, at: usize) {
+        let ids: Vec<FlowId> = self.ends[at].apps.keys().copied().collect();
+        for id in ids {
+            if self.rng.chance(1) && self.rng.chance(self.world.resets_per_mille) {
+                self.ends[at].session.reset(id, ResetCode::Broken);
+                self.ends[at].apps.remove(&id);
+                self.ends[at].over.by_us += 1;
+                continue;
+            }
+            self.write(at, id);
+            let end = &mut self.ends[at];
+            let app = end.apps.get_mut(&id).expect("it was there");
+            if app.waiting > 0 {
+                app.waiting -= app.waiting.min(app.reads_per_step);
+                end.session.drained(self.now, id, app.waiting);
+            }
+        }
+    }
+
+    fn write(&mut self, at: usize, id: FlowId) {
+        let end = &mut self.ends[at];
+        let app = end.apps.get_mut(&id).expect("it was there");
+        let chunk = (1 + self.rng.below(20_000)).min(app.to_write - app.written);
+        if chunk > 0 && self.rng.chance(500) {
+            let (start, stop) = (app.written, app.written + chunk);
+            let bytes: Vec<u8> = (start..stop)
+                .map(|offset| match app.head.get(offset as usize) {
+                    Some(byte) if app.writes == 0 => *byte,
+                    _ => pattern(app.seed, app.writes, offset),
+                })
+                .collect();
+            app.written += end.session.write(id, &bytes) as u64;
+        }
+        // Who was opened learns from the head what to write.
+        if app.head.len() == HEAD && app.written == app.to_write && !app.finished {
+            app.finished = true;
+            end.session.finish(id);
+        }
+    }
+
+    /// What a session said, judged.
+    fn hear(&mut self, at: usize, heard: Heard) -> Result<(), String> {
+        let mut events = heard.events.into_iter().peekable();
+        for (index, (id, bytes)) in heard.data.into_iter().enumerate() {
+            while let Some((event, _)) = events.next_if(|(_, before)| *before <= index) {
+                self.event(at, event)?;
+            }
+            self.data(at, id, &bytes)?;
+        }
+        events.try_for_each(|(event, _)| self.event(at, event))
+    }
+
+    fn data(&mut self, at: usize, id: FlowId, bytes: &[u8]) -> Result<(), String> {
+        self.outcome.delivered += bytes.len() as u64;
+        let app = self.ends[at].apps.get_mut(&id).ok_or(format!("bytes for no flow {id:?}"))?;
+        for byte in bytes {
+            if app.writes == 1 && app.head.len() < HEAD {
+                app.head.push(*byte);
+                if app.head.len() == HEAD {
+                    let word = |at: usize| {
+                        let word = app.head[8 * at..8 * at + 8].try_into().expect("8 bytes");
+                        u64::from_le_bytes(word)
+                    };
+                    let (there, back) = (word(1), word(2));
+                    (app.seed, app.to_read, app.to_write) = (word(0), Some(there), back);
+                }
+            } else if *byte != pattern(app.seed, 1 - app.writes, app.read) {
+                return Err(format!("{id:?} has a wrong byte at {}", app.read));
+            }
+            app.read += 1;
+        }
+        if app.heard_end || app.to_read.is_some_and(|all| app.read > all) {
+            return Err(format!("{id:?} has bytes behind its end"));
+        }
+        app.waiting += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn event(&mut self, at: usize, event: Event) -> Result<(), String> {
+        match event {
+            Event::Opened(id) => {
+                let app = self.app(0, 1, 0);
+                self.ends[at].apps.insert(id, app);
+            }
+            Event::Finished(id) => {
+                let app = self.ends[at].apps.get_mut(&id).ok_or("the end of no flow")?;
+                if app.to_read != Some(app.read) || app.heard_end {
+                    return Err(format!("{id:?} ended at {} of {:?}", app.read, app.to_read));
+                }
+                app.heard_end = true;
+            }
+            Event::Writable(_) => {}
+            Event::Reset(id, code) => {
+                self.ends[at].apps.remove(&id).ok_or("the reset of no flow")?;
+                self.ends[at].over.reset += 1;
+                let wanted = self.ends[1 - at].over.by_us + self.ends[1 - at].over.reset;
+                if code == ResetCode::Gone && wanted == 0 {
+                    return Err(format!("{id:?} is gone, and nobody reset anything"));
+                }
+            }
+            Event::Closed(id) => {
+                let app = self.ends[at].apps.remove(&id).ok_or("the close of no flow")?;
+                if !app.heard_end || !app.finished {
+                    return Err(format!("{id:?} closed at {} of {:?}", app.read, app.to_read));
+                }
+                self.ends[at].over.closed += 1;
+            }
+            Event::Suspect(slot) => self.mark(at, slot, Some(self.now)),
+            Event::Recovered(slot) => self.mark(at, slot, None),
+            Event::Left(_) => return Err("nobody left".into()),
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, at: usize, slot: CarrierSlot, since: Option<Moment>) {
+        let line = self.lines.iter_mut().find(|line| line.slots[at] == Some(slot));
+        line.expect("it is up").suspect_since[at] = since;
+    }
+
+    // ---- The end.
+
+    fn is_over(&self) -> bool {
+        self.to_open == [0, 0]
+            && self.ends.iter().all(|end| {
+                end.apps.is_empty()
+                    && end.session.flows().next().is_none()
+                    && end.session.is_quiet()
+            })
+    }
+
+    fn what_hangs(&self) -> String {
+        let mut words = String::new();
+        for (at, end) in self.ends.iter().enumerate() {
+            for (id, app) in &end.apps {
+                words += &format!(
+                    "\n  {id:?} at {at}: wrote {}/{} {} read {}/{:?} {}: {:?}",
+                    app.written,
+                    app.to_write,
+                    app.finished,
+                    app.read,
+                    app.to_read,
+                    app.heard_end,
+                    end.session.flow(*id)
+                );
+            }
+        }
+        for line in &self.lines {
+            words += &format!("\n  a line {:?} broken {}", line.slots, line.broken);
+        }
+        words
+    }
+}
