@@ -33,6 +33,7 @@ use crate::handle::Bound;
 use crate::keyed::KeyedState;
 use crate::mail;
 use crate::outcome::Answer;
+use crate::sabotage::Rule;
 use crate::sessions::{ConnRef, Ticket};
 use crate::shard::Shard;
 use crate::wire::{FrameWriter, KIND_PUSH, KIND_REPLY, push, put_op, status};
@@ -255,7 +256,15 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<(), u8> {
         let to = ConnRef { shard: ticket.shard, conn };
-        match self.sessions.open_lane(id.session, id.number, to)? {
+        let before = self.sessions.open_lane(id.session, id.number, to)?;
+        if ticket.shard != self.id() {
+            // The answer comes with the lane, from wherever that is; the op is executed here.
+            let mut out = Vec::with_capacity(16);
+            mail::put_reply(&mut out, (ticket.pending, ticket.generation));
+            mail::set_counts(&mut out, 0, 1);
+            env.post(ticket.shard, &out);
+        }
+        match before {
             None => self.send_lane(Lane::new(id), (ticket, conn), env),
             Some(before) if before.shard == self.id() => {
                 self.call_lane((id, before.conn), (ticket, conn), env);
@@ -294,11 +303,17 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) {
         if let Some(lane) = self.lanes.of_conn.get_mut(&before).filter(|lane| lane.id == id) {
+            if self.sabotage.breaks(Rule::LanesWaitForTheirUnits) {
+                let known = Lane { last: lane.last, ..Lane::new(id) };
+                return self.send_lane(known, to, env);
+            }
             lane.leaves = Some(to);
-            if self.conn_mut(before).is_some() {
-                self.tell_moved(before, id, env);
-            } else {
-                self.settle_orphans(before, env);
+            match self.conn_mut(before).map(|state| (state.closing, state.queue.is_empty())) {
+                None => self.settle_orphans(before, env),
+                Some((false, _)) => self.tell_moved(before, id, env),
+                // It hears nothing any more, and may have all its answers already.
+                Some((true, answered)) if answered => self.lane_may_leave(before, env),
+                Some((true, _)) => {}
             }
         } else if let Some(awaited) = self.lanes.awaited.get_mut(&before) {
             awaited.next = Some(to);
@@ -361,6 +376,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.lanes.bytes += lane.bytes;
         let Some(state) = self.conn_mut(conn).filter(|state| !state.closing) else {
+            // Nobody hears it, but what waits for the answer ends with it.
+            self.deliver(ticket, &Answer::plain(status::REFUSED), env);
             return self.retire(lane, env);
         };
         state.laned = true;
@@ -373,7 +390,9 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// L2: whether a frame of a connection with a lane was taken up before.
     pub(crate) fn is_old(&self, conn: ConnId, sequence: u64) -> bool {
-        self.lanes.of_conn.get(&conn).is_some_and(|lane| sequence <= lane.last)
+        let lane = self.lanes.of_conn.get(&conn);
+        let once = !self.sabotage.breaks(Rule::LanesExecuteOnce);
+        lane.is_some_and(|lane| sequence <= lane.last) && once
     }
 
     /// A frame of a connection with a lane is taken up.
@@ -440,7 +459,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             let (mut reply, sequence) = (Vec::new(), self.pendings.get(unit).sequence);
             self.render_unit(unit, crate::resp::Version::Resp2, &mut reply);
             self.pendings.end(unit);
-            self.lanes.remember(conn, sequence, &reply);
+            if !self.sabotage.breaks(Rule::OrphansRemembered) {
+                self.lanes.remember(conn, sequence, &reply);
+            }
         }
         if let Some(lane) = self.lanes.of_conn.remove(&conn) {
             self.retire(lane, env);

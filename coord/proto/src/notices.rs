@@ -35,6 +35,7 @@ use crate::env::Env;
 use crate::handle::Bound;
 use crate::mail;
 use crate::messages::Message;
+use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{ConnRef, Ticket};
 use crate::shard::Shard;
 use crate::tallies::Tallies;
@@ -61,6 +62,7 @@ pub(crate) struct Bundles {
     /// Their sum, and what that may be.
     total: usize,
     most: usize,
+    pub(crate) sabotage: Sabotage,
 }
 
 #[derive(Default)]
@@ -83,6 +85,7 @@ impl Bundles {
             under_way: alloc::vec![0; shards],
             total: 0,
             most,
+            sabotage: Sabotage::NONE,
         }
     }
 
@@ -140,10 +143,16 @@ impl Bundles {
         message: &Message<'_>,
         receipt: Option<Ticket>,
     ) {
+        let before = self.of[to.handle.home().index()].bytes.len();
         self.put(to.handle.home(), |out| {
             out.extend_from_slice(&mail::session_bytes(to));
             put_notice(out, (push::MESSAGE, receipt), |out| message.put(out));
         });
+        if self.sabotage.breaks(Rule::MessagesInOrder) {
+            let bundle = &mut self.of[to.handle.home().index()];
+            let added = bundle.bytes.len() - before.max(bundle.start + 1);
+            bundle.bytes[bundle.start + 1..].rotate_right(added);
+        }
     }
 
     /// A notice for a connection of a shard.

@@ -719,6 +719,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         if self.conn_mut(id).is_some_and(|conn| conn.laned) {
             self.lane_may_leave(id, env);
         }
+        // Nothing is told behind the end, a page of a snapshot that is under way neither.
+        self.watcher_closed(id, env);
         env.close(id);
     }
 

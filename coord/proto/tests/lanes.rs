@@ -282,3 +282,70 @@ fn lanes_end_with_their_session() {
     let (_, fresh) = on_lane(&mut process, 1, &again, 1);
     assert_eq!(fresh, (0, 1), "another session, other lanes");
 }
+
+/// A lane that is opened, here or at another shard than its session's home, leaves nothing under
+/// way: the shards would refuse to take more from each other after some thousands of connections.
+#[test]
+fn an_opened_lane_is_not_under_way_any_more() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mine = session(&mut process, 7);
+        for round in 0..3 * shards {
+            let (client, _) = on_lane(&mut process, round % shards, &mine, 3);
+            process.disconnect(client.link);
+            process.settle();
+            let under_way = (0..shards).map(|shard| process.shard(shard).residue().in_flight);
+            assert_eq!(under_way.sum::<usize>(), 0, "{shards} shards, round {round}");
+        }
+    }
+}
+
+/// A connection that is lost while its lane is on its way leaves nothing behind, and the lane is
+/// there for the next one.
+#[test]
+fn a_connection_lost_before_its_lane_came_leaves_nothing() {
+    for (shards, turns) in SHARDS.into_iter().flat_map(|shards| (0..8).map(move |at| (shards, at)))
+    {
+        let mut process = start(shards);
+        let mine = session(&mut process, 7);
+        let (mut first, _) = on_lane(&mut process, shards - 1, &mine, 3);
+        first.skip_to(10);
+        first.ask(&mut process, &[register("x")]);
+        let mut second = Native::connect(&mut process, shards / 2);
+        let attach = with_secret(op::ATTACH, mine.session, mine.secret);
+        second.ask(&mut process, &[attach]);
+        second.send(&mut process, &[lane(3)]);
+        for _ in 0..turns {
+            (0..shards).for_each(|shard| {
+                process.turn(shard, 1);
+            });
+        }
+        process.disconnect(second.link);
+        process.settle();
+        let (third, (last, _)) = on_lane(&mut process, 0, &mine, 3);
+        assert_eq!(last, 10, "{shards} shards, {turns} turns");
+        process.disconnect(third.link);
+        process.settle();
+        let pendings = (0..shards).map(|shard| process.shard(shard).residue().pendings);
+        assert_eq!(pendings.sum::<usize>(), 0, "{shards} shards, {turns} turns");
+    }
+}
+
+/// A connection that was told its end and has not gone yet hears nothing of its lane any more; the
+/// lane leaves all the same.
+#[test]
+fn a_closed_connection_is_not_told_that_its_lane_moved() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mut first = Native::connect(&mut process, 0);
+        let mine = opened(&first.ask(&mut process, &[open(0, 7, 10_000, None)])[0]);
+        first.ask(&mut process, &[lane(3)]);
+        first.skip_to(10);
+        first.ask(&mut process, &[register("x")]);
+        let mut second = Native::connect(&mut process, shards - 1);
+        second.ask(&mut process, &[open(op::OPEN_RESUME, 7, 10_000, Some(mine.secret))]);
+        assert!(process.is_closed(first.link), "{shards} shards");
+        assert_eq!(laned(&second.ask(&mut process, &[lane(3)])[0]).0, 10);
+        assert_eq!(process.strays(), 0, "{shards} shards");
+    }
+}

@@ -542,6 +542,35 @@ fn an_owner_that_ends_meanwhile_is_answered_for() {
     }
 }
 
+/// A holder of several that ends while the message is under way is no holder any more: who sends
+/// hears of the others, and that nobody owns the name only if all have ended.
+#[test]
+fn a_holder_that_ends_meanwhile_is_not_counted() {
+    for all in [false, true] {
+        let mut process = start(2);
+        let name = name_at(2, 1, "x");
+        let (mut a, of_a) = client(&mut process, 2);
+        let (mut b, of_b) = client(&mut process, 4);
+        let (mut c, _) = client(&mut process, 1);
+        for holder in [&mut a, &mut b] {
+            holder.ask(&mut process, &[register_as(op::MODE_SHARED, 0, &name)]);
+        }
+        a.send(&mut process, &[with_secret(op::CLOSE, of_a.session, of_a.secret)]);
+        if all {
+            b.send(&mut process, &[with_secret(op::CLOSE, of_b.session, of_b.secret)]);
+        }
+        // Their home knows it already, the name's shard does not.
+        process.turn(0, 0);
+        c.send(&mut process, &[send(RECEIPT, &name, b"hello")]);
+        process.turn(1, 0);
+        process.settle();
+        c.receive(&mut process);
+        let expected = if all { status::FREE } else { status::OK };
+        assert_eq!(c.frames.pop(), Some(vec![Got::Plain(expected)]));
+        assert_eq!(texts(&mut process, &mut b), if all { "" } else { "hello" });
+    }
+}
+
 /// One receiver that does not read, and one shard that stands still, delay nobody: others' messages
 /// arrive meanwhile, and what is for the slow ones is bounded.
 #[test]

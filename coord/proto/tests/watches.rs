@@ -484,3 +484,31 @@ fn a_watch_needs_access() {
     all.ask(&mut process, &[release("mine/1")]);
     assert_eq!(heard_words(&mut user, &mut process), "");
 }
+
+/// A connection that the server closes amid a snapshot hears no more of it: nothing is written
+/// behind the end, however far the snapshot was.
+#[test]
+fn a_snapshot_ends_with_its_connection() {
+    for (shards, delay) in
+        [2, 3, 5].into_iter().flat_map(|shards| (0..8).map(move |at| (shards, at)))
+    {
+        let mut process = start(shards);
+        let mut operator = Native::connect(&mut process, 0);
+        let mut watcher = Native::connect(&mut process, 1);
+        let bare = opened(&watcher.ask(&mut process, &[open(op::OPEN_BARE, 7, 10_000, None)])[0]);
+        operator.ask(&mut process, &[register("a/1"), register("a/2"), register("a/3")]);
+        watcher.send(&mut process, &[watch_with(SNAPSHOT, 1, "a/")]);
+        for turn in 0..16 {
+            if turn == delay {
+                let kill = (op::KILL, 0, bare.session.0.to_le_bytes().to_vec());
+                operator.send(&mut process, &[kill]);
+            }
+            for shard in 0..shards {
+                process.turn(shard, 1);
+            }
+        }
+        process.settle();
+        assert!(process.is_closed(watcher.link));
+        assert_eq!(process.strays(), 0, "{shards} shards, killed in turn {delay}");
+    }
+}

@@ -22,6 +22,7 @@ use crate::mail;
 use crate::op_code;
 use crate::outcome::Answer;
 use crate::paged::Paged;
+use crate::sabotage::Rule;
 use crate::sessions::Ticket;
 use crate::shard::{Shard, ShardStart};
 use crate::stats::verb_index;
@@ -145,6 +146,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn end_watch(&mut self, id: ConnId, raw: &RawOp<'_>) -> Result<u8, u8> {
         let watch = raw.body.try_into().map(u32::from_le_bytes);
         let watch = watch.map_err(|_| status::MALFORMED)?;
+        if self.sabotage.breaks(Rule::UnwatchEnds) {
+            return Ok(status::OK);
+        }
         Ok(if self.watching.topics.unwatch(id, watch) { status::OK } else { status::NOTOWNER })
     }
 
@@ -369,7 +373,8 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// A connection has read what it had not.
     pub(crate) fn watcher_drained(&mut self, id: ConnId) {
-        if !self.watching.topics.is_empty() {
+        let told = !self.sabotage.breaks(Rule::SlowAreToldLater);
+        if !self.watching.topics.is_empty() && told {
             self.watching.topics.drained(id);
         }
     }
