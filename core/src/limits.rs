@@ -45,6 +45,42 @@ pub const MESSAGES_UNDER_WAY_MAX: usize = 16 * 1024 * 1024;
 /// Messages to every session that a server has under way at once.
 pub const BROADCASTS_MAX: usize = 4;
 
+/// Bounds of watches.
+pub mod watch {
+    use super::CONN_OUT_HIGH;
+    use crate::time::Span;
+
+    /// Watches of one connection; one beyond is `FULL`.
+    pub const WATCHES_PER_CONN_MAX: usize = 4096;
+    /// Unread bytes of a connection beyond which a watch of it waits, unless it asks for others.
+    pub const BUDGET_DEFAULT: u32 = 64 * 1024;
+    /// The least that may be asked for, and what is given to who asks for less.
+    pub const BUDGET_MIN: u32 = 4 * 1024;
+    /// The most.
+    pub const BUDGET_MAX: u32 = (CONN_OUT_HIGH / 2) as u32;
+    /// Bytes of the changes that one log keeps. The oldest go first, and whoever has not read them
+    /// by then hears `GAP`.
+    pub const LOG_BYTES_MAX: usize = 256 * 1024;
+    /// The part of a shard's memory for buffers that feeds, topics and watchers may have together,
+    /// half for feeds and half for the others. Beyond it a watch is `FULL`, and logs keep less.
+    pub const BYTES_PART: usize = 4;
+    /// How long a feed without subscribers goes on, so that whoever lost its connection can resume.
+    pub const LINGER: Span = Span::from_s(60);
+    /// Watchers that one turn looks at. Most need a send of their own, which costs the kernel
+    /// microseconds.
+    pub const WATCHERS_PER_TURN: usize = 512;
+    /// Bytes that one turn writes to watchers.
+    pub const BYTES_PER_TURN: usize = 1024 * 1024;
+    /// Bytes of changes on their way from a feed to a shard that has not said it took them.
+    pub const WINDOW: usize = 256 * 1024;
+    /// Snapshots of prefixes that one shard has under way for its watchers.
+    pub const SNAPSHOTS_MAX: usize = 4;
+    /// Pages of snapshots that one shard puts together at a time, for whichever shard.
+    pub const PAGES_MAX: usize = 8;
+    /// Names in one page of a snapshot.
+    pub const PAGE_NAMES: usize = 1024;
+}
+
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 128;
 /// Connections of one shard.

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use ringway_client::engine::{Event, WatchItem};
 use ringway_client::receive::Events;
-use ringway_client::{ChangeKind, Refusal, Registered, Session};
+use ringway_client::{ChangeKind, Registered, Session};
 use ringway_core::{SessionId, Token};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -149,8 +149,6 @@ impl Worker {
                 Ok(Registered::Held(owner)) => {
                     all &= living.values().any(|is| *is == owner.session);
                 }
-                // Nothing was done, as when a connection is lost amid many: it is asked again.
-                Err(Refusal::Busy) => all = false,
                 Err(refusal) => return Err(refusal.into()),
             }
         }

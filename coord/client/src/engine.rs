@@ -11,7 +11,9 @@
 //! the server answers what it has executed as it did then, and executes the rest. So each op is
 //! done once. What the server has forgotten, and what a server without lanes was asked, is asked
 //! anew if that is [safe](Repeat::Safe); the callers of the rest are told that nobody knows. What
-//! the engine has to say itself is not repeated: each machine asks anew for what it still needs.
+//! the server had no time for (`BUSY`), as when a connection broke before the turn of an op came,
+//! was not done: it is asked anew, too, after a pause. What the engine has to say itself is not
+//! repeated: each machine asks anew for what it still needs.
 //!
 //! Invariants:
 //! - E1  A session is valid until the moment of *sending* the last confirmed renewal, plus its
@@ -32,6 +34,7 @@ pub mod calls;
 pub mod lane;
 mod lease;
 mod orders;
+mod terms;
 pub mod waits;
 pub mod watches;
 
@@ -39,29 +42,31 @@ pub mod watches;
 mod tests;
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::Duration;
 
 use ringway_coord_proto::wire::{FRAME_HEADER_BYTES, OP_HEADER_BYTES, Reply};
 use ringway_core::limits::FRAME_OPS_MAX;
-use ringway_core::{Moment, NodeId, Secret, SessionId, Span, Token};
-use thiserror::Error;
+use ringway_core::{Moment, Secret, SessionId, Span};
 
 use self::calls::Calls;
 pub use self::calls::{Answer, Batch, Repeat};
 use self::lane::{Cost, Frame, Lane, Room, Standing};
 use self::lease::{Lease, Parts, Pauses};
 use self::orders::{Asker, Orders};
+pub use self::terms::{
+    Attempt, CallId, Event, Fault, Input, LinkFault, Output, Over, Settings, WaitFault, WaitId,
+    WatcherId,
+};
 pub use self::waits::WaitRequest;
 use self::waits::{Around, Waits};
 use self::watches::Watches;
 pub use self::watches::{WatchEnd, WatchItem, WatchRequest};
 use crate::blocking::Credentials;
 use crate::core::{Core, Event as CoreEvent, Replies};
-use crate::error::{OpError, Refusal, StreamError};
-use crate::notice::{LossReason, Message, Notice};
+use crate::error::{Refusal, StreamError};
+use crate::notice::Notice;
 use crate::op::{Op, OpenRequest, Resume};
-use crate::reply::{EndReason, Opened, Owner, data_of, plain_result, read_laned, read_opened};
+use crate::reply::{Opened, data_of, plain_result, read_laned, read_opened};
 
 /// Frames that wait for their replies at once.
 pub const FRAMES_MAX: usize = 16;
@@ -72,251 +77,6 @@ pub const OPS_MAX: usize = 4 * FRAME_OPS_MAX;
 pub const OUTGOING_BYTES_MAX: usize = 512 * 1024;
 /// The longest silence while an answer is due, and the shortest.
 const PATIENCE: (Span, Span) = (Span::from_ms(20), Span::from_s(5));
-
-/// A call, by the driver's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u64);
-/// A wait or lock, by the driver's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaitId(pub u64);
-/// A watch, by the driver's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WatcherId(pub u64);
-/// An attempt to connect, by the engine's number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt(pub u64);
-
-/// How a session is kept.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The node.
-    pub node: NodeId,
-    /// The lease wished for; zero: the server's default.
-    pub lease: Duration,
-    /// Where other nodes reach this one.
-    pub address: Vec<u8>,
-    /// What the node says about itself.
-    pub metadata: Vec<u8>,
-    /// What to authenticate with.
-    pub credentials: Option<Credentials>,
-    /// How many addresses of servers there are; at least one.
-    pub addresses: usize,
-    /// How much of the lease may pass without a renewal before it is at risk, in thousandths.
-    pub at_risk_per_mille: u16,
-    /// How much of the lease is left unused, for clocks that run at different rates.
-    pub margin_per_mille: u16,
-    /// How long to try to open the session.
-    pub open_within: Duration,
-    /// What makes the pauses of this client differ from those of others.
-    pub seed: u64,
-}
-
-/// What happens.
-#[derive(Debug)]
-pub enum Input<'a> {
-    /// Time has passed.
-    Tick,
-    /// The attempt has made a connection.
-    Connected(Attempt),
-    /// The attempt has failed, or the connection that it made.
-    Broken(Attempt, LinkFault),
-    /// Bytes came.
-    Received(&'a [u8]),
-    /// A caller has ops for the server.
-    Call {
-        /// The driver's number.
-        id: CallId,
-        /// The ops.
-        ops: Batch,
-        /// Whether they may be sent twice.
-        repeat: Repeat,
-    },
-    /// A caller waits for a name.
-    Wait(WaitId, WaitRequest),
-    /// It does no longer.
-    CancelWait(WaitId),
-    /// It gives the lock back.
-    Unlock(WaitId),
-    /// A caller watches.
-    Watch(WatcherId, WatchRequest),
-    /// It needs the state anew.
-    WatchAgain(WatcherId),
-    /// It watches no longer.
-    Unwatch(WatcherId),
-    /// The session is to be closed when all calls are answered.
-    Close,
-}
-
-/// What is to be done, or to be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Connect to the address of this number.
-    Connect(Attempt, usize),
-    /// Let go of the connection, or of the attempt to make one.
-    Disconnect,
-    /// A call is answered.
-    Answer {
-        /// Which.
-        id: CallId,
-        /// With what.
-        result: Result<Answer, Fault>,
-    },
-    /// A wait has ended.
-    Wait {
-        /// Which.
-        id: WaitId,
-        /// How.
-        result: Result<Owner, WaitFault>,
-    },
-    /// A watch tells something.
-    Watch {
-        /// Which.
-        id: WatcherId,
-        /// What.
-        item: WatchItem,
-    },
-    /// A message came.
-    Message(Message),
-    /// Something happened to the session.
-    Event(Event),
-    /// The session is valid until this moment; zero: not any more.
-    ValidUntil(Moment),
-}
-
-/// What happens to a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It is open.
-    Opened(SessionId),
-    /// The connection is gone; everything is kept, and another one is tried.
-    Interrupted(LinkFault),
-    /// There is a connection again, and nothing was lost.
-    Resumed,
-    /// No renewal was confirmed for so long that the lease may run out: stop what cannot be undone.
-    AtRisk {
-        /// What is left.
-        left: Duration,
-    },
-    /// The lease was renewed after all.
-    Safe,
-    /// A name was transferred to the session.
-    Received {
-        /// The name.
-        name: Vec<u8>,
-        /// The token under which it is the session's.
-        token: Token,
-        /// Who had it; `None`: an operator gave it.
-        from: Option<SessionId>,
-    },
-    /// A name was taken from the session.
-    Taken {
-        /// The name.
-        name: Vec<u8>,
-        /// The token under which the session had it.
-        token: Token,
-        /// Who has it now, if anybody.
-        to: Option<SessionId>,
-        /// Why.
-        reason: LossReason,
-    },
-    /// The session is over, and with it everything that it held.
-    Lost(Over),
-}
-
-/// Why a session is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Over {
-    /// It was closed by its owner.
-    #[error("the session was closed")]
-    Closed,
-    /// No renewal was confirmed in time, by our own clock.
-    #[error("the lease ran out without a confirmed renewal; open a new session")]
-    Expired,
-    /// The server ended it.
-    #[error("the server ended the session ({0:?}); open a new one")]
-    Ended(EndReason),
-    /// The server does not know it any more, or not by our secret.
-    #[error("the session could not be kept: {0}")]
-    Gone(Refusal),
-    /// Another connection has resumed it.
-    #[error("another process has resumed the session")]
-    Moved,
-    /// The server does not open it.
-    #[error("the session was not opened: {0}")]
-    Refused(Refusal),
-    /// No server could be reached in time.
-    #[error("no session could be opened in time: {0}")]
-    Unreachable(LinkFault),
-}
-
-/// What is wrong with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum LinkFault {
-    /// None was tried yet.
-    #[error("no server has answered yet")]
-    Untried,
-    /// There is no such host.
-    #[error("the address has no host behind it; check its spelling")]
-    NoHost,
-    /// It could not be made.
-    #[error("cannot connect ({0}); is `ringway serve` running there?")]
-    Connect(io::ErrorKind),
-    /// It failed.
-    #[error("the connection failed ({0})")]
-    Io(io::ErrorKind),
-    /// The server closed it.
-    #[error("the server closed the connection")]
-    Closed,
-    /// The server did not answer in time.
-    #[error("the server did not answer in time")]
-    Silent,
-    /// What came is not the protocol.
-    #[error(transparent)]
-    Stream(StreamError),
-    /// Another connection of the session has taken the place of this one.
-    #[error("another connection of the session has taken the place of this one")]
-    Superseded,
-    /// The server said no for now.
-    #[error("the server answered {0}")]
-    Refused(Refusal),
-    /// The server takes only frames that are smaller than an op may be.
-    #[error("the server takes only frames of {0} bytes; use one that takes 256 KiB")]
-    SmallFrames(usize),
-}
-
-/// Why a call has no answer of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Fault {
-    /// The connection broke between the op and its reply, and the server does not remember it.
-    #[error("the answer was lost with a connection, so it may or may not have been done; query")]
-    Unknown,
-    /// The session is over.
-    #[error("{0}")]
-    Over(Over),
-    /// The wire cannot carry it.
-    #[error("{0}")]
-    Op(OpError),
-    /// There are too many of them.
-    #[error("too many {0}: at most {1}")]
-    TooMany(&'static str, usize),
-}
-
-/// Why a wait has ended without a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum WaitFault {
-    /// The time is over.
-    #[error("the name was not free in time")]
-    TimedOut,
-    /// The caller gave up.
-    #[error("the wait was cancelled")]
-    Cancelled,
-    /// The server said no.
-    #[error("the server answered {0}")]
-    Refused(Refusal),
-    /// The session could not ask.
-    #[error("{0}")]
-    Fault(Fault),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -394,7 +154,7 @@ impl Engine {
             last_heard: now,
             ours: None,
             orders: Orders::default(),
-            calls: Calls::default(),
+            calls: Calls::new(span(settings.busy_within), settings.seed),
             waits: Waits::default(),
             watches: Watches::default(),
             body: Vec::new(),
@@ -461,10 +221,8 @@ impl Engine {
             Some(ours) => ours.lease.wake_at(self.link == Link::Up),
             None => self.open_by,
         };
-        [link, Some(session), self.waits.wake_at(), self.watches.wake_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        let callers = [self.calls.wake_at(), self.waits.wake_at(), self.watches.wake_at()];
+        callers.into_iter().chain([link, Some(session)]).flatten().min()
     }
 
     /// Whether another call may be put in; what is put in nevertheless is taken, beyond the bound.
@@ -606,6 +364,7 @@ impl Engine {
             }
             None => {}
         }
+        self.calls.pass_time(now);
         self.with_waits(now, out, Waits::pass_time);
         self.with_watches(now, out, Watches::pass_time);
         match self.link {
@@ -697,7 +456,7 @@ impl Engine {
     fn on_replies(&mut self, now: Moment, mut replies: Replies<'_>, out: &mut Vec<Output>) {
         match self.flights.pop_front() {
             Some(Flight::Calls { frame, .. }) => {
-                self.calls.answer(u32::from(frame.count), &mut replies, out);
+                self.calls.answer(now, u32::from(frame.count), &mut replies, out);
             }
             Some(Flight::Orders { askers, .. }) => {
                 let attempt = self.attempt;
@@ -819,9 +578,10 @@ impl Engine {
     fn on_notice(&mut self, now: Moment, notice: Notice, out: &mut Vec<Output>) {
         let ours = self.session();
         match notice {
-            Notice::SessionEnded { session, reason } if ours == Some(session) => {
-                // The server tells of the end that we asked for before it answers.
-                self.end(if self.closing { Over::Closed } else { Over::Ended(reason) }, out);
+            // The server tells of the end that we asked for before it answers: what was held is
+            // free when it answers.
+            Notice::SessionEnded { session, reason } if ours == Some(session) && !self.closing => {
+                self.end(Over::Ended(reason), out);
             }
             // An attempt of our own was slow: the session is taken back from a dead connection.
             Notice::SessionMoved { session } if ours == Some(session) && now < self.late_until => {

@@ -2,7 +2,7 @@
 //!
 //! [`OpError`]: the caller asked for something the wire cannot carry. [`Refusal`]: the server
 //! understood and said no. [`StreamError`]: what came from the server is not the protocol.
-//! [`Error`]: any of these, or the network, with the server's address.
+//! [`Error`](enum@Error): any of these, or the network, with the server's address.
 
 use std::io;
 use std::net::SocketAddr;

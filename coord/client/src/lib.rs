@@ -1,6 +1,6 @@
 //! The client library: what a program says to a coordinator, and what it hears.
 //!
-//! Three layers. [`core`](crate::core) speaks the protocol without knowing that sockets exist:
+//! Three layers. [`core`](mod@crate::core) speaks the protocol without knowing that sockets exist:
 //! ops in, bytes out; bytes in, replies and notices out. [`engine`] keeps a session on top of it,
 //! in the same manner: lease, reconnects, waits, watches. [`Session`] and, with the feature
 //! `tokio`, `tokio::Session` are that for threads and for tasks. [`Client`] is one plain

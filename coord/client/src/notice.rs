@@ -176,6 +176,8 @@ pub struct Change {
     pub kind: ChangeKind,
     /// An earlier change of the name was left out.
     pub skipped: bool,
+    /// Of a release: others hold the name still, it is not free.
+    pub shared: bool,
     /// Where in the shard's history it stands.
     pub at: CursorAt,
 }
@@ -279,7 +281,8 @@ fn read_change(_: u8, reader: &mut Reader<'_>) -> Result<Notice, Truncated> {
         _ => return Err(Truncated),
     };
     let skipped = flags & push::EVENT_SKIPPED != 0;
-    Ok(Notice::Change { watch, change: Change { owned, kind, skipped, at } })
+    let shared = flags & push::EVENT_SHARED != 0;
+    Ok(Notice::Change { watch, change: Change { owned, kind, skipped, shared, at } })
 }
 
 fn read_snapshot(code: u8, reader: &mut Reader<'_>) -> Result<Notice, Truncated> {
@@ -342,10 +345,16 @@ mod tests {
             owned: Owned { name: b"n".to_vec(), session: SessionId(7), token: Token(8) },
             kind: ChangeKind::Changed(4),
             skipped: true,
+            shared: false,
             at: CursorAt { shard: ShardId(2), epoch: Epoch(1), sequence: 9 },
         };
         assert_eq!(parse(0x30, &event), Some(Notice::Change { watch: WatchId(5), change }));
         assert_eq!(parse(0x30, &event[..event.len() - 1]), None, "a version of three bytes");
+        let mut release = b"\x05\0\0\0\x02\x02\x02\x01\0\0\0\x09\0\0\0\0\0\0\0".to_vec();
+        release.extend_from_slice(b"\x07\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01n");
+        let Some(Notice::Change { change, .. }) = parse(0x30, &release) else { panic!("a change") };
+        let told = (change.kind, change.skipped, change.shared);
+        assert_eq!(told, (ChangeKind::Released, false, true), "others hold it still");
         assert_eq!(parse(0x14, b"\x05\0\0\0"), Some(Notice::LaneMoved { number: 5 }));
         assert_eq!(parse(0x33, b"\x05\0\0\0"), Some(Notice::Gap(WatchId(5))));
     }

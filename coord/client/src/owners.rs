@@ -31,6 +31,17 @@ pub enum Known {
     Nothing,
 }
 
+/// What a watch has told of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// The owner, which was not known before.
+    Owner(Option<Holder>),
+    /// That somebody has it, but not who: the watch has to be asked for the state anew.
+    Somebody,
+}
+
 #[derive(Debug)]
 struct Entry {
     watch: WatcherId,
@@ -94,9 +105,12 @@ impl Owners {
         evicted
     }
 
-    /// A watch has told something. The owner, if it is known now and was not before.
-    pub fn hear(&mut self, watch: WatcherId, item: &WatchItem) -> Option<Option<Holder>> {
-        let entry = self.entries.get_mut(self.by_watch.get(&watch)?)?;
+    /// A watch has told something.
+    pub fn hear(&mut self, watch: WatcherId, item: &WatchItem) -> Heard {
+        let name = self.by_watch.get(&watch);
+        let Some(entry) = name.and_then(|name| self.entries.get_mut(name)) else {
+            return Heard::Nothing;
+        };
         let was_known = entry.known;
         match item {
             WatchItem::Snapshot(owned) => {
@@ -110,17 +124,24 @@ impl Owners {
                     }
                     entry.holders.insert(change.owned.token, change.owned.session);
                 }
-                ChangeKind::Released => drop(entry.holders.remove(&change.owned.token)),
+                ChangeKind::Released if change.shared => {
+                    entry.holders.remove(&change.owned.token);
+                    if entry.known && entry.holders.is_empty() {
+                        entry.known = false;
+                        return Heard::Somebody;
+                    }
+                }
+                ChangeKind::Released => entry.holders.clear(),
                 ChangeKind::Changed(_) | ChangeKind::Waiting(_) => {}
             },
             WatchItem::Interrupted => entry.known = false,
             WatchItem::Resumed => entry.known = true,
             WatchItem::Ended(_) => {
                 self.forget(watch);
-                return None;
+                return Heard::Nothing;
             }
         }
-        (entry.known && !was_known).then(|| entry.owner())
+        if entry.known && !was_known { Heard::Owner(entry.owner()) } else { Heard::Nothing }
     }
 
     fn forget(&mut self, watch: WatcherId) {
@@ -155,7 +176,15 @@ mod tests {
 
     fn change(kind: ChangeKind, token: u64, skipped: bool) -> WatchItem {
         let at = CursorAt { shard: ShardId(0), epoch: Epoch(1), sequence: token };
-        WatchItem::Change(Change { owned: owned(token), kind, skipped, at })
+        WatchItem::Change(Change { owned: owned(token), kind, skipped, shared: false, at })
+    }
+
+    /// A release that leaves other holders.
+    fn leaves(token: u64) -> WatchItem {
+        match change(ChangeKind::Released, token, false) {
+            WatchItem::Change(change) => WatchItem::Change(Change { shared: true, ..change }),
+            other => other,
+        }
     }
 
     /// The life of one name: asked, known, changed, unknown while there is no connection, resumed.
@@ -167,13 +196,14 @@ mod tests {
         assert_eq!(owners.begin(b"n", watch), None);
         assert_eq!(owners.find(b"n"), Known::Asked(watch));
         let told = owners.hear(watch, &WatchItem::Snapshot(vec![owned(3)]));
-        assert_eq!(told, Some(Some(holder(3))));
-        assert_eq!(owners.hear(watch, &change(ChangeKind::Released, 3, false)), None);
+        assert_eq!(told, Heard::Owner(Some(holder(3))));
+        let released = change(ChangeKind::Released, 3, false);
+        assert_eq!(owners.hear(watch, &released), Heard::Nothing);
         assert_eq!(owners.find(b"n"), Known::Owner(None));
         owners.hear(watch, &change(ChangeKind::Acquired, 5, false));
         owners.hear(watch, &WatchItem::Interrupted);
         assert_eq!(owners.find(b"n"), Known::Asked(watch), "it may have changed meanwhile");
-        assert_eq!(owners.hear(watch, &WatchItem::Resumed), Some(Some(holder(5))));
+        assert_eq!(owners.hear(watch, &WatchItem::Resumed), Heard::Owner(Some(holder(5))));
         owners.hear(watch, &change(ChangeKind::Acquired, 9, true));
         assert_eq!(owners.find(b"n"), Known::Owner(Some(holder(9))), "a release was left out");
     }
@@ -184,8 +214,28 @@ mod tests {
         let mut owners = Owners::new(4);
         owners.begin(b"n", WatcherId(1));
         owners.hear(WatcherId(1), &WatchItem::Snapshot(vec![owned(3), owned(4)]));
-        owners.hear(WatcherId(1), &change(ChangeKind::Released, 3, false));
+        owners.hear(WatcherId(1), &leaves(3));
         assert_eq!(owners.find(b"n"), Known::Owner(Some(holder(4))));
+        owners.hear(WatcherId(1), &change(ChangeKind::Released, 4, false));
+        assert_eq!(owners.find(b"n"), Known::Owner(None));
+    }
+
+    /// The last holder that is known of goes, and others are left that were not told, or were
+    /// replaced by later news: nobody takes the name for free, the state is asked for anew.
+    #[test]
+    fn a_name_that_others_hold_still_is_not_free() {
+        let mut owners = Owners::new(4);
+        owners.begin(b"n", WatcherId(1));
+        owners.hear(WatcherId(1), &WatchItem::Snapshot(vec![owned(3)]));
+        owners.hear(WatcherId(1), &change(ChangeKind::Acquired, 6, true));
+        assert_eq!(owners.hear(WatcherId(1), &leaves(6)), Heard::Somebody);
+        assert_eq!(owners.find(b"n"), Known::Asked(WatcherId(1)));
+        assert_eq!(owners.hear(WatcherId(1), &leaves(3)), Heard::Nothing, "it is asked already");
+        let told = owners.hear(WatcherId(1), &WatchItem::Snapshot(vec![owned(5)]));
+        assert_eq!(told, Heard::Owner(Some(holder(5))));
+        // What was left out is not there any more when the name is free.
+        owners.hear(WatcherId(1), &change(ChangeKind::Released, 9, true));
+        assert_eq!(owners.find(b"n"), Known::Owner(None));
     }
 
     /// The name that was asked for longest ago makes room, with its watch; an evicted or ended
@@ -197,7 +247,7 @@ mod tests {
         owners.begin(b"b", WatcherId(2));
         owners.find(b"a");
         assert_eq!(owners.begin(b"c", WatcherId(3)), Some(WatcherId(2)));
-        assert_eq!(owners.hear(WatcherId(2), &WatchItem::Snapshot(vec![])), None);
+        assert_eq!(owners.hear(WatcherId(2), &WatchItem::Snapshot(vec![])), Heard::Nothing);
         assert_eq!((owners.find(b"b"), owners.len()), (Known::Nothing, 2));
         let over = crate::engine::WatchEnd::Refused(crate::Refusal::Denied);
         owners.hear(WatcherId(1), &WatchItem::Ended(over));

@@ -148,7 +148,8 @@ pub struct Plan {
 
 impl Default for Plan {
     /// Node 0; the server's default lease, at risk when half of it has passed without a renewal, of
-    /// which 5 % are left unused; 10 seconds to open it; no credentials; a cache of 4096 owners.
+    /// which 5 % are left unused; 10 seconds to open it, and for a busy server to find time; no
+    /// credentials; a cache of 4096 owners.
     fn default() -> Plan {
         let settings = Settings {
             node: NodeId(0),
@@ -160,6 +161,7 @@ impl Default for Plan {
             at_risk_per_mille: 500,
             margin_per_mille: 50,
             open_within: Duration::from_secs(10),
+            busy_within: Duration::from_secs(10),
             seed: 0,
         };
         Plan { settings, owners_max: 4096 }
@@ -229,6 +231,14 @@ macro_rules! setters {
         /// How long to try to open the session; 10 seconds unless said otherwise.
         pub fn open_within(mut self, time: std::time::Duration) -> Self {
             self.0.settings.open_within = time;
+            self
+        }
+
+        /// How long ops that the server has no time for are asked again before a call ends with
+        /// `BUSY`; 10 seconds unless said otherwise. Messages are not: those behind them would
+        /// arrive first.
+        pub fn busy_within(mut self, time: std::time::Duration) -> Self {
+            self.0.settings.busy_within = time;
             self
         }
 

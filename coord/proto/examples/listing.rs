@@ -6,14 +6,19 @@
 //! as they may be, and prints the processor time of the listing, its pages, and its worst turn.
 //! With `--tag` all names are of one slot, which is the worst that names can do to a listing.
 
+mod measure;
+
 use std::time::Duration;
 
-use ringway_coord_proto::wire::{self, FrameWriter, KIND_REQUEST, Preface, Reply, op, put_op};
+use ringway_coord_proto::wire::{self, Preface, Reply, op};
 use ringway_core::limits::FRAME_OPS_MAX;
 use ringway_core::rng::Rng;
 use ringway_core::wire::{Put, Reader};
 use ringway_sim::alone::Alone;
+use ringway_sim::native;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 const FILL_FRAME: u64 = 4_000;
 
@@ -98,14 +103,7 @@ fn name(index: u64, tag: bool) -> Vec<u8> {
 }
 
 fn frame(ops: impl Iterator<Item = (u8, Vec<u8>)>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, 1);
-    for (code, body) in ops {
-        put_op(&mut out, code, 0, &body);
-        frame.add(1);
-    }
-    frame.finish(&mut out);
-    out
+    native::frame(1, ops.into_iter().map(|(code, body)| (code, 0, body)))
 }
 
 /// A turn, and the processor time it took: others on the same core do not count.
@@ -113,9 +111,4 @@ fn timed(one: &mut Alone) -> Duration {
     let before = cpu_time();
     one.step();
     cpu_time() - before
-}
-
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

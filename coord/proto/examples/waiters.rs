@@ -8,11 +8,16 @@
 //! turn that releases: parsing, the grant to whoever is next, and the notice. With `--timed` every
 //! wait has an end.
 
+mod measure;
+
 use std::time::Duration;
 
-use ringway_coord_proto::wire::{FrameWriter, KIND_REQUEST, Preface, op, push, put_op};
+use ringway_coord_proto::wire::{Preface, op, push};
 use ringway_sim::alone::Alone;
+use ringway_sim::native;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 const RELEASES: u32 = 1_000;
 
@@ -96,17 +101,7 @@ fn release(alone: &mut Alone, holder: u32, next: u32) -> Duration {
 }
 
 fn frame(code: u8, body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, 1);
-    put_op(&mut out, code, 0, body);
-    frame.add(1);
-    frame.finish(&mut out);
-    out
-}
-
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    native::frame(1, [(code, 0, body)])
 }
 
 /// Bytes of the process that are in memory.

@@ -8,12 +8,17 @@
 //! - the same changes of 1000 names of a prefix that 10 000 connections watch, with all of them
 //!   reading and with one more that never does; and what that one has left unread.
 
+mod measure;
+
 use std::time::Duration;
 
-use ringway_coord_proto::wire::{FrameWriter, KIND_REQUEST, Preface, op, put_op};
+use ringway_coord_proto::wire::{Preface, op};
 use ringway_core::wire::Put;
 use ringway_sim::alone::Alone;
+use ringway_sim::native;
 use ringway_sim::process::Settings;
+
+use measure::cpu_time;
 
 /// Rounds of each question; the median is told.
 const ROUNDS: usize = 9;
@@ -108,18 +113,5 @@ fn told(alone: &mut Alone, notices: usize) -> (Duration, usize, Duration) {
 }
 
 fn frame(ops: impl IntoIterator<Item = (u8, Vec<u8>)>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, 1);
-    for (code, body) in ops {
-        put_op(&mut out, code, 0, &body);
-        frame.add(1);
-    }
-    frame.finish(&mut out);
-    out
-}
-
-/// The processor time of this thread: others on the same core do not count.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    native::frame(1, ops.into_iter().map(|(code, body)| (code, 0, body)))
 }

@@ -81,7 +81,7 @@ pub struct Side {
     version: u32,
     /// It stands in the queue of those that are looked at again.
     stuck: bool,
-    /// How many sessions had ended when all holders were looked at.
+    /// How many sessions had ended when holders were last looked for among them.
     looked_at: u64,
     meta: Option<Box<[u8]>>,
 }
@@ -249,9 +249,10 @@ impl Claims {
         self.sides.get_mut(side).wish = wish;
     }
 
-    /// Notes that all holders are looked at after so many sessions have ended; false if they were.
-    pub fn look_once(&mut self, side: u32, ends: u64) -> bool {
-        core::mem::replace(&mut self.sides.get_mut(side).looked_at, ends) != ends
+    /// Notes that holders were looked for among the first so many sessions that ended; how many of
+    /// those are new since this was called last.
+    pub fn look(&mut self, side: u32, ends: u64) -> u64 {
+        ends - core::mem::replace(&mut self.sides.get_mut(side).looked_at, ends)
     }
 
     /// Notes whether a name is looked at again; false if that was noted before.

@@ -12,7 +12,7 @@
 //!
 //! Invariants:
 //! - L1  A lane is in one place: with an open connection, with one that has closed and whose units
-//!   are not all answered, kept for a session, or in a mailbox.
+//!   are not all answered, kept for a session, or in a mailbox. A connection has one lane at most.
 //! - L2  `last` never decreases; a frame at or below it is not executed again.
 //! - L3  The new connection executes nothing before it has its lane.
 //!
@@ -20,7 +20,7 @@
 //! [`BYTES_REMEMBERED`] bytes, counted as buffers (`memory`); what is forgotten is answered
 //! `FORGOTTEN`. Not here: who may (`sessions`). Tests: `tests/lanes.rs`.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -29,9 +29,11 @@ use ringway_core::{ConnId, Region, SessionId};
 
 use crate::access::Access;
 use crate::env::Env;
+use crate::handle::Bound;
 use crate::keyed::KeyedState;
 use crate::mail;
 use crate::outcome::Answer;
+use crate::sabotage::Rule;
 use crate::sessions::{ConnRef, Ticket};
 use crate::shard::Shard;
 use crate::wire::{FrameWriter, KIND_PUSH, KIND_REPLY, push, put_op, status};
@@ -44,7 +46,7 @@ const FRAMES_REMEMBERED: usize = 64;
 const BYTES_REMEMBERED: usize = 64 * 1024;
 
 /// A session's lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LaneId {
     pub(crate) session: SessionId,
     pub(crate) number: u32,
@@ -66,12 +68,14 @@ pub(crate) struct Lane {
     leaves: Option<(Ticket, ConnId)>,
     /// Units of a connection that has closed.
     orphans: VecDeque<u32>,
+    /// When it came to be kept, if it is.
+    kept_at: u64,
 }
 
 impl Lane {
     fn new(id: LaneId) -> Self {
         let (replies, orphans) = (VecDeque::new(), VecDeque::new());
-        Self { id, last: 0, since: 0, replies, bytes: 0, leaves: None, orphans }
+        Self { id, last: 0, since: 0, replies, bytes: 0, leaves: None, orphans, kept_at: 0 }
     }
 
     /// The answer to a frame that was executed, unless it is forgotten.
@@ -132,9 +136,11 @@ pub(crate) struct Lanes {
     /// By connection, also one that has closed and whose units are not all answered.
     of_conn: HashMap<ConnId, Lane, KeyedState>,
     /// Of connections that are gone.
-    kept: HashMap<SessionId, Vec<Lane>, KeyedState>,
-    /// Sessions as they came to be kept; some may be gone.
-    kept_order: VecDeque<SessionId>,
+    kept: BTreeMap<LaneId, Lane>,
+    /// Those of them that remember anything, the longest kept first.
+    kept_order: BTreeMap<u64, LaneId>,
+    /// Lanes that ever came to be kept.
+    keeps: u64,
     /// Connections that wait for their lane.
     awaited: HashMap<ConnId, Awaited, KeyedState>,
     /// Bytes of all remembered replies.
@@ -153,8 +159,9 @@ impl Lanes {
     pub(crate) fn new(keys: &KeyedState) -> Self {
         Self {
             of_conn: HashMap::with_hasher(keys.clone()),
-            kept: HashMap::with_hasher(keys.clone()),
-            kept_order: VecDeque::new(),
+            kept: BTreeMap::new(),
+            kept_order: BTreeMap::new(),
+            keeps: 0,
             awaited: HashMap::with_hasher(keys.clone()),
             bytes: 0,
         }
@@ -165,10 +172,17 @@ impl Lanes {
         self.bytes
     }
 
+    /// Lanes that are remembered for connections that are gone, and the order in which they go.
+    pub(crate) fn residue(&self) -> usize {
+        self.of_conn.len() + self.awaited.len() + self.kept.len() + self.kept_order.len()
+    }
+
     /// A session has ended: nobody sends for it again.
     pub(crate) fn end(&mut self, session: SessionId) {
-        for lane in self.kept.remove(&session).into_iter().flatten() {
-            self.bytes -= lane.bytes;
+        let of_session = LaneId { session, number: 0 }..=LaneId { session, number: u32::MAX };
+        while let Some((id, _)) = self.kept.range(of_session.clone()).next() {
+            let gone = self.take_kept(*id);
+            self.bytes -= gone.map_or(0, |lane| lane.bytes);
         }
     }
 
@@ -177,9 +191,9 @@ impl Lanes {
     pub(crate) fn forget(&mut self, enough: usize) {
         let before = self.bytes;
         while before - self.bytes < enough
-            && let Some(session) = self.kept_order.pop_front()
+            && let Some((_, id)) = self.kept_order.pop_first()
         {
-            for lane in self.kept.get_mut(&session).into_iter().flatten() {
+            if let Some(lane) = self.kept.get_mut(&id) {
                 self.bytes -= lane.bytes;
                 (lane.bytes, lane.replies) = (0, VecDeque::new());
             }
@@ -194,19 +208,34 @@ impl Lanes {
         }
     }
 
-    fn keep(&mut self, lane: Lane) {
-        self.kept_order.push_back(lane.id.session);
-        self.kept.entry(lane.id.session).or_default().push(lane);
+    fn keep(&mut self, mut lane: Lane) {
+        self.keeps += 1;
+        lane.kept_at = self.keeps;
+        self.kept_order.insert(lane.kept_at, lane.id);
+        let before = self.kept.insert(lane.id, lane);
+        debug_assert!(before.is_none(), "L1");
     }
 
     fn take_kept(&mut self, id: LaneId) -> Option<Lane> {
-        let lanes = self.kept.get_mut(&id.session)?;
-        let at = lanes.iter().position(|lane| lane.id == id)?;
-        Some(lanes.swap_remove(at))
+        let lane = self.kept.remove(&id)?;
+        self.kept_order.remove(&lane.kept_at);
+        Some(lane)
     }
 }
 
 impl<R: Region, A: Access> Shard<R, A> {
+    /// What LANE answers at once: to who has a lane already, that one or another. Nobody else is
+    /// asked: while a connection is open and has a lane, it is here.
+    pub(crate) fn lane_of(&self, conn: ConnId, (by, number): (Bound, u32)) -> Option<Answer> {
+        let id = LaneId { session: by.session, number };
+        let lane = self.lanes.of_conn.get(&conn)?;
+        Some(match self.names.is_live(by) {
+            true if lane.id == id => lane.describe(),
+            true => Answer::plain(status::REFUSED),
+            false => Answer::plain(status::NOSESSION),
+        })
+    }
+
     /// The connection asks for a lane, and executes nothing until it has it.
     pub(crate) fn await_lane(&mut self, conn: ConnId, unit: u32) {
         self.lanes.awaited.insert(conn, Awaited { unit, next: None });
@@ -227,7 +256,15 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<(), u8> {
         let to = ConnRef { shard: ticket.shard, conn };
-        match self.sessions.open_lane(id.session, id.number, to)? {
+        let before = self.sessions.open_lane(id.session, id.number, to)?;
+        if ticket.shard != self.id() {
+            // The answer comes with the lane, from wherever that is; the op is executed here.
+            let mut out = Vec::with_capacity(16);
+            mail::put_reply(&mut out, (ticket.pending, ticket.generation));
+            mail::set_counts(&mut out, 0, 1);
+            env.post(ticket.shard, &out);
+        }
+        match before {
             None => self.send_lane(Lane::new(id), (ticket, conn), env),
             Some(before) if before.shard == self.id() => {
                 self.call_lane((id, before.conn), (ticket, conn), env);
@@ -265,20 +302,20 @@ impl<R: Region, A: Access> Shard<R, A> {
         to: (Ticket, ConnId),
         env: &mut impl Env,
     ) {
-        let is_same = to.0.shard == self.id() && to.1 == before;
         if let Some(lane) = self.lanes.of_conn.get_mut(&before).filter(|lane| lane.id == id) {
-            if is_same {
-                let answer = lane.describe();
-                self.lanes.awaited.remove(&before);
-                return self.deliver(to.0, &answer, env);
+            if self.sabotage.breaks(Rule::LanesWaitForTheirUnits) {
+                let known = Lane { last: lane.last, ..Lane::new(id) };
+                return self.send_lane(known, to, env);
             }
             lane.leaves = Some(to);
-            if self.conn_mut(before).is_some() {
-                self.tell_moved(before, id, env);
-            } else {
-                self.settle_orphans(before, env);
+            match self.conn_mut(before).map(|state| (state.closing, state.queue.is_empty())) {
+                None => self.settle_orphans(before, env),
+                Some((false, _)) => self.tell_moved(before, id, env),
+                // It hears nothing any more, and may have all its answers already.
+                Some((true, answered)) if answered => self.lane_may_leave(before, env),
+                Some((true, _)) => {}
             }
-        } else if let Some(awaited) = self.lanes.awaited.get_mut(&before).filter(|_| !is_same) {
+        } else if let Some(awaited) = self.lanes.awaited.get_mut(&before) {
             awaited.next = Some(to);
         } else {
             let lane = self.lanes.take_kept(id).unwrap_or_else(|| Lane::new(id));
@@ -339,18 +376,23 @@ impl<R: Region, A: Access> Shard<R, A> {
         }
         self.lanes.bytes += lane.bytes;
         let Some(state) = self.conn_mut(conn).filter(|state| !state.closing) else {
+            // Nobody hears it, but what waits for the answer ends with it.
+            self.deliver(ticket, &Answer::plain(status::REFUSED), env);
             return self.retire(lane, env);
         };
         state.laned = true;
         lane.since = lane.last;
         let answer = lane.describe();
-        self.lanes.of_conn.insert(conn, lane);
+        let before = self.lanes.of_conn.insert(conn, lane);
+        assert!(before.is_none(), "L1: who has a lane is refused another");
         self.deliver(ticket, &answer, env);
     }
 
     /// L2: whether a frame of a connection with a lane was taken up before.
     pub(crate) fn is_old(&self, conn: ConnId, sequence: u64) -> bool {
-        self.lanes.of_conn.get(&conn).is_some_and(|lane| sequence <= lane.last)
+        let lane = self.lanes.of_conn.get(&conn);
+        let once = !self.sabotage.breaks(Rule::LanesExecuteOnce);
+        lane.is_some_and(|lane| sequence <= lane.last) && once
     }
 
     /// A frame of a connection with a lane is taken up.
@@ -417,7 +459,9 @@ impl<R: Region, A: Access> Shard<R, A> {
             let (mut reply, sequence) = (Vec::new(), self.pendings.get(unit).sequence);
             self.render_unit(unit, crate::resp::Version::Resp2, &mut reply);
             self.pendings.end(unit);
-            self.lanes.remember(conn, sequence, &reply);
+            if !self.sabotage.breaks(Rule::OrphansRemembered) {
+                self.lanes.remember(conn, sequence, &reply);
+            }
         }
         if let Some(lane) = self.lanes.of_conn.remove(&conn) {
             self.retire(lane, env);

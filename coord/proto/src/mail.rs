@@ -10,6 +10,7 @@ use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, Epoch, SessionId, ShardId, Span};
 
 use crate::handle::{Bound, Handle};
+use crate::names::Tenant;
 use crate::outcome::{Answer, Outcome, put_outcome};
 use crate::sessions::{ConnRef, Principal, Ticket};
 use crate::turn::Op;
@@ -305,6 +306,20 @@ pub fn session_message(kind: u8, bound: Bound) -> [u8; 13] {
     bytes[1..5].copy_from_slice(&bound.handle.bits().to_le_bytes());
     bytes[5..].copy_from_slice(&bound.session.0.to_le_bytes());
     bytes
+}
+
+/// Says that a session exists, and whose it is.
+pub fn attach_message(bound: Bound, tenant: Option<Tenant>) -> Vec<u8> {
+    let tenant = tenant.map(|tenant| tenant.0.to_le_bytes());
+    let whose = tenant.as_ref().map_or(&[][..], |tenant| &tenant[..]);
+    [&session_message(ATTACH, bound)[..], whose].concat()
+}
+
+/// Reads what such a message says behind its kind.
+pub fn attached(reader: &mut Reader<'_>) -> Result<(Bound, Option<Tenant>), Truncated> {
+    let bound = session(reader)?;
+    let tenant = if reader.is_empty() { None } else { Some(Tenant(reader.u32()?)) };
+    Ok((bound, tenant))
 }
 
 /// Reads the session of such a message.

@@ -38,6 +38,7 @@ use crate::notices::{Notice, PAGE_BYTES};
 use crate::op_code::SEND_LATE;
 use crate::outcome::{Answer, Outcome};
 use crate::parse::answered;
+use crate::sabotage::Rule;
 use crate::sessions::{Principal, Ticket};
 use crate::shard::Shard;
 use crate::tallies::TALLY_INDEX;
@@ -367,7 +368,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         let (Ok(session), Ok(viewer)) = (target.u64(), target.u64()) else {
             unreachable!("kept with both");
         };
-        let viewer = (viewer != ALL).then_some(Principal(viewer as u32));
+        let apart = !self.sabotage.breaks(Rule::PrincipalsApart);
+        let viewer = (viewer != ALL && apart).then_some(Principal(viewer as u32));
         match self.sessions.seen_by(SessionId(session), viewer) {
             Some(to) => {
                 let message = Message { flags: push::MESSAGE_TO_SESSION, ..message };
@@ -405,6 +407,8 @@ impl<R: Region, A: Access> Shard<R, A> {
             self.stats.messages.count(status::BUSY, 1);
             return Outcome::plain(status::BUSY);
         }
+        let told = !self.sabotage.breaks(Rule::ReceiptsTellTheEnd);
+        let receipt = receipt.filter(|_| told);
         self.names.notices.add_message(to, message, receipt);
         if receipt.is_some() { Outcome::LATER } else { Outcome::plain(status::OK) }
     }
@@ -464,13 +468,19 @@ impl<R: Region, A: Access> Shard<R, A> {
         room: usize,
         env: &mut impl Env,
     ) {
+        let sabotage = self.sabotage;
         let status = match self.conn_mut(conn).filter(|state| !state.closing) {
             Some(state) => match state.speech {
                 Speech::Resp2 | Speech::Unknown => status::AWAY,
-                _ if env.backlog(conn) > room => status::RECEIVER_FULL,
+                _ if env.backlog(conn) > room && !sabotage.breaks(Rule::FullReceiversSpared) => {
+                    status::RECEIVER_FULL
+                }
                 Speech::Native if !fits_frame(state.frame_pages, notice) => status::RECEIVER_FULL,
                 Speech::Native => {
                     self.pack(conn, notice, env);
+                    if sabotage.breaks(Rule::MessagesOnce) {
+                        self.pack(conn, notice, env);
+                    }
                     status::OK
                 }
                 Speech::Resp3 => {
@@ -535,7 +545,7 @@ impl<R: Region> Names<R> {
     fn holds(&self, hash: u64, name: &Name<'_>, by: Bound, token: Token) -> bool {
         let Some((id, grant)) = self.table().find(hash, name) else { return false };
         if grant.owner == by.handle.owner() {
-            return self.token(&grant) == token;
+            return self.token(&grant) == token || self.sabotage.breaks(Rule::OldTokensFenced);
         }
         let sided = grant.owner == Owner::NOBODY && grant.flags & FLAG_SIDE != 0;
         let side = if sided { self.claims.of_record(id.number()) } else { None };
@@ -556,6 +566,9 @@ impl<R: Region> Names<R> {
             next = self.claims.next(claim);
             let holder = self.claims.claim(claim).session();
             let Some(to) = self.bound_at(holder) else { continue };
+            if sent > 0 && self.sabotage.breaks(Rule::EveryHolderHears) {
+                break;
+            }
             if self.notices.has_room(to.handle.home(), message.len()) {
                 self.notices.add_message(to, message, tally);
                 sent += 1;

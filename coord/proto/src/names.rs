@@ -20,7 +20,7 @@
 //! Tests: stories below, whole shards in `tools/sim`.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -106,6 +106,10 @@ impl Mirror {
 
 const _: () = assert!(size_of::<Mirror>() == 32);
 
+/// Whom a session belongs to that reaches only sessions of its own kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenant(pub u32);
+
 /// The names of one shard.
 pub struct Names<R> {
     pub(crate) table: Table<R>,
@@ -117,10 +121,13 @@ pub struct Names<R> {
     pub(crate) mirrors: Vec<Paged<Mirror>>,
     /// Handles of live sessions but locks, by the session's id.
     by_session: Places,
+    /// Whose the sessions are that do not see all, by handle. Nobody's where no credentials are
+    /// asked for.
+    tenants: BTreeMap<u32, Tenant>,
     sweeping: VecDeque<Handle>,
     /// Ended sessions that have claims here. Theirs go first, since others wait behind them.
     pub(crate) ending: VecDeque<Handle>,
-    /// Sessions that have ended.
+    /// Sessions that ever were in there.
     pub(crate) ends: u64,
     pub(crate) claims: Claims,
     /// Waits that have an end.
@@ -198,6 +205,7 @@ impl<R: Region> Names<R> {
             persisted: start.epoch,
             mirrors: (0..shards).map(|_| Paged::default()).collect(),
             by_session: Places::new(start.keys.clone()),
+            tenants: BTreeMap::new(),
             sweeping: VecDeque::new(),
             ending: VecDeque::new(),
             ends: 0,
@@ -258,8 +266,11 @@ impl<R: Region> Names<R> {
     }
 
     /// Learns of a session, from its home. Its names may be registered here from now on.
-    pub fn attach(&mut self, bound: Bound) {
+    pub fn attach(&mut self, bound: Bound, tenant: Option<Tenant>) {
         self.attach_lock(bound);
+        if let Some(tenant) = tenant {
+            self.tenants.insert(bound.handle.bits(), tenant);
+        }
         let mirrors = &self.mirrors;
         let id_at = |bits: u32| {
             let handle = Handle::from_bits(bits);
@@ -282,6 +293,12 @@ impl<R: Region> Names<R> {
         Some(Bound { handle: Handle::from_bits(bits), session })
     }
 
+    /// Whether a session may hand anything to another: it sees all, or both are of one tenant.
+    pub(crate) fn reaches(&self, by: Bound, to: Bound) -> bool {
+        let tenant_of = |bound: Bound| self.tenants.get(&bound.handle.bits());
+        tenant_of(by).is_none_or(|tenant| tenant_of(to) == Some(tenant))
+    }
+
     /// The live session at a place.
     pub(crate) fn bound_at(&self, handle: Handle) -> Option<Bound> {
         self.session_of(handle.owner()).map(|session| Bound { handle, session })
@@ -290,14 +307,15 @@ impl<R: Region> Names<R> {
     /// Learns that a session has ended: all its names are free from this call on. Their records
     /// go in [`Self::sweep`], which reports the handle when none is left.
     pub fn end(&mut self, bound: Bound) {
-        self.ends += 1;
         let mirror = self.mirror_slot(bound.handle);
         assert!(mirror.id == bound.session.0 && !mirror.has_ended(), "ended once, by its home");
         mirror.shares = ENDED;
         let claims = mirror.claims != 0;
         if claims && !self.sabotage.breaks(Rule::DeadWaitersSkipped) {
+            self.ends += 1;
             self.ending.push_back(bound.handle);
         }
+        self.tenants.remove(&bound.handle.bits());
         self.sweeping.push_back(bound.handle);
         self.by_session.remove(bound.session.0, bound.handle.bits());
     }
@@ -755,7 +773,7 @@ mod tests {
     fn a_used_up_slot_waits_for_an_epoch() {
         let mut names = names();
         let by = Bound { handle: Handle::new(ringway_core::ShardId(0), 0), session: SessionId(9) };
-        names.attach(by);
+        names.attach(by, None);
         let slot = Slot::of(b"{t}a");
         names.sequences[slot.index()] = Token::SEQUENCE_MAX - 1;
         let register = |names: &mut Names<_>, name: &[u8]| {
@@ -780,7 +798,7 @@ mod tests {
     fn epochs_that_are_not_needed_are_not_taken() {
         let mut names = names();
         let by = Bound { handle: Handle::new(ringway_core::ShardId(0), 0), session: SessionId(9) };
-        names.attach(by);
+        names.attach(by, None);
         let slot = Slot::of(b"{t}");
         let register = |names: &mut Names<_>, index: usize| {
             let name = format!("{{t}}{index}");

@@ -35,6 +35,7 @@ use crate::env::Env;
 use crate::handle::Bound;
 use crate::mail;
 use crate::messages::Message;
+use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{ConnRef, Ticket};
 use crate::shard::Shard;
 use crate::tallies::Tallies;
@@ -61,6 +62,7 @@ pub(crate) struct Bundles {
     /// Their sum, and what that may be.
     total: usize,
     most: usize,
+    pub(crate) sabotage: Sabotage,
 }
 
 #[derive(Default)]
@@ -83,6 +85,7 @@ impl Bundles {
             under_way: alloc::vec![0; shards],
             total: 0,
             most,
+            sabotage: Sabotage::NONE,
         }
     }
 
@@ -140,10 +143,16 @@ impl Bundles {
         message: &Message<'_>,
         receipt: Option<Ticket>,
     ) {
+        let before = self.of[to.handle.home().index()].bytes.len();
         self.put(to.handle.home(), |out| {
             out.extend_from_slice(&mail::session_bytes(to));
             put_notice(out, (push::MESSAGE, receipt), |out| message.put(out));
         });
+        if self.sabotage.breaks(Rule::MessagesInOrder) {
+            let bundle = &mut self.of[to.handle.home().index()];
+            let added = bundle.bytes.len() - before.max(bundle.start + 1);
+            bundle.bytes[bundle.start + 1..].rotate_right(added);
+        }
     }
 
     /// A notice for a connection of a shard.
@@ -235,6 +244,17 @@ fn notice<'a>(reader: &mut Reader<'a>) -> Result<Notice<'a>, Truncated> {
     let receipt = if code & WITH_RECEIPT == 0 { None } else { Some(mail::ticket(reader)?) };
     let body = reader.bytes(usize::from(u16::from_le_bytes([low, high])))?;
     Ok(Notice { code: code & !WITH_RECEIPT, body, receipt })
+}
+
+/// What a mail of notices says: each behind whom it is for, which `to` reads.
+#[inline]
+fn notices<'a, T>(
+    reader: &mut Reader<'a>,
+    to: impl Fn(&mut Reader<'a>) -> Result<T, Truncated>,
+) -> impl Iterator<Item = Result<(T, Notice<'a>), Truncated>> {
+    core::iter::from_fn(move || {
+        (!reader.is_empty()).then(|| to(reader).and_then(|to| Ok((to, notice(reader)?))))
+    })
 }
 
 /// What was taken of each shard's mail and is not told to it yet, by kind of mail.
@@ -359,9 +379,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
         let room = self.receiver_room(env);
-        while !reader.is_empty() {
-            let to = mail::session(reader)?;
-            let notice = notice(reader)?;
+        for found in notices(reader, mail::session) {
+            let (to, notice) = found?;
             match self.sessions.receiver(to) {
                 Ok(conn) => self.pass_on(conn, &notice, room, env),
                 Err(status) if notice.code == push::MESSAGE => self.conclude(&notice, status, env),
@@ -427,9 +446,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         env: &mut impl Env,
     ) -> Result<(), Truncated> {
         let room = self.receiver_room(env);
-        while !reader.is_empty() {
-            let conn = ConnId { index: reader.u32()?, generation: reader.u32()? };
-            let notice = notice(reader)?;
+        for found in notices(reader, mail::conn) {
+            let (conn, notice) = found?;
             self.notify(conn, &notice, room, env);
         }
         Ok(())

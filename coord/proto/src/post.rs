@@ -11,6 +11,7 @@ use crate::conn::{Speech, Waits};
 use crate::env::Env;
 use crate::handle::Bound;
 use crate::mail::{self, Asker, RequestOp};
+use crate::names::Tenant;
 use crate::op_code::{self, Rest};
 use crate::outcome::{Answer, Outcome};
 use crate::parse::BARE_INDEX;
@@ -52,10 +53,12 @@ impl<R: Region, A: Access> Shard<R, A> {
         match kind {
             mail::REPLY => self.take_reply(from, &mut reader, env)?,
             mail::BIND => self.take_bind(&mut reader, env)?,
-            mail::ATTACH
-            | mail::ATTACHED
-            | mail::END..=mail::SWEPT
-            | mail::END_ACK..=mail::ENDED => {
+            mail::ATTACH => {
+                let (bound, tenant) = mail::attached(&mut reader)?;
+                self.names.attach(bound, tenant);
+                env.post(from, &mail::session_message(mail::ATTACHED, bound));
+            }
+            mail::ATTACHED | mail::END..=mail::SWEPT | mail::END_ACK..=mail::ENDED => {
                 let bound = mail::session(&mut reader)?;
                 self.read_session_mail(kind, (from, bound), env);
             }
@@ -95,10 +98,6 @@ impl<R: Region, A: Access> Shard<R, A> {
     /// A session begins or ends, or that was done as asked.
     fn read_session_mail(&mut self, kind: u8, (from, bound): (ShardId, Bound), env: &mut impl Env) {
         match kind {
-            mail::ATTACH => {
-                self.names.attach(bound);
-                env.post(from, &mail::session_message(mail::ATTACHED, bound));
-            }
             mail::ATTACHED => self.sessions.attached(bound, &mut self.acts),
             mail::ENDED => self.sessions.ended(bound, &mut self.acts),
             mail::SWEPT => self.sessions.swept(bound.handle),
@@ -272,11 +271,19 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.send_notices(env);
     }
 
+    /// Whom a session of this home belongs to, unless it sees all.
+    fn tenant_of(&self, session: SessionId) -> Option<Tenant> {
+        let principal = self.sessions.principal_of(session)?;
+        let grantee = self.access.by_principal(principal);
+        grantee.is_none_or(|grantee| !grantee.sees_all()).then_some(Tenant(principal.0))
+    }
+
     fn carry_out(&mut self, act: Act, env: &mut impl Env) {
         match act {
             Act::Attach(bound) => {
-                self.names.attach(bound);
-                self.post_others(&mail::session_message(mail::ATTACH, bound), env);
+                let tenant = self.tenant_of(bound.session);
+                self.names.attach(bound, tenant);
+                self.post_others(&mail::attach_message(bound, tenant), env);
             }
             Act::End { bound, everywhere, acknowledge } => {
                 // Ops of the session that wait in the batch came before its end.
@@ -470,7 +477,9 @@ impl<R: Region, A: Access> Shard<R, A> {
         self.render_unit(pending, version, out);
         if self.conns[conn.index as usize].laned {
             let sequence = self.pendings.get(pending).sequence;
-            self.remember(conn, sequence, &env.out(conn)[start..]);
+            // What was written, not what is asked for again: of a connection that is gone, unknown
+            // to us so far, the driver gives a buffer that is empty each time.
+            self.remember(conn, sequence, &out[start..]);
         }
     }
 

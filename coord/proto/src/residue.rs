@@ -26,6 +26,8 @@ pub struct Residue {
     pub mirrors: usize,
     /// Watches, and what waits to be told to any.
     pub watches: usize,
+    /// Lanes, with a connection or kept for another.
+    pub lanes: usize,
     /// Records of names, those to be swept included.
     pub names: usize,
 }
@@ -46,6 +48,7 @@ impl<R: Region, A: Access> Shard<R, A> {
             places: self.sessions.places_in_use(),
             mirrors: self.names.mirrors_in_use(),
             watches: self.watching.residue(),
+            lanes: self.lanes.residue(),
             names: self.names.table().len(),
         }
     }

@@ -49,11 +49,45 @@ pub enum Rule {
     TransferTakesANewToken,
     /// Metadata belongs to a grant.
     MetaGoesWithTheGrant,
+    /// A message is one of its source's holder only under the token.
+    OldTokensFenced,
+    /// A receipt says what became of the message.
+    ReceiptsTellTheEnd,
+    /// Messages to one session arrive in their order.
+    MessagesInOrder,
+    /// At most once.
+    MessagesOnce,
+    /// Who has too much unread gets no messages.
+    FullReceiversSpared,
+    /// All holders of a shared name get a message to it.
+    EveryHolderHears,
+    /// An identity reaches its own sessions only.
+    PrincipalsApart,
+    /// A watcher hears of what it missed.
+    SkippedIsSaid,
+    /// Nobody goes on from a number of another life.
+    GapIsSaid,
+    /// Who goes on hears what happened meanwhile.
+    ResumeTellsMissed,
+    /// A page of a snapshot travels behind all changes of before.
+    SnapshotBehindItsPast,
+    /// Who was passed over hears the newest once it has read.
+    SlowAreToldLater,
+    /// A name that was given back is told to be free.
+    ReleasesAreTold,
+    /// What is watched no more is told no more.
+    UnwatchEnds,
+    /// A frame that a lane was taken up to is not executed again.
+    LanesExecuteOnce,
+    /// A lane is opened again only when all that was asked by it is answered.
+    LanesWaitForTheirUnits,
+    /// What a connection that is gone would have heard is remembered.
+    OrphansRemembered,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 21] = [
+    pub const ALL: [Rule; 38] = [
         Rule::AttachFirst,
         Rule::DeadOwnNothing,
         Rule::SweptEverywhere,
@@ -75,6 +109,23 @@ impl Rule {
         Rule::WaitsEndInTime,
         Rule::TransferTakesANewToken,
         Rule::MetaGoesWithTheGrant,
+        Rule::OldTokensFenced,
+        Rule::ReceiptsTellTheEnd,
+        Rule::MessagesInOrder,
+        Rule::MessagesOnce,
+        Rule::FullReceiversSpared,
+        Rule::EveryHolderHears,
+        Rule::PrincipalsApart,
+        Rule::SkippedIsSaid,
+        Rule::GapIsSaid,
+        Rule::ResumeTellsMissed,
+        Rule::SnapshotBehindItsPast,
+        Rule::SlowAreToldLater,
+        Rule::ReleasesAreTold,
+        Rule::UnwatchEnds,
+        Rule::LanesExecuteOnce,
+        Rule::LanesWaitForTheirUnits,
+        Rule::OrphansRemembered,
     ];
 }
 
@@ -122,6 +173,8 @@ impl<R: ringway_core::Region, A: crate::access::Access> crate::shard::Shard<R, A
         self.sabotage = sabotage;
         self.clock.sabotage = sabotage;
         self.names.sabotage = sabotage;
+        self.names.notices.sabotage = sabotage;
+        self.names.feeds.sabotage = sabotage;
         self.sessions.sabotage = sabotage;
     }
 }

@@ -138,7 +138,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
             op::LANE if raw.body.len() != 4 => return plain(status::MALFORMED),
             op::LANE => match self.conns[id.index as usize].bound {
-                Some(bound) => Place::At(bound.handle.home()),
+                Some(bound) => match self.lane_of(id, (bound, body.u32()?)) {
+                    None => Place::At(bound.handle.home()),
+                    Some(answer) => Place::Answer(answer),
+                },
                 None => return plain(status::NOSESSION),
             },
             op::CLOSE | op::ATTACH | op::SESSION | op::KILL => {
@@ -334,7 +337,10 @@ impl<R: Region, A: Access> Shard<R, A> {
             },
             op::WAITERS => {
                 let (most, name) = (usize::from(body.u16()?), body.rest());
-                return Ok(Some(self.waiters_of(most, name)));
+                let name = Name::new(name).expect("checked when parsed: 1 to 255 bytes");
+                let (now, hash) = (self.now(), self.names.table().hash(&name));
+                let found = self.names.waiters(now, (hash, &name), most);
+                return Ok(Some(found.map_or(Answer::plain(status::FREE), Answer::data)));
             }
             op::WAITS => {
                 let (cursor, most) = (body.u64()?, usize::from(body.u16()?));
@@ -346,13 +352,6 @@ impl<R: Region, A: Access> Shard<R, A> {
             _ => return Ok(Some(Answer::plain(status::UNKNOWN_OP))),
         };
         Ok(self.begin_job(ticket, work, env))
-    }
-
-    fn waiters_of(&mut self, most: usize, name: &[u8]) -> Answer {
-        let Some(name) = Name::new(name) else { return Answer::plain(status::BADNAME) };
-        let (now, hash) = (self.now(), self.names.table().hash(&name));
-        let found = self.names.waiters(now, (hash, &name), most);
-        found.map_or(Answer::plain(status::FREE), Answer::data)
     }
 
     fn serve_open(

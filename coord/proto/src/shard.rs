@@ -28,6 +28,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use ringway_core::limits::watch::BYTES_PART;
 use ringway_core::limits::{AUTH_WITHIN, BACKLOG_OPS_PER_TURN, CONN_IN_MAX, FRAME_OPS_MAX};
 use ringway_core::{ConnId, Epoch, Moment, Region, ShardId, Slot, Span};
 use ringway_table::Table;
@@ -53,7 +54,7 @@ use crate::sabotage::{Rule, Sabotage};
 use crate::sessions::{Act, LeaseRules, SessionStart, Sessions};
 use crate::stats::Stats;
 use crate::turn::{Op, Turn};
-use crate::watch::{BYTES_PART, Watching};
+use crate::watch::Watching;
 
 /// What a shard starts with.
 #[derive(Clone, Debug)]
@@ -718,6 +719,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         if self.conn_mut(id).is_some_and(|conn| conn.laned) {
             self.lane_may_leave(id, env);
         }
+        // Nothing is told behind the end, a page of a snapshot that is under way neither.
+        self.watcher_closed(id, env);
         env.close(id);
     }
 

@@ -4,9 +4,9 @@ use crate::op_code;
 use crate::wire::{op, status};
 
 /// The verbs that are counted one by one. A RESP command counts as the verb that it means.
-pub const VERBS: [&str; 16] = [
+pub const VERBS: [&str; 17] = [
     "query", "register", "release", "open", "renew", "close", "attach", "sessions", "kill", "list",
-    "ping", "wait", "meta", "transfer", "server", "send",
+    "ping", "wait", "meta", "transfer", "server", "send", "watch",
 ];
 
 /// The verb of an op code, as an index into [`VERBS`].
@@ -28,6 +28,7 @@ pub const fn verb_index(code: u8) -> usize {
         op::META | op::SET_META => 12,
         op::TRANSFER | op::REVOKE => 13,
         op::SEND | op::BROADCAST => 15,
+        op::WATCH | op::UNWATCH | op_code::WATCH_FILTER => 16,
         _ => 14,
     }
 }

@@ -32,7 +32,7 @@ struct Tally {
     unsaid: u32,
     expected: u64,
     heard: u64,
-    /// The first status that was not `OK`.
+    /// The first status that was neither `OK` nor `FREE`; without one `OK` if anybody was reached.
     other: u8,
     /// Answered with how many were reached, were away, were full.
     counts: Option<[u64; 3]>,
@@ -51,7 +51,7 @@ pub(crate) type Done = (Option<Ticket>, Answer);
 impl Tallies {
     /// Starts a tally whose answer is a status; what stands for it. `None` if there are too many.
     pub(crate) fn begin(&mut self, me: ShardId, ticket: Option<Ticket>) -> Option<Ticket> {
-        self.start(me, Tally { ticket, unsaid: 1, ..Tally::default() })
+        self.start(me, Tally { ticket, unsaid: 1, other: status::FREE, ..Tally::default() })
     }
 
     /// Starts a tally of counts, of which so many shards will announce a part.
@@ -95,7 +95,8 @@ impl Tallies {
             return None;
         }
         tally.heard += receipts;
-        if tally.other == status::OK {
+        // Whoever has ended meanwhile is none of those that the message was for.
+        if tally.other == status::FREE || (tally.other == status::OK && status != status::FREE) {
             tally.other = status;
         }
         if let Some([reached, away, full]) = &mut tally.counts {

@@ -70,7 +70,9 @@ impl<R: Region> Names<R> {
         let Some(mine) = mine.filter(|mine| token.is_none_or(|token| token == *mine)) else {
             return Outcome::plain(status::NOTOWNER);
         };
-        let Some(to) = self.bound_of(to) else { return Outcome::plain(status::NOSESSION) };
+        let Some(to) = self.bound_of(to).filter(|to| self.reaches(by, *to)) else {
+            return Outcome::plain(status::NOSESSION);
+        };
         if to == by {
             return Outcome::owner(status::GRANTED_EPHEMERAL, by.session, mine);
         }

@@ -123,11 +123,27 @@ impl<R: Region> Names<R> {
 
     /// The first grant of a free name that several may hold.
     fn grant_first(&mut self, hash: u64, name: &Name<'_>, by: Bound, wish: Wish) -> Outcome {
-        if let Some((id, grant)) = self.table.find(hash, name) {
+        let before = self.table.find(hash, name).map(|(id, grant)| {
             // Its owner has ended, and was not swept yet.
+            let session = SessionId(self.session_at(Handle::from_bits(grant.owner.0)));
             self.lose(grant.owner);
             self.remove(id);
+            (session, self.token(&grant))
+        });
+        let outcome = self.grant_new(hash, name, by, wish);
+        if outcome.status != status::GRANTED_EPHEMERAL
+            && let Some(before) = before
+            && !self.feeds.is_empty()
+        {
+            let mut bytes = [0; NAME_BYTES_MAX];
+            let len = name.copy_to(&mut bytes);
+            self.feeds.released(&bytes[..len], before);
         }
+        outcome
+    }
+
+    /// The first grant of a name that has no record.
+    fn grant_new(&mut self, hash: u64, name: &Name<'_>, by: Bound, wish: Wish) -> Outcome {
         let counted = match self.count(name) {
             Ok(counted) => counted,
             Err(status) => return Outcome::plain(status),
@@ -554,19 +570,27 @@ impl<R: Region> Names<R> {
     /// exactly how many are given. Holders of whom it matters that they have ended are dropped.
     pub(crate) fn live_holders(&mut self, side: u32) -> u32 {
         let Wish { permits, .. } = self.claims.side(side).wish();
-        let is_full = permits > 0 && self.claims.side(side).holders() >= permits;
-        // All of them are looked at once for each session that ends, however often it is asked.
-        let counts = is_full && !self.ending.is_empty() && self.claims.look_once(side, self.ends);
-        let mut next = self.claims.first_holder(side);
-        while let Some(claim) = next {
-            next = self.claims.next(claim);
-            if self.session_of(self.claims.claim(claim).session().owner()).is_none() {
-                self.drop_claim(claim);
-            } else if !counts {
-                break;
-            }
+        if permits > 0 && self.claims.side(side).holders() >= permits && !self.ending.is_empty() {
+            self.drop_ended_holders(side);
+        }
+        while let Some(claim) = self.claims.first_holder(side)
+            && self.session_of(self.claims.claim(claim).session().owner()).is_none()
+        {
+            self.drop_claim(claim);
         }
         self.claims.side(side).holders()
+    }
+
+    /// Drops holders that have ended and are not swept yet. Of each name every such session is
+    /// looked up once, however many hold the name and however often it is asked for.
+    fn drop_ended_holders(&mut self, side: u32) {
+        let new = self.claims.look(side, self.ends).min(self.ending.len() as u64) as usize;
+        for at in self.ending.len() - new..self.ending.len() {
+            let claim = self.claims.of_session(side, self.ending[at]);
+            if let Some(claim) = claim.filter(|claim| !self.claims.claim(*claim).waits()) {
+                self.drop_claim(claim);
+            }
+        }
     }
 
     /// The live session that holds a shared name longest, and its token.

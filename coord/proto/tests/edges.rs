@@ -6,14 +6,7 @@ use ringway_coord_proto::wire::{op, status};
 use ringway_core::{Moment, Slot, Span};
 use ringway_sim::native::{Got, Native, open, opened, query, register, with_secret};
 use ringway_sim::process::{Process, Settings};
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
+use ringway_sim::stories::{start, words};
 
 /// A node whose session has its home at a shard.
 fn node_at(shards: usize, shard: usize) -> u64 {

@@ -4,13 +4,10 @@ use ringway_coord_proto::wire::{op, push, status};
 use ringway_sim::native::{
     Got, Native, Opened, meta, open, opened, query, register, set_meta, with_secret,
 };
-use ringway_sim::process::{Process, Settings};
+use ringway_sim::process::Process;
+use ringway_sim::stories::start;
 
 const SHARDS: [usize; 3] = [1, 2, 5];
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
 
 fn lane(number: u32) -> (u8, u8, Vec<u8>) {
     (op::LANE, 0, number.to_le_bytes().to_vec())
@@ -74,10 +71,11 @@ fn a_lost_reply_comes_once_more() {
 }
 
 /// Frames that are still on their way between shards when their connection is lost, and when the
-/// lane is opened again: they are waited for, and remembered.
+/// lane is opened again: they are waited for, and remembered, also if the shard hears late that the
+/// connection is gone.
 #[test]
 fn frames_on_their_way_are_waited_for() {
-    for shards in [2, 5] {
+    for (shards, told_late) in [(2, false), (5, false), (2, true), (5, true)] {
         let mut process = start(shards);
         let mine = session(&mut process, 7);
         let (mut first, _) = on_lane(&mut process, 0, &mine, 1);
@@ -87,6 +85,11 @@ fn frames_on_their_way_are_waited_for() {
         first.send(&mut process, &claims);
         // The shard has read it, and its questions to others lie in their mailboxes.
         process.turn(0, 0);
+        if told_late {
+            // The answers come to a connection that is gone, which the shard does not know yet.
+            process.breaks(first.link);
+            process.settle();
+        }
         process.disconnect(first.link);
         let mut again = Native::connect(&mut process, shards - 1);
         let attach = with_secret(op::ATTACH, mine.session, mine.secret);
@@ -159,6 +162,78 @@ fn a_lane_asked_for_by_many() {
     }
 }
 
+/// A connection has one lane. A second one is refused, by the session that it has and by one that
+/// it gets later; so the first keeps what it remembers, wherever it is opened next.
+#[test]
+fn a_connection_has_one_lane() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mine = session(&mut process, 7);
+        let (mut first, _) = on_lane(&mut process, 0, &mine, 1);
+        first.skip_to(10);
+        let described = first.ask(&mut process, &[register("x"), set_meta(None, b"one", "x")]);
+        let refused = first.ask(&mut process, &[lane(2), lane(1)]);
+        assert_eq!(refused[0], Got::Plain(status::REFUSED), "{shards} shards");
+        assert_eq!(laned(&refused[1]).0, 11, "its own it may ask for");
+        process.disconnect(first.link);
+        process.settle();
+        let (mut again, known) = on_lane(&mut process, shards - 1, &mine, 1);
+        assert_eq!(known, (11, 10), "{shards} shards");
+        again.skip_to(10);
+        let got = again.ask(&mut process, &[register("x"), set_meta(None, b"one", "x")]);
+        assert_eq!(got, described, "executed once");
+        // Its session is over, and the next thing that it does opens another.
+        again.skip_to(12);
+        again.ask(&mut process, &[(op::CLOSE, 0, Vec::new())]);
+        again.ask(&mut process, &[register("y")]);
+        assert_eq!(again.ask(&mut process, &[lane(1)]), [Got::Plain(status::REFUSED)]);
+    }
+}
+
+/// Who has a lane asks for it again in the moment in which another connection takes it, and the
+/// session is at home here or there: that one gets it, and nobody waits for ever.
+#[test]
+fn a_lane_asked_for_by_who_has_it_and_by_another() {
+    for shards in SHARDS {
+        for node in 1..=12 {
+            let mut process = start(shards);
+            let mine = session(&mut process, node);
+            let (mut first, _) = on_lane(&mut process, 0, &mine, 1);
+            let mut second = Native::connect(&mut process, shards - 1);
+            let attach = with_secret(op::ATTACH, mine.session, mine.secret);
+            second.ask(&mut process, &[attach]);
+            // The other one's wish may be at home already, and nobody has heard of it.
+            second.send(&mut process, &[lane(1)]);
+            process.turn(shards - 1, 0);
+            first.send(&mut process, &[lane(1)]);
+            process.turn(0, 0);
+            process.settle();
+            second.receive(&mut process);
+            let got = second.frames.pop().expect("it is answered");
+            assert_eq!(got[0].status(), status::DATA, "{shards} shards, node {node}");
+            assert!(process.is_closed(first.link));
+        }
+    }
+}
+
+/// However often connections with a lane are lost, nothing of that is left.
+#[test]
+fn lost_connections_leave_nothing() {
+    let mut process = start(2);
+    let mine = session(&mut process, 7);
+    for round in 0..200 {
+        let (client, _) = on_lane(&mut process, round % 2, &mine, 1);
+        process.disconnect(client.link);
+        process.settle();
+    }
+    let lanes =
+        |process: &Process| (0..2).map(|shard| process.shard(shard).residue().lanes).sum::<usize>();
+    assert_eq!(lanes(&process), 2, "one is kept, and stands in one queue");
+    let mut last = Native::connect(&mut process, 0);
+    last.ask(&mut process, &[with_secret(op::CLOSE, mine.session, mine.secret)]);
+    assert_eq!(lanes(&process), 0);
+}
+
 /// What is too old is not remembered: it says so, and is not executed again.
 #[test]
 fn what_is_forgotten_is_not_executed() {
@@ -206,4 +281,71 @@ fn lanes_end_with_their_session() {
     let again = session(&mut process, 7);
     let (_, fresh) = on_lane(&mut process, 1, &again, 1);
     assert_eq!(fresh, (0, 1), "another session, other lanes");
+}
+
+/// A lane that is opened, here or at another shard than its session's home, leaves nothing under
+/// way: the shards would refuse to take more from each other after some thousands of connections.
+#[test]
+fn an_opened_lane_is_not_under_way_any_more() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mine = session(&mut process, 7);
+        for round in 0..3 * shards {
+            let (client, _) = on_lane(&mut process, round % shards, &mine, 3);
+            process.disconnect(client.link);
+            process.settle();
+            let under_way = (0..shards).map(|shard| process.shard(shard).residue().in_flight);
+            assert_eq!(under_way.sum::<usize>(), 0, "{shards} shards, round {round}");
+        }
+    }
+}
+
+/// A connection that is lost while its lane is on its way leaves nothing behind, and the lane is
+/// there for the next one.
+#[test]
+fn a_connection_lost_before_its_lane_came_leaves_nothing() {
+    for (shards, turns) in SHARDS.into_iter().flat_map(|shards| (0..8).map(move |at| (shards, at)))
+    {
+        let mut process = start(shards);
+        let mine = session(&mut process, 7);
+        let (mut first, _) = on_lane(&mut process, shards - 1, &mine, 3);
+        first.skip_to(10);
+        first.ask(&mut process, &[register("x")]);
+        let mut second = Native::connect(&mut process, shards / 2);
+        let attach = with_secret(op::ATTACH, mine.session, mine.secret);
+        second.ask(&mut process, &[attach]);
+        second.send(&mut process, &[lane(3)]);
+        for _ in 0..turns {
+            (0..shards).for_each(|shard| {
+                process.turn(shard, 1);
+            });
+        }
+        process.disconnect(second.link);
+        process.settle();
+        let (third, (last, _)) = on_lane(&mut process, 0, &mine, 3);
+        assert_eq!(last, 10, "{shards} shards, {turns} turns");
+        process.disconnect(third.link);
+        process.settle();
+        let pendings = (0..shards).map(|shard| process.shard(shard).residue().pendings);
+        assert_eq!(pendings.sum::<usize>(), 0, "{shards} shards, {turns} turns");
+    }
+}
+
+/// A connection that was told its end and has not gone yet hears nothing of its lane any more; the
+/// lane leaves all the same.
+#[test]
+fn a_closed_connection_is_not_told_that_its_lane_moved() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mut first = Native::connect(&mut process, 0);
+        let mine = opened(&first.ask(&mut process, &[open(0, 7, 10_000, None)])[0]);
+        first.ask(&mut process, &[lane(3)]);
+        first.skip_to(10);
+        first.ask(&mut process, &[register("x")]);
+        let mut second = Native::connect(&mut process, shards - 1);
+        second.ask(&mut process, &[open(op::OPEN_RESUME, 7, 10_000, Some(mine.secret))]);
+        assert!(process.is_closed(first.link), "{shards} shards");
+        assert_eq!(laned(&second.ask(&mut process, &[lane(3)])[0]).0, 10);
+        assert_eq!(process.strays(), 0, "{shards} shards");
+    }
 }

@@ -9,6 +9,7 @@ use ringway_core::limits::{
 };
 use ringway_sim::native::{Native, open, opened, query, register, with_secret};
 use ringway_sim::process::{Link, Process, Settings};
+use ringway_sim::stories::words;
 use ringway_sim::stream::Got;
 
 /// A push with one notice, `PROTOCOL_ERROR`.
@@ -17,10 +18,6 @@ const LAST_WORDS: [u8; 20] = [20, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3
 fn start(shards: usize) -> Process {
     let buffer_bytes = SHARD_BUFFERS_MIN;
     Process::start(&Settings { shards, buffer_bytes, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
 }
 
 /// The beginning of the largest frame, `bytes` long.

@@ -1,40 +1,25 @@
 //! Stories of messages: who hears them, in which order, and what becomes of those that nobody does.
 
-use ringway_coord_proto::access::{Access, Grantee};
+use ringway_coord_proto::SlotMap;
+use ringway_coord_proto::access::Access;
 use ringway_coord_proto::stats::Messages;
 use ringway_coord_proto::wire::{op, push, status};
-use ringway_coord_proto::{Principal, SlotMap};
 use ringway_core::limits::{
     BROADCASTS_MAX, MESSAGE_BYTES_MAX, MESSAGE_HOLDERS_MAX, RECEIVER_BYTES,
 };
 use ringway_core::wire::Put;
 use ringway_core::{SessionId, Slot, Span, Token};
 use ringway_sim::native::{
-    Got, Message, Native, Opened, broadcast, message, open, opened, query, register, register_as,
-    release, send, send_fenced, send_to_session, transfer, with_secret,
+    Got, Message, Native, broadcast, message, open, opened, query, register, register_as, release,
+    send, send_fenced, send_to_session, transfer, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
 use ringway_sim::resp_stream::command;
+use ringway_sim::stories::{Users, client, guarded, start, user, words};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 const RECEIPT: u8 = op::SEND_RECEIPT;
 const SAME: u8 = op::SEND_SAME;
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
-
-/// A client with a session of a lease of ten seconds.
-fn client<A: Access>(process: &mut Process<A>, node: u64) -> (Native, Opened) {
-    let shard = node as usize % process.shards();
-    let mut client = Native::connect(process, shard);
-    let mine = opened(&client.ask(process, &[open(0, node, 10_000, None)])[0]);
-    (client, mine)
-}
 
 /// The messages that a client has got since it was asked last.
 fn heard<A: Access>(process: &mut Process<A>, client: &mut Native) -> Vec<Message> {
@@ -557,6 +542,35 @@ fn an_owner_that_ends_meanwhile_is_answered_for() {
     }
 }
 
+/// A holder of several that ends while the message is under way is no holder any more: who sends
+/// hears of the others, and that nobody owns the name only if all have ended.
+#[test]
+fn a_holder_that_ends_meanwhile_is_not_counted() {
+    for all in [false, true] {
+        let mut process = start(2);
+        let name = name_at(2, 1, "x");
+        let (mut a, of_a) = client(&mut process, 2);
+        let (mut b, of_b) = client(&mut process, 4);
+        let (mut c, _) = client(&mut process, 1);
+        for holder in [&mut a, &mut b] {
+            holder.ask(&mut process, &[register_as(op::MODE_SHARED, 0, &name)]);
+        }
+        a.send(&mut process, &[with_secret(op::CLOSE, of_a.session, of_a.secret)]);
+        if all {
+            b.send(&mut process, &[with_secret(op::CLOSE, of_b.session, of_b.secret)]);
+        }
+        // Their home knows it already, the name's shard does not.
+        process.turn(0, 0);
+        c.send(&mut process, &[send(RECEIPT, &name, b"hello")]);
+        process.turn(1, 0);
+        process.settle();
+        c.receive(&mut process);
+        let expected = if all { status::FREE } else { status::OK };
+        assert_eq!(c.frames.pop(), Some(vec![Got::Plain(expected)]));
+        assert_eq!(texts(&mut process, &mut b), if all { "" } else { "hello" });
+    }
+}
+
 /// One receiver that does not read, and one shard that stands still, delay nobody: others' messages
 /// arrive meanwhile, and what is for the slow ones is bounded.
 #[test]
@@ -656,35 +670,9 @@ fn hostile_bodies_are_refused_by_themselves() {
     }
 }
 
-/// Credentials of two tenants and an operator; the password is the user's name.
-struct Tenants(Vec<Grantee>);
-
-impl Tenants {
-    fn new() -> Self {
-        let tenant = |number, name: &str, namespaces: Option<&str>| Grantee {
-            principal: Principal(number),
-            name: name.into(),
-            namespaces: namespaces.map(|it| vec![it.into()]),
-            operator: namespaces.is_none(),
-        };
-        Self(vec![tenant(1, "a", Some("a")), tenant(2, "b", Some("b")), tenant(3, "root", None)])
-    }
-}
-
-impl Access for Tenants {
-    fn required(&self) -> bool {
-        true
-    }
-    fn verify(&self, user: &[u8], password: &[u8]) -> Option<u32> {
-        let at = self.0.iter().position(|it| it.name == user && user == password)?;
-        Some(at as u32)
-    }
-    fn grantee(&self, index: u32) -> &Grantee {
-        &self.0[index as usize]
-    }
-    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.0.iter().find(|it| it.principal == principal)
-    }
+/// Two tenants and an operator.
+fn tenants() -> Users {
+    Users::new(&[("a", Some("a"), false), ("b", Some("b"), false), ("root", None, true)])
 }
 
 /// A sender's namespaces must cover target and source; another tenant's session is none for it; and
@@ -692,35 +680,26 @@ impl Access for Tenants {
 #[test]
 fn messages_stay_within_namespaces() {
     for shards in SHARDS {
-        let settings = Settings { shards, ..Settings::default() };
-        let mut process = Process::with_access(&settings, Tenants::new);
+        let mut process = guarded(shards, tenants);
         let mut nobody = Native::connect(&mut process, 0);
         let asked = [send(0, "a/x", b""), send_to_session(0, SessionId(1), b""), broadcast(0, b"")];
         assert_eq!(words(&nobody.ask(&mut process, &asked)), "NOAUTH, NOAUTH, NOAUTH");
-        let mut login = |user: &str, node: u64| {
-            let mut client = Native::connect(&mut process, node as usize % shards);
-            let mut body = Vec::new();
-            body.put_short_bytes(user.as_bytes());
-            body.put_short_bytes(user.as_bytes());
-            let got = client.ask(&mut process, &[(op::AUTH, 0, body), open(0, node, 10_000, None)]);
-            (client, opened(&got[1]).session)
-        };
-        let (mut a, of_a) = login("a", 1);
-        let (mut b, of_b) = login("b", 2);
-        let (mut root, _) = login("root", 3);
+        let (mut a, of_a) = user(&mut process, 1, "a");
+        let (mut b, of_b) = user(&mut process, 2, "b");
+        let (mut root, _) = user(&mut process, 3, "root");
         a.ask(&mut process, &[register("a/x")]);
         let token = token_of(&b.ask(&mut process, &[register("b/x")])[0]);
         let asked = [
             send(RECEIPT, "a/x", b""),
             send_fenced(RECEIPT, ("b/x", token), "a/x", b""),
             send_fenced(RECEIPT, ("a/x", token), "b/x", b""),
-            send_to_session(RECEIPT, of_a, b""),
-            send_to_session(RECEIPT, of_b, b"mine"),
+            send_to_session(RECEIPT, of_a.session, b""),
+            send_to_session(RECEIPT, of_b.session, b"mine"),
             broadcast(0, b""),
         ];
         let expected = "DENIED, DENIED, DENIED, NOSESSION, OK, DENIED";
         assert_eq!(words(&b.ask(&mut process, &asked)), expected, "{shards} shards");
-        let asked = [send(RECEIPT, "a/x", b"1"), send_to_session(RECEIPT, of_a, b"2")];
+        let asked = [send(RECEIPT, "a/x", b"1"), send_to_session(RECEIPT, of_a.session, b"2")];
         assert_eq!(words(&root.ask(&mut process, &asked)), "OK, OK");
         assert_eq!(words(&root.ask(&mut process, &[broadcast(0, b"3")])), "OK");
         assert_eq!(texts(&mut process, &mut a), "1, 2, 3");

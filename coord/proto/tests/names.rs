@@ -6,16 +6,9 @@ use ringway_sim::native::{
     Got, Native, open, opened, query, register, release, release_if, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
+use ringway_sim::stories::{start, words};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
 
 /// The whole point in one story: one owner, the others hear who it is, a release frees the name,
 /// and the next grant has a larger token.

@@ -8,6 +8,7 @@ use ringway_sim::native::{
 };
 use ringway_sim::process::{Process, Settings};
 use ringway_sim::redis::Redis;
+use ringway_sim::stories::words;
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 
@@ -21,10 +22,6 @@ fn client(process: &mut Process<Limited>, node: u64) -> (Native, SessionId, [u8;
     let mut client = Native::connect(process, node as usize % process.shards());
     let mine = opened(&client.ask(process, &[open(0, node, 10_000, None)])[0]);
     (client, mine.session, mine.secret)
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
 }
 
 /// A namespace has as many names as it may, wherever they are and however they are held; what is

@@ -1,26 +1,15 @@
 //! Stories of Redis clients that send messages: the bytes that sender and receiver get, for names
 //! of their own shard and of others.
 
-use ringway_sim::process::{Process, Settings};
 use ringway_sim::redis::Redis;
+use ringway_sim::stories::{grant, start};
 
 const SHARDS: [usize; 2] = [1, 3];
 /// Names that lie on every shard of three.
 const NAMES: [&str; 5] = ["job", "n1", "n2", "n3", "a-name-of-24-characters"];
 
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
 fn bulk(text: &str) -> String {
     format!("${}|{text}|", text.len())
-}
-
-/// Session and token of `[1, session, token]`.
-fn grant(reply: &str) -> (String, String) {
-    let parts: Vec<&str> = reply.split('|').collect();
-    assert_eq!((parts[0], parts[1], parts.len()), ("*3", ":1", 7), "{reply}");
-    (parts[3].to_owned(), parts[5].to_owned())
 }
 
 /// `message`, target, sender, payload, source and token.

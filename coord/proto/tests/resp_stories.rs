@@ -1,50 +1,20 @@
 //! Stories of Redis clients, told through the bytes they send and get.
 
-use ringway_coord_proto::{Access, Grantee, Principal, SlotMap};
+use ringway_coord_proto::SlotMap;
 use ringway_core::{Moment, Slot, Span};
 use ringway_sim::native::{Got, Native, query, register};
 use ringway_sim::process::{Process, Settings};
 use ringway_sim::redis::Redis;
+use ringway_sim::stories::{Users, guarded, start};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
 /// Three users: one for names of `shop`, one for all names, and an operator.
-struct Users([Grantee; 3]);
+const USERS: [&str; 3] = ["shop", "all", "operator"];
 
-impl Users {
-    const NAMES: [&str; 3] = ["shop", "all", "operator"];
-
-    fn new() -> Users {
-        let user = |at: usize| Grantee {
-            principal: Principal(at as u32),
-            name: Self::NAMES[at].into(),
-            namespaces: (at == 0).then(|| vec![b"shop".to_vec()]),
-            operator: at == 2,
-        };
-        Users([user(0), user(1), user(2)])
-    }
-}
-
-impl Access for Users {
-    fn required(&self) -> bool {
-        true
-    }
-
-    fn verify(&self, user: &[u8], _password: &[u8]) -> Option<u32> {
-        Self::NAMES.iter().position(|name| name.as_bytes() == user).map(|at| at as u32)
-    }
-
-    fn grantee(&self, index: u32) -> &Grantee {
-        &self.0[index as usize]
-    }
-
-    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.0.get(principal.0 as usize)
-    }
+fn users() -> Users {
+    let [shop, all, operator] = USERS;
+    Users::new(&[(shop, Some("shop"), false), (all, None, false), (operator, None, true)])
 }
 
 /// The lock idiom every library knows: taken once, seen by all, given back only with its value,
@@ -308,8 +278,7 @@ fn what_is_known_already_waits_for_no_disk() {
 #[test]
 fn others_names_are_not_counted_for_everybody() {
     for shards in SHARDS {
-        let settings = Settings { shards, ..Settings::default() };
-        let mut process = Process::with_access(&settings, Users::new);
+        let mut process = guarded(shards, users);
         let mut clients: Vec<Redis> =
             (0..4).map(|at| Redis::connect(&mut process, at % shards)).collect();
         let slot = ringway_core::Slot::of(b"secret/1").number();
@@ -318,7 +287,7 @@ fn others_names_are_not_counted_for_everybody() {
             let got = clients[3].says(&mut process, ask);
             assert!(got.starts_with("-NOAUTH"), "{ask}: {got}");
         }
-        for (client, name) in clients.iter_mut().zip(Users::NAMES) {
+        for (client, name) in clients.iter_mut().zip(USERS) {
             assert_eq!(client.says(&mut process, &format!("AUTH {name} x")), "+OK|");
         }
         clients[1].says(&mut process, "PORT.REGISTER secret/1 {secret/1}2 secret/3");
@@ -345,12 +314,11 @@ fn others_names_are_not_counted_for_everybody() {
 #[test]
 fn the_list_of_clients_has_all_shards() {
     for shards in SHARDS {
-        let settings = Settings { shards, ..Settings::default() };
-        let mut process = Process::with_access(&settings, Users::new);
+        let mut process = guarded(shards, users);
         let mut clients: Vec<Redis> = (0..3 * shards)
             .map(|at| {
                 let mut client = Redis::connect(&mut process, at % shards);
-                let user = Users::NAMES[at % 3];
+                let user = USERS[at % 3];
                 client.says(&mut process, &format!("AUTH {user} x\nCLIENT SETNAME {user}-{at}"));
                 client
             })
@@ -369,7 +337,7 @@ fn the_list_of_clients_has_all_shards() {
             names.sort_unstable();
             let mut expected: Vec<String> = (0..3 * shards)
                 .filter(|other| at % 3 == 2 || other % 3 == at % 3)
-                .map(|other| format!("{}-{other}", Users::NAMES[other % 3]))
+                .map(|other| format!("{}-{other}", USERS[other % 3]))
                 .collect();
             expected.extend((at % 3 == 2).then(String::new));
             expected.sort_unstable();

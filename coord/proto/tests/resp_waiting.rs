@@ -1,22 +1,19 @@
 //! Stories of Redis clients that wait for names, share them, hand them over, and say something
 //! about them: the bytes they send and get, on names of their own shard and of others.
 
+use ringway_coord_proto::SlotMap;
 use ringway_coord_proto::wire::op;
-use ringway_coord_proto::{Access, Grantee, Principal, SlotMap};
 use ringway_core::wire::Put;
 use ringway_core::{SessionId, Slot, Span};
 use ringway_sim::native::{Native, with_secret};
-use ringway_sim::process::{Process, Settings};
+use ringway_sim::process::Process;
 use ringway_sim::redis::Redis;
+use ringway_sim::stories::{self, Users, guarded, start};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 /// Names that lie on every shard of five.
 const NAMES: [&str; 8] =
     ["job", "svc/a", "svc/b", "n1", "n2", "n3", "n4", "a-name-of-24-characters"];
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
 
 /// The value behind a field of a map.
 fn field(reply: &str, name: &str) -> String {
@@ -25,9 +22,8 @@ fn field(reply: &str, name: &str) -> String {
 
 /// Session and token of `[1, session, token]`.
 fn grant(reply: &str) -> (String, u64) {
-    let parts: Vec<&str> = reply.split('|').collect();
-    assert_eq!((parts[0], parts[1], parts[2], parts.len()), ("*3", ":1", "$16", 7), "{reply}");
-    (parts[3].to_owned(), parts[5].parse().expect("a token"))
+    let (session, token) = stories::grant(reply);
+    (session, token.parse().expect("a token"))
 }
 
 fn is_nothing_left(process: &Process) {
@@ -558,35 +554,8 @@ fn names_are_transferred() {
 }
 
 /// An operator, and somebody who is none.
-struct Users([Grantee; 2]);
-
-impl Users {
-    fn new() -> Users {
-        Users(["operator", "user"].map(|name| Grantee {
-            principal: Principal(u32::from(name == "user")),
-            name: name.into(),
-            namespaces: None,
-            operator: name == "operator",
-        }))
-    }
-}
-
-impl Access for Users {
-    fn required(&self) -> bool {
-        true
-    }
-
-    fn verify(&self, user: &[u8], _password: &[u8]) -> Option<u32> {
-        Some(u32::from(user == b"user"))
-    }
-
-    fn grantee(&self, index: u32) -> &Grantee {
-        &self.0[index as usize]
-    }
-
-    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.0.get(principal.0 as usize)
-    }
+fn users() -> Users {
+    Users::new(&[("operator", None, true), ("user", None, false)])
 }
 
 /// Only an operator takes names away. Who loses one, and who gets one, is told as a push; a name
@@ -594,8 +563,7 @@ impl Access for Users {
 #[test]
 fn an_operator_revokes() {
     for shards in SHARDS {
-        let settings = Settings { shards, ..Settings::default() };
-        let mut process = Process::with_access(&settings, Users::new);
+        let mut process = guarded(shards, users);
         let mut operator = Redis::connect(&mut process, 0);
         let mut a = Redis::connect(&mut process, shards - 1);
         let mut b = Redis::connect(&mut process, shards / 2);

@@ -1,29 +1,19 @@
 //! Stories of Redis clients that watch names: the bytes that they get as pushes of RESP3, on names
 //! of their own shard and of others.
 
-use ringway_coord_proto::{Access, Grantee, Principal};
+use ringway_coord_proto::Access;
 use ringway_core::Span;
-use ringway_sim::process::{Process, Settings};
+use ringway_sim::process::Process;
 use ringway_sim::redis::Redis;
+use ringway_sim::stories::{Users, grant, guarded, start};
 
 const SHARDS: [usize; 2] = [1, 3];
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
 
 /// Connects and speaks RESP3.
 fn connect(process: &mut Process<impl Access>, shard: usize) -> Redis {
     let mut client = Redis::connect(process, shard);
     client.says(process, "HELLO 3");
     client
-}
-
-/// Session and token of `[1, session, token]`.
-fn grant(reply: &str) -> (String, String) {
-    let parts: Vec<&str> = reply.split('|').collect();
-    assert_eq!((parts[0], parts[1], parts.len()), ("*3", ":1", 7), "{reply}");
-    (parts[3].to_owned(), parts[5].to_owned())
 }
 
 /// A push of strings, and of what stands behind them.
@@ -214,34 +204,9 @@ fn a_slow_reader_hears_the_newest() {
     }
 }
 
-/// Two users, of which one sees the namespace `mine` only.
-struct Users([Grantee; 2]);
-
-impl Users {
-    fn new(namespace: &str) -> Self {
-        let grantee = |number, namespaces| Grantee {
-            principal: Principal(number),
-            name: b"user".to_vec(),
-            namespaces,
-            operator: false,
-        };
-        Self([grantee(0, None), grantee(1, Some(vec![namespace.into()]))])
-    }
-}
-
-impl Access for Users {
-    fn required(&self) -> bool {
-        true
-    }
-    fn verify(&self, user: &[u8], _password: &[u8]) -> Option<u32> {
-        user.first().map(|byte| u32::from(byte - b'0'))
-    }
-    fn grantee(&self, index: u32) -> &Grantee {
-        &self.0[index as usize]
-    }
-    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.0.get(principal.0 as usize)
-    }
+/// Two users, of which one sees a namespace only.
+fn users(namespace: &str) -> Users {
+    Users::new(&[("0", None, false), ("1", Some(namespace), false)])
 }
 
 /// Who is bound to namespaces watches and sends within them; to all it sends nothing. What a change
@@ -249,8 +214,7 @@ impl Access for Users {
 #[test]
 fn namespaces_bound_watches_and_messages() {
     for shards in SHARDS {
-        let settings = Settings { shards, ..Settings::default() };
-        let mut process = Process::with_access(&settings, || Users::new("mine"));
+        let mut process = guarded(shards, || users("mine"));
         let mut user = Redis::connect(&mut process, 0);
         let mut all = Redis::connect(&mut process, shards - 1);
         let no = "-NOAUTH authentication required: AUTH user password|";
@@ -266,7 +230,7 @@ fn namespaces_bound_watches_and_messages() {
         let (session, _) = grant(&all.says(&mut process, "PORT.REGISTER yours/1"));
         let none = "-NOSESSION no such session, or it has ended: open a new one|";
         assert_eq!(user.says(&mut process, &format!("PORT.SENDTO {session} hi")), none);
-        process.replace_access(|| Users::new("none"));
+        process.replace_access(|| users("none"));
         process.settle();
         assert_eq!(user.hears(&mut process), push(&["gap", "mine/"], &[]));
         assert_eq!(watches(&process), 0);

@@ -4,12 +4,9 @@
 use ringway_coord_proto::wire::op;
 use ringway_core::Span;
 use ringway_core::limits::{EXPIRIES_PER_TURN, SWEEP_NAMES_PER_TURN};
-use ringway_sim::native::{Got, Native, open, query, register};
+use ringway_sim::native::{Native, open, query, register};
 use ringway_sim::process::{Process, Settings};
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
+use ringway_sim::stories::words;
 
 /// One turn in which a neighbour asks for a name: it is answered in that turn. Whether the shard
 /// wants another turn.

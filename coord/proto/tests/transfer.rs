@@ -1,68 +1,22 @@
 //! Stories of names that change hands, and of what is said about them.
 
 use ringway_coord_proto::wire::{op, push, status};
-use ringway_core::wire::Reader;
 use ringway_core::{SessionId, Token};
 use ringway_sim::native::{
-    Got, Native, Opened, meta, open, opened, query, register, register_as, release, release_if,
-    revoke, set_meta, transfer, wait, wait_as, with_secret,
+    Got, Native, meta, query, register, register_as, release, release_if, revoke, set_meta,
+    transfer, wait, wait_as, with_secret,
 };
-use ringway_sim::process::{Process, Settings};
+use ringway_sim::process::Process;
+use ringway_sim::stories::{self, Users, client, guarded, start, user, words};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 const SHARED: u8 = op::MODE_SHARED;
 
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
-
-fn client(process: &mut Process, node: u64) -> (Native, Opened) {
-    let shard = node as usize % process.shards();
-    let mut client = Native::connect(process, shard);
-    let mine = opened(&client.ask(process, &[open(0, node, 10_000, None)])[0]);
-    (client, mine)
-}
-
-/// What a client was told: the notice, the name, the token's sequence, and the other session's
-/// node as its caller numbers them.
+/// What a client was told, sorted: no order is promised across slots.
 fn told(process: &mut Process, client: &mut Native, sessions: &[SessionId]) -> Vec<String> {
-    process.settle();
-    client.receive(process);
-    let number = |id: u64| match sessions.iter().position(|session| session.0 == id) {
-        Some(at) => format!("{at}"),
-        None => format!("nobody {id}"),
-    };
-    let in_words = |(code, body): (u8, Vec<u8>)| {
-        let mut body = Reader::new(&body);
-        let ticket_or_token = body.u64().expect("a number");
-        match code {
-            push::GRANTED => {
-                let token = Token(body.u64().expect("a token")).sequence();
-                body.u8().expect("a mode");
-                format!("granted {} {token}", String::from_utf8_lossy(body.rest()))
-            }
-            push::RECEIVED => {
-                let (token, from) = (Token(ticket_or_token), body.u64().expect("a session"));
-                let name = String::from_utf8_lossy(body.rest());
-                format!("received {name} {} from {}", token.sequence(), number(from))
-            }
-            push::LOST => {
-                let (token, to) = (Token(ticket_or_token), body.u64().expect("a session"));
-                let reason = body.u8().expect("a reason");
-                let name = String::from_utf8_lossy(body.rest());
-                format!("lost {name} {} to {}, {reason}", token.sequence(), number(to))
-            }
-            code => format!("notice {code}"),
-        }
-    };
-    let mut heard: Vec<_> = std::mem::take(&mut client.told).into_iter().map(in_words).collect();
-    // No order is promised across slots.
-    heard.sort();
-    heard
+    let mut told = stories::told(process, client, sessions);
+    told.sort();
+    told
 }
 
 /// A transfer is one step: the name is never free, the new owner has a larger token and hears of
@@ -305,5 +259,43 @@ fn metadata_of_a_dead_session_is_swept() {
         assert_eq!(words(&b.ask(&mut process, &[register("n1"), query("n2")])), "GRANTED 2, FREE");
         process.settle();
         assert!(process.shards_are_tidy(), "{shards} shards");
+    }
+}
+
+/// Who is bound to namespaces gives its names to sessions of its own kind, and learns nothing of
+/// others; who sees all gives them to anybody.
+#[test]
+fn a_transfer_stays_with_its_tenant() {
+    let users =
+        || Users::new(&[("a", Some("a"), false), ("b", Some("b"), false), ("all", None, false)]);
+    for shards in SHARDS {
+        let mut process = guarded(shards, users);
+        let (mut a, of_a) = user(&mut process, 1, "a");
+        let (_, of_a_too) = user(&mut process, 2, "a");
+        let (mut b, of_b) = user(&mut process, 3, "b");
+        let (mut all, of_all) = user(&mut process, 4, "all");
+        a.ask(&mut process, &[register("a/x"), register("a/y"), register("a/z")]);
+        let asked = [
+            transfer(of_b.session, "a/x"),
+            transfer(of_all.session, "a/x"),
+            transfer(SessionId(of_b.session.0 + 1), "a/x"),
+            transfer(of_a_too.session, "a/x"),
+        ];
+        let got = words(&a.ask(&mut process, &asked));
+        assert!(got.starts_with("NOSESSION, NOSESSION, NOSESSION, GRANTED"), "{shards}: {got}");
+        assert_eq!(b.told, [], "nobody sends it anything");
+        all.ask(&mut process, &[register("b/x")]);
+        let got = all.ask(&mut process, &[transfer(of_b.session, "b/x")]);
+        assert_eq!(got[0].status(), status::GRANTED_EPHEMERAL);
+        assert_eq!(stories::told(&mut process, &mut b, &[of_all.session]).len(), 1);
+        // The place of a session that has ended is another tenant's next.
+        a.ask(&mut process, &[with_secret(op::CLOSE, of_a.session, of_a.secret)]);
+        process.settle();
+        let (mut b_too, of_b_too) = user(&mut process, 1, "b");
+        b_too.ask(&mut process, &[register("b/y")]);
+        let got = b_too.ask(&mut process, &[transfer(of_a_too.session, "b/y")]);
+        assert_eq!(got, [Got::Plain(status::NOSESSION)]);
+        let back = b.ask(&mut process, &[transfer(of_b_too.session, "b/x")]);
+        assert_eq!(back[0].status(), status::GRANTED_EPHEMERAL);
     }
 }

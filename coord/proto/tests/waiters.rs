@@ -4,23 +4,13 @@ use ringway_coord_proto::wire::{op, status};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{SessionId, Span};
 use ringway_sim::native::{
-    Got, Native, open, opened, register, register_as, release, revoke, wait, wait_as,
+    Got, Native, Opened, register, register_as, release, revoke, wait, wait_as,
 };
-use ringway_sim::process::{Process, Settings};
+use ringway_sim::process::Process;
+use ringway_sim::stories::{client, start};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 const SHARED: u8 = op::MODE_SHARED;
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn client(process: &mut Process, node: u64) -> (Native, SessionId) {
-    let shard = node as usize % process.shards();
-    let mut client = Native::connect(process, shard);
-    let mine = opened(&client.ask(process, &[open(0, node, 10_000, None)])[0]);
-    (client, mine.session)
-}
 
 fn waiters(most: u16, name: &str) -> (u8, u8, Vec<u8>) {
     (op::WAITERS, 0, [&most.to_le_bytes(), name.as_bytes()].concat())
@@ -67,9 +57,9 @@ fn seen(got: &Got) -> Seen {
 fn one_sees_who_waits_for_a_name() {
     for shards in SHARDS {
         let mut process = start(shards);
-        let (mut a, of_a) = client(&mut process, 1);
-        let (mut b, of_b) = client(&mut process, 2);
-        let (mut c, of_c) = client(&mut process, 3);
+        let (mut a, Opened { session: of_a, .. }) = client(&mut process, 1);
+        let (mut b, Opened { session: of_b, .. }) = client(&mut process, 2);
+        let (mut c, Opened { session: of_c, .. }) = client(&mut process, 3);
         assert_eq!(a.ask(&mut process, &[waiters(9, "x")]), [Got::Plain(status::FREE)]);
         a.ask(&mut process, &[register("x"), register_as(SHARED, 0, "s")]);
         b.ask(&mut process, &[wait(0, "x"), wait_as(SHARED, 0, 0, "s")]);
@@ -127,9 +117,9 @@ fn edges(process: &mut Process, client: &mut Native) -> Vec<(SessionId, SessionI
 fn a_deadlock_can_be_seen_and_ended() {
     for shards in SHARDS {
         let mut process = start(shards);
-        let (mut a, of_a) = client(&mut process, 1);
-        let (mut b, of_b) = client(&mut process, 2);
-        let (mut c, of_c) = client(&mut process, 3);
+        let (mut a, Opened { session: of_a, .. }) = client(&mut process, 1);
+        let (mut b, Opened { session: of_b, .. }) = client(&mut process, 2);
+        let (mut c, Opened { session: of_c, .. }) = client(&mut process, 3);
         a.ask(&mut process, &[register("x")]);
         b.ask(&mut process, &[register("y")]);
         c.ask(&mut process, &[register("z")]);
@@ -169,6 +159,6 @@ fn edges_lead_to_every_holder() {
     let seen = edges(&mut process, &mut waiter);
     assert_eq!(seen.len(), 16);
     assert!(seen.iter().all(|(from, to, _)| {
-        *from == of_waiter && holders.iter().any(|(_, session)| session == to)
+        *from == of_waiter.session && holders.iter().any(|(_, of)| of.session == *to)
     }));
 }

@@ -1,58 +1,23 @@
 //! Stories of names that several hold, or wait for.
 
-use ringway_coord_proto::wire::{op, push, status};
+use ringway_coord_proto::wire::{op, status};
 use ringway_core::wire::Reader;
 use ringway_core::{SessionId, Span};
 use ringway_sim::native::{
-    Got, Native, Opened, cancel, meta, open, opened, query, register, register_as, release,
-    set_meta, wait, wait_as, with_secret,
+    Got, Native, Opened, cancel, meta, open, query, register, register_as, release, set_meta, wait,
+    wait_as, with_secret,
 };
 use ringway_sim::process::{Process, Settings};
+use ringway_sim::stories::{self, client, start, words};
 
 const SHARDS: [usize; 3] = [1, 2, 5];
 const SHARED: u8 = op::MODE_SHARED;
 const COUNTING: u8 = op::MODE_COUNTING;
 
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
-
-/// A client with a session of a lease of ten seconds.
-fn client(process: &mut Process, node: u64) -> (Native, Opened) {
-    let shard = node as usize % process.shards();
-    let mut client = Native::connect(process, shard);
-    let mine = opened(&client.ask(process, &[open(0, node, 10_000, None)])[0]);
-    (client, mine)
-}
-
 /// What a client has been told since it was asked last: the notice, the name, and the token's
 /// sequence or the reason.
 fn told(process: &mut Process, client: &mut Native) -> String {
-    process.settle();
-    client.receive(process);
-    let told = std::mem::take(&mut client.told);
-    told.iter().map(|(code, body)| in_words(*code, body)).collect::<Vec<_>>().join(", ")
-}
-
-fn in_words(code: u8, body: &[u8]) -> String {
-    let mut body = Reader::new(body);
-    body.u64().expect("a ticket");
-    match code {
-        push::GRANTED => {
-            let (token, _) = (body.u64().expect("a token"), body.u8().expect("a mode"));
-            let sequence = ringway_core::Token(token).sequence();
-            format!("granted {} {sequence}", String::from_utf8_lossy(body.rest()))
-        }
-        push::WAIT_ENDED => {
-            let reason = body.u8().expect("a reason");
-            format!("ended {} {reason}", String::from_utf8_lossy(body.rest()))
-        }
-        code => format!("notice {code}"),
-    }
+    stories::told(process, client, &[]).join(", ")
 }
 
 /// Who waits gets the name in the step that frees it, first come first served, each under a larger

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ringway_coord_proto::access::{Access, Grantee};
-use ringway_coord_proto::sessions::Principal;
+use ringway_coord_proto::access::Access;
+use ringway_coord_proto::stats::VERBS;
 use ringway_coord_proto::wire::{op, push, status};
 use ringway_core::rng::Rng;
 use ringway_core::wire::{Reader, Truncated};
@@ -13,17 +13,10 @@ use ringway_sim::native::{
     transfer, unwatch, wait, watch, watch_with,
 };
 use ringway_sim::process::{Process, Settings};
+use ringway_sim::stories::{Users, client, guarded, start, words};
 
 const SHARDS: [usize; 2] = [1, 3];
 const SNAPSHOT: u8 = op::WATCH_SNAPSHOT;
-
-fn start(shards: usize) -> Process {
-    Process::start(&Settings { shards, ..Settings::default() })
-}
-
-fn words(got: &[Got]) -> String {
-    got.iter().map(Got::words).collect::<Vec<_>>().join(", ")
-}
 
 /// What an answer to `WATCH` says: how it was resumed, and how far each shard was heard.
 fn answer(got: &Got) -> (u8, Vec<u8>) {
@@ -443,41 +436,37 @@ fn nothing_is_left_of_a_lost_connection() {
     assert!((0..3).all(|shard| process.shard(shard).may_stop()), "nobody waits for an answer");
 }
 
-/// Two users, of which one sees the namespace `mine` only, and after a change nothing at all.
-struct Users([Grantee; 2]);
-
-impl Users {
-    fn new(namespace: &str) -> Self {
-        let grantee = |number, namespaces| Grantee {
-            principal: Principal(number),
-            name: b"user".to_vec(),
-            namespaces,
-            operator: false,
-        };
-        Self([grantee(0, None), grantee(1, Some(vec![namespace.into()]))])
-    }
+/// A name whose owner has ended is asked for in a way for which there is no memory: it is free, and
+/// its watchers hear so although nobody sweeps it any more.
+#[test]
+fn a_grant_that_fails_hides_no_end() {
+    let mut process = Process::start(&Settings { side_bytes: 0, ..Settings::default() });
+    let (mut a, _) = client(&mut process, 1);
+    let (mut b, _) = client(&mut process, 2);
+    let mut watcher = Native::connect(&mut process, 0);
+    watcher.ask(&mut process, &[watch(1, "x")]);
+    a.ask(&mut process, &[register("x")]);
+    assert_eq!(heard_words(&mut watcher, &mut process), "x+1");
+    // Both are read in one turn, and swept is behind that.
+    a.send(&mut process, &[(op::CLOSE, 0, Vec::new())]);
+    b.send(&mut process, &[register_as(op::MODE_SHARED, 0, "x")]);
+    process.settle();
+    b.receive(&mut process);
+    assert_eq!(words(&b.frames.pop().expect("answered")), "FULL");
+    assert_eq!(heard_words(&mut watcher, &mut process), "x-1");
+    let verbs = process.shard(0).stats().verbs;
+    assert_eq!(verbs[VERBS.iter().position(|verb| *verb == "watch").expect("counted")], 1);
 }
 
-impl Access for Users {
-    fn required(&self) -> bool {
-        true
-    }
-    fn verify(&self, user: &[u8], _password: &[u8]) -> Option<u32> {
-        user.first().map(|byte| u32::from(byte - b'0'))
-    }
-    fn grantee(&self, index: u32) -> &Grantee {
-        &self.0[index as usize]
-    }
-    fn by_principal(&self, principal: Principal) -> Option<&Grantee> {
-        self.0.get(principal.0 as usize)
-    }
+/// Two users, of which one sees a namespace only.
+fn users(namespace: &str) -> Users {
+    Users::new(&[("0", None, false), ("1", Some(namespace), false)])
 }
 
 /// A user watches what its namespaces cover. When they are taken away the watch ends with `GAP`.
 #[test]
 fn a_watch_needs_access() {
-    let settings = Settings { shards: 2, ..Settings::default() };
-    let mut process = Process::with_access(&settings, || Users::new("mine"));
+    let mut process = guarded(2, || users("mine"));
     let mut user = Native::connect(&mut process, 0);
     let mut all = Native::connect(&mut process, 1);
     let auth = |user: &[u8]| (op::AUTH, 0, [&[1], user, &[1], b"p"].concat());
@@ -490,8 +479,36 @@ fn a_watch_needs_access() {
     assert_eq!(words(&got), "OK, DATA, DATA, DENIED, DENIED");
     all.ask(&mut process, &[register("mine/1"), register("yours/1")]);
     assert_eq!(heard_words(&mut user, &mut process), "mine/1+1");
-    process.replace_access(|| Users::new("none"));
+    process.replace_access(|| users("none"));
     assert_eq!(heard_words(&mut user, &mut process), "GAP GAP");
     all.ask(&mut process, &[release("mine/1")]);
     assert_eq!(heard_words(&mut user, &mut process), "");
+}
+
+/// A connection that the server closes amid a snapshot hears no more of it: nothing is written
+/// behind the end, however far the snapshot was.
+#[test]
+fn a_snapshot_ends_with_its_connection() {
+    for (shards, delay) in
+        [2, 3, 5].into_iter().flat_map(|shards| (0..8).map(move |at| (shards, at)))
+    {
+        let mut process = start(shards);
+        let mut operator = Native::connect(&mut process, 0);
+        let mut watcher = Native::connect(&mut process, 1);
+        let bare = opened(&watcher.ask(&mut process, &[open(op::OPEN_BARE, 7, 10_000, None)])[0]);
+        operator.ask(&mut process, &[register("a/1"), register("a/2"), register("a/3")]);
+        watcher.send(&mut process, &[watch_with(SNAPSHOT, 1, "a/")]);
+        for turn in 0..16 {
+            if turn == delay {
+                let kill = (op::KILL, 0, bare.session.0.to_le_bytes().to_vec());
+                operator.send(&mut process, &[kill]);
+            }
+            for shard in 0..shards {
+                process.turn(shard, 1);
+            }
+        }
+        process.settle();
+        assert!(process.is_closed(watcher.link));
+        assert_eq!(process.strays(), 0, "{shards} shards, killed in turn {delay}");
+    }
 }

@@ -8,7 +8,7 @@
 //! - M1  Only the shard that owns a [`ShardMetrics`] writes to it.
 //! - M2  A counter never goes back; a peak only grows; a gauge is what it was last set to.
 //!
-//! Bounds: constant time and no allocation to count; at most 4 KiB a shard, checked at compile
+//! Bounds: constant time and no allocation to count; at most 5 KiB a shard, checked at compile
 //! time.
 //! Not here: who asks for the numbers (`admin.rs`), when they are counted (`pump.rs`).
 //! Tests: below.
@@ -297,11 +297,13 @@ pub enum Verb {
     Server,
     /// A message to a name, a session, or all of them.
     Send,
+    /// Watch names, or no longer.
+    Watch,
 }
 
 impl Verb {
     /// All of them, by their number.
-    pub const ALL: [Verb; 16] = [
+    pub const ALL: [Verb; 17] = [
         Verb::Query,
         Verb::Register,
         Verb::Release,
@@ -318,6 +320,7 @@ impl Verb {
         Verb::Transfer,
         Verb::Server,
         Verb::Send,
+        Verb::Watch,
     ];
 
     /// The word for it, in JSON and as a label.
@@ -339,6 +342,7 @@ impl Verb {
             Verb::Transfer => "transfer",
             Verb::Server => "server",
             Verb::Send => "send",
+            Verb::Watch => "watch",
         }
     }
 }
@@ -349,7 +353,7 @@ struct VerbMetrics {
     buckets: [Count; BUCKETS],
 }
 
-const _: () = assert!(size_of::<ShardMetrics>() <= 4096, "the header says so");
+const _: () = assert!(size_of::<ShardMetrics>() <= 5 * 1024, "the header says so");
 
 impl ShardMetrics {
     /// Counts `ops` operations of a verb, each of which took `latency_ns` from the beginning of the

@@ -18,6 +18,7 @@ use ringway_coord_server::ring::{
     self, Features, ProbeMask, Report, Ring, RingConfig, RowState, SetupError, host,
 };
 use ringway_coord_server::state;
+use ringway_tunnel_node::calibrate;
 use serde::Serialize;
 
 use crate::args::server::DoctorArgs;
@@ -70,6 +71,7 @@ pub(crate) fn run(args: &DoctorArgs, json: bool) -> Result<ExitCode, Failure> {
     let features = probed.as_ref().ok().map(|report| report.features);
     let mut lines = kernel(probed);
     lines.extend([cores(&host), memory(&host)]);
+    lines.extend(ciphers());
     lines.extend([huge_pages(Path::new("/")), clock(Path::new("/")), backlog(Path::new("/"))]);
     lines.extend(configured(args, &host, features));
     let worst = lines.iter().map(|line| line.verdict as u8).max();
@@ -135,6 +137,18 @@ fn cores(host: &Host) -> Line {
 
 fn memory(host: &Host) -> Line {
     ok("memory", size(host.memory_bytes))
+}
+
+/// What a tunnel's records cost here, and by which library they are sealed.
+fn ciphers() -> impl Iterator<Item = Line> {
+    calibrate().into_iter().map(|calibration| {
+        let (best, rate) = calibration.best();
+        let others = calibration.rates.iter().filter(|(backend, _)| *backend != best);
+        let others: Vec<_> =
+            others.map(|(backend, rate)| format!("{backend} {}/s", size(*rate))).collect();
+        let found = format!("{}/s by {best} ({})", size(rate), others.join(", "));
+        ok(calibration.suite.name(), found)
+    })
 }
 
 fn huge_pages(root: &Path) -> Line {

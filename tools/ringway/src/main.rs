@@ -11,6 +11,7 @@ mod connect;
 mod credentials;
 mod doctor;
 mod failure;
+mod keygen;
 mod load;
 mod manual;
 mod output;
@@ -52,6 +53,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Load(args) => load::run(args, &cli.server, cli.json),
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Credentials(args) => credentials::run(&args.command, cli.json),
+        Command::Keygen(args) => keygen::run(args, cli.json),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     }

@@ -252,6 +252,29 @@ fn credentials_from_end_to_end() {
 }
 
 /// The counters and the printed configuration are for programs, too.
+/// A key is made once; its public half can be printed again, and its private half never is.
+#[test]
+fn keys_are_made_and_not_shown() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = dir.path().join("site.key");
+    let file = path.to_str().expect("text");
+    let made = ringway(&["keygen", file]);
+    let public = text(&made.stdout);
+    assert!(made.status.success() && public.starts_with("ringway-public:"), "{public}");
+    assert_eq!(text(&ringway(&["keygen", "--public", file]).stdout), public);
+    let again = ringway(&["keygen", file]);
+    assert_eq!(again.status.code(), Some(3));
+    assert!(text(&again.stderr).contains("is there already"), "{}", text(&again.stderr));
+    let network = dir.path().join("network.key");
+    let made = ringway(&["--json", "keygen", "--network", network.to_str().expect("text")]);
+    let said: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+    assert_eq!((said["kind"].as_str(), &said["public"]), (Some("network"), &Value::Null));
+    let key = std::fs::read_to_string(&network).expect("it was made");
+    assert!(!text(&made.stdout).contains(key.trim().rsplit(':').next().expect("a key")));
+    let wrong = ringway(&["keygen", "--public", network.to_str().expect("text")]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+}
+
 #[test]
 fn programs_can_read_it() {
     let mut server = Server::start_with(&["--state", "temporary"]);

@@ -6,5 +6,6 @@ pub mod native;
 pub mod process;
 pub mod redis;
 pub mod resp_stream;
+pub mod stories;
 pub mod stream;
 pub mod swarm;

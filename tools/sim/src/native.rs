@@ -53,14 +53,7 @@ impl Native {
     /// A frame of ops, as bytes.
     pub fn frame(&mut self, ops: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
         self.sequence += 1;
-        let mut out = Vec::new();
-        let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, self.sequence);
-        for (code, flags, body) in ops {
-            put_op(&mut out, *code, *flags, body);
-            frame.add(1);
-        }
-        frame.finish(&mut out);
-        out
+        frame(self.sequence, ops.iter().map(|(code, flags, body)| (*code, *flags, body)))
     }
 
     /// Takes what has arrived.
@@ -106,6 +99,18 @@ impl Native {
     pub fn is_answered(&self) -> bool {
         self.answered == self.sequence
     }
+}
+
+/// A frame of ops: code, flags, body.
+pub fn frame<B: AsRef<[u8]>>(sequence: u64, ops: impl IntoIterator<Item = (u8, u8, B)>) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, 0, sequence);
+    for (code, flags, body) in ops {
+        put_op(&mut out, code, flags, body.as_ref());
+        frame.add(1);
+    }
+    frame.finish(&mut out);
+    out
 }
 
 /// `QUERY name`.

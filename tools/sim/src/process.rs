@@ -87,6 +87,8 @@ struct Pipe {
     backlog: usize,
     paused: bool,
     closed: bool,
+    /// The driver has found it broken, and its shard has not heard so yet.
+    broken: bool,
     /// Its shard waits for its reader.
     awaited: bool,
 }
@@ -116,7 +118,13 @@ impl Env for Outside {
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
         self.count_strays();
         match self.pipes.get_mut(&conn).filter(|pipe| !pipe.closed) {
-            Some(pipe) => &mut pipe.out,
+            Some(pipe) => {
+                if pipe.broken {
+                    // A real driver gives a buffer that nobody reads, empty each time.
+                    pipe.out.clear();
+                }
+                &mut pipe.out
+            }
             None => &mut self.scratch,
         }
     }
@@ -303,6 +311,13 @@ impl<A: Access> Process<A> {
     pub fn end(&mut self, link: Link) {
         let place = &mut self.places[link.shard];
         place.shard.ended(self.now, link.conn, &mut place.outside);
+    }
+
+    /// The connection breaks, and its shard is told later, by [`Self::disconnect`].
+    pub fn breaks(&mut self, link: Link) {
+        if let Some(pipe) = self.places[link.shard].outside.pipes.get_mut(&link.conn) {
+            pipe.broken = true;
+        }
     }
 
     /// The connection is gone: the client's end, or after [`Self::is_closed`] the server's.

@@ -23,7 +23,8 @@ cargo xtask <command>
                   where unsafe may stand, links, paths. Seconds, needs no build.
   tidy --lower    the same, and writes lower counts into tools/xtask/ratchet.toml
   test            every test there is: workspace, doc tests, loom, real clients against the binary
-  ci              formatting, tidy, clippy, then everything in `test`; what .ci/run runs
+  ci              formatting, tidy, clippy, the client's pages, then everything in `test`; what
+                  .ci/run runs
   setup           installs what the real clients need, where that is possible; `test` does it too
   fuzz TARGET [--seconds N]
                   coverage-guided fuzzing of one target of tools/fuzz (needs a C++ compiler)

@@ -29,6 +29,10 @@ pub(crate) fn ci(root: &Path) -> Result<(), String> {
         let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
         run(&mut cargo(root, &args))
     });
+    steps.step("pages of the client library, each link", || {
+        let args = ["doc", "--package", "ringway-client", "--no-deps", "--locked"];
+        run(cargo(root, &args).arg("--all-features").env("RUSTDOCFLAGS", "-D warnings"))
+    });
     test_steps(root, &mut steps);
     steps.finish()
 }

@@ -9,6 +9,8 @@
 //! 01 PING          token u64, little-endian: answer on this carrier
 //! 02 PONG          token u64
 //! 03 LEAVE         nothing: no more records come on this carrier from here
+//! 04 REKEY         epoch u32, little-endian, an X25519 key: an offer, or the answer to one
+//! 05 KEYS          epoch u32: the next record of this carrier is under that epoch
 //! 08 RESET         flow, code: the flow is over, what is on its way is dropped
 //! 09 DONE          flow: I know nothing of it any more, and want nothing
 //! 0a ACK           flow, below, credit, then up to 32 times (gap, length)
@@ -26,6 +28,8 @@
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Reader, Truncated};
+
+use crate::epochs::Exchange;
 
 /// A flow of a session: even numbers are opened by the session's initiator, odd ones by its
 /// responder; each side counts up.
@@ -119,6 +123,13 @@ pub enum Frame<'a> {
     },
     /// No more records come on this carrier.
     Leave,
+    /// An offer of the next epoch, or the answer to one.
+    Rekey(Exchange),
+    /// The next record of this carrier is under this epoch.
+    Keys {
+        /// Its number.
+        epoch: u32,
+    },
     /// The flow is over.
     Reset {
         /// Which.
@@ -165,6 +176,8 @@ const PAD: u8 = 0x00;
 const PING: u8 = 0x01;
 const PONG: u8 = 0x02;
 const LEAVE: u8 = 0x03;
+const REKEY: u8 = 0x04;
+const KEYS: u8 = 0x05;
 const RESET: u8 = 0x08;
 const DONE: u8 = 0x09;
 const ACK: u8 = 0x0a;
@@ -245,6 +258,8 @@ impl<'a> Frames<'a> {
             PING => Frame::Ping { token: body.u64()? },
             PONG => Frame::Pong { token: body.u64()? },
             LEAVE => Frame::Leave,
+            REKEY => Frame::Rekey(Exchange { epoch: body.u32()?, public: body.array()? }),
+            KEYS => Frame::Keys { epoch: body.u32()? },
             RESET => {
                 let flow = FlowId(varint(&mut body)?);
                 Frame::Reset { flow, code: ResetCode::from_wire(varint(&mut body)?) }
@@ -296,6 +311,15 @@ impl Frame<'_> {
             Frame::Ping { token } => token_frame(out, PING, token),
             Frame::Pong { token } => token_frame(out, PONG, token),
             Frame::Leave => out.extend_from_slice(&[LEAVE, 0]),
+            Frame::Rekey(Exchange { epoch, public }) => {
+                out.extend_from_slice(&[REKEY, 36]);
+                out.extend_from_slice(&epoch.to_le_bytes());
+                out.extend_from_slice(&public);
+            }
+            Frame::Keys { epoch } => {
+                out.extend_from_slice(&[KEYS, 4]);
+                out.extend_from_slice(&epoch.to_le_bytes());
+            }
             Frame::Reset { flow, code } => {
                 out.push(RESET);
                 put_varint(out, (varint_len(flow.0) + 1) as u64);
@@ -374,7 +398,8 @@ mod tests {
     #[test]
     fn frames_are_these_bytes() {
         let flow = FlowId(70);
-        let cases: [(Frame<'_>, &[u8]); 7] = [
+        let cases: [(Frame<'_>, &[u8]); 8] = [
+            (Frame::Keys { epoch: 3 }, &[5, 4, 3, 0, 0, 0]),
             (Frame::Ping { token: 1 }, &[1, 8, 1, 0, 0, 0, 0, 0, 0, 0]),
             (Frame::Pong { token: 2 }, &[2, 8, 2, 0, 0, 0, 0, 0, 0, 0]),
             (Frame::Leave, &[3, 0]),
@@ -395,6 +420,15 @@ mod tests {
             assert_eq!(out, bytes, "{frame:?}");
             assert_eq!(read(bytes), Ok(vec![frame]));
         }
+    }
+
+    #[test]
+    fn exchanges_are_read_as_they_were_written() {
+        let mut out = Vec::new();
+        let frame = Frame::Rekey(Exchange { epoch: 7, public: [9; 32] });
+        frame.write(&mut out);
+        assert_eq!((out.len(), &out[..7]), (38, &[4, 36, 7, 0, 0, 0, 9][..]));
+        assert_eq!(read(&out), Ok(vec![frame]));
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! Any piece of any flow may travel by any carrier, twice or in any order: what makes a stream of
 //! it again is here, at the two ends.
 //!
-//! - `frame`: what a record says, to the byte. - `send`, `recv`: one direction of a flow at either
-//!   end. - `carrier`: what is known of a carrier. - `session`: all of it together.
+//! - `frame`: what a record says, to the byte.
+//! - `send`, `recv`: one direction of a flow, at the end that writes and at the one that reads.
+//! - `link`, `epochs`: a carrier's bytes, from the first to its records, and its keys over time.
+//! - `carrier`: what is known of a carrier. `session`: flows and carriers together.
 //!
 //! What always holds, whatever carriers do (`tests/swarm.rs`):
 //! - T1  What was delivered of a stream is a prefix of what was written to it.
@@ -15,7 +17,7 @@
 //! - T3  The end of a stream is delivered after all its bytes, or not at all.
 //! - T4  Once a carrier works for long enough, everything that was written is delivered.
 //!
-//! Not here: sockets, clocks, randomness, keys (`ringway-crypto`), who may connect where.
+//! Not here: sockets, clocks, randomness, ciphers (`ringway-crypto`), who may connect where.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -25,14 +27,20 @@ extern crate alloc;
 extern crate std;
 
 mod carrier;
+mod epochs;
 mod frame;
+mod link;
 mod recv;
 pub mod sabotage;
 mod send;
 mod session;
+#[cfg(test)]
+mod testing;
 
 pub use carrier::CarrierSlot;
+pub use epochs::{Epochs, Exchange};
 pub use frame::{Ack, FlowId, Frame, Frames, Malformed, ResetCode};
+pub use link::{Link, Place, Rekeying, Salted, Step};
 pub use session::{
     CarrierReport, Event, FlowReport, FlowsFull, Outlet, Role, Session, Settings, Violation,
 };

@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 use ringway_core::{Moment, Span};
 
 use crate::carrier::{Carrier, CarrierSlot};
+use crate::epochs::Exchange;
 use crate::frame::{
     Ack, CONTROL_FRAME_MAX, FlowId, Frame, Frames, PING_BYTES, ResetCode, STREAM_HEAD_MAX,
     stream_head, write_ack,
@@ -65,6 +66,12 @@ pub trait Outlet {
 
     /// Something else.
     fn event(&mut self, event: Event);
+
+    /// The other agent offers new keys, or answers an offer. See [`crate::Epochs`].
+    fn rekey(&mut self, exchange: Exchange);
+
+    /// What follows this record on its carrier is under this epoch.
+    fn keys(&mut self, epoch: u32);
 }
 
 /// What happened.
@@ -97,6 +104,8 @@ pub enum Violation {
     Overrun(FlowId),
     /// An acknowledgement of what was never sent.
     AckOfNothing(FlowId),
+    /// An exchange of keys that makes no sense.
+    Rekey,
     /// A flow's number that its opener could not have come to.
     FlowFromNowhere(FlowId),
 }
@@ -460,6 +469,8 @@ impl Session {
                     carrier.leaving = true;
                     outlet.event(Event::Left(slot));
                 }
+                Frame::Rekey(exchange) => outlet.rekey(exchange),
+                Frame::Keys { epoch } => outlet.keys(epoch),
                 Frame::Reset { flow, code } => self.reset_there(now, flow, code, outlet)?,
                 Frame::Done { flow } => self.done_there(flow, outlet),
                 Frame::Ack { flow, ack } => self.acked(now, flow, ack, outlet)?,

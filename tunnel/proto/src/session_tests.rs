@@ -26,6 +26,14 @@ impl Outlet for Heard {
         });
     }
 
+    fn rekey(&mut self, exchange: Exchange) {
+        self.words.push(format!("rekey to {}", exchange.epoch));
+    }
+
+    fn keys(&mut self, epoch: u32) {
+        self.words.push(format!("keys of {epoch}"));
+    }
+
     fn event(&mut self, event: Event) {
         self.words.push(match event {
             Event::Opened(flow) => format!("{} opened", flow.0),

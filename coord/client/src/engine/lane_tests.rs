@@ -47,7 +47,8 @@ struct World {
 }
 
 impl Server {
-    fn take(&mut self, frame: &[u8], laned: &mut bool) -> Vec<u8> {
+    /// The reply to a frame, of which so many ops are executed before its connection is gone.
+    fn take(&mut self, frame: &[u8], laned: &mut bool, most: usize) -> Vec<u8> {
         let header = FrameHeader::parse(frame).expect("a good frame").expect("a whole one");
         let was_laned = *laned;
         if was_laned && header.sequence <= self.last {
@@ -57,10 +58,13 @@ impl Server {
             return known.map_or_else(|| reply(&header, &forgotten), |(_, known)| known.clone());
         }
         let (mut ops, mut replies) = (&frame[FRAME_HEADER_BYTES..], vec![]);
-        for _ in 0..header.count {
+        for at in 0..usize::from(header.count) {
             let op = next_op(&mut ops).expect("as many as it says");
             *laned |= op.code == op::LANE;
-            self.execute(op, &mut replies);
+            match at < most {
+                true => self.execute(op, &mut replies),
+                false => replies.push(status::BUSY),
+            }
         }
         let reply = reply(&header, &replies);
         if was_laned {
@@ -203,8 +207,16 @@ impl World {
     fn reaches(&mut self, frames: usize) {
         for _ in 0..frames {
             let Some(frame) = self.there.pop_front() else { return };
-            self.back.push_back(self.server.take(&frame, &mut self.laned));
+            self.back.push_back(self.server.take(&frame, &mut self.laned, usize::MAX));
         }
+    }
+
+    /// The connection breaks while the server is at a frame, so many ops of which it has executed.
+    fn breaks_after(&mut self, ops: usize) {
+        if let Some(frame) = self.there.pop_front() {
+            self.server.take(&frame, &mut self.laned, ops);
+        }
+        self.breaks();
     }
 
     /// So many replies reach the client.
@@ -226,9 +238,16 @@ impl World {
     }
 
     fn settle(&mut self) {
-        while !self.there.is_empty() || !self.back.is_empty() {
-            self.reaches(1);
-            self.answers_come(1);
+        loop {
+            while !self.there.is_empty() || !self.back.is_empty() {
+                self.reaches(1);
+                self.answers_come(1);
+            }
+            if self.answers.len() == self.calls.len() {
+                return;
+            }
+            self.now = self.engine.wake_at().expect("a pause").max(self.now);
+            self.step(Input::Tick);
         }
     }
 
@@ -239,7 +258,9 @@ impl World {
                 panic!("{id:?} is answered {:?}", self.answers.get(id));
             };
             let mut rest = answer.replies.as_slice();
-            assert_eq!(std::iter::from_fn(|| next_reply(&mut rest)).count(), *ops);
+            let said: Vec<_> = std::iter::from_fn(|| next_reply(&mut rest)).collect();
+            assert_eq!(said.len(), *ops);
+            assert!(said.iter().all(|reply| reply.status() != status::BUSY), "{id:?}: {said:?}");
             for at in 0..*ops {
                 let name = name(*id, at);
                 let done = self.server.done.get(&name).copied().unwrap_or(0);
@@ -288,6 +309,27 @@ fn a_reply_may_be_lost_anywhere() {
     }
 }
 
+/// The connection breaks while the server is in the middle of a frame, and it answers later that it
+/// had no time for the rest. Nobody hears of that: the rest is asked for again, and everything is
+/// done once.
+#[test]
+fn what_a_break_cuts_off_is_asked_again() {
+    for (first, second) in (0..=5).flat_map(|a| (0..=5).map(move |b| (a, b))) {
+        let mut world = World::new();
+        world.call(Kind::Once, 3);
+        world.call(Kind::Often, 2);
+        world.breaks_after(first);
+        world.reaches(1);
+        world.answers_come(1);
+        world.now = world.engine.wake_at().expect("a pause").max(world.now);
+        world.step(Input::Tick);
+        world.breaks_after(second);
+        world.settle();
+        world.check();
+        assert!(world.server.done.values().all(|times| *times == 1), "{:?}", world.server.done);
+    }
+}
+
 /// More is asked for than a server remembers: what must not be done twice waits for its turn, and
 /// never stands behind more than that.
 #[test]
@@ -316,6 +358,7 @@ enum Act {
     Reaches(usize),
     AnswersCome(usize),
     Breaks,
+    BreaksAfter(usize),
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -329,6 +372,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         4 => (1usize..12).prop_map(Act::Reaches),
         4 => (1usize..12).prop_map(Act::AnswersCome),
         2 => Just(Act::Breaks),
+        1 => (0usize..300).prop_map(Act::BreaksAfter),
     ];
     proptest::collection::vec(act, 1..80)
 }
@@ -350,6 +394,7 @@ proptest! {
                 Act::Reaches(frames) => world.reaches(frames),
                 Act::AnswersCome(frames) => world.answers_come(frames),
                 Act::Breaks => world.breaks(),
+                Act::BreaksAfter(ops) => world.breaks_after(ops),
             }
         }
         world.settle();

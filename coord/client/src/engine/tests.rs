@@ -1,13 +1,17 @@
 //! Stories of one session in virtual time. The server is the story's: it reads what the engine has
 //! sent, op by op, and says what it is told to say.
 
+use std::io;
+
 use ringway_coord_proto::wire::{
     FrameHeader, FrameWriter, KIND_PUSH, KIND_REPLY, PREFACE_BYTES, Preface, next_op, next_reply,
     op, push, put_data, put_op, put_owner, status,
 };
 use ringway_core::wire::Put;
+use ringway_core::{NodeId, Token};
 
 use super::*;
+use crate::blocking::Credentials;
 use crate::notice::{ChangeKind, Owned};
 use crate::op::{Events, Mode};
 
@@ -25,6 +29,7 @@ fn settings() -> Settings {
         at_risk_per_mille: 500,
         margin_per_mille: 50,
         open_within: Duration::from_secs(30),
+        busy_within: Duration::from_secs(2),
         seed: 1,
     }
 }
@@ -768,10 +773,10 @@ fn closing_is_orderly() {
     story.then("answer 2: Over(Closed)");
     story.answers(&[status::FREE]).says("CLOSE").then("answer 1: FREE");
     story.answers(&[status::OK]).then("valid until 0; lost: Closed");
-    // The server may tell of the end before it answers.
+    // The server may tell of the end before it answers: then not everything is free yet.
     let mut story = Story::opened();
     story.step(Input::Close).says("CLOSE").pushes(push::SESSION_ENDED, b"M\0\0\0\0\0\0\0\x04");
-    story.then("valid until 0; lost: Closed");
+    story.then("").answers(&[status::OK]).then("valid until 0; lost: Closed");
     let mut story = Story::opened();
     story.breaks().step(Input::Close).then("interrupted Closed; valid until 0; lost: Closed");
 }
@@ -825,6 +830,61 @@ fn a_full_queue_says_so() {
     );
     story.answers(&[status::OK; 8]);
     assert!(story.engine.has_room());
+}
+
+/// A busy server did not do some ops of a call. It is asked for those alone, after a pause, and the
+/// caller gets the replies in the order of the ops.
+#[test]
+fn what_a_server_has_no_time_for_is_asked_again() {
+    let release = |name| Op::Release { name, token: None };
+    let mut story = Story::opened();
+    story.call(1, &[release(b"a"), release(b"b"), release(b"c")], Repeat::Never).write();
+    story.says("RELEASE a, RELEASE b, RELEASE c");
+    story.answers(&[status::BUSY, status::OK, status::BUSY]).then("").says("");
+    story.call(2, &[Op::Query(b"d")], Repeat::Safe).write().says("QUERY d");
+    story.at_ms(10).says("RELEASE a, RELEASE c");
+    story.answers(&[status::FREE]).then("answer 2: FREE");
+    story.answers(&[status::NOTOWNER, status::BUSY]).then("");
+    story.at_ms(30).says("RELEASE c").answers(&[status::FULL]);
+    story.then("answer 1: NOTOWNER OK FULL");
+}
+
+/// A server that stays busy is asked less and less often, and then the caller hears so. A message
+/// is not asked again: it could arrive behind later ones.
+#[test]
+fn a_server_that_stays_busy_is_not_asked_for_ever() {
+    let mut story = Story::opened();
+    story.call(1, &[Op::Query(b"a"), SEND], Repeat::Never).write().says("QUERY a, SEND");
+    story.answers(&[status::BUSY, status::BUSY]);
+    let mut asked_at = vec![0];
+    while story.log.is_empty() {
+        let next = story.now.0 / 1_000_000 + 1;
+        story.at_ms(next);
+        if !story.unread.is_empty() {
+            asked_at.push(next);
+            story.says("QUERY a").answers(&[status::BUSY]);
+        }
+    }
+    story.then("answer 1: BUSY BUSY");
+    assert_eq!(asked_at.last(), Some(&2000));
+    assert!((8..16).contains(&asked_at.len()), "{asked_at:?}");
+    story.call(2, &[SEND], Repeat::Never).write().says("SEND");
+    story.answers(&[status::BUSY]).then("answer 2: BUSY");
+}
+
+/// What waits for a busy server counts as asked: closing waits for it, and the end answers it.
+#[test]
+fn a_pause_ends_with_the_session() {
+    let mut story = Story::opened();
+    story.call(1, &[Op::Query(b"a")], Repeat::Safe).write().says("QUERY a");
+    story.answers(&[status::BUSY]).step(Input::Close).says("");
+    story.at_ms(10).says("QUERY a").answers(&[status::FREE]).then("answer 1: FREE").says("CLOSE");
+
+    let mut story = Story::opened();
+    story.call(1, &[Op::Query(b"a")], Repeat::Safe).write().says("QUERY a");
+    story.answers(&[status::BUSY]);
+    story.pushes(push::SESSION_ENDED, &[&SESSION.0.to_le_bytes()[..], &[3]].concat());
+    story.then("valid until 0; lost: Ended(Killed); answer 1: Over(Ended(Killed))");
 }
 
 #[path = "lane_tests.rs"]

@@ -315,17 +315,23 @@ fn apply(gathered: &mut Gathered, change: Change) {
         ChangeKind::Acquired => {
             if change.skipped {
                 // What was left out may be the release of whoever had it before.
-                let all = (name.clone(), Token(0))..=(name.clone(), Token(u64::MAX));
-                let before: Vec<_> = gathered.range(all).map(|(key, _)| key.clone()).collect();
-                for key in before {
-                    gathered.remove(&key);
-                }
+                forget(gathered, &name);
             }
             gathered.insert((name, token), session);
         }
-        ChangeKind::Released => {
+        ChangeKind::Released if change.shared => {
             gathered.remove(&(name, token));
         }
+        ChangeKind::Released => forget(gathered, &name),
         ChangeKind::Changed(_) | ChangeKind::Waiting(_) => {}
+    }
+}
+
+/// Nobody is known to have the name.
+fn forget(gathered: &mut Gathered, name: &[u8]) {
+    let all = (name.to_vec(), Token(0))..=(name.to_vec(), Token(u64::MAX));
+    let before: Vec<_> = gathered.range(all).map(|(key, _)| key.clone()).collect();
+    for key in before {
+        gathered.remove(&key);
     }
 }

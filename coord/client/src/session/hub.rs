@@ -23,7 +23,7 @@ use crate::engine::{
     WaitId, WaitRequest, WatchItem, WatchRequest, WatcherId,
 };
 use crate::notice::Message;
-use crate::owners::Owners;
+use crate::owners::{Heard, Owners};
 use crate::reply::{Holder, Owner};
 
 /// Commands that wait for the engine.
@@ -167,11 +167,12 @@ impl Shared {
 
     fn on_owner(&self, id: WatcherId, item: &WatchItem) {
         let mut cache = self.owners();
-        let known = cache.owners.hear(id, item);
-        let ended = matches!(item, WatchItem::Ended(_));
-        if known.is_none() && !ended {
-            return;
-        }
+        let known = match cache.owners.hear(id, item) {
+            Heard::Owner(owner) => Some(owner),
+            Heard::Nothing if matches!(item, WatchItem::Ended(_)) => None,
+            Heard::Nothing => return,
+            Heard::Somebody => return self.commands.force(Command::WatchAgain(id)),
+        };
         // Those who are told nothing find their queue closed, and ask the server themselves.
         for teller in cache.asking.remove(&id).unwrap_or_default() {
             known.iter().for_each(|owner| teller.0.force(*owner));

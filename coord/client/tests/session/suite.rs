@@ -340,6 +340,35 @@ fn metadata_is_compared_and_set() {
     assert_eq!(described[1], Ok(None));
 }
 
+/// Sessions claim more at once than their server takes in, and their connections break, and again
+/// whenever there are new ones. What the server was in the middle of is asked again: each name is
+/// granted, and nobody is told that there was no time for it.
+#[test]
+fn claims_outlive_the_connections_that_made_them() {
+    const SESSIONS: u64 = 8;
+    const BREAKS: usize = 6;
+    let wire = Wire::to(server::addr());
+    let sessions: Vec<_> = (0..SESSIONS).map(|number| session(wire.addr, 261 + number)).collect();
+    let mut all_events: Vec<Events> = sessions.iter().map(Session::events).collect();
+    std::thread::scope(|scope| {
+        for (number, session) in sessions.iter().enumerate() {
+            scope.spawn(move || {
+                let name = |at| format!("claims/{number}/{at}");
+                let names: Vec<String> = (0..40_000).map(name).collect();
+                let claimed = wait!(session.register(&names)).expect("answered");
+                let tokens: Vec<Token> = claimed.iter().map(granted).collect();
+                assert_eq!(tokens.len(), names.len());
+            });
+        }
+        for _ in 0..BREAKS {
+            wire.cut();
+            for events in &mut all_events {
+                hear(events, |event| *event == Event::Resumed);
+            }
+        }
+    });
+}
+
 /// What a closed session held is free when closing returns; the last handle closes, too.
 #[test]
 fn closing_frees_at_once() {

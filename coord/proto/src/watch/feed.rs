@@ -25,14 +25,16 @@ use core::hash::BuildHasher;
 
 use hashbrown::HashTable;
 use ringway_core::limits::NAME_BYTES_MAX;
+use ringway_core::limits::watch::{LINGER, LOG_BYTES_MAX, WINDOW};
 use ringway_core::wire::Put;
 use ringway_core::{Epoch, Moment, SessionId, ShardId, Token};
 
 use crate::keyed::KeyedState;
+use crate::sabotage::{Rule, Sabotage};
 use crate::watch::event::{self, Change, EVENT_BYTES_MAX, Kind};
 use crate::watch::log::{ENTRY_BYTES, Log, Progress};
 use crate::watch::mails::{self, Asked};
-use crate::watch::{LINGER, LOG_BYTES_MAX, Letters, Ref, WINDOW};
+use crate::watch::{Letters, Ref};
 
 /// One message has not many more bytes of changes than this.
 const MESSAGE_BYTES: usize = 32 * 1024;
@@ -105,6 +107,7 @@ pub struct Feeds {
     scratch: Vec<u8>,
     /// Changes that logs have dropped for want of room.
     pub evicted: u64,
+    pub(crate) sabotage: Sabotage,
 }
 
 impl Feeds {
@@ -126,6 +129,7 @@ impl Feeds {
             bytes_max,
             scratch: Vec::new(),
             evicted: 0,
+            sabotage: Sabotage::NONE,
         }
     }
 
@@ -179,6 +183,9 @@ impl Feeds {
     /// Tells that a name is nobody's, and was a session's.
     #[cold]
     pub fn released(&mut self, name: &[u8], (session, token): (SessionId, Token)) {
+        if self.sabotage.breaks(Rule::ReleasesAreTold) {
+            return;
+        }
         let kind = Kind::Released;
         self.changed(&Change { kind, session, token, extra: 0, shared: false, name });
     }
@@ -335,7 +342,7 @@ impl Feeds {
         let Some(feed) = self.places[index as usize].feed.as_mut() else { return true };
         feed.dirty = false;
         for one in &mut feed.subscribers {
-            send(&feed.log, one, WINDOW, letters);
+            send(&feed.log, one, (WINDOW, self.sabotage), letters);
         }
         true
     }
@@ -343,16 +350,18 @@ impl Feeds {
     /// F3: writes all that a subscriber has not been sent. An answer that follows finds the other
     /// side up to this moment. The number up to which that is; `None` if it is gone.
     fn flush_to(&mut self, at: Ref, shard: ShardId, letters: &mut Letters) -> Option<u64> {
+        let sabotage = self.sabotage;
         let feed = self.get_mut(at)?;
         let one = feed.subscribers.iter_mut().find(|one| one.shard == shard)?;
-        send(&feed.log, one, usize::MAX, letters);
+        send(&feed.log, one, (usize::MAX, sabotage), letters);
         Some(feed.log.tail())
     }
 
     /// Answers a watcher that goes on from a number: with what came behind that, or with a gap.
     pub fn resume(&mut self, to: (ShardId, Asked), at: Ref, from: From, letters: &mut Letters) {
         let through = self.flush_to(at, to.0, letters);
-        let (same_life, read) = (from.epoch == self.epoch, Progress::unsure(from.sequence));
+        let same_life = from.epoch == self.epoch || self.sabotage.breaks(Rule::GapIsSaid);
+        let read = Progress::unsure(from.sequence);
         let log = self.get(at).map(|feed| &feed.log);
         let fitting = log.filter(|log| {
             let reaches = log.complete_from() <= from.sequence && from.sequence <= self.sequence;
@@ -362,6 +371,7 @@ impl Feeds {
         let out = mails::begin_told(letters.begin(to.0), &to.1);
         out.put_u8(u8::from(fitting.is_none()));
         out.put_u64(through.unwrap_or(0));
+        let fitting = fitting.filter(|_| !self.sabotage.breaks(Rule::ResumeTellsMissed));
         for found in fitting.into_iter().flat_map(|log| log.after(read)) {
             event::put_event(out, found.event.0, found.skipped);
         }
@@ -375,13 +385,21 @@ impl Feeds {
         at: Ref,
         letters: &'a mut Letters,
     ) -> &'a mut Vec<u8> {
-        self.flush_to(at, to.0, letters);
+        if !self.sabotage.breaks(Rule::SnapshotBehindItsPast) {
+            self.flush_to(at, to.0, letters);
+        }
         mails::begin_told(letters.begin(to.0), &to.1)
     }
 }
 
 /// F2: writes what a subscriber has not been sent, as long as less than `window` is on its way.
-fn send(log: &Log, one: &mut Subscriber, window: usize, letters: &mut Letters) {
+fn send(
+    log: &Log,
+    one: &mut Subscriber,
+    (window, sabotage): (usize, Sabotage),
+    letters: &mut Letters,
+) {
+    let said = !sabotage.breaks(Rule::SkippedIsSaid);
     while one.sent.at < log.tail() && one.in_flight < window {
         let gap = one.sent.at < log.complete_from();
         if gap {
@@ -394,7 +412,7 @@ fn send(log: &Log, one: &mut Subscriber, window: usize, letters: &mut Letters) {
         let mut rest = log.after(one.sent);
         one.sent = loop {
             let Some(found) = rest.next() else { break Progress::through(log.tail()) };
-            event::put_event(out, found.event.0, found.skipped);
+            event::put_event(out, found.event.0, found.skipped && said);
             if out.len() - start >= MESSAGE_BYTES {
                 let mut sent = one.sent;
                 sent.step_to(found.at);

@@ -22,7 +22,7 @@
 //!   and travels behind all changes of before, ahead of all after.
 //! - W4  Nobody waits for a watcher. One with more than its budget unread is passed over.
 //!
-//! Bounds: constants below. Not here: what a change is (`names`), bytes on their way (`memory`).
+//! Bounds: `limits::watch`. Not here: what a change is (`names`), bytes on their way (`memory`).
 //! Tests: `stories.rs`, both machines against what is true in `model.rs`, whole shards in
 //! `coord/proto/tests/watches.rs`; cost: `coord/proto/examples/watching.rs`.
 
@@ -38,43 +38,13 @@ mod serve;
 mod stories;
 mod tell;
 pub mod topic;
+mod watcher;
 
 pub use letters::Letters;
-use ringway_core::limits::CONN_OUT_HIGH;
-use ringway_core::{ShardId, Slot, Span};
+use ringway_core::{ShardId, Slot};
 pub(crate) use serve::{PageAsk, Watching};
 
 use crate::placement::SlotMap;
-
-/// Watches of one connection; one beyond is `FULL`.
-pub const WATCHES_PER_CONN_MAX: usize = 4096;
-/// Unread bytes of a connection beyond which a watch of it waits, unless it asks for others.
-pub const BUDGET_DEFAULT: u32 = 64 * 1024;
-/// The least that may be asked for, and what is given to who asks for less.
-pub const BUDGET_MIN: u32 = 4 * 1024;
-/// The most.
-pub const BUDGET_MAX: u32 = (CONN_OUT_HIGH / 2) as u32;
-/// Bytes of the changes that one log keeps. The oldest go first, and whoever has not read them by
-/// then hears `GAP`.
-pub const LOG_BYTES_MAX: usize = 256 * 1024;
-/// The part of a shard's memory for buffers that feeds, topics and watchers may have together, half
-/// for feeds and half for the others. Beyond it a watch is `FULL`, and logs keep less.
-pub const BYTES_PART: usize = 4;
-/// How long a feed without subscribers goes on, so that whoever lost its connection can resume.
-pub const LINGER: Span = Span::from_s(60);
-/// Watchers that one turn looks at. Most need a send of their own, which costs the kernel
-/// microseconds.
-pub const WATCHERS_PER_TURN: usize = 512;
-/// Bytes that one turn writes to watchers.
-pub const BYTES_PER_TURN: usize = 1024 * 1024;
-/// Bytes of changes on their way from a feed to a shard that has not said it took them.
-pub const WINDOW: usize = 256 * 1024;
-/// Snapshots of prefixes that one shard has under way for its watchers.
-pub const SNAPSHOTS_MAX: usize = 4;
-/// Pages of snapshots that one shard puts together at a time, for whichever shard.
-pub const PAGES_MAX: usize = 8;
-/// Names in one page of a snapshot.
-pub const PAGE_NAMES: usize = 1024;
 
 /// Where something stands that may be gone by the time this is used: a place and its generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

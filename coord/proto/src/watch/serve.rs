@@ -5,6 +5,9 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use ringway_core::limits::NAME_BYTES_MAX;
+use ringway_core::limits::watch::{
+    BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, PAGE_NAMES, PAGES_MAX,
+};
 use ringway_core::wire::{Put, Reader, Truncated};
 use ringway_core::{ConnId, Epoch, Region, ShardId};
 use ringway_table::Name;
@@ -19,15 +22,14 @@ use crate::mail;
 use crate::op_code;
 use crate::outcome::Answer;
 use crate::paged::Paged;
+use crate::sabotage::Rule;
 use crate::sessions::Ticket;
 use crate::shard::{Shard, ShardStart};
 use crate::stats::verb_index;
 use crate::watch::event::{MASK_ALL, Notices};
 use crate::watch::mails::{self, Asked, What};
 use crate::watch::topic::{Cursor, Outlet, Topics, Wish};
-use crate::watch::{
-    BUDGET_DEFAULT, BUDGET_MAX, BUDGET_MIN, BYTES_PART, Letters, PAGE_NAMES, PAGES_MAX, Ref,
-};
+use crate::watch::{Letters, Ref};
 use crate::wire::{FRAME_BYTES_FLOOR, RawOp, op, status};
 
 /// A page of a snapshot that a watcher has asked for.
@@ -144,6 +146,9 @@ impl<R: Region, A: Access> Shard<R, A> {
     fn end_watch(&mut self, id: ConnId, raw: &RawOp<'_>) -> Result<u8, u8> {
         let watch = raw.body.try_into().map(u32::from_le_bytes);
         let watch = watch.map_err(|_| status::MALFORMED)?;
+        if self.sabotage.breaks(Rule::UnwatchEnds) {
+            return Ok(status::OK);
+        }
         Ok(if self.watching.topics.unwatch(id, watch) { status::OK } else { status::NOTOWNER })
     }
 
@@ -368,7 +373,8 @@ impl<R: Region, A: Access> Shard<R, A> {
 
     /// A connection has read what it had not.
     pub(crate) fn watcher_drained(&mut self, id: ConnId) {
-        if !self.watching.topics.is_empty() {
+        let told = !self.sabotage.breaks(Rule::SlowAreToldLater);
+        if !self.watching.topics.is_empty() && told {
             self.watching.topics.drained(id);
         }
     }

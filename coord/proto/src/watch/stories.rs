@@ -5,14 +5,15 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use ringway_core::limits::watch::{BUDGET_DEFAULT, LINGER, LOG_BYTES_MAX, WATCHERS_PER_TURN};
 use ringway_core::wire::{Put, Reader};
 use ringway_core::{ConnId, Epoch, Moment, SessionId, ShardId, Span, Token};
 
+use super::Letters;
 use super::event::{Change, Event, Kind, MASK_ALL, Notices, SKIPPED};
 use super::feed::Feeds;
 use super::mails::{self, What};
 use super::topic::{Cursor, Outlet, Topics, Wish};
-use super::{BUDGET_DEFAULT, LINGER, LOG_BYTES_MAX, Letters, WATCHERS_PER_TURN};
 use crate::keyed::KeyedState;
 use crate::mail;
 use crate::outcome::Answer;
@@ -108,12 +109,17 @@ impl Story {
 
     /// One turn: everything is told that there is time for.
     fn turn(&mut self) {
+        self.arrive();
+        self.topics.step(&mut self.pipes);
+        self.settle();
+    }
+
+    /// What feeds have to tell comes to the topics, which have not told it yet.
+    fn arrive(&mut self) {
         self.feeds.expire(self.now);
         let mut letters = Letters::default();
         while self.feeds.flush_next(&mut letters) {}
         self.carry(&letters);
-        self.settle();
-        self.topics.step(&mut self.pipes);
         self.settle();
     }
 
@@ -237,6 +243,33 @@ fn a_change_reaches_those_who_watch_it() {
     story.turn();
     let heard: Vec<_> = (0..6).map(|index| story.read(index)).collect();
     assert_eq!(heard, ["a/b/c+2 a/b+1", "a/b/c+2", "a/b/c+2", "", "", ""]);
+}
+
+/// Topics that end with something to tell leave their turn to others, and to whoever takes their
+/// places: all that is left is told in one turn, to nobody else.
+#[test]
+fn who_ends_before_its_turn_takes_nobodys() {
+    let mut story = Story::new(MB, MB);
+    let names: Vec<_> = (0..40).map(|index| format!("n{index}")).collect();
+    for (index, name) in (0..40).zip(&names) {
+        story.watch(wish(index, name)).unwrap();
+        story.change(name, 1);
+    }
+    story.arrive();
+    (0..40).step_by(2).for_each(|index| story.topics.closed(conn(index)));
+    story.settle();
+    for (index, name) in (0..40).zip(&names).skip(20) {
+        story.watch(wish(100 + index, &format!("m{name}"))).unwrap();
+    }
+    story.turn();
+    for index in 0..40 {
+        let expected = if index % 2 == 0 { String::new() } else { format!("n{index}+1") };
+        assert_eq!((story.read(index), story.read(100 + index)), (expected, String::new()));
+        assert_eq!(story.topics.len_of(conn(index)), usize::from(index % 2 == 1));
+    }
+    assert_eq!((story.topics.len(), story.topics.is_active()), (40, false));
+    (0..140).for_each(|index| story.topics.closed(conn(index)));
+    assert_eq!((story.topics.len(), story.topics.bytes()), (0, 0));
 }
 
 /// A watch hears of the kinds that it asked for, and one that it did not ask for never hides one

@@ -23,8 +23,10 @@
 //! - T3  Each question to a feed gets one answer; an answer with another nonce is nobody's.
 //! - T4  Each `WATCH` is answered once, also if its connection has gone.
 //!
-//! Bounds: those of `mod.rs`. A slice looks at [`WATCHERS_PER_TURN`] watchers.
-//! Not here: notices in bytes (`event`), mail and connections (`serve`).
+//! Bounds: those of `mod.rs`. A slice looks at [`WATCHERS_PER_TURN`] watchers; a watch that ends
+//! costs logarithmic time, also if it is the last one of its topic.
+//! Not here: one watcher at a time (`watcher`), notices in bytes (`event`), mail and connections
+//! (`serve`).
 //! Tests: `stories.rs`, `model.rs`.
 
 use alloc::boxed::Box;
@@ -33,31 +35,26 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 
-use hashbrown::HashTable;
-use ringway_core::wire::{Put, Reader, Truncated};
-use ringway_core::{ConnId, Epoch, SessionId, ShardId, Token};
+use hashbrown::{HashMap, HashTable};
+use ringway_core::limits::watch::{
+    BYTES_PER_TURN, LOG_BYTES_MAX, SNAPSHOTS_MAX, WATCHERS_PER_TURN, WATCHES_PER_CONN_MAX, WINDOW,
+};
+use ringway_core::wire::{Reader, Truncated};
+use ringway_core::{ConnId, Epoch, ShardId};
 
 use crate::keyed::KeyedState;
 use crate::outcome::Answer;
 use crate::placement::SlotMap;
 use crate::sessions::Ticket;
-use crate::watch::event::{MASK_ALL, Notices, next_event};
-use crate::watch::feed::From;
-use crate::watch::log::{Log, Progress};
-use crate::watch::mails::{self, Asked, What};
-use crate::watch::{
-    BYTES_PER_TURN, LOG_BYTES_MAX, Letters, Ref, SNAPSHOTS_MAX, WATCHERS_PER_TURN,
-    WATCHES_PER_CONN_MAX, WINDOW, is_prefix, shards, sources,
-};
+use crate::watch::event::{Notices, next_event};
+use crate::watch::log::Progress;
+use crate::watch::mails::{self, What};
+use crate::watch::watcher::{Listing, Phase, Source, Start, Topic, Visit, Watcher};
+use crate::watch::{Letters, Ref, is_prefix, shards, sources};
 use crate::wire::status;
 
 /// Watchers of one topic that are looked at before it is another's turn.
 const SLICE: usize = 64;
-
-/// What the answer to a `WATCH` begins with.
-const FRESH: u8 = 0;
-const RESUMED: u8 = 1;
-const RESUMED_WITH_GAP: u8 = 2;
 
 /// The connections, as a topic needs them.
 pub trait Outlet {
@@ -114,76 +111,6 @@ pub struct Counts {
     pub evicted: u64,
 }
 
-/// One watcher.
-struct Watcher {
-    conn: ConnId,
-    watch: u32,
-    budget: u32,
-    /// What of the topic's log it was told.
-    told: Progress,
-    mask: u8,
-    /// Whether its filter is a prefix.
-    prefix: bool,
-    /// Whether it wants one, at its start and behind a gap.
-    snapshot: bool,
-    /// It is passed over until its connection has drained.
-    blocked: bool,
-    /// It stands in the queue of those whose connection has.
-    ready: bool,
-    start: Option<Box<Start>>,
-}
-
-const _: () = assert!(size_of::<Watcher>() <= 48, "a few dozen bytes");
-
-/// What a watcher still lacks.
-struct Start {
-    ticket: Option<Ticket>,
-    /// Which of its questions is open.
-    nonce: u32,
-    resume: Option<Vec<Cursor>>,
-    phase: Phase,
-}
-
-enum Phase {
-    /// The feeds have not answered the topic.
-    Opening,
-    /// Feeds have not said what it missed: so many; up to where the others went; whether one had
-    /// lost it.
-    Resuming { missing: usize, through: Vec<u64>, gap: bool },
-    /// A snapshot: of which source, from where on, whether the page was asked for, and whether it
-    /// stands in the queue for that.
-    Listing { source: usize, slot: u16, after: Vec<u8>, asked: bool, queued: bool },
-}
-
-/// A shard that tells this topic of changes.
-#[derive(Clone, Copy)]
-struct Source {
-    feed: Option<Ref>,
-    /// The number up to which it has told everything.
-    through: u64,
-    /// Bytes that it was not yet told were taken.
-    taken: usize,
-}
-
-#[derive(Default)]
-struct Topic {
-    filter: Box<[u8]>,
-    log: Log,
-    watchers: Vec<Watcher>,
-    /// One for each shard from `first` on.
-    sources: Vec<Source>,
-    first: usize,
-    /// Sources that have not answered.
-    opening: usize,
-    full: bool,
-    active: bool,
-    /// The round: whom it has come to, and what was the end of the log when it began.
-    scan: usize,
-    round_to: u64,
-    /// T2: watchers that are blocked or resume.
-    held: usize,
-}
-
 #[derive(Default)]
 struct Place {
     generation: u32,
@@ -202,15 +129,6 @@ struct At {
     index: u32,
 }
 
-/// Watchers that want to hear what there is.
-#[derive(Default)]
-struct Listing {
-    /// Who has a name: answered at once.
-    names: VecDeque<(ConnId, u32)>,
-    /// A page of a prefix.
-    pages: VecDeque<(ConnId, u32)>,
-}
-
 /// What topics want done.
 #[derive(Default)]
 pub struct Out {
@@ -221,7 +139,7 @@ pub struct Out {
     /// What came of it all.
     pub counts: Counts,
     /// The last nonce given.
-    nonce: u32,
+    pub(super) nonce: u32,
 }
 
 /// All topics of a shard.
@@ -234,8 +152,10 @@ pub struct Topics {
     by_filter: HashTable<u32>,
     /// By connection and number.
     watches: BTreeMap<(u32, u32), At>,
-    /// Topics with a round to do.
-    active: VecDeque<u32>,
+    /// How many watches a connection has, for those that have any.
+    of_conn: HashMap<u32, u32, KeyedState>,
+    /// Topics with a round to do. One that was closed stays until it is its turn.
+    active: VecDeque<Ref>,
     /// Watchers whose connection has drained.
     ready: VecDeque<(ConnId, u32)>,
     listing: Listing,
@@ -253,17 +173,18 @@ impl Topics {
         Self {
             epoch,
             map,
-            keys,
             places: Vec::new(),
             free: Vec::new(),
             by_filter: HashTable::new(),
             watches: BTreeMap::new(),
+            of_conn: HashMap::with_hasher(keys.clone()),
             active: VecDeque::new(),
             ready: VecDeque::new(),
             listing: Listing::default(),
             pages_out: 0,
             bytes: 0,
             bytes_max,
+            keys,
             out: Out::default(),
         }
     }
@@ -275,7 +196,7 @@ impl Topics {
 
     /// Watches of a connection.
     pub fn len_of(&self, conn: ConnId) -> usize {
-        self.watches.range((conn.index, 0)..=(conn.index, u32::MAX)).count()
+        self.of_conn.get(&conn.index).map_or(0, |watches| *watches as usize)
     }
 
     /// Whether nobody watches anything.
@@ -317,6 +238,7 @@ impl Topics {
         self.bytes += WATCHER_BYTES;
         let place = At { topic: index, index: topic.watchers.len() as u32 };
         self.watches.insert((conn, watch), place);
+        *self.of_conn.entry(conn).or_default() += 1;
         let start = Start {
             ticket: Some(wish.ticket),
             nonce: 0,
@@ -452,9 +374,6 @@ impl Topics {
         let hash = self.keys.hash_one(&*topic.filter);
         let found = self.by_filter.find_entry(hash, |found| *found == index);
         found.expect("a topic is in the index").remove();
-        if topic.active {
-            self.active.retain(|active| *active != index);
-        }
         let sources = topic.sources.len() * size_of::<Source>();
         self.bytes -= TOPIC_BYTES + topic.filter.len() + sources + topic.log.bytes();
         self.free.push(index);
@@ -468,15 +387,20 @@ impl Topics {
             // The last one moves to where it is still to be looked at.
             topic.scan -= 1;
             topic.watchers.swap(index, topic.scan);
-            topic.tell_place(index, at.topic, &mut self.watches);
+            tell_place(topic, (at.topic, index), &mut self.watches);
             index = topic.scan;
         }
         let watcher = topic.watchers.swap_remove(index);
         if index < topic.watchers.len() {
-            topic.tell_place(index, at.topic, &mut self.watches);
+            tell_place(topic, (at.topic, index), &mut self.watches);
         }
         topic.held -= usize::from(watcher.blocked) + usize::from(watcher.is_resuming());
         self.watches.remove(&(watcher.conn.index, watcher.watch));
+        let left = self.of_conn.get_mut(&watcher.conn.index).expect("it had this one");
+        *left -= 1;
+        if *left == 0 {
+            self.of_conn.remove(&watcher.conn.index);
+        }
         self.bytes -= WATCHER_BYTES;
         if let Some(ticket) = watcher.start.and_then(|start| start.ticket) {
             self.out.answers.push((ticket, Answer::plain(status::NOTOWNER)));
@@ -548,7 +472,7 @@ impl Topics {
         }
         if !topic.active {
             (topic.active, topic.scan, topic.round_to) = (true, 0, topic.log.tail());
-            self.active.push_back(at.index);
+            self.active.push_back(at);
         }
         Ok(())
     }
@@ -596,10 +520,10 @@ impl Topics {
         }
         while visits > 0
             && bytes > 0
-            && let Some(index) = self.active.pop_front()
+            && let Some(at) = self.active.pop_front()
         {
             let most = visits.min(SLICE);
-            let (seen, written) = self.slice(index, most, outlet);
+            let Some((seen, written)) = self.slice(at, most, outlet) else { continue };
             visits -= seen.max(1);
             bytes = bytes.saturating_sub(written);
         }
@@ -635,11 +559,10 @@ impl Topics {
         written
     }
 
-    /// A slice of a topic's round: how many watchers it looked at, and bytes it wrote.
-    fn slice(&mut self, index: u32, most: usize, outlet: &mut impl Outlet) -> (usize, usize) {
-        let place = &mut self.places[index as usize];
-        let at = Ref { index, generation: place.generation };
-        let topic = place.topic.as_mut().expect("an active topic is there");
+    /// A slice of a topic's round: how many watchers it looked at, and bytes it wrote. `None` if
+    /// the topic was closed.
+    fn slice(&mut self, at: Ref, most: usize, outlet: &mut impl Outlet) -> Option<(usize, usize)> {
+        let topic = get_mut(&mut self.places, at)?;
         let (mut seen, mut written) = (0, 0);
         while seen < most && topic.scan < topic.watchers.len() {
             let (out, listing) = (&mut self.out, &mut self.listing);
@@ -649,10 +572,10 @@ impl Topics {
             seen += 1;
         }
         if topic.scan < topic.watchers.len() {
-            self.active.push_back(index);
+            self.active.push_back(at);
         } else if topic.round_to < topic.log.tail() {
             (topic.scan, topic.round_to) = (0, topic.log.tail());
-            self.active.push_back(index);
+            self.active.push_back(at);
         } else {
             topic.active = false;
             if topic.held == 0 {
@@ -660,7 +583,7 @@ impl Topics {
                 topic.log.clear();
             }
         }
-        (seen, written)
+        Some((seen, written))
     }
 
     /// Asks for names, and for pages of as many snapshots as there may be at a time.
@@ -689,309 +612,13 @@ impl Topics {
     }
 }
 
+/// A watcher stands at another place of its topic.
+fn tell_place(topic: &Topic, (at, index): (u32, usize), watches: &mut BTreeMap<(u32, u32), At>) {
+    let watcher = &topic.watchers[index];
+    watches.insert((watcher.conn.index, watcher.watch), At { topic: at, index: index as u32 });
+}
+
 fn get_mut(places: &mut [Place], at: Ref) -> Option<&mut Topic> {
     let place = places.get_mut(at.index as usize)?;
     if place.generation == at.generation { place.topic.as_deref_mut() } else { None }
-}
-
-/// A look at one watcher of a topic, and where what comes of it goes.
-struct Visit<'a> {
-    at: (Ref, usize),
-    epoch: Epoch,
-    out: &'a mut Out,
-    listing: &'a mut Listing,
-}
-
-impl Watcher {
-    fn is_resuming(&self) -> bool {
-        let phase = self.start.as_ref().map(|start| &start.phase);
-        matches!(phase, Some(Phase::Resuming { .. }))
-    }
-
-    /// Whether it is told of changes as they come.
-    fn is_told(&self) -> bool {
-        let phase = self.start.as_ref().map(|start| &start.phase);
-        matches!(phase, None | Some(Phase::Listing { .. }))
-    }
-
-    /// It wants to hear what there is, from the first shard on.
-    fn begin_snapshot(&mut self, out: &mut Out, listing: &mut Listing) {
-        out.nonce = out.nonce.wrapping_add(1);
-        let mut queued = false;
-        if let Some(start) = &self.start
-            && let Phase::Listing { queued: before, .. } = &start.phase
-        {
-            queued = *before;
-        }
-        let phase = Phase::Listing { source: 0, slot: 0, after: Vec::new(), asked: false, queued };
-        let start = Start { ticket: None, nonce: out.nonce, resume: None, phase };
-        self.start = Some(Box::new(start));
-        self.wait_for_page(listing);
-    }
-
-    /// It stands in the queue for a page if it wants one and its connection reads.
-    fn wait_for_page(&mut self, listing: &mut Listing) {
-        let blocked = self.blocked;
-        if let Some(start) = &mut self.start
-            && let Phase::Listing { asked: false, queued, .. } = &mut start.phase
-            && !blocked
-            && !core::mem::replace(queued, true)
-        {
-            let queue = if self.prefix { &mut listing.pages } else { &mut listing.names };
-            queue.push_back((self.conn, self.watch));
-        }
-    }
-}
-
-impl Topic {
-    fn tell_place(&self, index: usize, topic: u32, watches: &mut BTreeMap<(u32, u32), At>) {
-        let watcher = &self.watchers[index];
-        watches.insert((watcher.conn.index, watcher.watch), At { topic, index: index as u32 });
-    }
-
-    /// All feeds have answered: a watcher starts.
-    fn begin(
-        &mut self,
-        (at, index): (Ref, usize),
-        epoch: Epoch,
-        out: &mut Out,
-        listing: &mut Listing,
-    ) {
-        let watcher = &mut self.watchers[index];
-        let Some(start) = watcher.start.as_mut() else { return };
-        watcher.told = Progress::through(self.log.tail());
-        let Some(cursors) = start.resume.take() else {
-            let ticket = start.ticket.take();
-            watcher.start = None;
-            self.answer((ticket, epoch), FRESH, out);
-            if self.watchers[index].snapshot {
-                self.watchers[index].begin_snapshot(out, listing);
-            }
-            return;
-        };
-        let missing = self.sources.len();
-        out.nonce = out.nonce.wrapping_add(1);
-        start.nonce = out.nonce;
-        start.phase = Phase::Resuming { missing, through: vec![0; missing], gap: false };
-        self.held += 1;
-        let (conn, watch, nonce) = (watcher.conn, watcher.watch, start.nonce);
-        let asked = Asked { what: What::Resume, topic: at, conn, watch, nonce };
-        let most = (watcher.budget as usize / missing).max(1024);
-        for (number, source) in self.sources.iter().enumerate() {
-            let to = ShardId((self.first + number) as u8);
-            let cursor = cursors.iter().find(|cursor| cursor.shard == to);
-            let from = cursor.map_or(From { epoch: Epoch(0), sequence: 0, most }, |cursor| From {
-                epoch: cursor.epoch,
-                sequence: cursor.sequence,
-                most,
-            });
-            let feed = source.feed.expect("all have answered");
-            mails::put_from(mails::begin_ask(out.letters.begin(to), &asked, feed), &from);
-        }
-    }
-
-    /// Answers a `WATCH`: how it was resumed, and how far each shard was heard.
-    fn answer(&self, (ticket, epoch): (Option<Ticket>, Epoch), resumed: u8, out: &mut Out) {
-        let Some(ticket) = ticket else { return };
-        let mut data = Vec::with_capacity(2 + 13 * self.sources.len());
-        data.put_u8(resumed);
-        data.put_u8(self.sources.len() as u8);
-        for (number, source) in self.sources.iter().enumerate() {
-            data.put_u8((self.first + number) as u8);
-            data.put_u32(epoch.0);
-            data.put_u64(source.through);
-        }
-        out.answers.push((ticket, Answer::data(data)));
-    }
-
-    /// Tells a watcher what is new to it, as much as there is room for, or all if it `must` be.
-    /// Bytes that were written.
-    fn deliver(&mut self, visit: &mut Visit<'_>, must: bool, outlet: &mut impl Outlet) -> usize {
-        let (log, watcher) = (&self.log, &mut self.watchers[visit.at.1]);
-        if watcher.told.at == log.tail() || !watcher.is_told() || (watcher.blocked && !must) {
-            return 0;
-        }
-        let lost = watcher.told.at < log.complete_from();
-        let mask = watcher.mask;
-        let wants_any = || log.after(watcher.told).any(|found| found.event.is_wanted(mask));
-        if !lost && mask != MASK_ALL && !wants_any() {
-            watcher.told = Progress::through(log.tail());
-            return 0;
-        }
-        let room = if must { usize::MAX } else { outlet.room(watcher.conn, watcher.budget) };
-        let mut blocked = room == 0;
-        let mut bytes = 0;
-        if !blocked {
-            let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
-            if lost {
-                notices.gap();
-                watcher.told = Progress::through(log.complete_from());
-                visit.out.counts.gaps += 1;
-            }
-            for found in log.after(watcher.told) {
-                if notices.bytes() >= room {
-                    blocked = true;
-                    break;
-                }
-                if found.event.is_wanted(mask) {
-                    notices.event(found.event, found.skipped);
-                }
-                watcher.told.step_to(found.at);
-            }
-            let (written, count) = notices.finish();
-            visit.out.counts.notices += count;
-            bytes = written;
-            if !blocked {
-                watcher.told = Progress::through(log.tail());
-            }
-        }
-        if blocked {
-            visit.out.counts.passed_over += 1;
-            self.held += 1;
-            watcher.blocked = true;
-            outlet.await_drain(watcher.conn);
-        }
-        if lost && bytes > 0 && watcher.snapshot {
-            watcher.begin_snapshot(visit.out, visit.listing);
-        }
-        bytes
-    }
-
-    /// A feed has said what a watcher missed.
-    fn resumed(
-        &mut self,
-        from: ShardId,
-        reader: &mut Reader<'_>,
-        visit: &mut Visit<'_>,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Truncated> {
-        let watcher = &mut self.watchers[visit.at.1];
-        let Some(start) = &mut watcher.start else { return Ok(()) };
-        let Phase::Resuming { missing, through, gap } = &mut start.phase else { return Ok(()) };
-        *gap |= reader.u8()? != 0;
-        through[from.index() - self.first] = reader.u64()?;
-        *missing -= 1;
-        if !reader.is_empty() {
-            let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
-            while !reader.is_empty() {
-                let event = next_event(reader)?;
-                if event.is_wanted(watcher.mask) {
-                    notices.event(event, false);
-                }
-            }
-            visit.out.counts.notices += notices.finish().1;
-        }
-        if *missing == 0 {
-            let (through, gap) = (core::mem::take(through), *gap);
-            self.end_resume((through, gap), visit, outlet);
-        }
-        Ok(())
-    }
-
-    /// All feeds have: the watcher goes on with the topic. What came into its log since it asked
-    /// is told as far as the feeds have not.
-    fn end_resume(
-        &mut self,
-        (through, gap): (Vec<u64>, bool),
-        visit: &mut Visit<'_>,
-        outlet: &mut impl Outlet,
-    ) {
-        let watcher = &mut self.watchers[visit.at.1];
-        let gap = gap || watcher.told.at < self.log.complete_from();
-        let ticket = watcher.start.take().and_then(|start| start.ticket);
-        self.held -= 1;
-        let first = self.first;
-        let is_new = |shard: ShardId, number| through[shard.index() - first] < number;
-        if !gap {
-            let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
-            for found in self.log.after(watcher.told) {
-                let event = found.event;
-                if is_new(event.shard(), event.sequence()) && event.is_wanted(watcher.mask) {
-                    notices.event(event, found.skipped);
-                }
-            }
-            visit.out.counts.notices += notices.finish().1;
-        }
-        visit.out.counts.gaps += u64::from(gap);
-        watcher.told = Progress::through(self.log.tail());
-        let resumed = if gap { RESUMED_WITH_GAP } else { RESUMED };
-        self.answer((ticket, visit.epoch), resumed, visit.out);
-        let watcher = &mut self.watchers[visit.at.1];
-        if gap && watcher.snapshot {
-            watcher.begin_snapshot(visit.out, visit.listing);
-        }
-    }
-
-    /// Asks for the next page of a watcher's snapshot, if its connection has room.
-    fn ask_for_page(
-        &mut self,
-        (topic, index): (Ref, usize),
-        out: &mut Out,
-        outlet: &mut impl Outlet,
-    ) -> bool {
-        let watcher = &mut self.watchers[index];
-        let Some(start) = &mut watcher.start else { return false };
-        let Phase::Listing { source, slot, after, asked, queued } = &mut start.phase else {
-            return false;
-        };
-        if !core::mem::take(queued) || *asked {
-            return false;
-        }
-        if watcher.blocked || outlet.room(watcher.conn, watcher.budget) == 0 {
-            if !core::mem::replace(&mut watcher.blocked, true) {
-                self.held += 1;
-                outlet.await_drain(watcher.conn);
-            }
-            return false;
-        }
-        *asked = true;
-        let what = if watcher.prefix { What::Page } else { What::Name };
-        let (conn, watch, nonce) = (watcher.conn, watcher.watch, start.nonce);
-        let asked = Asked { what, topic, conn, watch, nonce };
-        let to = ShardId((self.first + *source) as u8);
-        let feed = self.sources[*source].feed.expect("all have answered");
-        let letter = mails::begin_ask(out.letters.begin(to), &asked, feed);
-        mails::put_page_from(letter, *slot, after);
-        true
-    }
-
-    /// A page of a snapshot has come: it is told behind everything that happened before.
-    fn listed(
-        &mut self,
-        from: ShardId,
-        reader: &mut Reader<'_>,
-        visit: &mut Visit<'_>,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Truncated> {
-        let nonce = self.watchers[visit.at.1].start.as_ref().map(|start| start.nonce);
-        self.deliver(visit, true, outlet);
-        let watcher = &mut self.watchers[visit.at.1];
-        let Some(start) = &mut watcher.start else { return Ok(()) };
-        let Phase::Listing { source, slot, after, asked, .. } = &mut start.phase else {
-            return Ok(());
-        };
-        if nonce != Some(start.nonce) {
-            // There was a gap: it begins anew.
-            return Ok(());
-        }
-        let done = reader.u8()? != 0;
-        (*slot, *after, *asked) = (reader.u16()?, reader.short_bytes()?.into(), false);
-        let mut notices = outlet.notices(watcher.conn, watcher.watch, &self.filter);
-        while !reader.is_empty() {
-            let owner = (SessionId(reader.u64()?), Token(reader.u64()?));
-            notices.state(from, owner, reader.short_bytes()?);
-        }
-        let mut ended = false;
-        if done {
-            (*source, *slot, *after) = (*source + 1, 0, Vec::new());
-            ended = *source == self.sources.len();
-        }
-        if ended {
-            notices.snapshot_end();
-            watcher.start = None;
-        }
-        visit.out.counts.notices += notices.finish().1;
-        watcher.wait_for_page(visit.listing);
-        Ok(())
-    }
 }

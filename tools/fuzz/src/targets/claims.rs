@@ -169,7 +169,7 @@ impl Pair {
     fn open(&mut self, at: usize) {
         self.opened += 1;
         let bound = Bound { handle: handle(at), session: SessionId(self.opened) };
-        self.names.attach(bound);
+        self.names.attach(bound, None);
         self.sessions[at] = Some(bound.session);
     }
 

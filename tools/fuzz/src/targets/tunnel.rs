@@ -11,7 +11,7 @@ use ringway_crypto::{
     Refused, Secret, SessionId, Suite, SuiteSet, write_join,
 };
 use ringway_tunnel_proto::{
-    CarrierSlot, Event, FlowId, Frame, Frames, Outlet, ResetCode, Role, Session, Settings,
+    CarrierSlot, Event, Exchange, FlowId, Frame, Frames, Outlet, ResetCode, Role, Session, Settings,
 };
 
 use crate::Target;
@@ -81,6 +81,10 @@ fn frames_seeds() -> Vec<(&'static str, Vec<u8>)> {
         }),
         ("stream", written(&[Frame::Stream { flow, offset: 70_000, bytes: b"bytes", fin: false }])),
         ("end", written(&[Frame::Stream { flow, offset: 5, bytes: b"", fin: true }])),
+        ("rekey-keys", {
+            let exchange = Exchange { epoch: 1, public: [9; 32] };
+            written(&[Frame::Rekey(exchange), Frame::Keys { epoch: 1 }])
+        }),
         ("reset-done", {
             written(&[Frame::Reset { flow, code: ResetCode::Denied }, Frame::Done { flow }])
         }),
@@ -100,6 +104,10 @@ impl Outlet for Ear {
     fn data(&mut self, _: FlowId, bytes: &[u8]) {
         assert!(!bytes.is_empty(), "nothing is no news");
     }
+
+    fn rekey(&mut self, _: Exchange) {}
+
+    fn keys(&mut self, _: u32) {}
 
     fn event(&mut self, event: Event) {
         if let Event::Opened(flow) = event {

@@ -71,6 +71,9 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
+    /// Make a key for a site, in a file that only its owner may read.
+    #[command(after_help = KEYGEN_HELP)]
+    Keygen(KeygenArgs),
     /// Completions for a shell, on standard output.
     #[command(after_help = "Example:\n  ringway completions bash > \
                             ~/.local/share/bash-completion/completions/ringway")]
@@ -79,6 +82,30 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  ringway man | man -l -\n  ringway man --dir \
                             ~/.local/share/man/man1")]
     Man(ManArgs),
+}
+
+const KEYGEN_HELP: &str = "\
+Examples:
+  ringway keygen site.key                     who this site is; prints the half that peers need
+  ringway keygen --public site.key            prints it again
+  ringway keygen --network office.key         what all sites of a network share
+
+A secret is never printed, and a file that is there is never overwritten.";
+
+#[derive(Debug, Args)]
+pub(crate) struct KeygenArgs {
+    /// The file to make, with mode 0600.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// A key that all sites of a network share: it hides that there is a tunnel.
+    #[arg(long, conflicts_with_all = ["shared", "public"])]
+    pub(crate) network: bool,
+    /// A key that exactly two sites share, instead of key pairs or beside them.
+    #[arg(long, conflicts_with = "public")]
+    pub(crate) shared: bool,
+    /// Make nothing: print the public half of the private key that is there.
+    #[arg(long)]
+    pub(crate) public: bool,
 }
 
 #[derive(Debug, Args)]

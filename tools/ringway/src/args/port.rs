@@ -63,6 +63,21 @@ Signals (INT, TERM, HUP, QUIT, USR1, USR2) are passed on to the command. It runs
 of its own, and signals reach all of the group; started from a terminal, it stays in the group of
 the terminal, gets Ctrl-C from there, and is signalled alone. If this program is killed, so is it.
 
+What it cannot do:
+  - See that the command stands still (SIGSTOP): the name stays held, and others wait. Such a
+    command does not hear --signal either; SIGKILL ends it when the grace is over.
+  - Act while it stands still itself. If it and the command do so together for longer than the
+    lease (a machine that sleeps), another one has the name when they go on. The command is stopped
+    then, but may have done something first.
+  - Stop what the command has started, if this program is killed with SIGKILL: the kernel kills the
+    command alone. The rest goes on when the lease is over and the next one has the name.
+So let what must not be done twice compare RINGWAY_TOKEN.
+
+Who holds the name and who stands in line for it: `ringway port waiters NAME`. It tells what the
+server knows: a holder that was killed or stands still is shown until its lease is over, and
+processes that outlived this program are not shown. `ringway port waiters` alone finds scripts that
+wait for each other's names in a circle.
+
 Examples:
   ringway port exec backup/nightly -- ./backup.sh
   ringway port exec deploy --timeout 0 -- ./deploy.sh || echo 'a deployment runs already'
@@ -129,13 +144,14 @@ Exit code 1: there is a deadlock.";
 const WATCH_HELP: &str = "\
 First what is owned now, and a line `snapshot`; then each change as it happens: acquired, released,
 changed (its metadata) and waiting (how many wait for it). A name that changes faster than one can
-read is told by its latest change, marked `skipped`. If the connection breaks that is said, and it
+read is told by its latest change, marked `skipped`. A release marked `shared` leaves others that
+hold the name; without the mark the name is free. If the connection breaks that is said, and it
 goes on by itself: behind what was told, or with the state anew.
 
 Examples:
   ringway port watch leader
   ringway port watch orders/ --no-snapshot
-  ringway port watch svc/ --json | jq -c 'select(.event == \"released\")'
+  ringway port watch svc/ --json | jq -c 'select(.event == \"released\" and (.shared | not))'
 
 With --json: one object a line.";
 

@@ -56,16 +56,26 @@ fn changed(json: bool, change: &Change) {
         ChangeKind::Changed(version) => ("changed", Some(("version", u64::from(version)))),
         ChangeKind::Waiting(waiters) => ("waiting", Some(("waiters", u64::from(waiters)))),
     };
-    line(json, what, Some(&change.owned), number, change.skipped);
+    let marks = Marks { skipped: change.skipped, shared: change.shared };
+    line(json, what, Some(&change.owned), number, marks);
 }
 
 fn told(json: bool, what: &str, owned: Option<&Owned>, number: Option<(&str, u64)>) {
-    line(json, what, owned, number, false);
+    line(json, what, owned, number, Marks::default());
 }
 
-fn line(json: bool, what: &str, owned: Option<&Owned>, number: Option<(&str, u64)>, skipped: bool) {
+/// What is said of a change beside what it was.
+#[derive(Clone, Copy, Default)]
+struct Marks {
+    /// An earlier change was left out.
+    skipped: bool,
+    /// Of a release: others hold the name still.
+    shared: bool,
+}
+
+fn line(json: bool, what: &str, owned: Option<&Owned>, number: Option<(&str, u64)>, marks: Marks) {
     if json {
-        return say(&event_json(what, owned, number, skipped).to_string());
+        return say(&event_json(what, owned, number, marks).to_string());
     }
     let mut text = owned.map(|owned| printable(&owned.name) + "  ").unwrap_or_default() + what;
     if let Some(Owned { session, token, .. }) = owned.filter(|owned| owned.session.0 != 0) {
@@ -74,21 +84,23 @@ fn line(json: bool, what: &str, owned: Option<&Owned>, number: Option<(&str, u64
     if let Some((name, number)) = number {
         text += &format!("  {name} {number}");
     }
-    say(&(text + if skipped { "  skipped" } else { "" }));
+    text += if marks.shared { "  shared" } else { "" };
+    say(&(text + if marks.skipped { "  skipped" } else { "" }));
 }
 
 fn event_json(
     what: &str,
     owned: Option<&Owned>,
     number: Option<(&str, u64)>,
-    skipped: bool,
+    marks: Marks,
 ) -> Value {
     let mut value = json!({ "event": what });
     if let Some(owned) = owned {
         value["name"] = bytes_json(&owned.name);
         value["session"] = owned.session.to_string().into();
         value["token"] = owned.token.0.into();
-        value["skipped"] = skipped.into();
+        value["skipped"] = marks.skipped.into();
+        value["shared"] = marks.shared.into();
     }
     if let Some((name, number)) = number {
         value[name] = number.into();

@@ -14,6 +14,7 @@ mod crowds;
 mod exec;
 mod floods;
 mod hands;
+mod histories;
 mod letters;
 mod owners;
 mod pauses;

@@ -20,6 +20,7 @@ fn a_name_is_watched() {
     let acquired = next(&watch);
     assert_eq!((&acquired["event"], &acquired["name"]), (&json!("acquired"), &json!("leader")));
     assert_eq!((&acquired["session"], &acquired["skipped"]), (&json!(session), &json!(false)));
+    assert_eq!(acquired["shared"], json!(false), "only of releases it says more");
     at(&["port", "meta", "leader", "--set", "hello"]);
     let changed = next(&watch);
     assert_eq!((&changed["event"], &changed["version"]), (&json!("changed"), &json!(1)));
@@ -28,6 +29,34 @@ fn a_name_is_watched() {
     assert_eq!((&released["event"], &released["token"]), (&json!("released"), &acquired["token"]));
     watch.signal(Signal::INT);
     assert_eq!(watch.wait(), Some(0), "{}", watch.err());
+    server.stop();
+}
+
+/// Two share a name and go one after the other: the first release says that it is not free yet, the
+/// second does not.
+#[test]
+fn a_release_says_whether_others_are_left() {
+    let server = Setup::new().start();
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (one, _) = saved_session(&server, dir.path(), 1);
+    let (other, _) = saved_session(&server, dir.path(), 2);
+    let watch = spawn_at(server.addr, &["port", "watch", "room"]);
+    let objects = spawn_at(server.addr, &["port", "watch", "room", "--json"]);
+    assert_eq!(watch.line(), "snapshot  names 0");
+    objects.line();
+    let at = |words: &[&str]| ringway_at(server.addr, words).with(0);
+    for saved in [&one, &other] {
+        at(&["port", "register", "room", "--shared", "--as", saved]);
+        watch.line_with("room  acquired  session ");
+        objects.line();
+    }
+    for (saved, shared) in [(&one, true), (&other, false)] {
+        at(&["port", "release", "room", "--as", saved]);
+        let line = watch.line_with("room  released  session ");
+        assert_eq!(line.ends_with("  shared"), shared, "{line}");
+        let object: Value = serde_json::from_str(&objects.line()).expect("an object a line");
+        assert_eq!((&object["event"], &object["shared"]), (&json!("released"), &json!(shared)));
+    }
     server.stop();
 }
 

@@ -11,6 +11,7 @@ use ringway_coord_proto::claims::Wish;
 use ringway_core::rng::Rng;
 use ringway_core::{SessionId, Token};
 
+use super::lanes::Lane;
 use super::locks::Lock;
 use super::oracle::Hold;
 use super::plan::{ClientPlan, Style, log_range};
@@ -50,6 +51,13 @@ pub(crate) enum Asked {
     /// Under a version; the number that is in the metadata.
     SetMeta(usize, Option<u32>, u64),
     Waiters(usize),
+    /// Which letter.
+    Send(usize),
+    /// The lane of number zero.
+    Lane,
+    /// Which watch.
+    Watch(usize),
+    Unwatch(usize),
     /// Anything that says nothing about names; the code of the op.
     Look(u8),
 }
@@ -65,6 +73,8 @@ pub(crate) struct Sent {
     pub(crate) stamp: u64,
     pub(crate) ops: Vec<Asked>,
     pub(crate) barrier: bool,
+    /// The wire on which it was sent first.
+    pub(crate) origin: usize,
 }
 
 /// A session that a client knows to have opened.
@@ -104,6 +114,7 @@ pub(crate) struct Client {
     pub(crate) plan: ClientPlan,
     pub(crate) mine: Vec<Mine>,
     pub(crate) locks: Vec<Lock>,
+    pub(crate) lane: Option<Lane>,
     pub(crate) wires: Vec<usize>,
     pub(crate) releases: BTreeMap<(usize, usize), Releases>,
     /// Stands still until then, in the middle of what it was doing.
@@ -120,6 +131,7 @@ impl Client {
             plan,
             mine: (0..plan.sessions).map(mine).collect(),
             locks: Vec::new(),
+            lane: None,
             wires: Vec::new(),
             releases: BTreeMap::new(),
             paused_until: 0,
@@ -195,6 +207,7 @@ impl World {
         if let Some((wire, ops, stamp)) = self.clients[client].decided.take()
             && self.wires[wire].open
             && !self.wires[wire].fin
+            && !self.wires[wire].awaits_lane()
         {
             self.send_frame(wire, ops, stamp);
         }
@@ -209,6 +222,7 @@ impl World {
         } else {
             self.connect_some(client);
             self.keep_sessions(client);
+            self.keep_lane(client);
             self.renew(client);
             self.write_storage(client)?;
             self.ask_for_all(client);
@@ -258,7 +272,8 @@ impl World {
     ) -> Option<usize> {
         let usable = |wire: &&usize| {
             let wire = &self.wires[**wire];
-            wire.open && !wire.fin && wire.down_end.is_none() && wire.expected.len() < 12
+            let open = wire.open && !wire.fin && wire.down_end.is_none();
+            open && wire.expected.len() < 12 && !wire.awaits_lane()
         };
         let wires: Vec<usize> = self.clients[client]
             .wires
@@ -294,7 +309,7 @@ impl World {
     }
 
     fn open(&mut self, client: usize, index: usize, resume: Option<SessionId>, wrong: bool) {
-        if let Some(wire) = self.pick_wire(client, |_| true) {
+        if let Some(wire) = self.pick_wire(client, super::world::Wire::is_free_of_lanes) {
             let stamp = self.clients[client].clock(self.now);
             let mut ops = vec![Asked::Open(index, resume, !wrong)];
             if resume.is_none() {
@@ -316,7 +331,7 @@ impl World {
         let anybody = self.rng.below(self.clients.len() as u64) as usize;
         let native = self.clients[anybody].plan.style != Style::Locks;
         let client = if self.rng.chance(500) && native { anybody } else { client };
-        if let Some(wire) = self.pick_wire(client, |_| true) {
+        if let Some(wire) = self.pick_wire(client, super::world::Wire::is_free_of_lanes) {
             let stamp = self.clients[client].clock(self.now);
             self.send_frame(wire, vec![ask], stamp);
         }
@@ -414,7 +429,17 @@ impl World {
         let Some(wire) = self.pick_wire(client, |_| true) else { return };
         let most = if self.rng.chance(100) { 40 } else { 5 };
         let count = 1 + self.rng.below(most);
-        let ops = (0..count).map(|_| self.draw_op(client, wire)).collect();
+        let mut ops = Vec::new();
+        for _ in 0..count {
+            let free = self.wires[wire].is_free_of_lanes();
+            if free && self.rng.chance(self.plan.watches) {
+                ops.extend(self.draw_watch(client, wire));
+            } else if self.rng.chance(self.plan.messages) {
+                ops.push(self.draw_letter(client, wire, &ops));
+            } else {
+                ops.push(self.draw_op(client, wire));
+            }
+        }
         self.decide(client, wire, ops);
     }
 
@@ -444,6 +469,7 @@ impl World {
     fn draw_op(&mut self, client: usize, wire: usize) -> Asked {
         use ringway_coord_proto::wire::op;
         let name = self.draw_name();
+        let free = self.wires[wire].is_free_of_lanes();
         if self.plan.claims > 0 && self.rng.chance(self.plan.claims) {
             return self.draw_claim_op(client, wire, name);
         }
@@ -460,6 +486,7 @@ impl World {
                 let looks = [op::PING, op::SESSIONS, op::LIST, op::SHARD_STATS, op::SHARD_MAP];
                 Asked::Look(looks[self.rng.below(5) as usize])
             }
+            94..98 if !free => Asked::Query(name),
             94 if self.rng.chance(self.plan.faults.kill * 10) => {
                 let count = self.oracle.sessions.len() as u64;
                 let nth = self.rng.below(count.max(1)) as usize;
@@ -527,6 +554,8 @@ impl World {
         let state = &mut self.clients[client];
         state.decided = None;
         state.locks.clear();
+        self.drop_lane(client);
+        let state = &mut self.clients[client];
         state.mine.iter_mut().for_each(|mine| (mine.live, mine.opening) = (None, 0));
         for name in 0..self.plan.names.len() {
             self.oracle.lets_go(name, client);

@@ -37,6 +37,7 @@ impl World {
                 ));
             }
         }
+        self.letters.rest_at = self.now;
         let observer = self.observe()?;
         self.abandon(observer)?;
         self.leave(observer)?;
@@ -45,7 +46,9 @@ impl World {
 
     /// Histories of all names.
     fn check_histories(&mut self) -> Judged {
+        (0..self.clients.len()).for_each(|client| self.drop_lane(client));
         self.waits_that_never_ended();
+        self.check_letters()?;
         let ends = self.oracle.ends();
         for (name, entries) in &self.oracle.entries {
             let grants = history::grants(entries, &ends, self.plan.is_exclusive(*name));
@@ -54,6 +57,8 @@ impl World {
             let waited = self.waits.of_name(*name);
             queue::check(&waited, entries, &grants)
                 .and_then(|()| self.notes.check(*name, &grants, &ends))
+                .and_then(|()| self.check_letters_to(*name, entries, &grants))
+                .and_then(|()| self.check_told(*name, &grants))
                 .map_err(|why| format!("name {name}: {why}"))?;
         }
         Ok(())
@@ -85,7 +90,7 @@ impl World {
     fn everybody_asks(&mut self) {
         for index in 0..self.wires.len() {
             let wire = &self.wires[index];
-            if wire.open && !wire.fin && wire.down_end.is_none() {
+            if wire.open && !wire.fin && wire.down_end.is_none() && !wire.awaits_lane() {
                 let stamp = self.clients[wire.client].clock(self.now);
                 self.send_frame(index, vec![Asked::Look(op::PING)], stamp);
             }
@@ -112,6 +117,7 @@ impl World {
             lease_ms: 0,
             rate: 1_000,
             late: false,
+            lane: false,
         };
         let observer = self.clients.len();
         self.clients.push(Client::new(plan, &mut self.rng));
@@ -122,6 +128,10 @@ impl World {
             let few = self.plan.few;
             self.demand_of(observer, few, Asked::Waiters)?;
             (0..few).try_for_each(|name| self.judge_rest(name))?;
+        }
+        if self.plan.watches > 0 {
+            self.demand_of(observer, self.plan.few, Asked::Meta)?;
+            self.judge_watchers(observer)?;
         }
         Ok(observer)
     }

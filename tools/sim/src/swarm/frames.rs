@@ -30,6 +30,10 @@ impl World {
             let number = first + offset as u64;
             self.before_sending(index, number, *asked);
             self.before_claim_op(index, number, *asked);
+            self.before_watch(*asked);
+            if let Asked::Send(letter) = asked {
+                self.before_letter(index, number, *letter);
+            }
         }
         let bytes = self.encode(index, &ops, barrier);
         let arrived = self.put(index, &bytes);
@@ -46,7 +50,9 @@ impl World {
         }
         let wire = &mut self.wires[index];
         let sequence = wire.sequence;
-        wire.expected.push_back(Sent { sequence, first, at: self.now, stamp, ops, barrier });
+        let (at, origin) = (self.now, index);
+        wire.expected.push_back(Sent { sequence, first, at, stamp, ops, barrier, origin });
+        self.sent_by_lane(index, sequence);
     }
 
     /// Whether the server executes what is sent on a connection as soon as it can.
@@ -158,6 +164,17 @@ impl World {
             ops.iter().for_each(|asked| self.encode_resp(index, *asked, &mut out));
             return out;
         }
+        self.encode_frame(index, (sequence, barrier), ops)
+    }
+
+    /// A frame of the native protocol.
+    pub(crate) fn encode_frame(
+        &self,
+        index: usize,
+        (sequence, barrier): (u64, bool),
+        ops: &[Asked],
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
         let flags = if barrier { FLAG_BARRIER } else { 0 };
         let mut frame = FrameWriter::begin(&mut out, KIND_REQUEST, flags, sequence);
         for asked in ops {
@@ -216,6 +233,9 @@ impl World {
                 put_op(out, op::AUTH, 0, &body);
             }
             Asked::Look(code) => put_op(out, code, 0, look_body(code)),
+            Asked::Send(letter) => self.encode_letter(letter, out),
+            Asked::Lane => put_op(out, op::LANE, 0, &[0; 4]),
+            Asked::Watch(_) | Asked::Unwatch(_) => self.encode_watch(asked, out),
             other => self.encode_claim_op(other, out),
         }
     }

@@ -1,7 +1,8 @@
 //! Credentials of a run: which client may use which names, and what it is told of all others.
 //!
-//! Every client is an operator, so that who may look at and end sessions is not at stake here: an
-//! operator's rights end at names as anybody's do. Whoever is not a client of the plan may use all.
+//! In most runs every client is an operator; an operator's rights end at names as anybody's do. In
+//! the others nobody may look at, end, or send to another's session. Whoever is not a client of the
+//! plan may use all names.
 
 use ringway_coord_proto::access::{Access, Grantee};
 use ringway_coord_proto::sessions::Principal;
@@ -14,6 +15,7 @@ pub(crate) const PASSWORD: &[u8] = b"open sesame";
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     users: Vec<Grantee>,
+    operators: bool,
     anyone: Grantee,
 }
 
@@ -25,12 +27,12 @@ fn namespace(name: &str) -> &str {
 impl Gate {
     /// Everybody may do everything.
     pub(crate) fn open() -> Self {
-        Self { users: Vec::new(), anyone: Grantee::anyone() }
+        Self { users: Vec::new(), operators: true, anyone: Grantee::anyone() }
     }
 
     /// A user for each client with two thirds of the names, and one more with all of them.
     pub(crate) fn draw(rng: &mut Rng, clients: usize, names: &[String]) -> Self {
-        let mut gate = Self::open();
+        let mut gate = Self { operators: rng.chance(667), ..Self::open() };
         for user in 0..=clients {
             let granted = names.iter().filter(|_| user == clients || rng.chance(667));
             let namespaces = granted.map(|name| namespace(name).as_bytes().to_vec()).collect();
@@ -38,7 +40,7 @@ impl Gate {
                 principal: Principal(user as u32 + 1),
                 name: user_name(user),
                 namespaces: Some(namespaces),
-                operator: true,
+                operator: gate.operators,
             });
         }
         gate
@@ -48,6 +50,11 @@ impl Gate {
     pub(crate) fn user_of(&self, client: usize) -> Option<&[u8]> {
         let last = self.users.len().checked_sub(1)?;
         Some(&self.users[client.min(last)].name)
+    }
+
+    /// Whether everybody may look at and end all sessions.
+    pub(crate) fn has_operators(&self) -> bool {
+        self.operators
     }
 
     /// Whether a client may use a name.

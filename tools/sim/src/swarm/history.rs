@@ -113,11 +113,11 @@ pub struct End {
 pub(super) struct Sight {
     pub(super) session: SessionId,
     /// How it is held, if that is known.
-    wish: Option<Wish>,
+    pub(super) wish: Option<Wish>,
     call_min: u64,
     call_max: u64,
     pub(super) ret_min: u64,
-    released_by: u64,
+    pub(super) released_by: u64,
     /// Not before this moment was it over.
     pub(super) end_from: u64,
     /// Not before this moment was it granted.

@@ -9,8 +9,9 @@
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
 //! and believe, `locks` those that speak RESP, `gate` their credentials, `waits` those that share
-//! names, wait for them and hand them on, `notes` what they say about them; `oracle` what must
-//! hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
+//! names, wait for them and hand them on, `notes` what they say about them, `messages` what they
+//! send each other, `watches` what they are told of, `lanes` what they send again; `oracle` what
+//! must hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
 //! `rest` who waits then.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
@@ -19,7 +20,9 @@ mod finish;
 mod frames;
 mod gate;
 pub mod history;
+mod lanes;
 mod locks;
+mod messages;
 mod notes;
 mod oracle;
 mod plan;
@@ -27,6 +30,7 @@ pub mod queue;
 mod replies;
 mod rest;
 mod waits;
+mod watches;
 mod world;
 
 use ringway_coord_proto::sabotage::Rule;
@@ -113,6 +117,22 @@ pub struct Tally {
     pub revoked: u64,
     /// Metadata that was set.
     pub notes: u64,
+    /// Messages whose sending was answered.
+    pub letters: u64,
+    /// Messages that were heard.
+    pub heard: u64,
+    /// Messages of those who do not hold the name.
+    pub fenced: u64,
+    /// Watches that began or went on.
+    pub watches: u64,
+    /// Watches that went on where another was cut off.
+    pub went_on: u64,
+    /// Frames that were sent again by a lane.
+    pub again: u64,
+    /// Notices of watches.
+    pub events: u64,
+    /// Gaps, which watchers were told of.
+    pub gaps: u64,
     /// Names refused for want of memory.
     pub full: u64,
     /// Names denied to who may not use them.
@@ -145,6 +165,14 @@ impl Tally {
         self.transfers += other.transfers;
         self.revoked += other.revoked;
         self.notes += other.notes;
+        self.letters += other.letters;
+        self.heard += other.heard;
+        self.fenced += other.fenced;
+        self.watches += other.watches;
+        self.went_on += other.went_on;
+        self.again += other.again;
+        self.events += other.events;
+        self.gaps += other.gaps;
         self.denied += other.denied;
         self.full += other.full;
         self.expired += other.expired;

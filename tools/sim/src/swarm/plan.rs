@@ -41,6 +41,8 @@ pub(crate) struct ClientPlan {
     pub(crate) rate: u64,
     /// Renews at the last moment, where others do so every third of their lease.
     pub(crate) late: bool,
+    /// Sends by a lane, and what is not answered again.
+    pub(crate) lane: bool,
 }
 
 /// Rates of faults, in thousandths of the occasions.
@@ -97,6 +99,12 @@ pub(crate) struct Plan {
     pub(crate) region_words: usize,
     /// How often clients do more with names than to register and release them, in thousandths.
     pub(crate) claims: u64,
+    /// How often clients send messages, in thousandths.
+    pub(crate) messages: u64,
+    /// How often clients watch something, in thousandths.
+    pub(crate) watches: u64,
+    /// Bytes that make each message longer; with any, receivers and the server may be full.
+    pub(crate) padding: usize,
     /// How each of the few names is asked for; one of these each time.
     pub(crate) wishes: Vec<Vec<Wish>>,
     /// Bytes that all that may take in a shard.
@@ -120,11 +128,25 @@ pub enum Theme {
     Restarts,
     /// Many wait for two names, and sessions end all the time.
     Queues,
+    /// Many send to two names and to each other, who mostly read.
+    Messages,
+    /// Many watch what happens, and lose their connections.
+    Watches,
+    /// Everybody sends by lanes, and loses its connections.
+    Lanes,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 4] = [Theme::LastMoment, Theme::Stalls, Theme::Restarts, Theme::Queues];
+    pub const ALL: [Theme; 7] = [
+        Theme::LastMoment,
+        Theme::Stalls,
+        Theme::Restarts,
+        Theme::Queues,
+        Theme::Messages,
+        Theme::Watches,
+        Theme::Lanes,
+    ];
 }
 
 /// A number between the two, both included, small ones as likely as large ones.
@@ -149,15 +171,10 @@ impl Plan {
         let twins = rng.chance(150);
         let clients = (0..clients)
             .map(|index| {
-                let style = match rng.below(10) {
-                    0..4 => Style::Plain,
-                    4 => Style::Bare,
-                    5 | 6 => Style::BareOpen,
-                    7 | 8 => Style::Locks,
-                    _ => Style::Gateway,
-                };
+                let style = draw_style(rng);
                 ClientPlan {
                     late: rng.chance(250),
+                    lane: rng.chance(400),
                     style,
                     node: if twins { 100 + index as u64 / 2 * 10 } else { 100 + index as u64 * 10 },
                     sessions: if style == Style::Gateway { 1 + rng.below(3) as usize } else { 1 },
@@ -173,7 +190,7 @@ impl Plan {
         let (bulk, full) = (rng.chance(20), rng.chance(400));
         if bulk {
             // More names of one owner in one shard than a turn sweeps.
-            names.extend((0..BULK).map(|index| format!("{{bulk}}{index}")));
+            names.extend((0..BULK).map(|index| format!("{{bulk}}/{index}")));
         }
         let latency_ns = log_range(rng, 20_000, 4_000_000);
         let mut plan = Self {
@@ -193,6 +210,9 @@ impl Plan {
             stall_ns: (1_000_000, 10_000_000_000),
             region_words: if full { 12 << 10 } else { 1 << 24 },
             claims: 0,
+            messages: [0, 0, 200, 500][rng.below(4) as usize],
+            watches: [0, 0, 30, 100][rng.below(4) as usize],
+            padding: if rng.chance(30) { 5_000 } else { 0 },
             wishes: Vec::new(),
             side_bytes: 1 << 30,
             gate: Gate::open(),
@@ -204,7 +224,7 @@ impl Plan {
         if !twins && !bulk && rng.chance(200) {
             plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
         }
-        let drawn = Theme::ALL.get(rng.below(10) as usize).copied();
+        let drawn = Theme::ALL.get(rng.below(16) as usize).copied();
         if let Some(theme) = options.theme.or(drawn) {
             plan.follow(theme, rng);
         }
@@ -242,11 +262,12 @@ impl Plan {
         self.names.truncate(2);
         self.few = self.names.len();
         self.wishes.truncate(2);
-        self.claims = 0;
+        (self.claims, self.messages, self.padding, self.watches) = (0, 0, 0, 0);
         let styles = [Style::Plain, Style::Bare, Style::BareOpen];
         for client in &mut self.clients {
             (client.style, client.sessions) = (Style::Plain, 1);
             client.late = theme == Theme::LastMoment;
+            client.lane &= theme != Theme::LastMoment;
         }
         self.disk_ns = 200_000;
         match theme {
@@ -278,6 +299,31 @@ impl Plan {
                     client.wires = 3;
                 }
             }
+            Theme::Watches => {
+                self.faults.slow_reader = if rng.chance(500) { 20 } else { 0 };
+                (self.faults.drop_wire, self.faults.late_mail) = (30, 500);
+                (self.claims, self.watches) = (200, 150);
+                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+                for client in &mut self.clients {
+                    client.style = styles[rng.below(3) as usize];
+                }
+            }
+            Theme::Lanes => {
+                (self.faults.drop_wire, self.faults.late_mail) = (100, 500);
+                (self.claims, self.messages) = (200, 300);
+                (self.latency_ns, self.think_ns) = (2_000_000, 2_000_000);
+                self.clients.iter_mut().for_each(|client| (client.lane, client.wires) = (true, 3));
+            }
+            Theme::Messages => {
+                self.faults.slow_reader = if rng.chance(300) { 20 } else { 0 };
+                self.faults.late_mail = 500;
+                (self.claims, self.messages) = (100, 600);
+                self.wishes[0] = vec![SHARED];
+                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+                for client in &mut self.clients {
+                    client.style = styles[rng.below(3) as usize];
+                }
+            }
         }
     }
 }
@@ -288,12 +334,22 @@ fn counting(permits: u32) -> Wish {
     Wish { mode: op::MODE_COUNTING, permits }
 }
 
+fn draw_style(rng: &mut Rng) -> Style {
+    match rng.below(10) {
+        0..4 => Style::Plain,
+        4 => Style::Bare,
+        5 | 6 => Style::BareOpen,
+        7 | 8 => Style::Locks,
+        _ => Style::Gateway,
+    }
+}
+
 /// The few names that all clients want.
 fn draw_names(rng: &mut Rng) -> Vec<String> {
     let count = 1 + rng.below(7);
     let name = |index| match rng.below(4) {
         0 => format!("a-rather-long-name/number-{index}"),
-        1 => format!("{{same}}{index}"),
+        1 => format!("{{same}}/{index}"),
         _ => format!("n{index}"),
     };
     (0..count).map(name).collect()

@@ -1,7 +1,7 @@
 //! What clients read, and what the oracle learns from it.
 
 use ringway_coord_proto::claims::Wish;
-use ringway_coord_proto::wire::{push, status};
+use ringway_coord_proto::wire::{op, push, status};
 use ringway_core::SessionId;
 
 use super::client::{Asked, Live, Sent};
@@ -72,48 +72,49 @@ impl World {
 
     /// A connection is gone: what was asked on it may have happened or not.
     pub(crate) fn wire_lost(&mut self, index: usize) {
+        self.wires[index].lost_at = self.now;
+        self.watches_lost(index);
+        for sent in std::mem::take(&mut self.wires[index].expected) {
+            if !self.keeps_for_lane(index, &sent) {
+                self.frame_lost(sent.origin, &sent);
+            }
+        }
+    }
+
+    /// What was asked in a frame that nobody answers may have happened or not.
+    pub(crate) fn frame_lost(&mut self, index: usize, sent: &Sent) {
         let client = self.wires[index].client;
         let by = self.wires[index].bound;
         let implicit = self.wires[index].implicit;
-        for sent in std::mem::take(&mut self.wires[index].expected) {
-            for asked in &sent.ops {
-                match *asked {
-                    Asked::Open(mine, None, _) => {
-                        let mine = &mut self.clients[client].mine[mine];
-                        mine.opening = mine.opening.saturating_sub(1);
-                        let node = mine.node;
-                        self.lost_openings.push((node, index));
-                    }
-                    Asked::Release(name, _) | Asked::Transfer(name, ..) => {
-                        let releases =
-                            self.clients[client].releases.entry((name, index)).or_default();
-                        releases.outstanding -= 1;
-                        releases.unknown |= !implicit;
-                    }
-                    _ => {}
+        for asked in &sent.ops {
+            match *asked {
+                Asked::Open(mine, None, _) => {
+                    let mine = &mut self.clients[client].mine[mine];
+                    mine.opening = mine.opening.saturating_sub(1);
+                    let node = mine.node;
+                    self.lost_openings.push((node, index));
                 }
-                self.claim_op_lost((client, by), sent.at, *asked);
-                if let Asked::Lock(_, value) = *asked {
-                    self.clients[client].locks.retain(|lock| lock.value != value);
+                Asked::Release(name, _) | Asked::Transfer(name, ..) => {
+                    let releases = self.clients[client].releases.entry((name, index)).or_default();
+                    releases.outstanding -= 1;
+                    releases.unknown |= !implicit;
                 }
-                // A lock's taking and giving back are grants and releases of unknown outcome.
-                let verb = match *asked {
-                    Asked::Lock(name, _) => Some((name, Verb::Register)),
-                    Asked::Unlock(name, _) => Some((name, Verb::Release(None))),
-                    other => verb_of(other),
-                };
-                if let Some((name, verb)) = verb {
-                    let entry = Entry {
-                        client,
-                        by,
-                        verb,
-                        call: sent.at,
-                        ret: u64::MAX,
-                        seen: Seen::Nothing,
-                        wish: None,
-                    };
-                    self.oracle.entries.entry(name).or_default().push(entry);
-                }
+                _ => {}
+            }
+            self.claim_op_lost((client, by), sent.at, *asked);
+            if let Asked::Lock(_, value) = *asked {
+                self.clients[client].locks.retain(|lock| lock.value != value);
+            }
+            // A lock's taking and giving back are grants and releases of unknown outcome.
+            let verb = match *asked {
+                Asked::Lock(name, _) => Some((name, Verb::Register)),
+                Asked::Unlock(name, _) => Some((name, Verb::Release(None))),
+                other => verb_of(other),
+            };
+            if let Some((name, verb)) = verb {
+                let (call, ret, seen) = (sent.at, u64::MAX, Seen::Nothing);
+                let entry = Entry { client, by, verb, call, ret, seen, wish: None };
+                self.oracle.entries.entry(name).or_default().push(entry);
             }
         }
     }
@@ -136,10 +137,11 @@ impl World {
                     let words: Vec<String> = got.iter().map(Got::words).collect();
                     format!("wire {index} reads {}", words.join(", "))
                 });
+                self.answered_by_lane(index, sequence, &got)?;
                 for (offset, got) in got.iter().enumerate() {
                     self.tally.replies += 1;
                     let asked = sent.ops[offset];
-                    self.answered(index, &sent, (sent.first + offset as u64, asked), got)
+                    self.answered(sent.origin, &sent, (sent.first + offset as u64, asked), got)
                         .map_err(|why| format!("wire {index}, {asked:?}: {why}"))?;
                 }
                 Ok(())
@@ -203,6 +205,9 @@ impl World {
             self.name_answered(index, sent, (number, name, verb, asked), got)?;
         }
         let closing = self.wires[index].may_close;
+        if self.wires[index].client >= self.plan.clients.len() {
+            self.observed(sent.at, asked, got);
+        }
         match asked {
             Asked::Auth if got.status() == status::OK => Ok(()),
             Asked::Query(_) | Asked::Register(_) | Asked::Release(..) => Ok(()),
@@ -212,6 +217,10 @@ impl World {
             }
             Asked::Meta(_) | Asked::SetMeta(..) => self.note_answered(index, sent, asked, got),
             Asked::Waiters(name) => self.waiters_answered(index, sent, name, got),
+            Asked::Send(letter) => self.letter_answered(index, sent, letter, got),
+            Asked::Watch(watch) => self.watch_answered(index, watch, got),
+            Asked::Unwatch(watch) => self.unwatch_answered(index, watch, got),
+            Asked::Lane => self.lane_answered(index, got),
             Asked::Open(mine, resume, right) => {
                 self.open_answered(index, sent, (mine, resume, right), got)
             }
@@ -233,7 +242,7 @@ impl World {
                 if got.status() == status::OK {
                     self.closes_behind(index, sent, session);
                     let wire = &mut self.wires[index];
-                    (wire.bound, wire.implicit) = (Some(session), false);
+                    (wire.bound, wire.implicit, wire.receives) = (Some(session), false, false);
                     wire.rebound_at = u64::MAX;
                 }
                 Ok(())
@@ -247,13 +256,21 @@ impl World {
         }
     }
 
-    /// Whether an op is about a name that its client may not use.
+    /// Whether an op is about a name that its client may not use, or is for operators.
     fn is_denied(&self, index: usize, asked: Asked) -> bool {
+        let operators = self.plan.gate.has_operators();
         let name = match asked {
+            Asked::Kill(_) | Asked::Look(op::SHARD_STATS | op::LIST) | Asked::Revoke(..)
+                if !operators =>
+            {
+                return true;
+            }
             Asked::Lock(name, _) | Asked::Value(name, _) | Asked::Unlock(name, _) => name,
             Asked::Extend(name, _) | Asked::Delete(name) | Asked::Prolong(name) => name,
             Asked::Cancel(name, _) | Asked::Transfer(name, ..) | Asked::Revoke(name, _) => name,
             Asked::Meta(name) | Asked::SetMeta(name, ..) | Asked::Waiters(name) => name,
+            Asked::Send(letter) => return self.is_letter_denied(index, letter),
+            Asked::Watch(watch) => return self.is_watch_denied(index, watch),
             other => match verb_of(other) {
                 Some((name, _)) => name,
                 None => return false,
@@ -270,6 +287,8 @@ impl World {
                 self.release_answered(index, name);
             }
             Asked::Revoke(name, _) => self.deleted(index, name),
+            Asked::Send(letter) => self.letter_denied(letter, got),
+            Asked::Watch(watch) => self.watch_denied(watch),
             Asked::Lock(_, value) => {
                 self.clients[client].locks.retain(|lock| lock.value != value);
             }
@@ -400,6 +419,7 @@ impl World {
         let wire = &mut self.wires[index];
         if self.clients[wire.client].plan.style != Style::Gateway {
             (wire.bound, wire.implicit) = (Some(session), false);
+            (wire.receives, wire.bound_at) = (true, self.now);
         }
     }
 
@@ -638,6 +658,7 @@ impl World {
             None => {
                 // The first register of a connection without a session has opened a bare one.
                 (wire.bound, wire.implicit) = (Some(hold.session), true);
+                (wire.receives, wire.bound_at) = (true, self.now);
                 let gone =
                     if wire.server_gone || wire.fin || wire.may_close { sent.at } else { u64::MAX };
                 let may_end_from = wire.rebound_at.min(gone);

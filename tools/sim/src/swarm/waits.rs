@@ -9,6 +9,7 @@
 //! - W2  A wait is not over before its time.
 //! - W3  Nobody is told of what nobody did: of a transfer or a revocation that was never asked for.
 //! - W4  Who waits, and whom nothing can have ended, is known by its ticket.
+//! - W5  Names go to sessions of the same principal only, unless the giver sees all names.
 //!
 //! Not here: whether anybody was overtaken (`queue.rs`), who waits in the end (`rest.rs`).
 
@@ -44,6 +45,8 @@ pub(crate) struct Wait {
     pub(crate) until: u64,
     /// When its client first sent a cancellation.
     cancelled: u64,
+    /// How many it has sent: one may overtake another.
+    cancels: u32,
     /// When its client heard of its end.
     pub(crate) over: Option<u64>,
     granted: Option<Token>,
@@ -214,6 +217,7 @@ impl World {
                 let key = (self.wires[index].life, name, ticket);
                 if let Some(wait) = self.waits.known.get_mut(&key) {
                     wait.cancelled = wait.cancelled.min(now);
+                    wait.cancels += 1;
                 }
             }
             Asked::Transfer(name, to, _) => self.waits.gifts.push(Gift { name, to, at: now }),
@@ -311,6 +315,7 @@ impl World {
             ret,
             until: call,
             cancelled: u64::MAX,
+            cancels: 0,
             over: None,
             granted: None,
         });
@@ -348,6 +353,16 @@ impl World {
 
     /// A client is told something about a name.
     pub(crate) fn told(&mut self, index: usize, code: u8, body: &[u8]) -> Judged {
+        if code == push::MESSAGE {
+            return self.letter_heard(index, body);
+        }
+        if code == push::LANE_MOVED {
+            self.wires[index].may_close = true;
+            return Ok(());
+        }
+        if code > push::MESSAGE {
+            return self.watch_told(index, code, body);
+        }
         self.read_told(index, code, body)
             .map_err(|Truncated| format!("notice {code} of {} bytes", body.len()))?
     }
@@ -383,8 +398,8 @@ impl World {
         })
     }
 
-    fn name_of(&self, bytes: &[u8]) -> Option<usize> {
-        self.plan.names.iter().position(|name| name.as_bytes() == bytes)
+    pub(crate) fn name_of(&self, bytes: &[u8]) -> Option<usize> {
+        self.by_name.get(bytes).copied()
     }
 
     /// W1, W2: the end of a wait was told.
@@ -585,7 +600,7 @@ impl World {
     }
 
     /// Whether a wait may have ended by now, or its session may have got the name and lost it.
-    /// Cancellations that were sent at `at` or later do not count.
+    /// The only cancellation does not count if it was sent at `at` or later.
     pub(crate) fn may_be_over(&self, key: &WaitKey, at: u64) -> bool {
         let (life, name, _) = *key;
         let Some(wait) = self.waits.known.get(key) else { return true };
@@ -597,6 +612,7 @@ impl World {
             || self.life() != Some(life)
             || wait.over.is_some()
             || wait.cancelled < at
+            || wait.cancels > 1
             || self.waits.deadlines(name, wait).0 <= self.now
             || self.revoked_from(name, wait.call) != u64::MAX
             || self.waits.is_gift(name, wait.session)
@@ -614,7 +630,11 @@ impl World {
         let (call, ret, wish) = (sent.at, now, None);
         let entry = |verb, seen| Entry { client, by, verb, call, ret, seen, wish };
         let mut entries = Vec::new();
+        let receiver = self.oracle.sessions.get(&to).map(|facts| facts.client);
+        let apart = receiver.is_some_and(|receiver| self.are_apart(client, receiver));
         match got {
+            Got::Owner(..) if apart => return Err(format!("W5: {to} is another principal's")),
+            Got::Plain(status::NOSESSION) if apart => {}
             Got::Owner(status::GRANTED_EPHEMERAL, session, token) if *session == to => {
                 self.tally.transfers += 1;
                 entries.push(entry(Verb::Release(under), Seen::Released));

@@ -9,10 +9,12 @@ use ringway_core::{Epoch, Moment, SessionId, Span, Token};
 use super::client::{Asked, Client, Sent};
 use super::gate::Gate;
 use super::locks::{Deletion, RespStream};
+use super::messages::Letters;
 use super::notes::Notes;
 use super::oracle::{Expiry, HOP, Oracle};
 use super::plan::{Plan, Style, log_range};
 use super::waits::Waits;
+use super::watches::Watches;
 use super::{Breach, Options, Tally};
 use crate::process::{Link, Process, Settings};
 use crate::stream::Stream;
@@ -86,11 +88,20 @@ pub(crate) struct Wire {
     pub(crate) fin: bool,
     pub(crate) slow_until: u64,
     pub(crate) slow_told: bool,
+    /// When the server first saw that it is not read.
+    pub(crate) slow_from: u64,
+    /// When its client gave it up, or read of its end.
+    pub(crate) lost_at: u64,
     pub(crate) stream: Speech,
     pub(crate) expected: VecDeque<Sent>,
     pub(crate) sequence: u64,
     pub(crate) bound: Option<SessionId>,
     pub(crate) implicit: bool,
+    /// It has the lane of that session.
+    pub(crate) laned: bool,
+    /// Notices for that session come here, since its client read so.
+    pub(crate) receives: bool,
+    pub(crate) bound_at: u64,
     /// When the client last asked for another session on it; the bare one ends by that.
     pub(crate) rebound_at: u64,
     pub(crate) may_close: bool,
@@ -107,6 +118,20 @@ pub(crate) enum Speech {
 }
 
 impl Wire {
+    /// Whether nothing is wrong with it, as far as its client knows and can have caused.
+    pub(crate) fn is_sound(&self) -> bool {
+        let going = self.open && !self.fin && self.down_end.is_none() && !self.server_gone;
+        going && !self.may_close && !self.disturbed && self.slow_until == 0
+    }
+
+    /// Whether it may have another session, once what was asked on it is done.
+    pub(crate) fn is_rebinding(&self) -> bool {
+        let rebinds = |asked: &Asked| {
+            matches!(asked, Asked::Open(..) | Asked::Attach(..) | Asked::Close(None, _))
+        };
+        self.expected.iter().any(|sent| sent.ops.iter().any(rebinds))
+    }
+
     /// Where it stands, for messages.
     pub(crate) fn words(&self) -> String {
         let Self { shard, sent, handed, up_end, server_closed, half_closed, .. } = self;
@@ -142,6 +167,12 @@ pub(crate) struct World {
     pub(crate) waits: Waits,
     /// What was said about names.
     pub(crate) notes: Notes,
+    /// What clients send each other.
+    pub(crate) letters: Letters,
+    /// What clients watch.
+    pub(crate) watches: Watches,
+    /// Which name is which.
+    pub(crate) by_name: BTreeMap<Vec<u8>, usize>,
     /// The wires on which a node was opened.
     pub(crate) opened_on: BTreeMap<u64, Vec<usize>>,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -163,6 +194,8 @@ impl World {
             clean: !plan.unclean,
         };
         let now = 1_000_000_000;
+        let by_name = plan.names.iter().enumerate();
+        let by_name = by_name.map(|(index, name)| (name.as_bytes().to_vec(), index)).collect();
         let clients = plan.clients.iter().map(|plan| Client::new(*plan, &mut rng)).collect();
         let mut world = Self {
             rng,
@@ -182,6 +215,9 @@ impl World {
             deletions: BTreeMap::new(),
             waits: Waits::default(),
             notes: Notes::default(),
+            letters: Letters::default(),
+            watches: Watches::default(),
+            by_name,
             opened_on: BTreeMap::new(),
             events: BinaryHeap::new(),
             order: 0,
@@ -597,6 +633,7 @@ impl World {
         let slow = wire.slow_until > self.now;
         if slow != wire.slow_told {
             wire.slow_told = slow;
+            wire.slow_from = self.now;
             server.process.set_backlog(link, if slow { 2 << 20 } else { 0 });
         }
         while let Some((at, _)) = wire.up.front()
@@ -737,12 +774,17 @@ impl World {
             fin: false,
             slow_until: 0,
             slow_told: false,
+            slow_from: u64::MAX,
+            lost_at: u64::MAX,
             stream,
             owner_seen: None,
             expected: VecDeque::new(),
             sequence: 0,
             bound: None,
             implicit: false,
+            laned: false,
+            receives: false,
+            bound_at: 0,
             rebound_at: u64::MAX,
             may_close: false,
             disturbed: false,

@@ -13,7 +13,7 @@ use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{
-    CarrierSlot, Event, FlowId, Outlet, ResetCode, Role, Session, Settings, Violation,
+    CarrierSlot, Event, Exchange, FlowId, Outlet, ResetCode, Role, Session, Settings, Violation,
 };
 
 /// One step of virtual time.
@@ -88,6 +88,14 @@ struct Heard {
 impl Outlet for Heard {
     fn data(&mut self, flow: FlowId, bytes: &[u8]) {
         self.data.push((flow, bytes.to_vec()));
+    }
+
+    fn rekey(&mut self, exchange: Exchange) {
+        panic!("nobody offered {exchange:?}");
+    }
+
+    fn keys(&mut self, epoch: u32) {
+        panic!("nobody has keys of {epoch}");
     }
 
     fn event(&mut self, event: Event) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use command::{Held, Told, command, ringway, ringway_at, ringway_fed, spawn_at};
 pub(crate) use latency::Watch;
 pub(crate) use proxy::Proxy;
-pub(crate) use server::{Server, Setup, refused};
+pub(crate) use server::{Server, Setup, pause, refused, signal_to};
 
 use ringway_client::{Client, Owner, Registered};
 

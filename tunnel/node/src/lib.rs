@@ -1,0 +1,21 @@
+//! The tunnel's shell: what its machines need of this host.
+//!
+//! - `key_file`: keys in files that only their owner may read.
+//! - `chance`: the kernel's randomness, as the seed of what draws keys.
+//! - `ciphers`: which library is the fastest on this processor.
+//!
+//! What always holds:
+//! - N1  A secret is never printed, logged or taken from the command line or the environment.
+//!
+//! Not here: what is said on the wire (`tunnel/proto`), how it is protected (`crypto`).
+
+#![forbid(unsafe_code)]
+
+mod chance;
+mod ciphers;
+mod key_file;
+
+pub use chance::{NoChance, entropy};
+pub use ciphers::{Backend, Calibration, Suite, calibrate};
+pub use key_file::{KeyFileError, KeyKind, Made, make, read_network, read_private, read_shared};
+pub use ringway_crypto::PublicKey;
