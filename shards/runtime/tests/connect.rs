@@ -106,7 +106,8 @@ fn a_connect_has_its_time() {
     assert_eq!(stage.next_of(conn), Heard::Overdue);
     stage.on(0, move |io| io.close(conn, Close::AfterFlush));
     assert_eq!(stage.next_of(conn), Heard::Closed);
-    // The time of one that succeeds is over when it does: another one's, twice as long, comes first.
+    // The time of one that succeeds is over when it does: that of another, though longer, is the
+    // first to be heard of.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
     let short = stage.on(0, move |io| {
