@@ -259,15 +259,16 @@ impl Io<'_> {
         socket.map_or(Ok(()), |socket| net::tune(socket, tuning))
     }
 
-    /// Accepts connections of one more listening socket, which are told apart by
-    /// [`crate::ListenerKind::Extra`] with this number. Several doors may have the same.
+    /// Accepts connections of one more listening socket, from the end of this turn on. They are
+    /// told apart by [`crate::ListenerKind::Extra`] with this number, which several doors may
+    /// share. How many there may be is a matter of descriptors.
     pub fn add_door(&mut self, listener: TcpListener, number: u16) {
         self.state.door_wishes.push(DoorWish::Open(listener, number));
     }
 
-    /// Shuts this shard's doors with this number, those given at the start included. Connections
-    /// that came in by them stay; those that were not told of yet are closed. A door takes part in
-    /// the end of the turn in which it is added or removed, in the order of these calls.
+    /// Shuts this shard's doors with this number at the end of this turn, those given at the start
+    /// included. Connections that came in by them stay; those that nobody was told of are closed.
+    /// What was said last counts: a door that is added after this call stays.
     pub fn remove_door(&mut self, number: u16) {
         self.state.door_wishes.push(DoorWish::Shut(number));
     }

@@ -46,7 +46,9 @@ impl<S: Service> Shard<S> {
             // A connection that was reset while it waited, or a cancellation.
             Err(_) => {}
         }
-        self.arm_doors();
+        if !more {
+            self.arm_doors();
+        }
     }
 
     fn pause_accepting(&mut self, errno: Errno) {
