@@ -1,6 +1,6 @@
 // Leader election with node-redis: any number of these processes, at most one of which leads.
 //
-//     npm install && node leader_election.mjs redis://127.0.0.1:7400 jobs/leader /tmp/store
+//     cd examples/javascript && npm install && node leader_election.mjs redis://127.0.0.1:7400 jobs/leader /tmp/store
 //
 // Start several. One prints `leader token=...` and works; the others wait, without polling. Kill the
 // leader, and the next one leads a few milliseconds later. What a leader writes carries its token,

@@ -9,7 +9,7 @@ once the lease is over; when the stopped one goes on (SIGCONT), it still believe
 the store refuses what it writes, since its token is older. That last check is what makes an election
 safe: no lease can keep a process from being slow.
 
-Needs redis-py (pip install "redis>=6").
+Needs redis-py: python3 -m venv .venv && .venv/bin/pip install "redis>=6", and .venv/bin/python.
 """
 
 import argparse

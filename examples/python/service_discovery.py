@@ -13,7 +13,7 @@ as a push. Who wants an instance drained asks it through a name of its own, whic
 watches: metadata can only be changed by the owner of a name, who compares and sets it, so that two
 of its threads do not undo each other's changes.
 
-Needs redis-py (pip install "redis>=6").
+Needs redis-py: python3 -m venv .venv && .venv/bin/pip install "redis>=6", and .venv/bin/python.
 """
 
 import argparse

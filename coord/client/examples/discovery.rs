@@ -1,8 +1,8 @@
 //! Service discovery: instances say where they are, clients know at every moment who is there.
 //!
 //! ```text
-//! cargo run --example discovery -- 127.0.0.1:7400 find mail
-//! cargo run --example discovery -- 127.0.0.1:7400 serve mail 1 10.0.0.7:25
+//! cargo run -p ringway-client --example discovery -- 127.0.0.1:7400 find mail
+//! cargo run -p ringway-client --example discovery -- 127.0.0.1:7400 serve mail 1 10.0.0.7:25
 //! ```
 //!
 //! An instance owns a name below `services/`, and says in the name's metadata where it is. The name

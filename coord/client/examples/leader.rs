@@ -2,8 +2,8 @@
 //! another one does.
 //!
 //! ```text
-//! cargo run --example leader -- 127.0.0.1:7400 1       # node 1
-//! cargo run --example leader -- 127.0.0.1:7400 2       # node 2, in another terminal
+//! cargo run -p ringway-client --example leader -- 127.0.0.1:7400 1  # node 1
+//! cargo run -p ringway-client --example leader -- 127.0.0.1:7400 2  # node 2, elsewhere
 //! ```
 //!
 //! Electing is locking: whoever holds the name `leader/reports` leads. The others wait in line, and

@@ -1,7 +1,7 @@
 //! A lock around a critical section, and the check without which no lock is safe.
 //!
 //! ```text
-//! cargo run --example lock -- 127.0.0.1:7400 1 /tmp/counter 100
+//! cargo run -p ringway-client --example lock -- 127.0.0.1:7400 1 /tmp/counter 100
 //! ```
 //!
 //! Any number of processes add one to a number in a file, as often as they are told, in turn. A

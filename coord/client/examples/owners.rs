@@ -2,7 +2,7 @@
 //! dies, and the others take its users over; a balancer moves some.
 //!
 //! ```text
-//! cargo run --release --example owners -- 127.0.0.1:7400 1000000 10
+//! cargo run --release -p ringway-client --example owners -- 127.0.0.1:7400 1000000 10
 //! ```
 //!
 //! The command starts the processes, lets one die, has 5000 users moved, and checks that every user

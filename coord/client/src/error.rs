@@ -83,7 +83,7 @@ pub enum Refusal {
     #[error("NOREPLICA: `replicated` needs a cluster; register without it")]
     NoReplica,
     /// The connection has not authenticated.
-    #[error("NOAUTH: give credentials first")]
+    #[error("NOAUTH: give credentials first, a user and its token (`ringway --user --token-file`)")]
     NoAuth,
     /// The credentials do not cover the op.
     #[error("DENIED: these credentials do not cover it; ask for a wider namespace")]

@@ -69,6 +69,11 @@ macro_rules! keys {
                 match self { $(Key::$key => $default,)+ }
             }
 
+            /// The key of that name in a file.
+            fn named(name: &str) -> Option<Key> {
+                Key::ALL.iter().copied().find(|key| key.name() == name)
+            }
+
             /// What it takes, as the end of "it takes ...".
             const fn wanted(self) -> &'static str {
                 match self { $(Key::$key => $wanted,)+ }
@@ -496,15 +501,19 @@ impl Draft {
     /// Takes what the text of a file says, except where a flag has spoken.
     pub fn read_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
         let line_of = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
-        let table = toml::de::DeTable::parse(text).map_err(|error| ConfigError::Syntax {
-            path: path.to_owned(),
-            line: line_of(error.span().map_or(0, |span| span.start)),
-            message: error.message().to_owned(),
+        let table = toml::de::DeTable::parse(text).map_err(|error| {
+            let line = line_of(error.span().map_or(0, |span| span.start));
+            // The parser guesses what was meant; the key knows.
+            let name = text.lines().nth(line - 1).and_then(|line| line.split_once('='));
+            let key = name.and_then(|(name, _)| Key::named(name.trim()));
+            let takes = key.map(|key| format!("; {} takes {}", key.name(), key.wanted()));
+            let message = format!("{}{}", error.message(), takes.unwrap_or_default());
+            ConfigError::Syntax { path: path.to_owned(), line, message }
         })?;
         for (name, given) in table.get_ref() {
             let line = line_of(name.span().start);
             let name: &str = name.get_ref();
-            let Some(key) = Key::ALL.iter().copied().find(|key| key.name() == name) else {
+            let Some(key) = Key::named(name) else {
                 let meant = value::nearest(name);
                 let (path, key) = (path.to_owned(), name.to_owned());
                 return Err(ConfigError::UnknownKey { path, line, key, meant });

@@ -99,6 +99,8 @@ fn errors_say_where_and_what() {
         ("colour = \"red\"", "there are: listen, shards, own_ports, state_dir,"),
         ("shards = 2\nshards = 3", "/etc/ringway.toml:2: duplicate key"),
         ("listen = ", "/etc/ringway.toml:1: "),
+        ("\nshards = two", "; shards takes \"auto\" (one for each core) or a number from 1 to 128"),
+        ("max_lease_ms = 30s", "; max_lease_ms takes milliseconds"),
         (
             "# ours\nshards = \"many\"",
             "/etc/ringway.toml:2: shards is \"many\", but it takes \"auto\" (one for each core) or \

@@ -91,7 +91,7 @@ impl Line {
             "name": bytes_json(&self.name),
             "result": self.what,
             "session": self.owner.as_ref().map(|owner| owner.session.to_string()),
-            "token": self.owner.as_ref().map(|owner| owner.token.0),
+            "token": self.owner.as_ref().map(|owner| owner.token.to_string()),
             "why": self.why,
         })
     }
@@ -272,7 +272,7 @@ fn listed_json(listed: &ListedName) -> Value {
     json!({
         "name": bytes_json(&listed.name),
         "session": listed.session.to_string(),
-        "token": listed.token.0,
+        "token": listed.token.to_string(),
     })
 }
 
@@ -293,7 +293,7 @@ mod tests {
         let line = Line::new(b"orders/17", "held", Some(owner));
         assert_eq!(line.text(), "orders/17  held  session 00000000000000ab  token 9");
         let expected = json!({
-            "name": "orders/17", "result": "held", "session": "00000000000000ab", "token": 9,
+            "name": "orders/17", "result": "held", "session": "00000000000000ab", "token": "9",
             "why": null,
         });
         assert_eq!(line.json(), expected);

@@ -1,6 +1,7 @@
 //! `ringway serve` and `ringway up`: from a configuration to a running server.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ringway_coord_server::config::{Access, Config, Draft, Host, Key, LogFormat, LogLevel};
@@ -66,8 +67,19 @@ fn tour(node: &Node) -> String {
     let usual = addr.port() == 7400 && addr.ip().is_loopback();
     let tour = if usual { TOUR.to_owned() } else { TOUR.replace("ringway ", &server) };
     let mut text = tour + &TOUR_REDIS.replace("PORT", &addr.port().to_string());
+    if let Some(dir) = not_on_path() {
+        text += &format!("\nFor the short name: export PATH=\"{}:$PATH\"\n", dir.display());
+    }
     text.push_str("\nCtrl-C stops it.\n");
     text
+}
+
+/// The directory of this program, if a shell would not find it by its name.
+fn not_on_path() -> Option<PathBuf> {
+    let dir = std::env::current_exe().ok()?.parent()?.to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|place| place.join("ringway").is_file());
+    (!found).then_some(dir)
 }
 
 fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode, Failure> {

@@ -6,8 +6,9 @@
 //! 03 a host name, to be resolved at the far side    04 a service, by its name there; port 0
 //! ```
 //!
-//! A host name is letters, digits, hyphens, dots and underscores: whatever else a resolver might make
-//! something of (blanks, zero bytes, an address in a disguise) is refused before anybody sees it.
+//! A host name is letters, digits, hyphens, dots and underscores: whatever else a resolver might
+//! make something of (blanks, zero bytes, an address in a disguise) is refused before anybody sees
+//! it.
 //!
 //! Bounds: at most [`TARGET_BYTES_MAX`] bytes; names have at most 253, as in DNS.
 

@@ -25,6 +25,8 @@ Exit codes:
   4  no server could be reached, or the connection broke
 `ringway port exec` has the exit code of its command, and some of its own: see its --help.
 
+In JSON, sessions and tokens are strings: they are larger than what many readers take for a number.
+
 Examples:
   ringway up                                  a server to try, and a short tour
   ringway port register leader                claim a name and hold it until Ctrl-C
@@ -90,7 +92,8 @@ Examples:
   ringway keygen --public site.key            prints it again
   ringway keygen --network office.key         what all sites of a network share
 
-A secret is never printed, and a file that is there is never overwritten.";
+A secret is never printed, and a file that is there is never overwritten. The tunnel that will use
+these keys does not exist yet.";
 
 #[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {

@@ -80,7 +80,7 @@ wait for each other's names in a circle.
 
 Examples:
   ringway port exec backup/nightly -- ./backup.sh
-  ringway port exec deploy --timeout 0 -- ./deploy.sh || echo 'a deployment runs already'
+  ringway port exec deploy --timeout 0 -- ./deploy.sh; [ $? != 124 ] || echo 'one runs already'
   ringway port exec licences --permits 5 -- ./render.sh
   ringway port exec ledger --lease-ms 3000 --grace-ms 500 -- sh -c './post.sh $RINGWAY_TOKEN'
 
@@ -136,7 +136,7 @@ A deadlock ends when one of its sessions gives up: `ringway session kill`, `ring
 
 Examples:
   ringway port waiters orders/17
-  ringway port waiters || alert 'deadlock'
+  ringway port waiters; [ $? != 1 ] || alert 'deadlock'
   ringway port waiters --json | jq '.deadlocks'
 
 Exit code 1: there is a deadlock.";

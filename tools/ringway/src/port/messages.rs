@@ -147,7 +147,9 @@ fn message_json(message: &Message) -> Value {
         "to": to,
         "name": name,
         "from": sender(message).map(|from| from.to_string()),
-        "fence": fence.map(|(name, token)| json!({ "name": bytes_json(name), "token": token.0 })),
+        "fence": fence.map(|(name, token)| {
+            json!({ "name": bytes_json(name), "token": token.to_string() })
+        }),
         "payload": bytes_json(&message.payload),
     })
 }

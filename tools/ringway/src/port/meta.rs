@@ -71,7 +71,7 @@ fn describe(name: &[u8], client: &mut Client, json: bool) -> Result<ExitCode, Fa
         "name": bytes_json(name),
         "result": if described.is_some() { "owned" } else { "free" },
         "session": described.as_ref().map(|of| of.session.to_string()),
-        "token": described.as_ref().map(|of| of.token.0),
+        "token": described.as_ref().map(|of| of.token.to_string()),
         "version": described.as_ref().map(|of| of.version),
         "metadata": described.as_ref().map(|of| bytes_json(&of.metadata)),
     });

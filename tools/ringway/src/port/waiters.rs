@@ -77,7 +77,10 @@ fn queue_json(name: &[u8], queue: &Queue) -> Value {
     let holders: Vec<Value> = queue
         .holders
         .iter()
-        .map(|holder| json!({ "session": holder.session.to_string(), "token": holder.token.0 }))
+        .map(|holder| {
+            let (session, token) = (holder.session.to_string(), holder.token.to_string());
+            json!({ "session": session, "token": token })
+        })
         .collect();
     let waiters: Vec<Value> = queue
         .waiters
@@ -171,7 +174,7 @@ fn edge_json(edge: &WaitEdge) -> Value {
         "ticket": edge.ticket.0,
         "waited_ms": edge.since.as_millis() as u64,
         "holder": edge.holder.session.to_string(),
-        "token": edge.holder.token.0,
+        "token": edge.holder.token.to_string(),
         "name": bytes_json(&edge.name),
     })
 }

@@ -98,7 +98,7 @@ fn event_json(
     if let Some(owned) = owned {
         value["name"] = bytes_json(&owned.name);
         value["session"] = owned.session.to_string().into();
-        value["token"] = owned.token.0.into();
+        value["token"] = owned.token.to_string().into();
         value["skipped"] = marks.skipped.into();
         value["shared"] = marks.shared.into();
     }

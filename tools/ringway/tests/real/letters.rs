@@ -38,7 +38,7 @@ fn messages_find_the_owner_of_a_name() {
     };
     let refused = fenced("1").with(1).json();
     assert!(refused["why"].as_str().is_some_and(|why| why.starts_with("FENCED")), "{refused}");
-    fenced(&token.to_string()).with(0);
+    fenced(token.as_str().expect("a token")).with(0);
     assert_eq!(next()["fence"], json!({ "name": "leader", "token": token }));
     let away = send(&["leader", "anybody?", "--receipt"]).with(1).json();
     assert_eq!(away["result"], "away", "a saved session has no connection");
