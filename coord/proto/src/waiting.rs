@@ -62,6 +62,7 @@ pub(crate) enum Held {
 impl<R: Region> Names<R> {
     /// Claims a name in any mode, or waits for it. `who` is a session, and the flags of the record
     /// if it gets the name alone.
+    #[inline(never)]
     pub fn claim(
         &mut self,
         now: Moment,
