@@ -83,11 +83,15 @@ pub enum Rule {
     LanesWaitForTheirUnits,
     /// What a connection that is gone would have heard is remembered.
     OrphansRemembered,
+    /// Nobody waits on a connection whose client sends nothing more.
+    WaitsEndWithTheirConnection,
+    /// Who blocks hears of its grant.
+    BlockedAreAnswered,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 38] = [
+    pub const ALL: [Rule; 40] = [
         Rule::AttachFirst,
         Rule::DeadOwnNothing,
         Rule::SweptEverywhere,
@@ -126,6 +130,8 @@ impl Rule {
         Rule::LanesExecuteOnce,
         Rule::LanesWaitForTheirUnits,
         Rule::OrphansRemembered,
+        Rule::WaitsEndWithTheirConnection,
+        Rule::BlockedAreAnswered,
     ];
 }
 

@@ -28,7 +28,8 @@ impl World {
         self.everybody_asks();
         self.run_until(began + ANSWERED_WITHIN)?;
         for (index, wire) in self.wires.iter().enumerate().filter(|(_, wire)| wire.open) {
-            if let Some(sent) = wire.expected.front().filter(|sent| sent.at <= began) {
+            let unanswered = wire.expected.front().filter(|sent| sent.at <= began);
+            if let Some(sent) = unanswered.filter(|_| !self.may_block(index)) {
                 return Err(format!(
                     "wire {index}: {:?} of {} is unanswered; {}",
                     sent.ops,
@@ -65,7 +66,7 @@ impl World {
     }
 
     fn calm_down(&mut self) -> Judged {
-        self.calm = true;
+        (self.calm, self.calm_from) = (true, self.now);
         self.wake_all();
         for client in 0..self.clients.len() {
             self.schedule(self.now, Event::Think(client));

@@ -134,11 +134,13 @@ pub enum Theme {
     Watches,
     /// Everybody sends by lanes, and loses its connections.
     Lanes,
+    /// Clients of RESP block, and half of the connections end amid.
+    Blocked,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 7] = [
+    pub const ALL: [Theme; 8] = [
         Theme::LastMoment,
         Theme::Stalls,
         Theme::Restarts,
@@ -146,6 +148,7 @@ impl Theme {
         Theme::Messages,
         Theme::Watches,
         Theme::Lanes,
+        Theme::Blocked,
     ];
 }
 
@@ -313,6 +316,15 @@ impl Plan {
                 (self.claims, self.messages) = (200, 300);
                 (self.latency_ns, self.think_ns) = (2_000_000, 2_000_000);
                 self.clients.iter_mut().for_each(|client| (client.lane, client.wires) = (true, 3));
+            }
+            Theme::Blocked => {
+                (self.faults.drop_wire, self.faults.half_close) = (20, 20);
+                (self.faults.late_mail, self.claims) = (500, 700);
+                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+                for (at, client) in self.clients.iter_mut().enumerate() {
+                    client.style = if at % 3 == 2 { Style::Plain } else { Style::Locks };
+                    client.wires = 3;
+                }
             }
             Theme::Messages => {
                 self.faults.slow_reader = if rng.chance(300) { 20 } else { 0 };

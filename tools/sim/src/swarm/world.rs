@@ -99,6 +99,8 @@ pub(crate) struct Wire {
     pub(crate) implicit: bool,
     /// It has the lane of that session.
     pub(crate) laned: bool,
+    /// When its client last read something.
+    pub(crate) heard_at: u64,
     /// Notices for that session come here, since its client read so.
     pub(crate) receives: bool,
     pub(crate) bound_at: u64,
@@ -156,6 +158,8 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     /// Faults have ceased.
     pub(crate) calm: bool,
+    /// When they did.
+    pub(crate) calm_from: u64,
     pub(crate) asked: u64,
     /// Openings whose answer was lost: their node, and the wire they were sent on.
     pub(crate) lost_openings: Vec<(u64, usize)>,
@@ -209,6 +213,7 @@ impl World {
             oracle: Oracle::default(),
             tally: Tally::default(),
             calm: false,
+            calm_from: 0,
             asked: 0,
             lost_openings: Vec::new(),
             values: 0,
@@ -783,6 +788,7 @@ impl World {
             bound: None,
             implicit: false,
             laned: false,
+            heard_at: 0,
             receives: false,
             bound_at: 0,
             rebound_at: u64::MAX,
