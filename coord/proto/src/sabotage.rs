@@ -87,11 +87,15 @@ pub enum Rule {
     WaitsEndWithTheirConnection,
     /// Who blocks hears of its grant.
     BlockedAreAnswered,
+    /// A name that is given back makes room in its namespace.
+    CreditsGivenBack,
+    /// No name is granted beyond the quota of its namespace.
+    QuotasHold,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 40] = [
+    pub const ALL: [Rule; 42] = [
         Rule::AttachFirst,
         Rule::DeadOwnNothing,
         Rule::SweptEverywhere,
@@ -132,6 +136,8 @@ impl Rule {
         Rule::OrphansRemembered,
         Rule::WaitsEndWithTheirConnection,
         Rule::BlockedAreAnswered,
+        Rule::CreditsGivenBack,
+        Rule::QuotasHold,
     ];
 }
 

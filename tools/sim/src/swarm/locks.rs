@@ -110,6 +110,7 @@ fn got_of(asked: Asked, value: Value) -> Result<Got, String> {
             status::NOSESSION,
             status::DENIED,
             status::MODE,
+            status::QUOTA,
         ];
         let found = known.into_iter().find(|known| status::name(*known) == code);
         return found.map(Got::Plain).ok_or_else(|| wrong(&value));
@@ -329,6 +330,7 @@ impl World {
                 }
                 match *code {
                     status::OK | status::HELD | status::STARTING => Ok(()),
+                    status::QUOTA => self.refused(index, sent, name),
                     status::FULL if self.plan.may_be_full() => Ok(()),
                     // Others share the name.
                     status::MODE if !self.plan.is_exclusive(name) => Ok(()),

@@ -136,11 +136,13 @@ pub enum Theme {
     Lanes,
     /// Clients of RESP block, and half of the connections end amid.
     Blocked,
+    /// A namespace of six names may have fewer.
+    Quotas,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 8] = [
+    pub const ALL: [Theme; 9] = [
         Theme::LastMoment,
         Theme::Stalls,
         Theme::Restarts,
@@ -149,6 +151,7 @@ impl Theme {
         Theme::Watches,
         Theme::Lanes,
         Theme::Blocked,
+        Theme::Quotas,
     ];
 }
 
@@ -226,6 +229,9 @@ impl Plan {
         // Nodes are a principal's own: twins would be refused.
         if !twins && !bulk && rng.chance(200) {
             plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
+        }
+        if rng.chance(300) {
+            plan.gate.draw_quota(rng, &plan.names[..few]);
         }
         let drawn = Theme::ALL.get(rng.below(16) as usize).copied();
         if let Some(theme) = options.theme.or(drawn) {
@@ -316,6 +322,19 @@ impl Plan {
                 (self.claims, self.messages) = (200, 300);
                 (self.latency_ns, self.think_ns) = (2_000_000, 2_000_000);
                 self.clients.iter_mut().for_each(|client| (client.lane, client.wires) = (true, 3));
+            }
+            Theme::Quotas => {
+                (self.faults.drop_wire, self.faults.late_mail) = (20, 500);
+                self.claims = [0, 300, 700][rng.below(3) as usize];
+                self.names = (0..6).map(|index| format!("jobs/{index}")).collect();
+                self.few = self.names.len();
+                self.wishes = vec![vec![Wish::EXCLUSIVE]; 5];
+                self.wishes.push(vec![SHARED]);
+                self.gate.draw_quota(rng, &self.names);
+                let styles = [Style::Plain, Style::Bare, Style::BareOpen, Style::Locks];
+                for client in &mut self.clients {
+                    client.style = styles[rng.below(4) as usize];
+                }
             }
             Theme::Blocked => {
                 (self.faults.drop_wire, self.faults.half_close) = (20, 20);

@@ -612,6 +612,7 @@ impl World {
             {
                 return self.queued(index, sent, (number, asked), got);
             }
+            (Verb::Register, Got::Plain(status::QUOTA)) => return self.refused(index, sent, name),
             // Others hold it in another mode.
             (Verb::Register, Got::Plain(status::MODE)) if !exclusive => return Ok(()),
             // Refused: it did nothing, and takes nothing from anybody, as the histories will see.

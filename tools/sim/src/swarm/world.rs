@@ -13,6 +13,7 @@ use super::messages::Letters;
 use super::notes::Notes;
 use super::oracle::{Expiry, HOP, Oracle};
 use super::plan::{Plan, Style, log_range};
+use super::quota::Refused;
 use super::waits::Waits;
 use super::watches::Watches;
 use super::{Breach, Options, Tally};
@@ -53,6 +54,7 @@ pub(crate) struct Disk {
 /// A life of the process.
 pub(crate) struct Server {
     pub(crate) process: Process<Gate>,
+    pub(crate) gate: Gate,
     pub(crate) life: u32,
     pub(crate) grants_from: u64,
     pub(crate) stopping: bool,
@@ -169,6 +171,8 @@ pub(crate) struct World {
     pub(crate) deletions: BTreeMap<usize, Vec<Deletion>>,
     /// Who waits, or waited, for what.
     pub(crate) waits: Waits,
+    /// Names that were refused for a quota.
+    pub(crate) refusals: Vec<Refused>,
     /// What was said about names.
     pub(crate) notes: Notes,
     /// What clients send each other.
@@ -219,6 +223,7 @@ impl World {
             values: 0,
             deletions: BTreeMap::new(),
             waits: Waits::default(),
+            refusals: Vec::new(),
             notes: Notes::default(),
             letters: Letters::default(),
             watches: Watches::default(),
@@ -326,7 +331,7 @@ impl World {
             side_bytes: self.plan.side_bytes,
             ..Settings::default()
         };
-        let gate = &self.plan.gate;
+        let gate = self.plan.gate.renewed();
         let mut process = Process::with_access(&settings, || gate.clone());
         break_rules(&mut process, self.options.breach);
         let life = self.tally.restarts as u32 + 1;
@@ -335,6 +340,7 @@ impl World {
         });
         self.server = Some(Server {
             process,
+            gate,
             life,
             grants_from,
             stopping: false,
