@@ -81,9 +81,8 @@ fn an_old_token_is_refused_wherever_the_name_went() {
                 assert_eq!(words(&b.ask(&mut process, &under(old))), refused);
             }
             let kept = a.ask(&mut process, &[query(name)]);
-            assert!(
-                matches!(kept[0], Got::Owner(_, owner, now) if (owner, now) == (of_a.session, third))
-            );
+            let Got::Owner(_, owner, now) = kept[0] else { panic!("{kept:?}") };
+            assert_eq!((owner, now), (of_a.session, third));
             assert_eq!(words(&a.ask(&mut process, &under(third)[..2])), "OK, OK");
         }
     }

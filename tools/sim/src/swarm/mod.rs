@@ -8,11 +8,11 @@
 //! Always: the same seed and options give the same run, on every machine.
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
-//! and believe, `locks` those that speak RESP, `blocked` when they wait, `gate` credentials, `quota` of names, `waits` those that share
-//! names, wait for them and hand them on, `notes` what they say about them, `messages` what they
-//! send each other, `watches` what they are told of, `lanes` what they send again; `oracle` what
-//! must hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
-//! `rest` who waits then.
+//! and believe, `locks` those that speak RESP, `blocked` when they wait, `gate` credentials,
+//! `quota` of names, `waits` those that share names, wait for them and hand them on, `notes` what
+//! they say about them, `messages` what they send each other, `watches` what they are told of,
+//! `lanes` what they send again; `oracle` what must hold, `history` linearizability, `queue` first
+//! come first served, `finish` coming to rest, `rest` who waits then.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
 mod blocked;

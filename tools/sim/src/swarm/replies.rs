@@ -202,6 +202,10 @@ impl World {
         if self.is_denied(index, asked) {
             return self.denied_answered(index, asked, got);
         }
+        let over = matches!((asked, got), (Asked::Wait(..), Got::Plain(status::FREE)));
+        if over && self.speaks_resp(index) {
+            return self.gave_up(index, sent, asked);
+        }
         if let Some((name, verb)) = verb_of(asked) {
             self.name_answered(index, sent, (number, name, verb, asked), got)?;
         }
@@ -589,9 +593,6 @@ impl World {
                 let hold = Hold { client, session, token, wish, since };
                 self.granted(index, sent, (number, name), hold)?;
                 Seen::Owner(session, token)
-            }
-            (Verb::Register, Got::Plain(status::FREE)) if matches!(asked, Asked::Wait(..)) => {
-                return self.gave_up(index, sent, asked);
             }
             (Verb::Register, Got::Data(status::STARTING, _) | Got::Plain(status::STARTING)) => {
                 if sent.at >= self.grants_from(index) {
