@@ -114,6 +114,8 @@ pub const AUTH_WITHIN: Span = Span::from_s(10);
 pub const SHARD_BUFFERS_MIN: usize = 4 * RESP_COMMAND_BYTES_MAX;
 /// Of that, what a shard keeps to use again, at most: a 16th, and never more than this.
 pub const SPARE_BUFFERS_MAX: usize = 4 * 1024 * 1024;
+/// The largest of those buffers, unless a service that sends in bulk asks for more.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Ops that are executed together; more of one turn are executed in several batches.
 pub const BATCH_OPS_MAX: usize = 2 * FRAME_OPS_MAX;
 /// Ops that one turn takes up; who has a backlog of input, or wants ops served by themselves, then
@@ -128,6 +130,8 @@ pub const TEXT_BYTES_PER_OP: usize = 64;
 
 /// Bytes of one mailbox between two shards, one way. A power of two.
 pub const MAILBOX_BYTES: usize = 1024 * 1024;
+/// Bytes of the note that goes along when a connection is given to another shard.
+pub const GIVE_NOTE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one message in a mailbox, at most: a forwarded frame grows by 8 bytes an op.
 pub const MAIL_BYTES_MAX: usize = MAILBOX_BYTES / 2;
 

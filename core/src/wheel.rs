@@ -18,6 +18,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 
 use crate::time::{Moment, Span};
 
@@ -36,7 +37,8 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerKey {
     place: u32,
-    generation: u32,
+    /// Never zero, so that an `Option` of a key is no larger than a key.
+    generation: NonZeroU32,
 }
 
 /// Timers with a payload each.
@@ -58,7 +60,7 @@ struct Place<T> {
     tick: u64,
     before: u32,
     after: u32,
-    generation: u32,
+    generation: NonZeroU32,
     /// The list this timer is in; see `home_of`.
     home: u16,
     payload: Option<T>,
@@ -259,7 +261,7 @@ impl<T> Wheel<T> {
             tick,
             before: links.0,
             after: links.1,
-            generation: 0,
+            generation: NonZeroU32::MIN,
             home: DUE,
             payload: Some(payload),
         });
@@ -268,7 +270,7 @@ impl<T> Wheel<T> {
 
     fn release_place(&mut self, place: u32) -> Option<T> {
         let timer = &mut self.places[place as usize];
-        timer.generation = timer.generation.wrapping_add(1);
+        timer.generation = timer.generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
         timer.after = self.free;
         self.free = place;
         self.live -= 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringway_coord_proto::mail::{epoch_message, lease_message};
 use ringway_coord_proto::stats::{REFUSALS, VERBS, refusal_status};
 use ringway_coord_proto::{Env, Shard, mail};
-use ringway_core::{ConnId, Epoch, Moment, ShardId, Span};
+use ringway_core::{ConnId, Epoch, Moment, ShardId, Span, limits};
 use ringway_ring::{MappedRegion, host};
 use ringway_shards::{Close, Io, Peer, Service};
 
@@ -149,7 +149,7 @@ impl Service for Pump {
         self.shard.opened(now, conn, &mut Hands { io, own: &mut self.own });
     }
 
-    fn received(&mut self, now: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>) {
+    fn received(&mut self, now: Moment, conn: ConnId, bytes: &mut [u8], io: &mut Io<'_>) {
         self.shard.received(now, conn, bytes, &mut Hands { io, own: &mut self.own });
     }
 
@@ -226,7 +226,7 @@ impl Env for Hands<'_, '_> {
     }
 
     fn await_drain(&mut self, conn: ConnId) {
-        self.io.await_drain(conn);
+        self.io.await_drain(conn, limits::CONN_OUT_LOW);
     }
 
     fn buffered(&mut self) -> usize {

@@ -35,8 +35,9 @@ pub(crate) struct BufRing {
     held_count: u32,
 }
 
-/// A buffer that the kernel has filled. Read it with [`crate::Ring::bytes`] and give it back with
-/// [`crate::Ring::recycle`]; one that is dropped instead is lost to its ring, nothing worse.
+/// A buffer that the kernel has filled. Read it with [`crate::Ring::bytes`], change it with
+/// [`crate::Ring::bytes_mut`], and give it back with [`crate::Ring::recycle`]; one that is dropped
+/// instead is lost to its ring, nothing worse.
 #[derive(Debug)]
 #[must_use = "a buffer that is not recycled is lost to its ring"]
 pub struct Filled {
@@ -102,6 +103,18 @@ impl BufRing {
         // until `give`, which takes `&mut self` and therefore ends this borrow first. `len` was
         // checked against `size` in `take`, and every buffer lies inside `data`.
         unsafe { std::slice::from_raw_parts(self.start_of(filled.id).as_ptr(), filled.len()) }
+    }
+
+    /// What a filled buffer holds, to be changed in place.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self, filled: &mut Filled) -> &mut [u8] {
+        assert!(self.holds(filled.id), "buffer {} is not of this ring", filled.id);
+        // SAFETY: as in `bytes`: the kernel does not touch this buffer until `give`. Nobody else
+        // does either: a buffer that is held has exactly one `Filled`, which cannot be cloned and
+        // is borrowed here as long as the slice is; slices of other buffers, which `&mut self`
+        // excludes anyway, lie elsewhere in `data`. All bytes of `data` are initialised, because
+        // mapped memory begins as zeros.
+        unsafe { std::slice::from_raw_parts_mut(self.start_of(filled.id).as_ptr(), filled.len()) }
     }
 
     /// Gives a buffer back to the kernel.
@@ -183,6 +196,15 @@ mod tests {
         buffers.recycle(filled);
         let _held = buffers.take(3, 64);
         let _again = buffers.take(3, 64);
+    }
+
+    /// What is changed in a buffer of ours stays in that buffer: its neighbours are as they were.
+    #[test]
+    fn a_held_buffer_can_be_changed() {
+        let mut buffers = BufRing::new(8, 64).unwrap();
+        let (mut one, other) = (buffers.take(3, 64), buffers.take(4, 64));
+        buffers.bytes_mut(&mut one).fill(7);
+        assert_eq!((buffers.bytes(&one), buffers.bytes(&other)), (&[7; 64][..], &[0; 64][..]));
     }
 
     /// A buffer of another ring is refused instead of read behind the kernel's back.

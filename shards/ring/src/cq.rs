@@ -22,10 +22,25 @@ impl Errno {
     pub const WOULD_WAIT: Errno = Errno(libc::EAGAIN);
     /// A signal came first.
     pub const INTERRUPTED: Errno = Errno(libc::EINTR);
+    /// Nobody listens there.
+    pub const REFUSED: Errno = Errno(libc::ECONNREFUSED);
+    /// Nobody answered in time.
+    pub const TIMED_OUT: Errno = Errno(libc::ETIMEDOUT);
+    /// The peer, or something between, tore the connection down.
+    pub const RESET: Errno = Errno(libc::ECONNRESET);
+    /// There is no way to that network.
+    pub const NETWORK_UNREACHABLE: Errno = Errno(libc::ENETUNREACH);
+    /// There is no way to that host.
+    pub const HOST_UNREACHABLE: Errno = Errno(libc::EHOSTUNREACH);
 
     /// Whether the process or the machine has no more file descriptors (or memory) for sockets.
     pub fn is_shortage(self) -> bool {
         matches!(self.0, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+    }
+
+    /// What a system call said by way of `std`.
+    pub(crate) fn of(error: &io::Error) -> Errno {
+        Errno(error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
 
@@ -85,6 +100,13 @@ pub enum Completion {
         buffer: Vec<u8>,
         /// How many bytes the kernel took of what was to be sent: possibly fewer.
         result: Result<u32, Errno>,
+    },
+    /// Of [`crate::Ring::connect`]; its last and only one.
+    Connected {
+        /// The socket's tag.
+        tag: Tag,
+        /// Whether it is connected.
+        result: Result<(), Errno>,
     },
     /// Of [`crate::Ring::watch`].
     Watched {

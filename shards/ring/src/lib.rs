@@ -6,7 +6,7 @@
 //!
 //! - `setup.rs` finds out what the kernel offers and says what to do about what is missing.
 //! - `ring.rs` is the ring; `sq.rs` makes its requests, `cq.rs` reads its answers, `ops.rs` owns
-//!   the bytes of sends, `bufring.rs` the buffers that the kernel fills.
+//!   the bytes that are lent to the kernel, `bufring.rs` the buffers that the kernel fills.
 //! - `mapped.rs`, `committer.rs`, `budget.rs`: memory that grows in place, ahead of its user.
 //! - `host.rs`, `net.rs`, `bell.rs`: clocks, cores, limits, listening sockets, eventfds.
 //!

@@ -1,4 +1,5 @@
-//! Listening sockets: one per shard on a common port, or one shard's own.
+//! Sockets: those that listen, one per shard on a common port or one shard's own; those that are
+//! to be connected; and how either kind is tuned.
 //!
 //! SO_REUSEPORT would let a second server of the same user share our port unnoticed. So the first
 //! socket of a port is bound *without* it, which the kernel refuses if anybody listens there, and
@@ -7,22 +8,37 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use crate::cq::Errno;
 
 /// Connections that may wait for their accept, per listening socket.
 pub const BACKLOG: i32 = 4096;
 
+/// Who decides how fast the connections of a listening socket may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Congestion {
+    /// CUBIC where the kernel has it: BBR paces by timers of the socket, which for small replies
+    /// costs more than the replies do.
+    ForReplies,
+    /// Whatever the host was told to use.
+    AsTheHost,
+}
+
 /// Opens `count` sockets that listen on the same address; the kernel spreads connections over
 /// them by a hash. Port 0 takes a free one, the same for all. Accepted sockets inherit
-/// TCP_NODELAY, and CUBIC as their congestion control where the kernel has it: BBR paces by timers
-/// of the socket, which for small replies costs more than the replies do.
+/// TCP_NODELAY and the congestion control.
 ///
 /// # Errors
 /// Whatever the kernel says: the address is in use, is not ours, or may not be used by this user.
-pub fn listen_together(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+pub fn listen_together(
+    address: SocketAddr,
+    count: usize,
+    congestion: Congestion,
+) -> io::Result<Vec<TcpListener>> {
     assert!(count > 0, "nobody would listen");
     let mut listeners = Vec::with_capacity(count);
-    let first = open(address)?;
+    let first = open_to_listen(address, congestion)?;
     bind(&first, address)?;
     if count > 1 {
         set(&first, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
@@ -30,7 +46,7 @@ pub fn listen_together(address: SocketAddr, count: usize) -> io::Result<Vec<TcpL
     listeners.push(start(first)?);
     let shared = listeners[0].local_addr()?;
     while listeners.len() < count {
-        let next = open(shared)?;
+        let next = open_to_listen(shared, congestion)?;
         set(&next, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
         bind(&next, shared)?;
         listeners.push(start(next)?);
@@ -43,7 +59,7 @@ pub fn listen_together(address: SocketAddr, count: usize) -> io::Result<Vec<TcpL
 /// # Errors
 /// As [`listen_together`].
 pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
-    let mut listeners = listen_together(address, 1)?;
+    let mut listeners = listen_together(address, 1, Congestion::ForReplies)?;
     Ok(listeners.remove(0))
 }
 
@@ -54,17 +70,62 @@ pub fn stop_listening(listener: &TcpListener) {
     unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
 }
 
-/// Closes so that the peer sees a reset instead of an end (SO_LINGER with zero time). For tests
-/// that need a rude peer.
+/// Makes a socket for connecting to an address, with TCP_NODELAY, under the host's own congestion
+/// control.
+///
+/// # Errors
+/// When the process or the host is out of descriptors or memory, or does not speak the family.
+pub fn socket_for(address: SocketAddr) -> Result<TcpStream, Errno> {
+    open(address).map(TcpStream::from).map_err(|error| Errno::of(&error))
+}
+
+/// How a connection is to behave; what is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuning {
+    /// Small sends leave at once (TCP_NODELAY). So they do unless switched off.
+    pub nodelay: Option<bool>,
+    /// The kernel takes no more while this many bytes were not sent at all (TCP_NOTSENT_LOWAT).
+    /// What was sent and is not acknowledged does not count.
+    pub unsent_bytes_max: Option<u32>,
+    /// Memory for what was not acknowledged (SO_SNDBUF). The kernel doubles it for its own needs,
+    /// bounds it by `net.core.wmem_max`, and stops to find the right size by itself.
+    pub send_bytes: Option<u32>,
+    /// Memory for what was not read (SO_RCVBUF), likewise, bounded by `net.core.rmem_max`. Before a
+    /// connect it also bounds the window that is announced.
+    pub receive_bytes: Option<u32>,
+}
+
+/// Makes a socket behave so.
+///
+/// # Errors
+/// When the kernel does not know an option, or the socket is none.
+pub fn tune(socket: &impl AsFd, tuning: Tuning) -> Result<(), Errno> {
+    let number = |bytes: u32| i32::try_from(bytes).unwrap_or(i32::MAX);
+    let options = [
+        (libc::IPPROTO_TCP, libc::TCP_NODELAY, tuning.nodelay.map(i32::from)),
+        (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, tuning.unsent_bytes_max.map(number)),
+        (libc::SOL_SOCKET, libc::SO_SNDBUF, tuning.send_bytes.map(number)),
+        (libc::SOL_SOCKET, libc::SO_RCVBUF, tuning.receive_bytes.map(number)),
+    ];
+    for (level, option, value) in options {
+        if let Some(value) = value {
+            set_to(socket, level, option, value).map_err(|error| Errno::of(&error))?;
+        }
+    }
+    Ok(())
+}
+
+/// When this socket is closed, its peer sees a reset instead of an end, and what was not sent is
+/// forgotten (SO_LINGER with zero time).
 ///
 /// # Errors
 /// When the socket is no longer one.
-pub fn reset(socket: TcpStream) -> io::Result<()> {
+pub fn reset_when_closed(socket: &impl AsFd) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: reads one `linger` from a local that outlives the call.
     let done = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_LINGER,
             (&raw const linger).cast(),
@@ -72,6 +133,53 @@ pub fn reset(socket: TcpStream) -> io::Result<()> {
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Closes so that the peer sees a reset instead of an end. For tests that need a rude peer.
+///
+/// # Errors
+/// When the socket is no longer one.
+pub fn reset(socket: TcpStream) -> io::Result<()> {
+    reset_when_closed(&socket)
+}
+
+/// An address as the kernel reads it: a `sockaddr_in` or a `sockaddr_in6`, field by field.
+pub(crate) fn address_bytes(address: SocketAddr) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_of::<libc::sockaddr_in6>());
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    bytes.extend_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
+    bytes.extend_from_slice(&address.port().to_be_bytes());
+    match address {
+        SocketAddr::V4(v4) => {
+            bytes.extend_from_slice(&v4.ip().octets());
+            bytes.extend_from_slice(&[0; 8]);
+        }
+        SocketAddr::V6(v6) => {
+            bytes.extend_from_slice(&v6.flowinfo().to_ne_bytes());
+            bytes.extend_from_slice(&v6.ip().octets());
+            bytes.extend_from_slice(&v6.scope_id().to_ne_bytes());
+        }
+    }
+    bytes
+}
+
+fn open_to_listen(address: SocketAddr, congestion: Congestion) -> io::Result<OwnedFd> {
+    let socket = open(address)?;
+    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    if congestion == Congestion::ForReplies {
+        let cubic = b"cubic";
+        // SAFETY: reads `len` bytes of a constant. Where it fails the system's own choice stays.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_CONGESTION,
+                cubic.as_ptr().cast(),
+                cubic.len() as libc::socklen_t,
+            );
+        }
+    }
+    Ok(socket)
 }
 
 fn open(address: SocketAddr) -> io::Result<OwnedFd> {
@@ -83,31 +191,22 @@ fn open(address: SocketAddr) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
-    let cubic = b"cubic";
-    // SAFETY: reads `len` bytes of a constant. Where it fails the system's own choice stays.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_CONGESTION,
-            cubic.as_ptr().cast(),
-            cubic.len() as libc::socklen_t,
-        );
-    }
     Ok(socket)
 }
 
 fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_to(socket, level, option, 1)
+}
+
+fn set_to(socket: &impl AsFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: reads one integer from a local that outlives the call.
     let done = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             level,
             option,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -115,30 +214,10 @@ fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
 }
 
 fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    let fd = socket.as_raw_fd();
-    let done = match address {
-        SocketAddr::V4(v4) => {
-            let raw = libc::sockaddr_in {
-                sin_family: libc::AF_INET as libc::sa_family_t,
-                sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: reads the stated size of a local address that outlives the call.
-            unsafe { libc::bind(fd, (&raw const raw).cast(), size_of_val(&raw) as u32) }
-        }
-        SocketAddr::V6(v6) => {
-            let raw = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as libc::sa_family_t,
-                sin6_port: v6.port().to_be(),
-                sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
-                sin6_scope_id: v6.scope_id(),
-            };
-            // SAFETY: reads the stated size of a local address that outlives the call.
-            unsafe { libc::bind(fd, (&raw const raw).cast(), size_of_val(&raw) as u32) }
-        }
-    };
+    let bytes = address_bytes(address);
+    let (start, len) = (bytes.as_ptr().cast(), bytes.len() as libc::socklen_t);
+    // SAFETY: reads the stated size of a local address that outlives the call.
+    let done = unsafe { libc::bind(socket.as_raw_fd(), start, len) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -159,11 +238,11 @@ mod tests {
     /// Our shards share a port; a second server, even one that would share, is refused.
     #[test]
     fn siblings_share_and_strangers_do_not() {
-        let ours = listen_together(any_port(), 3).unwrap();
+        let ours = listen_together(any_port(), 3, Congestion::ForReplies).unwrap();
         let address = ours[0].local_addr().unwrap();
         assert!(ours.iter().all(|listener| listener.local_addr().unwrap() == address));
         for count in [1, 2] {
-            let theirs = listen_together(address, count);
+            let theirs = listen_together(address, count, Congestion::AsTheHost);
             assert_eq!(theirs.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
         }
     }
@@ -178,7 +257,8 @@ mod tests {
         drop(served);
         drop(client);
         drop(first);
-        assert_eq!(listen_together(address, 2).unwrap()[1].local_addr().unwrap(), address);
+        let again = listen_together(address, 2, Congestion::ForReplies).unwrap();
+        assert_eq!(again[1].local_addr().unwrap(), address);
     }
 
     /// Replies leave at once without a system call per connection: the option is inherited.
@@ -194,5 +274,52 @@ mod tests {
     fn listens_on_version_six() {
         let Ok(listener) = listen_alone("[::1]:0".parse().unwrap()) else { return };
         assert!(TcpStream::connect(listener.local_addr().unwrap()).is_ok());
+    }
+
+    /// The bytes are those of the structures that the kernel reads, on this machine.
+    #[test]
+    fn addresses_are_laid_out_as_the_kernel_reads_them() {
+        let four = address_bytes("1.2.3.4:513".parse().unwrap());
+        assert_eq!(four.len(), size_of::<libc::sockaddr_in>());
+        assert_eq!(four[2..], [2, 1, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(four[..2], (libc::AF_INET as u16).to_ne_bytes());
+        let six = address_bytes("[102::304%9]:513".parse().unwrap());
+        assert_eq!(six.len(), size_of::<libc::sockaddr_in6>());
+        assert_eq!(six[..4], [&(libc::AF_INET6 as u16).to_ne_bytes()[..], &[2, 1]].concat());
+        let rest = [0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 4];
+        assert_eq!(six[4..24], rest);
+        assert_eq!(six[24..], 9u32.to_ne_bytes());
+    }
+
+    fn number(socket: &impl AsFd, level: i32, option: i32) -> i32 {
+        let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+        let fd = socket.as_fd().as_raw_fd();
+        // SAFETY: writes at most `len` bytes into a local that outlives the call.
+        let done =
+            unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(done, 0);
+        value
+    }
+
+    /// Each wish reaches its own option, and what is not wished for stays.
+    #[test]
+    fn sockets_are_tuned() {
+        let socket = socket_for(any_port()).unwrap();
+        assert!(socket.nodelay().unwrap(), "so it is unless switched off");
+        let before = number(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF);
+        let wishes = Tuning {
+            nodelay: Some(false),
+            unsent_bytes_max: Some(131_072),
+            send_bytes: Some(65_536),
+            receive_bytes: None,
+        };
+        tune(&socket, wishes).unwrap();
+        assert!(!socket.nodelay().unwrap());
+        assert_eq!(number(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), 131_072);
+        assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF), 2 * 65_536);
+        assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF), before);
+        tune(&socket, Tuning { receive_bytes: Some(8192), ..Tuning::default() }).unwrap();
+        assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF), 2 * 8192);
+        assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF), 2 * 65_536);
     }
 }

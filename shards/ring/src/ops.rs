@@ -1,14 +1,15 @@
-//! The table of sends: owner of every byte that the kernel may still read.
+//! What is lent to the kernel: the owner of every byte that it may still read, which are those of
+//! sends and the addresses of connects.
 //!
-//! A send moves its buffer in here and gets a slot; the slot gives the buffer back at the send's
+//! A request moves its bytes in here and gets a slot; the slot gives them back at the request's
 //! one and last completion, and not before, whatever was cancelled in between.
 //!
-//! Bounds: one slot per send in flight, 48 bytes each; slots are reused, never given back.
+//! Bounds: one slot per request in flight, 48 bytes each; slots are reused, never given back.
 //! Constant time. Tests below.
 
 use crate::sq::Tag;
 
-/// A send in flight, or a free slot.
+/// A request in flight, or a free slot.
 struct Slot {
     bytes: Vec<u8>,
     from: u32,
@@ -19,14 +20,14 @@ struct Slot {
     busy: bool,
 }
 
-/// Sends in flight by slot.
+/// Bytes of requests in flight, by slot.
 #[derive(Default)]
-pub(crate) struct SendTable {
+pub(crate) struct Lent {
     slots: Vec<Slot>,
     free: Vec<u32>,
 }
 
-/// A send that is over: what it owned, and what was to be sent.
+/// A request that is over: what it owned, and what was to be read.
 pub(crate) struct Done {
     pub(crate) bytes: Vec<u8>,
     pub(crate) tag: Tag,
@@ -34,10 +35,10 @@ pub(crate) struct Done {
     pub(crate) shortfall: Option<i32>,
 }
 
-impl SendTable {
-    /// Takes the bytes in; `from..from + len` is what is to be sent.
+impl Lent {
+    /// Takes the bytes in; `range` is what the kernel is to read.
     pub(crate) fn begin(&mut self, bytes: Vec<u8>, range: std::ops::Range<usize>, tag: Tag) -> u32 {
-        assert!(range.start < range.end && range.end <= bytes.len(), "a send of what is not there");
+        assert!(range.start < range.end && range.end <= bytes.len(), "a loan of what is not there");
         let (from, len) = (narrow(range.start), narrow(range.end - range.start));
         let slot = Slot { bytes, from, len, tag, shortfall: None, busy: true };
         if let Some(index) = self.free.pop() {
@@ -48,8 +49,8 @@ impl SendTable {
         narrow(self.slots.len() - 1)
     }
 
-    /// The bytes a busy slot sends. They stay where they are until [`Self::end`].
-    pub(crate) fn to_send(&self, index: u32) -> &[u8] {
+    /// The bytes that a busy slot lends. They stay where they are until [`Self::end`].
+    pub(crate) fn to_read(&self, index: u32) -> &[u8] {
         let slot = &self.slots[index as usize];
         assert!(slot.busy, "slot {index} is free");
         &slot.bytes[slot.from as usize..][..slot.len as usize]
@@ -80,7 +81,7 @@ impl SendTable {
 }
 
 fn narrow(value: usize) -> u32 {
-    u32::try_from(value).expect("sends are bounded far below 4 GiB")
+    u32::try_from(value).expect("loans are bounded far below 4 GiB")
 }
 
 #[cfg(test)]
@@ -90,13 +91,13 @@ mod tests {
     /// A buffer is with the table from begin to end, at one address, and comes back whole.
     #[test]
     fn bytes_stay_put_until_the_end() {
-        let mut table = SendTable::default();
+        let mut table = Lent::default();
         let bytes = b"0123456789".to_vec();
         let address = bytes.as_ptr();
         let slot = table.begin(bytes, 2..10, Tag(7));
         let others: Vec<u32> = (0..100).map(|_| table.begin(vec![0; 8], 0..8, Tag(1))).collect();
-        assert_eq!(table.to_send(slot), b"23456789");
-        assert_eq!(table.to_send(slot).as_ptr(), address.wrapping_add(2));
+        assert_eq!(table.to_read(slot), b"23456789");
+        assert_eq!(table.to_read(slot).as_ptr(), address.wrapping_add(2));
         table.note_shortfall(slot, 3);
         let done = table.end(slot);
         assert_eq!((done.bytes.as_ptr(), done.tag, done.shortfall), (address, Tag(7), Some(3)));
@@ -108,7 +109,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "ended twice")]
     fn a_slot_ends_once() {
-        let mut table = SendTable::default();
+        let mut table = Lent::default();
         let slot = table.begin(vec![1], 0..1, Tag(0));
         table.end(slot);
         table.end(slot);

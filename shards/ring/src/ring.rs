@@ -23,6 +23,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
@@ -32,7 +33,8 @@ use ringway_core::Span;
 use crate::bell::Bell;
 use crate::bufring::{BufRing, Filled};
 use crate::cq::{Completion, Errno, Received, result_of};
-use crate::ops::SendTable;
+use crate::net;
+use crate::ops::Lent;
 use crate::setup::{self, Feature, Features, SetupError};
 use crate::sq::{self, Kind, Tag};
 
@@ -86,7 +88,7 @@ pub struct RingHandle {
 pub struct Ring {
     uring: IoUring,
     buffers: BufRing,
-    sends: SendTable,
+    lent: Lent,
     /// Slots of quiet sends that no `reap` has ended yet.
     quiet: Vec<u32>,
     /// Completions taken from the kernel and not yet turned into words.
@@ -113,7 +115,7 @@ impl Ring {
         Ok(Ring {
             uring,
             buffers,
-            sends: SendTable::default(),
+            lent: Lent::default(),
             quiet: Vec::new(),
             raw: Vec::new(),
             in_flight: 0,
@@ -182,15 +184,15 @@ impl Ring {
         mode: SendMode,
         tag: Tag,
     ) -> u32 {
-        let slot = self.sends.begin(bytes, range, tag);
+        let slot = self.lent.begin(bytes, range, tag);
         let fd = socket.as_fd().as_raw_fd();
-        let to_send = self.sends.to_send(slot);
+        let to_read = self.lent.to_read(slot);
         if mode == SendMode::AtOnce && self.features.has(Feature::QuietSend) {
-            let entry = sq::send_quietly(fd, to_send, slot);
+            let entry = sq::send_quietly(fd, to_read, slot);
             self.quiet.push(slot);
             self.begin(&entry);
         } else {
-            let entry = sq::send(fd, to_send, slot);
+            let entry = sq::send(fd, to_read, slot);
             self.begin(&entry);
         }
         slot
@@ -199,6 +201,22 @@ impl Ring {
     /// Cancels a patient send; its completion tells how much was taken before.
     pub fn stop_sending(&mut self, send: u32) {
         self.push(&sq::cancel(Kind::Send.with(send)));
+    }
+
+    /// Connects a socket that was made for this address ([`net::socket_for`]). It stays open at
+    /// least until the next submission. Returns a number for [`Self::stop_connecting`].
+    pub fn connect(&mut self, socket: &impl AsFd, to: SocketAddr, tag: Tag) -> u32 {
+        let address = net::address_bytes(to);
+        let len = address.len();
+        let slot = self.lent.begin(address, 0..len, tag);
+        let entry = sq::connect(socket.as_fd().as_raw_fd(), self.lent.to_read(slot), slot);
+        self.begin(&entry);
+        slot
+    }
+
+    /// Cancels a connect; its completion says whether it was too late.
+    pub fn stop_connecting(&mut self, connect: u32) {
+        self.push(&sq::cancel(Kind::Connect.with(connect)));
     }
 
     /// Tells whenever `bell` is rung. The bell stays open at least until the next submission.
@@ -293,6 +311,15 @@ impl Ring {
         self.buffers.bytes(filled)
     }
 
+    /// What a filled buffer holds, to be changed in place until it is given back.
+    ///
+    /// # Panics
+    /// If the buffer is of another ring.
+    #[inline]
+    pub fn bytes_mut(&mut self, filled: &mut Filled) -> &mut [u8] {
+        self.buffers.bytes_mut(filled)
+    }
+
     /// Gives a filled buffer back to the kernel.
     ///
     /// # Panics
@@ -320,7 +347,7 @@ impl Ring {
     /// Queues an entry; submits what is queued if there is no room.
     fn push(&mut self, entry: &squeue::Entry) {
         for _ in 0..SUBMIT_ATTEMPTS_MAX {
-            // SAFETY: whatever memory the entry names is owned by `self.sends` until the request's
+            // SAFETY: whatever memory the entry names is owned by `self.lent` until the request's
             // last completion, by `self.buffers` until the ring is gone, or there is none; a ring
             // that is dropped waits for all of them (R3).
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
@@ -357,7 +384,7 @@ impl Ring {
     fn note_shortfalls(&mut self, raw: &[cqueue::Entry]) {
         for entry in raw {
             if let Some((Kind::Quiet, slot)) = Kind::of(entry.user_data()) {
-                self.sends.note_shortfall(slot, entry.result());
+                self.lent.note_shortfall(slot, entry.result());
             }
         }
     }
@@ -369,7 +396,7 @@ impl Ring {
         }
         self.in_flight -= self.quiet.len() as u32;
         for slot in self.quiet.drain(..) {
-            let done = self.sends.end(slot);
+            let done = self.lent.end(slot);
             let result = match done.shortfall.map(result_of) {
                 None => Ok(done.len),
                 Some(Err(Errno::WOULD_WAIT | Errno::INTERRUPTED)) => Ok(0),
@@ -383,7 +410,8 @@ impl Ring {
         let (kind, number) = Kind::of(entry.user_data())?;
         let result = result_of(entry.result());
         let more = cqueue::more(entry.flags());
-        if !more && matches!(kind, Kind::Accept | Kind::Receive | Kind::Send | Kind::Watch) {
+        use Kind::{Accept, Connect, Receive, Send, Watch};
+        if !more && matches!(kind, Accept | Receive | Send | Watch | Connect) {
             self.in_flight -= 1;
         }
         let tag = Tag(number);
@@ -397,8 +425,12 @@ impl Ring {
                 Some(Completion::Received { tag, result, more })
             }
             Kind::Send => {
-                let done = self.sends.end(number);
+                let done = self.lent.end(number);
                 Some(Completion::Sent { tag: done.tag, buffer: done.bytes, result })
+            }
+            Kind::Connect => {
+                let done = self.lent.end(number);
+                Some(Completion::Connected { tag: done.tag, result: result.map(drop) })
             }
             Kind::Watch => Some(Completion::Watched { tag, more }),
             Kind::Rung => Some(Completion::Rung { tag }),
@@ -438,7 +470,7 @@ impl Drop for Ring {
             ended.clear();
         }
         if self.in_flight > 0 {
-            self.sends.leak();
+            self.lent.leak();
             self.buffers.leak();
         }
     }

@@ -394,6 +394,7 @@ fn require_operations(uring: &IoUring) -> Result<(), SetupError> {
     uring.submitter().register_probe(&mut probe).map_err(source)?;
     let operations = [
         (opcode::Accept::CODE, "io_uring accept"),
+        (opcode::Connect::CODE, "io_uring connect"),
         (opcode::Recv::CODE, "io_uring receive"),
         (opcode::Send::CODE, "io_uring send"),
         (opcode::AsyncCancel::CODE, "io_uring cancel"),

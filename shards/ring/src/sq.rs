@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     RingFailed = 7,
     /// Nobody waits for the outcome: a cancel, a close.
     Ignored = 8,
+    /// A connect.
+    Connect = 9,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             6 => Kind::Rung,
             7 => Kind::RingFailed,
             8 => Kind::Ignored,
+            9 => Kind::Connect,
             _ => return None,
         };
         Some((kind, user_data as u32))
@@ -103,6 +106,13 @@ pub(crate) fn send_quietly(fd: RawFd, bytes: &[u8], slot: u32) -> Entry {
         .user_data(Kind::Quiet.with(slot))
 }
 
+/// Connects to the address whose bytes these are. The caller keeps them until the completion.
+pub(crate) fn connect(fd: RawFd, address: &[u8], slot: u32) -> Entry {
+    opcode::Connect::new(types::Fd(fd), address.as_ptr().cast(), len_of(address))
+        .build()
+        .user_data(Kind::Connect.with(slot))
+}
+
 /// Tells whenever the descriptor has become readable.
 pub(crate) fn watch(fd: RawFd, tag: Tag) -> Entry {
     opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32)
@@ -141,7 +151,7 @@ pub(crate) fn close(fd: RawFd) -> Entry {
 }
 
 fn len_of(bytes: &[u8]) -> u32 {
-    u32::try_from(bytes.len()).expect("a send is bounded far below 4 GiB")
+    u32::try_from(bytes.len()).expect("what is lent is bounded far below 4 GiB")
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use ringway_core::Span;
 use ringway_ring::{
     Bell, Completion, Errno, Feature, Features, ProbeMask, Received, Ring, RingConfig, SendMode,
-    Tag, Wait, probe,
+    Tag, Wait, net, probe,
 };
 
 /// Small queues, so that tests reach their ends.
@@ -360,4 +361,82 @@ fn a_ring_can_be_dropped_any_time() {
         drop(story);
         assert!(theirs.write_all(b"the socket lives on").is_ok());
     }
+}
+
+fn is_connected(completion: &Completion) -> bool {
+    matches!(completion, Completion::Connected { .. })
+}
+
+/// A listening socket whose queue is full: the kernel drops what asks for more, as if nobody were
+/// there. What fills the queue comes along.
+fn nobody_answers() -> (TcpListener, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // SAFETY: passes a descriptor and a number, touches no memory.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let filling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (listener, filling)
+}
+
+/// Connects end with the truth, in both families: there, or refused.
+#[test]
+fn connects_tell_their_end() {
+    let mut story = Story::new(features());
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = TcpListener::bind(any) else { continue };
+        let address = listener.local_addr().unwrap();
+        let socket = net::socket_for(address).unwrap();
+        story.ring.connect(&socket, address, Tag(6));
+        let got = story.until(is_connected);
+        assert!(matches!(got, Completion::Connected { tag: Tag(6), result: Ok(()) }), "{got:?}");
+        assert_eq!(listener.accept().unwrap().1, socket.local_addr().unwrap());
+        drop(listener);
+        let socket = net::socket_for(address).unwrap();
+        story.ring.connect(&socket, address, Tag(7));
+        let Completion::Connected { result, .. } = story.until(is_connected) else { panic!() };
+        assert_eq!(result, Err(Errno::REFUSED));
+    }
+    assert_eq!(story.ring.in_flight(), 0);
+}
+
+/// A connect that nobody answers waits until it is cancelled; its address is the ring's meanwhile.
+#[test]
+fn a_connect_can_be_cancelled() {
+    let (listener, _filling) = nobody_answers();
+    let address = listener.local_addr().unwrap();
+    let mut story = Story::new(features());
+    let socket = net::socket_for(address).unwrap();
+    let connect = story.ring.connect(&socket, address, Tag(1));
+    assert_eq!(story.submit(), 0, "nobody answers");
+    story.ring.stop_connecting(connect);
+    let Completion::Connected { result, .. } = story.until(is_connected) else { panic!() };
+    assert_eq!(result, Err(Errno::CANCELLED));
+    assert_eq!(story.ring.in_flight(), 0);
+    // And a ring that is dropped amid one does not hang.
+    let socket = net::socket_for(address).unwrap();
+    story.ring.connect(&socket, address, Tag(2));
+    story.submit();
+    drop(story);
+}
+
+/// A patient send that is cancelled amid its bytes tells exactly how many were taken: those that
+/// the reader finds, no more and no fewer. A connection that changes its shard leans on it.
+#[test]
+fn a_cancelled_send_tells_how_much_was_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (mut theirs, _) = listener.accept().unwrap();
+    let mut story = Story::new(features());
+    let send = story.ring.send(&ours, vec![7; 32 << 20], 0..32 << 20, SendMode::Patient, Tag(0));
+    assert_eq!(story.submit(), 0);
+    // It goes on a little, and is cancelled wherever it is then.
+    theirs.read_exact(&mut vec![0; 3 << 20]).unwrap();
+    story.submit();
+    story.ring.stop_sending(send);
+    let Completion::Sent { result, .. } = story.until(is_sent) else { panic!() };
+    let taken = result.unwrap() as usize;
+    assert!(taken > 3 << 20, "{taken}");
+    drop(ours);
+    let mut rest = Vec::new();
+    theirs.read_to_end(&mut rest).unwrap();
+    assert_eq!((3 << 20) + rest.len(), taken);
 }

@@ -18,11 +18,11 @@ struct Echo;
 impl Service for Echo {
     fn opened(&mut self, _: Moment, _: ConnId, _: Peer, _: &mut Io<'_>) {}
 
-    fn received(&mut self, _: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>) {
+    fn received(&mut self, _: Moment, conn: ConnId, bytes: &mut [u8], io: &mut Io<'_>) {
         io.out(conn).extend_from_slice(bytes);
         if io.backlog(conn) > ringway_core::limits::CONN_OUT_HIGH {
             io.pause(conn);
-            io.await_drain(conn);
+            io.await_drain(conn, ringway_core::limits::CONN_OUT_LOW);
         }
     }
 

@@ -26,7 +26,7 @@ pub(crate) const NO_SEND: u32 = u32::MAX;
 
 /// Facts about a connection, a bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(u16);
+pub(crate) struct Flags(u32);
 
 impl Flags {
     /// The service knows it.
@@ -61,6 +61,16 @@ impl Flags {
     pub(crate) const THIRSTY: Flags = Flags(1 << 13);
     /// It filled the last receive buffer that it got.
     pub(crate) const GREEDY: Flags = Flags(1 << 14);
+    /// Its connect has not ended: until then the number of its send is that of its connect.
+    pub(crate) const CONNECTING: Flags = Flags(1 << 15);
+    /// Our end is to be closed when everything is sent.
+    pub(crate) const FINISHING: Flags = Flags(1 << 16);
+    /// It is.
+    pub(crate) const FINISHED: Flags = Flags(1 << 17);
+    /// To be closed by a reset.
+    pub(crate) const RESET: Flags = Flags(1 << 18);
+    /// On its way to another shard, as soon as the kernel has let go of everything.
+    pub(crate) const LEAVING: Flags = Flags(1 << 19);
 
     #[inline]
     pub(crate) const fn has(self, any: Flags) -> bool {
@@ -72,7 +82,8 @@ impl Flags {
     /// words. But not for ever.
     pub(crate) const fn may_receive(self) -> bool {
         let closing = self.has(Flags::FLUSHING.or(Flags::LINGERING));
-        !self.has(Flags::ENDED.or(Flags::DYING).or(Flags::DEAF))
+        let deaf = Flags::ENDED.or(Flags::DYING).or(Flags::DEAF);
+        !self.has(deaf.or(Flags::CONNECTING).or(Flags::LEAVING))
             && (closing || !self.has(Flags::PAUSED))
     }
 
@@ -108,6 +119,8 @@ pub(crate) struct Conn {
     pub(crate) flags: Flags,
     /// KiB that were discarded since it was to be closed.
     pub(crate) discarded_kib: u16,
+    /// KiB below which its backlog is to fall, while it has [`Flags::HIGH`].
+    pub(crate) low_kib: u16,
     /// Bytes of the buffer in flight that the kernel has not taken.
     pub(crate) unsent: u32,
     /// Bytes of memory of the buffer in flight.
@@ -128,6 +141,7 @@ impl Conn {
             send: NO_SEND,
             flags: Flags::default(),
             discarded_kib: 0,
+            low_kib: 0,
             unsent: 0,
             sending: 0,
             charged: 0,
@@ -140,6 +154,13 @@ impl Conn {
     #[inline]
     pub(crate) fn backlog(&self) -> usize {
         self.unsent as usize + self.out.len()
+    }
+
+    /// By how much the backlog has to shrink before the service is told; zero if it is not to be.
+    #[inline]
+    pub(crate) fn above_low(&self) -> usize {
+        let low = usize::from(self.low_kib) * 1024;
+        if self.flags.has(Flags::HIGH) { (self.backlog() + 1).saturating_sub(low) } else { 0 }
     }
 }
 

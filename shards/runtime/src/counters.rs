@@ -69,7 +69,15 @@ pub struct ShardCounters {
     pub accepts_refused: Counter,
     /// Times that accepting paused because the process was out of file descriptors.
     pub accept_pauses: Counter,
-    /// Open connections.
+    /// Connects begun.
+    pub connects: Counter,
+    /// Connects that failed.
+    pub connects_failed: Counter,
+    /// Connections given to other shards.
+    pub given: Counter,
+    /// Connections that came from other shards.
+    pub adopted: Counter,
+    /// Open connections, those included that are being made.
     pub connections_now: Counter,
     /// Batches of bytes received.
     pub receives: Counter,

@@ -1,14 +1,19 @@
-//! What a service can do during a call: append, pause, close, post. Nothing here enters the
-//! kernel; the shard acts on all of it at the end of the turn.
+//! What a service can do during a call: append, pause, close, connect, give away, post. The shard
+//! acts on all of it at the end of the turn. Nothing here enters the kernel but what happens once
+//! in the life of a connection at most: making a socket, tuning it, asking for its peer.
 
 use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener};
 
-use ringway_core::{ConnId, Moment, ShardId, Span};
+use ringway_core::{ConnId, Moment, ShardId, Span, limits};
+use ringway_ring::Errno;
+use ringway_ring::net::{self, Tuning};
 
 use crate::conns::{Conns, Flags};
 use crate::office::Outgoing;
+use crate::parcels::Leaving;
 use crate::pool::Pool;
-use crate::service::Close;
+use crate::service::{Close, NoSocket};
 use crate::timers::{Due, Timers};
 
 /// What the shard and the service's calls share.
@@ -34,10 +39,26 @@ pub(crate) struct IoState {
     pub(crate) thirsty: [VecDeque<u32>; 2],
     /// Connections that end now.
     pub(crate) ending: Vec<u32>,
+    /// Connections that were made in this turn, and where to.
+    pub(crate) connects: Vec<(u32, SocketAddr)>,
+    /// Connections that go to other shards and that the kernel has not let go of. Few: they are
+    /// looked for one by one.
+    pub(crate) leaving: Vec<Leaving>,
+    /// Doors to open and to shut at the end of the turn.
+    pub(crate) door_wishes: Vec<DoorWish>,
     /// Do not sleep after this turn.
     pub(crate) again: bool,
     /// Where bytes for nobody go.
     pub(crate) scratch: Vec<u8>,
+}
+
+/// What is to become of a door.
+#[derive(Debug)]
+pub(crate) enum DoorWish {
+    /// Open this one under this number.
+    Open(TcpListener, u16),
+    /// Shut all with this number.
+    Shut(u16),
 }
 
 impl IoState {
@@ -108,6 +129,9 @@ impl IoState {
     }
 }
 
+/// A connection to which nothing more can be appended.
+const MUTE: Flags = Flags::FLUSHING.or(Flags::DYING).or(Flags::FINISHING);
+
 /// The hands of a service. An id of a connection that is gone is ignored in every call.
 #[derive(Debug)]
 pub struct Io<'a> {
@@ -116,7 +140,7 @@ pub struct Io<'a> {
 
 impl Io<'_> {
     /// What is to be sent to a connection: append. It leaves at the end of the turn in one send.
-    /// For a connection that is gone or closing this is a buffer that nobody reads.
+    /// For a connection that is gone, closing or finished this is a buffer that nobody reads.
     #[inline]
     pub fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
         let state = &mut *self.state;
@@ -124,7 +148,7 @@ impl Io<'_> {
             state.charge_writing();
         }
         match state.conns.open_mut(conn) {
-            Some(found) if !found.flags.has(Flags::FLUSHING.or(Flags::DYING)) => {
+            Some(found) if !found.flags.has(MUTE) => {
                 state.writing = Some(conn);
                 if found.out.capacity() == 0 {
                     found.out = state.pool.take();
@@ -166,11 +190,96 @@ impl Io<'_> {
         self.state.pool.release();
     }
 
-    /// Calls [`crate::Service::drained`] once what waits for this connection has fallen below
-    /// `CONN_OUT_LOW` by a send that ends. Something must wait.
-    pub fn await_drain(&mut self, conn: ConnId) {
+    /// Begins a connection; [`crate::Service::connected`] tells whether there is one. What is
+    /// appended before that waits. The kernel gives up after minutes: [`Self::call_overdue`] bounds
+    /// it, and that time ends with the connect. Closing it before, in whichever way, cancels it.
+    ///
+    /// # Errors
+    /// When there is no socket for it: then nothing was begun, and nothing follows.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, NoSocket> {
+        let socket = net::socket_for(to).map_err(NoSocket::Host)?;
+        let index = self.state.conns.insert(socket).map_err(|_| NoSocket::Full)?;
+        let conn = self.state.conns.get_mut(index);
+        conn.flags.set(Flags::CONNECTING);
+        let generation = conn.generation;
+        self.state.connects.push((index, to));
+        Ok(ConnId { index, generation })
+    }
+
+    /// Closes our end as soon as everything appended so far is sent; nothing can be appended any
+    /// more. Receiving goes on, until [`crate::Service::ended`] and for as long as the peer likes.
+    pub fn finish(&mut self, conn: ConnId) {
+        if let Some(found) = self.state.conns.open_mut(conn) {
+            found.flags.set(Flags::FINISHING);
+            self.state.touch(conn.index);
+        }
+    }
+
+    /// Gives a connection to a shard of this process (this one, too), which hears
+    /// [`crate::Service::adopted`]. Its id is dead from this call on, and this service hears
+    /// nothing more of it. No byte is lost or doubled, and all stay in order: what was appended and
+    /// not sent goes along, and so does what arrives before the kernel lets go of it. Its pause,
+    /// its time ([`Self::call_overdue`]) and its mark ([`Self::await_drain`]) do not.
+    ///
+    /// This is for rare occasions: it takes a turn or two, a lock, and a wake-up. Mail does not
+    /// keep its order with it. If the other shard has no room the connection is reset, and counted
+    /// in `accepts_refused`. A connection whose peer is gone is not given; it is closed, and this
+    /// service hears so. One that is closing stays.
+    ///
+    /// # Panics
+    /// If the note is longer than `GIVE_NOTE_BYTES_MAX`, if there is no such shard, or if the
+    /// connection is not connected yet.
+    pub fn give(&mut self, conn: ConnId, to: ShardId, note: &[u8]) {
+        let len = note.len();
+        assert!(len <= limits::GIVE_NOTE_BYTES_MAX, "a note of {len} bytes");
+        assert!(to.index() < self.state.shards, "there is no shard {to}");
+        let Some(found) = self.state.conns.open_mut(conn) else { return };
+        assert!(!found.flags.has(Flags::CONNECTING), "{conn:?} is not connected yet");
+        if found.flags.has(Flags::FLUSHING.or(Flags::DYING)) {
+            return;
+        }
+        let Some(Ok(peer)) = found.socket.as_ref().map(|socket| socket.peer_addr()) else {
+            return self.close(conn, Close::Now);
+        };
+        self.state.timers.cancel(found.deadline.take());
+        found.flags.clear(Flags::OPEN.or(Flags::HIGH).or(Flags::PAUSED));
+        found.flags.set(Flags::LEAVING);
+        found.generation = found.generation.wrapping_add(1);
+        self.state.leaving.push(Leaving::new(conn.index, to, peer, note));
+        self.state.touch(conn.index);
+    }
+
+    /// Tunes a connection, in one system call for each wish. Right after [`Self::connect`] it takes
+    /// effect before the peer hears of us.
+    ///
+    /// # Errors
+    /// When the kernel does not know an option. For a connection that is gone nothing happens.
+    pub fn tune(&mut self, conn: ConnId, tuning: Tuning) -> Result<(), Errno> {
+        let socket = self.state.conns.open(conn).and_then(|found| found.socket.as_ref());
+        socket.map_or(Ok(()), |socket| net::tune(socket, tuning))
+    }
+
+    /// Accepts connections of one more listening socket, from the end of this turn on. They are
+    /// told apart by [`crate::ListenerKind::Extra`] with this number, which several doors may
+    /// share. How many there may be is a matter of descriptors.
+    pub fn add_door(&mut self, listener: TcpListener, number: u16) {
+        self.state.door_wishes.push(DoorWish::Open(listener, number));
+    }
+
+    /// Shuts this shard's doors with this number at the end of this turn, those given at the start
+    /// included. Connections that came in by them stay; those that nobody was told of are closed.
+    /// What was said last counts: a door that is added after this call stays.
+    pub fn remove_door(&mut self, number: u16) {
+        self.state.door_wishes.push(DoorWish::Shut(number));
+    }
+
+    /// Calls [`crate::Service::drained`] once what waits for this connection has fallen below so
+    /// many bytes by a send that ends: whole KiB, at least one and less than 64 MiB. Something must
+    /// wait, or be appended in this turn. Another call replaces it.
+    pub fn await_drain(&mut self, conn: ConnId, below: usize) {
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::HIGH);
+            found.low_kib = (below / 1024).clamp(1, usize::from(u16::MAX)) as u16;
             self.state.touch(conn.index);
         }
     }
@@ -209,14 +318,19 @@ impl Io<'_> {
             return;
         }
         match how {
-            Close::AfterFlush if found.flags.has(Flags::FLUSHING) => {}
-            Close::AfterFlush => {
-                // Its time is now for flushing.
-                self.state.timers.cancel(found.deadline.take());
-                found.flags.set(Flags::FLUSHING);
-                self.state.touch(conn.index);
+            // What is not connected has nothing to flush to.
+            Close::AfterFlush if !found.flags.has(Flags::CONNECTING) => {
+                if !found.flags.has(Flags::FLUSHING) {
+                    // Its time is now for flushing.
+                    self.state.timers.cancel(found.deadline.take());
+                    found.flags.set(Flags::FLUSHING);
+                    self.state.touch(conn.index);
+                }
             }
-            Close::Now => {
+            Close::AfterFlush | Close::Now | Close::Reset => {
+                if how == Close::Reset {
+                    found.flags.set(Flags::RESET);
+                }
                 self.state.doom(conn.index);
                 self.state.ending.push(conn.index);
             }

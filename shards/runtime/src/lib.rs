@@ -1,14 +1,15 @@
 //! Shards: one pinned thread, one io_uring ring, one owner of everything on it.
 //!
 //! Whoever builds a server implements [`Service`] and gives it to [`Runtime::start`]. The runtime
-//! accepts, receives, sends and closes for it, wakes it for its timers, and carries its mail
-//! between shards. Nothing is shared between shards on the hot path, and no bytes are understood
-//! here: protocols live elsewhere.
+//! accepts, connects, receives, sends and closes for it, wakes it for its timers, and carries its
+//! mail between shards. Nothing is shared between shards on the hot path, and no bytes are
+//! understood here: protocols live elsewhere.
 //!
-//! The map: `runtime.rs` starts and stops, `shard.rs` is the loop, `conns.rs` the connections,
-//! `io.rs` and `service.rs` what a service sees, `mailbox.rs`, `wake.rs`, `office.rs` and
-//! `control.rs` the mail, `spin.rs`, `timers.rs` and `drain.rs` the waiting, `placement.rs` cores
-//! and slots.
+//! The map: `runtime.rs` starts and stops, `shard.rs` is the loop (`shard/doors.rs` who comes in,
+//! `shard/parting.rs` who leaves), `conns.rs` the connections, `io.rs` and `service.rs` what a
+//! service sees, `mailbox.rs`, `wake.rs`, `office.rs` and `control.rs` the mail, `parcels.rs`
+//! connections on their way to another shard, `spin.rs`, `timers.rs` and `drain.rs` the waiting,
+//! `placement.rs` cores and slots.
 
 #![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand, see `sync.rs`")]
 
@@ -19,6 +20,7 @@ mod drain;
 mod io;
 mod mailbox;
 mod office;
+mod parcels;
 mod placement;
 mod pool;
 mod runtime;
@@ -38,6 +40,9 @@ pub use io::Io;
 pub use placement::PinPolicy;
 pub use runtime::{Addresses, RunError, Running, Runtime, RuntimeConfig, StartError, Stopper};
 pub use service::{
-    ACCEPT_PAUSE, Close, FLUSH_MAX, LINGER_MAX, ListenerKind, Peer, Service, ShardContext,
+    ACCEPT_PAUSE, Close, FLUSH_MAX, LINGER_MAX, ListenerKind, NoSocket, Peer, Service, ShardContext,
 };
 pub use spin::SpinPolicy;
+// What its users need of the ring, so that they need not name it.
+pub use ringway_ring::net::{Congestion, Tuning, listen_together};
+pub use ringway_ring::{Errno, RingConfig};

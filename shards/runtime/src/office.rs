@@ -17,6 +17,7 @@ use ringway_core::{ShardId, limits};
 use ringway_ring::{Bell, RingHandle};
 
 use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::parcels::Parcels;
 use crate::sync::{Ordering, fence};
 use crate::wake::Sleeper;
 
@@ -27,6 +28,8 @@ pub(crate) struct End {
     pub(crate) bell: Bell,
     /// Set by a shard whose ring hears other rings.
     pub(crate) ring: OnceLock<RingHandle>,
+    /// Connections that come to it from other shards.
+    pub(crate) parcels: Parcels,
 }
 
 /// All endpoints.
@@ -105,7 +108,12 @@ const WAITING_KEPT_BYTES: usize = 64 * 1024;
 pub(crate) fn offices(count: usize) -> std::io::Result<(Ends, Vec<(Outgoing, Incoming)>)> {
     let mut ends = Vec::with_capacity(count);
     for _ in 0..count {
-        ends.push(End { sleeper: Sleeper::new(), bell: Bell::new()?, ring: OnceLock::new() });
+        ends.push(End {
+            sleeper: Sleeper::new(),
+            bell: Bell::new()?,
+            ring: OnceLock::new(),
+            parcels: Parcels::default(),
+        });
     }
     let ends: Ends = ends.into();
     let mut receivers: Vec<Vec<Receiver>> = (0..count).map(|_| Vec::new()).collect();

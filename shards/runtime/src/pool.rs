@@ -1,10 +1,8 @@
 //! Out buffers for connections that have something to say. An idle connection owns none.
 //!
-//! Bounds: buffers of at most [`POOL_BUFFER_BYTES_MAX`] are kept, all together in no more bytes
-//! than the pool was made for; larger or further ones go back to the allocator.
+//! Bounds: buffers up to the size that the pool was made for are kept, all together in no more
+//! bytes than it was made for; larger or further ones go back to the allocator.
 
-/// Bytes of the largest buffer kept.
-const POOL_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a new buffer.
 const BUFFER_BYTES: usize = 4 * 1024;
 
@@ -14,12 +12,13 @@ pub(crate) struct Pool {
     free: Vec<Vec<u8>>,
     bytes: usize,
     bytes_max: usize,
+    buffer_bytes_max: usize,
 }
 
 impl Pool {
-    /// A pool that keeps at most so many bytes.
-    pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { free: Vec::new(), bytes: 0, bytes_max }
+    /// A pool that keeps at most so many bytes, in buffers of at most so many.
+    pub(crate) fn new(bytes_max: usize, buffer_bytes_max: usize) -> Self {
+        Self { free: Vec::new(), bytes: 0, bytes_max, buffer_bytes_max }
     }
 
     /// Bytes that are kept.
@@ -45,7 +44,7 @@ impl Pool {
     #[inline]
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
         let bytes = buffer.capacity();
-        let fits = (1..=POOL_BUFFER_BYTES_MAX).contains(&bytes);
+        let fits = (1..=self.buffer_bytes_max).contains(&bytes);
         if fits && self.bytes + bytes <= self.bytes_max {
             buffer.clear();
             self.bytes += bytes;
@@ -61,14 +60,14 @@ mod tests {
     /// Buffers are used again, empty; giants and crowds are not hoarded.
     #[test]
     fn buffers_are_used_again_within_bounds() {
-        let mut pool = Pool::new(1 << 20);
+        let mut pool = Pool::new(1 << 20, 65_536);
         let mut buffer = pool.take();
         buffer.extend_from_slice(b"old");
         let address = buffer.as_ptr();
         pool.give(buffer);
         let buffer = pool.take();
         assert_eq!((buffer.as_ptr(), buffer.len()), (address, 0));
-        pool.give(Vec::with_capacity(POOL_BUFFER_BYTES_MAX + 1));
+        pool.give(Vec::with_capacity(65_537));
         assert_eq!(pool.free.len(), 0);
         (0..1000).for_each(|_| pool.give(Vec::with_capacity(4096)));
         assert_eq!((pool.free.len(), pool.bytes()), (256, 1 << 20));

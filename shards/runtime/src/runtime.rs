@@ -12,7 +12,9 @@ use std::thread::JoinHandle;
 
 use ringway_core::{ShardId, Span, limits};
 use ringway_ring::{
-    Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host, net, probe,
+    Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host,
+    net::{self, Congestion},
+    probe,
 };
 use thiserror::Error;
 
@@ -39,6 +41,9 @@ pub struct RuntimeConfig {
     /// Whether each shard also listens on a port of its own: base port + 1 + shard (with port 0
     /// any free ones).
     pub own_ports: bool,
+    /// More addresses that all shards share, each with the number by which the service knows it
+    /// ([`ListenerKind::Extra`]). Port 0: a free one.
+    pub doors: Vec<(u16, SocketAddr)>,
     /// Which cores they run on.
     pub pin: PinPolicy,
     /// Whether they spin before they sleep.
@@ -49,6 +54,9 @@ pub struct RuntimeConfig {
     pub connections_max: usize,
     /// Bytes of out buffers that one shard keeps to use again.
     pub spare_buffers_max: usize,
+    /// Bytes of the largest of those. Who has more than this to send at a time fills a new buffer
+    /// each time, which grows as it is filled.
+    pub spare_buffer_bytes_max: usize,
     /// How long a graceful stop may take.
     pub drain: Span,
     /// Features of the kernel to do without.
@@ -62,11 +70,13 @@ impl RuntimeConfig {
             listen,
             shards: 1,
             own_ports: false,
+            doors: Vec::new(),
             pin: PinPolicy::Auto,
             spin: SpinPolicy::Auto,
             ring: RingConfig::default(),
             connections_max: limits::CONNS_PER_SHARD_MAX,
             spare_buffers_max: limits::SPARE_BUFFERS_MAX,
+            spare_buffer_bytes_max: limits::SPARE_BUFFER_BYTES_MAX,
             drain: Span::from_s(5),
             probe_mask: ProbeMask::default(),
         }
@@ -155,6 +165,8 @@ pub struct Addresses {
     pub base: SocketAddr,
     /// Where each does alone, by shard; empty if that is switched off.
     pub own: Vec<SocketAddr>,
+    /// The further ones, in the order of [`RuntimeConfig::doors`].
+    pub extra: Vec<SocketAddr>,
 }
 
 /// Starts shards. See [`Runtime::start`].
@@ -260,7 +272,7 @@ struct Seed {
     features: Features,
     spin: Span,
     connections_max: usize,
-    spare_buffers_max: usize,
+    pool: Pool,
     drain: Span,
     doors: Vec<Door>,
     outgoing: Outgoing,
@@ -307,7 +319,7 @@ impl Runtime {
                 features: report.features,
                 spin: config.spin.limit(shards, cores.len()),
                 connections_max: config.connections_max,
-                spare_buffers_max: config.spare_buffers_max,
+                pool: Pool::new(config.spare_buffers_max, config.spare_buffer_bytes_max),
                 drain: config.drain,
                 doors,
                 outgoing,
@@ -326,14 +338,25 @@ impl Runtime {
 
 fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), StartError> {
     let shards = config.shards;
-    let base = listen(config.listen, |address| net::listen_together(address, shards))?;
+    let base = listen(config.listen, |address| {
+        net::listen_together(address, shards, Congestion::ForReplies)
+    })?;
     let address_of = |listener: &TcpListener| {
         listener.local_addr().map_err(|source| StartError::Host { what: "naming a socket", source })
     };
-    let mut addresses = Addresses { base: address_of(&base[0])?, own: Vec::new() };
-    let door = |listener, kind| Door { listener: Some(listener), kind, armed: false };
+    let mut addresses =
+        Addresses { base: address_of(&base[0])?, own: Vec::new(), extra: Vec::new() };
     let mut doors: Vec<Vec<Door>> =
-        base.into_iter().map(|listener| vec![door(listener, ListenerKind::Base)]).collect();
+        base.into_iter().map(|listener| vec![Door::new(listener, ListenerKind::Base)]).collect();
+    for (number, wanted) in &config.doors {
+        let listeners = listen(*wanted, |address| {
+            net::listen_together(address, shards, Congestion::AsTheHost)
+        })?;
+        addresses.extra.push(address_of(&listeners[0])?);
+        for (doors, listener) in doors.iter_mut().zip(listeners) {
+            doors.push(Door::new(listener, ListenerKind::Extra(*number)));
+        }
+    }
     if !config.own_ports {
         return Ok((addresses, doors));
     }
@@ -347,7 +370,7 @@ fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), Sta
         }
         let listener = listen(wanted, net::listen_alone)?;
         addresses.own.push(address_of(&listener)?);
-        doors.push(door(listener, ListenerKind::Own));
+        doors.push(Door::new(listener, ListenerKind::Own));
     }
     Ok((addresses, doors))
 }
@@ -464,7 +487,7 @@ impl Seed {
             state: IoState {
                 shards: self.context.shards,
                 conns: Conns::new(self.connections_max),
-                pool: Pool::new(self.spare_buffers_max),
+                pool: self.pool,
                 outgoing: self.outgoing,
                 timers: Timers::new(now),
                 now,
@@ -474,6 +497,9 @@ impl Seed {
                 dirty: Vec::new(),
                 thirsty: Default::default(),
                 ending: Vec::new(),
+                connects: Vec::new(),
+                leaving: Vec::new(),
+                door_wishes: Vec::new(),
                 again: false,
                 scratch: Vec::new(),
             },

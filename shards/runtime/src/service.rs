@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
 
+use ringway_ring::Errno;
+
 use crate::io::Io;
 
 /// Which door a connection came in by.
@@ -13,6 +15,9 @@ pub enum ListenerKind {
     Base,
     /// The shard's own port.
     Own,
+    /// Another one, with the number that it was given: [`crate::RuntimeConfig::doors`], or
+    /// [`Io::add_door`].
+    Extra(u16),
 }
 
 /// Who is at the other end.
@@ -30,8 +35,20 @@ pub enum Close {
     /// After everything in its out buffer has been sent, or [`FLUSH_MAX`]. What it still sends is
     /// discarded, up to `DISCARD_BYTES_MAX`; from then on it is not read.
     AfterFlush,
-    /// At once.
+    /// At once. The peer sees an end, or a reset if it had sent what was not read.
     Now,
+    /// At once, and the peer sees a reset: for when an end would be a lie.
+    Reset,
+}
+
+/// Why a connection could not even be begun. Nothing is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSocket {
+    /// The shard has as many connections as it may have.
+    Full,
+    /// The host has none for us: [`Errno::is_shortage`] says whether it is out of descriptors or
+    /// memory. Otherwise it does not speak the family of the address.
+    Host(Errno),
 }
 
 /// The code of one shard. All calls come from the shard's thread, one after the other.
@@ -39,8 +56,34 @@ pub trait Service {
     /// Somebody connected.
     fn opened(&mut self, now: Moment, conn: ConnId, peer: Peer, io: &mut Io<'_>);
 
-    /// Bytes arrived. They are valid during the call only, and cut anywhere.
-    fn received(&mut self, now: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>);
+    /// What [`Io::connect`] began has ended: the connection is open, or it failed and why (refused,
+    /// unreachable, timed out, [`Errno`] tells them apart). After a failure [`Self::closed`]
+    /// follows. Who connects overrides this; others have closed it.
+    fn connected(&mut self, now: Moment, conn: ConnId, result: Result<(), Errno>, io: &mut Io<'_>) {
+        let _ = (now, result);
+        io.close(conn, Close::Now);
+    }
+
+    /// A connection came from another shard, which gave it away with this note ([`Io::give`]). What
+    /// it had received and not handed to that service follows as [`Self::received`] in the same
+    /// turn, though it be paused here; its end follows as [`Self::ended`], though the other service
+    /// was told before. Who gives connections overrides this; others have closed it.
+    fn adopted(
+        &mut self,
+        now: Moment,
+        conn: ConnId,
+        peer: SocketAddr,
+        note: &[u8],
+        io: &mut Io<'_>,
+    ) {
+        let _ = (now, peer, note);
+        io.close(conn, Close::Now);
+    }
+
+    /// Bytes arrived. They are valid during the call only, and cut anywhere. They stand in the
+    /// buffer that the kernel filled, which is the service's during the call: it may decrypt them
+    /// where they are.
+    fn received(&mut self, now: Moment, conn: ConnId, bytes: &mut [u8], io: &mut Io<'_>);
 
     /// The peer will send nothing more, but may still read. Unless overridden, what is queued is
     /// sent and the connection closed. Who still owes it answers overrides this, and closes when
@@ -53,7 +96,8 @@ pub trait Service {
     /// The connection is gone; the last call with this id.
     fn closed(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>);
 
-    /// What waits for this connection fell below `CONN_OUT_LOW`, after [`Io::await_drain`].
+    /// What waits for this connection fell below the mark given to [`Io::await_drain`]. Once for
+    /// each of those calls.
     fn drained(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>);
 
     /// The time is over that [`Io::call_overdue`] gave it. Unless overridden, it is closed.

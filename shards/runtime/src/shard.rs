@@ -8,32 +8,38 @@
 //! The life of a connection:
 //!
 //! ```text
-//! open --(Now, error)--------------------> dying --(nothing in flight)--> free
-//!   \--(AfterFlush, peer's end)--> flushing --> lingering --^
+//! open --(Now, Reset, error)-------------> dying --(nothing in flight)--> free
+//!   |\--(AfterFlush, peer's end)--> flushing --> lingering --^               ^
+//!   \--(given away)--> leaving --(nothing in flight)--> with another shard --/
 //! ```
 //!
 //! The service hears `closed` when a connection leaves *open* or *flushing*; what follows is
-//! between us and the kernel.
+//! between us and the kernel. Of one that it gave away it hears nothing more. A connection that we
+//! begin is open at once, and *connecting* as well: its connect is what it has in flight, in the
+//! place of a send.
 //!
 //! Always:
-//! - S1  At most one send and one receive per connection are in flight.
-//! - S2  A connection is freed only when none is.
+//! - S1  At most one send or connect, and one receive, per connection are in flight.
+//! - S2  A connection is freed, or leaves for another shard, only when none is.
 //! - S3  The shard sleeps only when nothing is to be done: no mail, no room for waiting mail, no
 //!   quiet send whose end somebody waits for, no `again`.
 //! - S4  While receive buffers are short, connections get one each, in the order in which they
 //!   came to need one, and first those that did not fill the last one. Otherwise those that send
 //!   most would take them all, turn after turn.
 //!
-//! Not here: starting and stopping threads (`runtime.rs`), what bytes mean (the service).
+//! Not here: who comes in (`doors.rs`), who leaves for good (`parting.rs`), starting and stopping
+//! threads (`runtime.rs`), what bytes mean (the service).
 //! Tests: `tests/` of this crate.
 
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+mod doors;
+mod parting;
+
+use std::net::Shutdown;
 use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span, limits};
 use ringway_ring::{
-    Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host, net,
+    Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host,
 };
 
 use crate::conns::{Flags, NO_SEND};
@@ -41,18 +47,11 @@ use crate::counters::{ShardCounters, duration_class};
 use crate::drain::{Drain, StopState, Verdict};
 use crate::io::IoState;
 use crate::office::Incoming;
-use crate::service::{ACCEPT_PAUSE, FLUSH_MAX, LINGER_MAX, ListenerKind, Peer, Service};
+use crate::service::{FLUSH_MAX, LINGER_MAX, Service};
 use crate::spin::Spin;
 use crate::timers::Due;
 
-/// A door.
-#[derive(Debug)]
-pub(crate) struct Door {
-    /// `None` once the door is shut for good.
-    pub(crate) listener: Option<TcpListener>,
-    pub(crate) kind: ListenerKind,
-    pub(crate) armed: bool,
-}
+pub(crate) use doors::Door;
 
 /// What a shard is made of; `runtime.rs` puts it together.
 pub(crate) struct Parts {
@@ -100,6 +99,9 @@ pub(crate) struct Shard<S> {
 /// The most of a buffer that one patient send covers, so that the backlog of a slow reader is
 /// known that exactly.
 const PATIENT_BYTES_MAX: usize = limits::CONN_OUT_LOW;
+/// The least that it covers of a larger one: it ends where the backlog falls below what the service
+/// waits for, but not for a few bytes.
+const PATIENT_BYTES_MIN: usize = 16 * 1024;
 /// The most that one send tries at once.
 const SEND_BYTES_MAX: usize = 1 << 30;
 /// The tag of the shard's own bell.
@@ -143,10 +145,12 @@ impl<S: Service> Shard<S> {
             self.state.now = self.now;
             self.deliver_completions()?;
             self.deliver_mail();
+            self.adopt_parcels();
             self.fire_timers();
             self.look_for_stop();
             self.service.turn(self.now, &mut self.state.io());
             self.settle_all();
+            self.settle_doors();
             self.serve_thirsty();
             self.flush_mail();
             let done = self.is_done();
@@ -236,6 +240,7 @@ impl<S: Service> Shard<S> {
                 Completion::Received { tag, result, more } => self.received(tag.0, result, more),
                 Completion::Sent { tag, buffer, result } => self.sent(tag.0, buffer, result),
                 Completion::Accepted { tag, result, more } => self.accepted(tag, result, more),
+                Completion::Connected { tag, result } => self.connected(tag.0, result),
                 Completion::Watched { more, .. } => self.bell_rang(more),
                 // The mail is looked for in every turn.
                 Completion::Rung { .. } => {}
@@ -256,69 +261,6 @@ impl<S: Service> Shard<S> {
         }
     }
 
-    fn accepted(&mut self, tag: Tag, result: Result<OwnedFd, Errno>, more: bool) {
-        let door = &mut self.doors[tag.0 as usize];
-        door.armed = more;
-        if !more && self.drain.is_draining() {
-            door.listener = None;
-        }
-        match result {
-            Ok(socket) => {
-                self.shortage_told = false;
-                self.open(TcpStream::from(socket), tag);
-            }
-            Err(errno) if errno.is_shortage() => self.pause_accepting(errno),
-            // A connection that was reset while it waited, or a cancellation.
-            Err(_) => {}
-        }
-        self.arm_doors();
-    }
-
-    fn pause_accepting(&mut self, errno: Errno) {
-        if !std::mem::replace(&mut self.accept_paused, true) {
-            self.counters.accept_pauses.add(1);
-            self.state.timers.add(self.now + ACCEPT_PAUSE, Due::Accept);
-        }
-        if !std::mem::replace(&mut self.shortage_told, true) {
-            tracing::warn!(
-                shard = self.shard.0,
-                "cannot accept connections: {errno}; they wait. Try a larger `ulimit -n`"
-            );
-        }
-    }
-
-    fn arm_doors(&mut self) {
-        if self.accept_paused || self.drain.is_draining() {
-            return;
-        }
-        for (index, door) in self.doors.iter_mut().enumerate() {
-            if let (false, Some(listener)) = (door.armed, &door.listener) {
-                door.armed = true;
-                self.ring.accept(listener, Tag(index as u32));
-            }
-        }
-    }
-
-    fn open(&mut self, socket: TcpStream, tag: Tag) {
-        self.counters.accepts.add(1);
-        // A peer that is gone already has no address; it has no need of us either.
-        let Ok(address) = socket.peer_addr() else { return };
-        match self.state.conns.insert(socket) {
-            Err(socket) => {
-                self.counters.accepts_refused.add(1);
-                self.ring.close(socket);
-            }
-            Ok(index) => {
-                self.counters.connections_now.add(1);
-                self.state.touch(index);
-                let generation = self.state.conns.get_mut(index).generation;
-                let peer = Peer { address, listener: self.doors[tag.0 as usize].kind };
-                let id = ConnId { index, generation };
-                self.service.opened(self.now, id, peer, &mut self.state.io());
-            }
-        }
-    }
-
     fn received(&mut self, index: u32, result: Result<Received, Errno>, more: bool) {
         let conn = self.state.conns.get_mut(index);
         if !more {
@@ -326,7 +268,7 @@ impl<S: Service> Shard<S> {
             self.state.touch(index);
         }
         match result {
-            Ok(Received::Bytes(filled)) => {
+            Ok(Received::Bytes(mut filled)) => {
                 self.counters.receives.add(1);
                 self.counters.receive_bytes.add(filled.len() as u64);
                 let conn = self.state.conns.get_mut(index);
@@ -338,8 +280,11 @@ impl<S: Service> Shard<S> {
                     if filled.len() == self.buffer_bytes {
                         conn.flags.set(Flags::GREEDY);
                     }
-                    let bytes = self.ring.bytes(&filled);
+                    let bytes = self.ring.bytes_mut(&mut filled);
                     self.service.received(self.now, id, bytes, &mut self.state.io());
+                } else if conn.flags.has(Flags::LEAVING) {
+                    let bytes = self.ring.bytes(&filled);
+                    self.state.leaving_of(index).arrived.extend_from_slice(bytes);
                 } else {
                     self.discard(index, filled.len());
                 }
@@ -380,9 +325,34 @@ impl<S: Service> Shard<S> {
         self.state.touch(index);
     }
 
+    /// A connect has ended.
+    fn connected(&mut self, index: u32, result: Result<(), Errno>) {
+        let conn = self.state.conns.get_mut(index);
+        conn.send = NO_SEND;
+        conn.flags.clear(Flags::CONNECTING.or(Flags::PATIENT).or(Flags::SEND_CANCELLED));
+        // Its time was for this.
+        self.state.timers.cancel(conn.deadline.take());
+        let open = conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING);
+        let id = ConnId { index, generation: conn.generation };
+        self.state.touch(index);
+        if open {
+            self.service.connected(self.now, id, result, &mut self.state.io());
+            if result.is_err() {
+                self.counters.connects_failed.add(1);
+                self.lost(index);
+            }
+        }
+    }
+
     /// The connection broke.
     fn lost(&mut self, index: u32) {
         let conn = self.state.conns.get_mut(index);
+        if conn.flags.has(Flags::LEAVING) {
+            // Whoever gets it is told.
+            self.state.leaving_of(index).broken = true;
+            self.state.touch(index);
+            return;
+        }
         if conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING) {
             self.state.ending.push(index);
         }
@@ -397,6 +367,13 @@ impl<S: Service> Shard<S> {
         conn.unsent -= *result.as_ref().unwrap_or(&0);
         let broken = !matches!(result, Ok(_) | Err(Errno::INTERRUPTED));
         self.counters.send_bytes.add(u64::from(*result.as_ref().unwrap_or(&0)));
+        if conn.flags.has(Flags::LEAVING) {
+            self.keep_unsent(index, buffer);
+            if broken && result != Err(Errno::CANCELLED) {
+                self.lost(index);
+            }
+            return;
+        }
         if conn.unsent > 0 && !broken && !conn.flags.has(Flags::DYING) {
             self.counters.sends_short.add(1);
             self.start_send(index, buffer, SendMode::Patient);
@@ -410,7 +387,7 @@ impl<S: Service> Shard<S> {
             return;
         }
         let conn = self.state.conns.get_mut(index);
-        let needs_settling = Flags::FLUSHING.or(Flags::DYING).or(Flags::HIGH);
+        let needs_settling = Flags::FLUSHING.or(Flags::DYING).or(Flags::HIGH).or(Flags::FINISHING);
         if conn.flags.has(needs_settling) || !conn.out.is_empty() {
             self.state.touch(index);
         }
@@ -419,7 +396,7 @@ impl<S: Service> Shard<S> {
 
     fn tell_if_drained(&mut self, index: u32) {
         let conn = self.state.conns.get_mut(index);
-        if conn.flags.has(Flags::HIGH) && conn.backlog() < limits::CONN_OUT_LOW {
+        if conn.flags.has(Flags::HIGH) && conn.above_low() == 0 {
             conn.flags.clear(Flags::HIGH);
             let silent = Flags::FLUSHING.or(Flags::DYING);
             if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
@@ -484,12 +461,33 @@ impl<S: Service> Shard<S> {
     /// Acts on everything the service asked for, until nothing is left.
     fn settle_all(&mut self) {
         loop {
-            while let Some(index) = self.state.ending.pop() {
-                self.tell_closed(index);
+            if !self.state.connects.is_empty() {
+                self.begin_connects();
             }
-            let Some(index) = self.state.dirty.pop() else { break };
-            self.settle(index);
+            if let Some(index) = self.state.ending.pop() {
+                self.tell_closed(index);
+            } else if let Some(index) = self.state.dirty.pop() {
+                self.settle(index);
+            } else {
+                return;
+            }
         }
+    }
+
+    /// Connections that the service began since the last look. Some it may have closed since.
+    fn begin_connects(&mut self) {
+        for at in 0..self.state.connects.len() {
+            let (index, to) = self.state.connects[at];
+            self.counters.connects.add(1);
+            self.counters.connections_now.add(1);
+            let conn = self.state.conns.get_mut(index);
+            if let (Some(socket), false) = (&conn.socket, conn.flags.has(Flags::DYING)) {
+                conn.send = self.ring.connect(socket, to, Tag(index));
+                // Its end is heard, and nobody is to ask for it again and again.
+                conn.flags.set(Flags::PATIENT);
+            }
+        }
+        self.state.connects.clear();
     }
 
     /// The service's last word about a connection; its id is dead from here on.
@@ -511,8 +509,8 @@ impl<S: Service> Shard<S> {
     fn settle(&mut self, index: u32) {
         let conn = self.state.conns.get_mut(index);
         conn.flags.clear(Flags::DIRTY);
-        if conn.flags.has(Flags::DYING) {
-            self.bury(index);
+        if conn.flags.has(Flags::DYING.or(Flags::LEAVING)) {
+            self.part(index);
             return;
         }
         self.begin_send(index);
@@ -520,11 +518,13 @@ impl<S: Service> Shard<S> {
         let conn = self.state.conns.get_mut(index);
         if conn.flags.has(Flags::FLUSHING) && conn.flags.has(Flags::OPEN) {
             self.flush_towards_close(index);
+        } else if conn.flags.has(Flags::FINISHING) {
+            self.finish(index);
         }
         self.settle_receive(index);
         // S3: a quiet send ends without a word, so somebody has to ask.
         let conn = self.state.conns.get_mut(index);
-        let waits_for_send = conn.flags.has(Flags::FLUSHING.or(Flags::HIGH));
+        let waits_for_send = conn.flags.has(Flags::FLUSHING.or(Flags::HIGH).or(Flags::FINISHING));
         if conn.send != NO_SEND && !conn.flags.has(Flags::PATIENT) {
             self.state.again |= waits_for_send || self.drain.is_draining();
         }
@@ -555,7 +555,13 @@ impl<S: Service> Shard<S> {
         let Some(socket) = &conn.socket else { return };
         let (start, most) = match mode {
             SendMode::AtOnce => (0, SEND_BYTES_MAX),
-            SendMode::Patient => (buffer.len() - conn.unsent as usize, PATIENT_BYTES_MAX),
+            SendMode::Patient => {
+                let most = match conn.above_low() {
+                    0 => PATIENT_BYTES_MAX,
+                    above => above.clamp(PATIENT_BYTES_MIN, PATIENT_BYTES_MAX),
+                };
+                (buffer.len() - conn.unsent as usize, most)
+            }
         };
         let range = start..buffer.len().min(start + most);
         conn.flags.clear(Flags::PATIENT);
@@ -588,6 +594,19 @@ impl<S: Service> Shard<S> {
             }
         }
         self.state.ending.push(index);
+    }
+
+    /// A connection whose sending half is to be closed when all is sent: is it?
+    fn finish(&mut self, index: u32) {
+        let conn = self.state.conns.get_mut(index);
+        if conn.send != NO_SEND || conn.flags.has(Flags::FINISHED) {
+            return;
+        }
+        conn.flags.set(Flags::FINISHED);
+        if let Some(socket) = &conn.socket {
+            // It fails when the peer is gone, which the receive in flight tells, too.
+            let _ = socket.shutdown(Shutdown::Write);
+        }
     }
 
     /// Arms or cancels the receive of a connection that is not dying.
@@ -637,38 +656,6 @@ impl<S: Service> Shard<S> {
         self.state.again |= self.state.anybody_thirsty();
     }
 
-    /// Makes the kernel let go of a connection, and frees it once it has (S2).
-    fn bury(&mut self, index: u32) {
-        let conn = self.state.conns.get_mut(index);
-        if conn.flags.has(Flags::OPEN) {
-            self.state.ending.push(index);
-            return;
-        }
-        self.state.timers.cancel(conn.deadline.take());
-        self.state.pool.give(std::mem::take(&mut conn.out));
-        self.state.uncharge(index);
-        let conn = self.state.conns.get_mut(index);
-        if conn.flags.has(Flags::ARMED) && !conn.flags.has(Flags::CANCELLING) {
-            conn.flags.set(Flags::CANCELLING);
-            self.ring.stop_receiving(Tag(index));
-        }
-        if conn.send != NO_SEND {
-            if conn.flags.has(Flags::PATIENT) && !conn.flags.has(Flags::SEND_CANCELLED) {
-                conn.flags.set(Flags::SEND_CANCELLED);
-                self.ring.stop_sending(conn.send);
-            }
-            self.state.again |= !conn.flags.has(Flags::PATIENT);
-        }
-        if conn.send == NO_SEND && !conn.flags.has(Flags::ARMED) {
-            if let Some(socket) = self.state.conns.release(index) {
-                self.ring.close(socket);
-            }
-            // A descriptor has become free.
-            self.accept_paused = false;
-            self.arm_doors();
-        }
-    }
-
     // ---- Stopping.
 
     /// The service hears of a stop one turn after we do: what had arrived until now is delivered
@@ -685,15 +672,8 @@ impl<S: Service> Shard<S> {
         }
         self.drain.begin(self.now, self.drain_span);
         self.state.again = true;
-        for (index, door) in self.doors.iter_mut().enumerate() {
-            if let Some(listener) = &door.listener {
-                net::stop_listening(listener);
-            }
-            if door.armed {
-                self.ring.stop_accepting(Tag(index as u32));
-            } else {
-                door.listener = None;
-            }
+        for index in 0..self.doors.len() {
+            self.shut_door(index);
         }
     }
 
@@ -701,6 +681,8 @@ impl<S: Service> Shard<S> {
         self.stop_told
             && self.sends_in_flight == 0
             && self.state.outgoing.waiting_bytes() == 0
+            && self.state.leaving.is_empty()
+            && !self.has_parcels()
             && self.service.may_stop()
     }
 

@@ -37,7 +37,7 @@ impl Service for Counting {
         self.seen.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn received(&mut self, _: Moment, _: ConnId, bytes: &[u8], _: &mut Io<'_>) {
+    fn received(&mut self, _: Moment, _: ConnId, bytes: &mut [u8], _: &mut Io<'_>) {
         match bytes[0] {
             b'W' => {
                 self.ready.wait();

@@ -70,7 +70,7 @@ impl Service for Relay {
         io.close(conn, Close::Now);
     }
 
-    fn received(&mut self, _: Moment, _: ConnId, _: &[u8], _: &mut Io<'_>) {}
+    fn received(&mut self, _: Moment, _: ConnId, _: &mut [u8], _: &mut Io<'_>) {}
 
     fn closed(&mut self, _: Moment, _: ConnId, _: &mut Io<'_>) {}
 

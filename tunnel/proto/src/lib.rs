@@ -8,6 +8,7 @@
 //! - `frame`: what a record says, to the byte.
 //! - `send`, `recv`: one direction of a flow, at the end that writes and at the one that reads.
 //! - `link`, `epochs`: a carrier's bytes, from the first to its records, and its keys over time.
+//! - `target`, `socks`: where a flow is to go, as agents and as applications say it.
 //! - `carrier`: what is known of a carrier. `session`: flows and carriers together.
 //!
 //! What always holds, whatever carriers do (`tests/swarm.rs`):
@@ -34,6 +35,8 @@ mod recv;
 pub mod sabotage;
 mod send;
 mod session;
+mod socks;
+mod target;
 #[cfg(test)]
 mod testing;
 
@@ -44,3 +47,5 @@ pub use link::{Link, Place, Rekeying, Salted, Step};
 pub use session::{
     CarrierReport, Event, FlowReport, FlowsFull, Outlet, Role, Session, Settings, Violation,
 };
+pub use socks::{Socks, SocksReply, greeting, reply, request};
+pub use target::{NoTarget, TARGET_BYTES_MAX, Target};

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+pub(crate) mod puppet;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use ringway_core::limits::CONN_OUT_HIGH;
+use ringway_core::limits::{CONN_OUT_HIGH, CONN_OUT_LOW};
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_shards::{
     Close, Io, Peer, PinPolicy, Running, Runtime, RuntimeConfig, Service, ShardContext,
@@ -40,7 +42,7 @@ impl Service for Echo {
         self.seen.opened.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn received(&mut self, _: Moment, conn: ConnId, bytes: &[u8], io: &mut Io<'_>) {
+    fn received(&mut self, _: Moment, conn: ConnId, bytes: &mut [u8], io: &mut Io<'_>) {
         assert!(!bytes.is_empty());
         if bytes.starts_with(b"QUIT") {
             io.out(conn).extend_from_slice(b"bye");
@@ -53,7 +55,7 @@ impl Service for Echo {
         if io.backlog(conn) > CONN_OUT_HIGH {
             self.seen.paused.fetch_add(1, Ordering::Relaxed);
             io.pause(conn);
-            io.await_drain(conn);
+            io.await_drain(conn, CONN_OUT_LOW);
             self.stuck.push(conn);
         }
     }
