@@ -21,6 +21,7 @@ use crate::handle::Bound;
 use crate::mail;
 use crate::names::Names;
 use crate::outcome::Outcome;
+use crate::sabotage::Rule;
 use crate::sessions::Ticket;
 use crate::shard::Shard;
 use crate::wire::status;
@@ -28,7 +29,8 @@ use crate::wire::status;
 impl<R: Region, A: Access> Shard<R, A> {
     /// A connection that blocks waits no longer, if it does.
     pub(crate) fn stop_waiting(&mut self, id: ConnId, env: &mut impl Env) {
-        if self.blocks(id).is_none() {
+        let goes_on = self.sabotage.breaks(Rule::WaitsEndWithTheirConnection);
+        if goes_on || self.blocks(id).is_none() {
             return;
         }
         // The wait may still stand in the batch, and may be granted at once.

@@ -505,7 +505,11 @@ impl<R: Region> Names<R> {
     pub(crate) fn count(&mut self, name: &Name<'_>) -> Result<u8, u8> {
         let mut bytes = [0; NAME_BYTES_MAX];
         let len = name.copy_to(&mut bytes);
-        let counted = self.quotas.count(&bytes[..len]).map_err(|_| status::QUOTA)?;
+        let counted = match self.quotas.count(&bytes[..len]) {
+            Ok(counted) => counted,
+            Err(_) if self.sabotage.breaks(Rule::QuotasHold) => false,
+            Err(_) => return Err(status::QUOTA),
+        };
         Ok(if counted { FLAG_QUOTA } else { 0 })
     }
 
@@ -608,7 +612,9 @@ impl<R: Region> Names<R> {
         if grant.flags & FLAG_SIDE != 0 {
             return self.release_sided(id, grant, by, token);
         }
-        if grant.flags & FLAG_QUOTA != 0 && grant.owner == by.handle.owner() && under {
+        let counted = grant.flags & FLAG_QUOTA != 0;
+        let keeps = self.sabotage.breaks(Rule::CreditsGivenBack);
+        if counted && grant.owner == by.handle.owner() && under && !keeps {
             self.discount(name);
         }
         if grant.owner != by.handle.owner() || !under {

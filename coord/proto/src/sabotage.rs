@@ -83,11 +83,19 @@ pub enum Rule {
     LanesWaitForTheirUnits,
     /// What a connection that is gone would have heard is remembered.
     OrphansRemembered,
+    /// Nobody waits on a connection whose client sends nothing more.
+    WaitsEndWithTheirConnection,
+    /// Who blocks hears of its grant.
+    BlockedAreAnswered,
+    /// A name that is given back makes room in its namespace.
+    CreditsGivenBack,
+    /// No name is granted beyond the quota of its namespace.
+    QuotasHold,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 38] = [
+    pub const ALL: [Rule; 42] = [
         Rule::AttachFirst,
         Rule::DeadOwnNothing,
         Rule::SweptEverywhere,
@@ -126,6 +134,10 @@ impl Rule {
         Rule::LanesExecuteOnce,
         Rule::LanesWaitForTheirUnits,
         Rule::OrphansRemembered,
+        Rule::WaitsEndWithTheirConnection,
+        Rule::BlockedAreAnswered,
+        Rule::CreditsGivenBack,
+        Rule::QuotasHold,
     ];
 }
 

@@ -499,6 +499,9 @@ impl<R: Region> Names<R> {
     ) {
         let Some(to) = self.bound_at(to) else { return };
         if let Some(reply) = reply {
+            if self.sabotage.breaks(Rule::BlockedAreAnswered) {
+                return;
+            }
             let granted = Outcome::owner(status::GRANTED_EPHEMERAL, to.session, token);
             return self.answers.push((*reply, granted));
         }

@@ -3,8 +3,8 @@
 use ringway_coord_proto::wire::{op, push, status};
 use ringway_core::{SessionId, Token};
 use ringway_sim::native::{
-    Got, Native, meta, query, register, register_as, release, release_if, revoke, set_meta,
-    transfer, wait, wait_as, with_secret,
+    Got, Native, meta, query, register, register_as, release, release_if, revoke, send_fenced,
+    set_meta, transfer, wait, wait_as, with_secret,
 };
 use ringway_sim::process::Process;
 use ringway_sim::stories::{self, Users, client, guarded, start, user, words};
@@ -44,6 +44,52 @@ fn a_transfer_is_one_step() {
         c.ask(&mut process, &[release("x")]);
         assert!(process.shards_are_tidy());
     }
+}
+
+/// A token of before a transfer is worth nothing, to whoever shows it: not when the name is
+/// another's, and not when it has come back to the one who had it, under a new token. A fenced
+/// message, a release and a transfer under it are refused, and change nothing.
+#[test]
+fn an_old_token_is_refused_wherever_the_name_went() {
+    for shards in SHARDS {
+        for (mode, name) in [(op::MODE_EXCLUSIVE, "x"), (SHARED, "s")] {
+            let mut process = start(shards);
+            let (mut a, of_a) = client(&mut process, 1);
+            let (mut b, of_b) = client(&mut process, 2);
+            let token = |got: &Got| match *got {
+                Got::Owner(status::GRANTED_EPHEMERAL, _, token) => token,
+                _ => panic!("not granted: {got:?}"),
+            };
+            b.ask(&mut process, &[register("store")]);
+            let first = token(&a.ask(&mut process, &[register_as(mode, 0, name)])[0]);
+            let second = token(&a.ask(&mut process, &[transfer(of_b.session, name)])[0]);
+            let under = |token| {
+                let (code, _, body) = transfer(of_b.session, name);
+                let body = [&token_bytes(token)[..], &body].concat();
+                let send = send_fenced(op::SEND_RECEIPT, (name, token), "store", b"write");
+                [send, release_if(name, token), (code, op::TRANSFER_TOKEN, body)]
+            };
+            let refused = "FENCED, NOTOWNER, NOTOWNER";
+            for old in [first, second] {
+                assert_eq!(words(&a.ask(&mut process, &under(old))), refused, "it is b's");
+            }
+            assert_eq!(words(&b.ask(&mut process, &under(first))), refused, "it was a's");
+            let third = token(&b.ask(&mut process, &[transfer(of_a.session, name)])[0]);
+            assert!(first < second && second < third, "{shards} shards");
+            for old in [first, second] {
+                assert_eq!(words(&a.ask(&mut process, &under(old))), refused, "it came back");
+                assert_eq!(words(&b.ask(&mut process, &under(old))), refused);
+            }
+            let kept = a.ask(&mut process, &[query(name)]);
+            let Got::Owner(_, owner, now) = kept[0] else { panic!("{kept:?}") };
+            assert_eq!((owner, now), (of_a.session, third));
+            assert_eq!(words(&a.ask(&mut process, &under(third)[..2])), "OK, OK");
+        }
+    }
+}
+
+fn token_bytes(token: Token) -> [u8; 8] {
+    token.0.to_le_bytes()
 }
 
 /// The balancer's operation: five thousand names in two frames, each to another session, and both

@@ -297,6 +297,118 @@ fn nobody_waits_behind_the_dead() {
     }
 }
 
+/// Six names, so that some lie on the home of whoever ends and some on every other shard.
+const SPREAD: [&str; 6] = ["x", "y", "n1", "n2", "job", "a-name-of-24-characters"];
+
+/// An owner, one who waits for what it has, and one who waits behind that and lives.
+fn a_queue(process: &mut Process, lease: u32) -> (Native, Native, Native) {
+    let mut a = Native::connect(process, 0);
+    a.ask(process, &[open(0, 1, lease, None)]);
+    a.ask(process, &SPREAD.map(register));
+    let mut b = Native::connect(process, process.shards() - 1);
+    b.ask(process, &[open(0, 2, lease, None)]);
+    let (mut c, _) = client(process, 3);
+    for waiter in [&mut b, &mut c] {
+        let got = waiter.ask(process, &SPREAD.map(|name| wait(0, name)));
+        assert!(got.iter().all(|got| got.status() == status::QUEUED));
+    }
+    (a, b, c)
+}
+
+/// Whoever is last in the queue has every name, each told once, and nobody waits any more.
+fn the_last_has_all(process: &mut Process, last: &mut Native, case: &str) {
+    let mut heard = stories::told(process, last, &[]);
+    heard.sort();
+    let names = heard.iter().map(|told| told.split(' ').nth(1).expect("a name"));
+    let mut expected = SPREAD.to_vec();
+    expected.sort_unstable();
+    assert_eq!(names.collect::<Vec<_>>(), expected, "{case}: {heard:?}");
+    assert!(heard.iter().all(|told| told.starts_with("granted ")), "{case}: {heard:?}");
+    let got = last.ask(process, &SPREAD.map(release));
+    assert!(got.iter().all(|got| got.status() == status::OK), "{case}: {}", words(&got));
+    let got = last.ask(process, &SPREAD.map(query));
+    assert!(got.iter().all(|got| got.status() == status::FREE), "{case}: {}", words(&got));
+    assert!(process.shards_are_tidy(), "{case}");
+}
+
+/// The leases of an owner and of who waits first run out in the same moment, and their homes are
+/// different shards: whichever end a name hears of first, it goes past the dead to who lives.
+#[test]
+fn the_owner_and_who_waits_first_expire_together() {
+    for shards in SHARDS {
+        for first in 0..shards {
+            let mut process = start(shards);
+            let (_a, mut b, mut c) = a_queue(&mut process, 500);
+            // Nobody renews. The shards find out one after another, whoever is first.
+            process.run_for(Span::from_ms(499));
+            assert_eq!(told(&mut process, &mut c), "");
+            process.pass(Span::from_ms(20));
+            for turn in 0..3 * shards {
+                process.turn((first + turn) % shards, 1);
+            }
+            process.run_for(Span::from_ms(100));
+            let case = format!("{shards} shards, {first} first");
+            the_last_has_all(&mut process, &mut c, &case);
+            let stale = told(&mut process, &mut b);
+            assert!(!stale.contains("ended"), "{case}: no wait of b had an end of its own");
+        }
+    }
+}
+
+/// A name is given back in the moment in which the lease of who waits first is over: it is granted
+/// to a session that is alive still, and handed on at once, or goes past it. Either way who waits
+/// behind it has it, and under the larger token.
+#[test]
+fn a_waiter_expires_while_it_is_granted() {
+    for shards in SHARDS {
+        let (mut handed_on, mut passed_over) = (0, 0);
+        // From well before the end of the lease until behind it.
+        for ms in 90..160 {
+            let mut process = start(shards);
+            let (mut a, mut b, mut c) = a_queue(&mut process, 500);
+            process.run_for(Span::from_ms(400));
+            a.ask(&mut process, &[(op::RENEW, 0, Vec::new())]);
+            process.run_for(Span::from_ms(ms));
+            a.send(&mut process, &SPREAD.map(release));
+            for step in 0..ms as usize % (2 * shards) {
+                process.turn(step % shards, 1);
+            }
+            process.run_for(Span::from_ms(100));
+            a.receive(&mut process);
+            let released = a.frames.pop().expect("answered");
+            assert_eq!(words(&released), ["OK"; 6].join(", "));
+            match told(&mut process, &mut b).matches("granted").count() {
+                0 => passed_over += 1,
+                grants if grants <= SPREAD.len() => handed_on += 1,
+                grants => panic!("granted {grants} times"),
+            }
+            let case = format!("{shards} shards, {ms} ms");
+            the_last_has_all(&mut process, &mut c, &case);
+        }
+        assert!(handed_on > 5 && passed_over > 5, "{handed_on} and {passed_over}");
+    }
+}
+
+/// The owner's lease runs out in the turn in which who waits first renews its own, at the last
+/// moment: the names are its, and stay so beyond the old end of its lease.
+#[test]
+fn a_waiter_that_renews_in_time_is_handed_what_expires() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let (_a, mut b, mut c) = a_queue(&mut process, 500);
+        process.run_for(Span::from_ms(490));
+        b.send(&mut process, &[(op::RENEW, 0, Vec::new())]);
+        process.run_for(Span::from_ms(300));
+        b.receive(&mut process);
+        assert_eq!(words(&b.frames.pop().expect("answered")), "OK", "{shards} shards");
+        let heard = stories::told(&mut process, &mut b, &[]);
+        assert_eq!(heard.len(), SPREAD.len(), "{shards} shards: {heard:?}");
+        assert_eq!(told(&mut process, &mut c), "");
+        process.run_for(Span::from_ms(500));
+        the_last_has_all(&mut process, &mut c, &format!("{shards} shards"));
+    }
+}
+
 /// Metadata of a name that several share goes with the last of them, also if that one was not
 /// there to release it: whoever comes next finds none.
 #[test]

@@ -348,12 +348,7 @@ fn a_watch_resumes_on_another_connection() {
         let names: Vec<_> = (0..20).map(|i| register(&format!("n/{i}"))).collect();
         a.ask(&mut process, &names);
         let mut after = Native::connect(&mut process, 0);
-        let resume = |flags: u8, cursors: &[u8]| {
-            let (code, _, mut body) = watch(1, "");
-            body.extend_from_slice(cursors);
-            body.extend_from_slice(b"n/");
-            (code, flags | op::WATCH_RESUME, body)
-        };
+        let resume = |flags, cursors: &[u8]| resume(flags, cursors, "n/");
         let got = after.ask(&mut process, &[resume(SNAPSHOT, &cursors)]);
         let (resumed, later) = answer(&got[0]);
         assert_eq!(resumed, 1, "{shards} shards");
@@ -373,6 +368,151 @@ fn a_watch_resumes_on_another_connection() {
         let got = after.ask(&mut process, &[resume(0, &[0])]);
         assert_eq!(answer(&got[0]).0, 2, "it does not say where it was");
         assert!(heard(&mut after, &mut process).is_empty(), "no snapshot was asked for");
+    }
+}
+
+/// `WATCH` number 1 of a filter from where another was cut off.
+fn resume(flags: u8, cursors: &[u8], filter: &str) -> (u8, u8, Vec<u8>) {
+    let (code, _, mut body) = watch(1, "");
+    body.extend_from_slice(cursors);
+    body.extend_from_slice(filter.as_bytes());
+    (code, flags | op::WATCH_RESUME, body)
+}
+
+/// A client that keeps a view of a prefix over lost connections, as `docs/protocol.md` says.
+struct Keeper {
+    client: Native,
+    view: View,
+    cursors: BTreeMap<u8, (u32, u64)>,
+}
+
+impl Keeper {
+    fn new(process: &mut Process, shard: usize) -> Self {
+        let client = Native::connect(process, shard);
+        let mut this = Self { client, view: View::default(), cursors: BTreeMap::new() };
+        assert_eq!(this.begin(process, watch_with(SNAPSHOT, 1, "app/")), 0);
+        this
+    }
+
+    /// How it was resumed.
+    fn begin(&mut self, process: &mut Process, ask: (u8, u8, Vec<u8>)) -> u8 {
+        let got = self.client.ask(process, &[ask]);
+        let (resumed, cursors) = answer(&got[0]);
+        if resumed == 2 {
+            // Nothing of before is true any more, but for what this watch has told already.
+            self.view.names.clear();
+        }
+        self.hear(process);
+        let mut reader = Reader::new(&cursors);
+        for _ in 0..reader.u8().expect("a count") {
+            let shard = reader.u8().expect("a shard");
+            let at = (reader.u32().expect("an epoch"), reader.u64().expect("a sequence"));
+            let known = self.cursors.entry(shard).or_insert(at);
+            *known = (*known).max(at);
+        }
+        resumed
+    }
+
+    fn hear(&mut self, process: &mut Process) {
+        let heard = heard(&mut self.client, process);
+        for notice in heard.iter().filter(|notice| notice.code == push::EVENT) {
+            self.cursors.insert(notice.shard, (notice.epoch, notice.sequence));
+        }
+        self.view.apply(heard);
+    }
+
+    /// Its connection is lost, something happens, and it goes on with another.
+    fn reconnects(
+        &mut self,
+        process: &mut Process,
+        shard: usize,
+        meanwhile: impl FnOnce(&mut Process),
+    ) -> u8 {
+        process.disconnect(self.client.link);
+        meanwhile(process);
+        self.client = Native::connect(process, shard);
+        let mut cursors = vec![self.cursors.len() as u8];
+        for (shard, (epoch, sequence)) in &self.cursors {
+            cursors.push(*shard);
+            cursors.extend_from_slice(&epoch.to_le_bytes());
+            cursors.extend_from_slice(&sequence.to_le_bytes());
+        }
+        self.begin(process, resume(SNAPSHOT, &cursors, "app/"))
+    }
+
+    fn knows_all(&mut self, process: &mut Process, owned: &[bool]) -> bool {
+        self.hear(process);
+        let names = owned.iter().enumerate().filter(|(_, owned)| **owned);
+        let names: Vec<_> = names.map(|(at, _)| format!("app/{at}")).collect();
+        let mut known: Vec<_> = self.view.names.keys().cloned().collect();
+        known.sort_by_key(|name| name[4..].parse::<u32>().expect("a number"));
+        known == names
+    }
+}
+
+/// Registers or releases a range of names, and remembers who is owned.
+fn change(
+    process: &mut Process,
+    by: &mut Native,
+    owned: &mut [bool],
+    (at, own): (std::ops::Range<usize>, bool),
+) {
+    let names: Vec<_> = at.clone().map(|at| format!("app/{at}")).collect();
+    for names in names.chunks(1_000) {
+        let op = |name: &String| if own { register(name) } else { release(name) };
+        by.ask(process, &names.iter().map(op).collect::<Vec<_>>());
+    }
+    owned[at].fill(own);
+}
+
+/// A watcher that does not read hears `GAP` and lists anew; it loses its connection and goes on by
+/// its cursor; it is away for too long, is told so, and goes on from there once more. After each
+/// of these it knows all names, and no more.
+#[test]
+fn a_watcher_resumes_across_a_gap() {
+    for shards in SHARDS {
+        let mut process = start(shards);
+        let mut a = Native::connect(&mut process, 0);
+        let mut owned = vec![false; 60_000];
+        change(&mut process, &mut a, &mut owned, (0..3_000, true));
+        let mut keeper = Keeper::new(&mut process, shards - 1);
+        assert!(keeper.knows_all(&mut process, &owned), "{shards} shards");
+        // It reads nothing while more happens than is kept for it.
+        process.set_backlog(keeper.client.link, 65 * 1024);
+        change(&mut process, &mut a, &mut owned, (500..2_500, false));
+        change(&mut process, &mut a, &mut owned, (3_000..30_000, true));
+        process.set_backlog(keeper.client.link, 0);
+        for _ in 0..50 {
+            keeper.hear(&mut process);
+        }
+        assert!(keeper.view.gaps > 0, "{shards} shards: it was told");
+        assert_eq!(keeper.view.ended, 1 + keeper.view.gaps, "and listed what there is");
+        assert!(keeper.knows_all(&mut process, &owned), "{shards} shards: after the gap");
+        // Events on every shard bring the cursor across the gap.
+        change(&mut process, &mut a, &mut owned, (100..200, false));
+        keeper.hear(&mut process);
+        let gaps = keeper.view.gaps;
+        let resumed = keeper.reconnects(&mut process, 0, |process| {
+            change(process, &mut a, &mut owned, (150..250, true));
+            change(process, &mut a, &mut owned, (250..350, false));
+        });
+        assert_eq!((resumed, keeper.view.gaps), (1, gaps), "{shards} shards: it goes on");
+        assert!(keeper.knows_all(&mut process, &owned), "{shards} shards: by its cursor");
+        // More than is kept happens while it is away.
+        let resumed = keeper.reconnects(&mut process, shards - 1, |process| {
+            change(process, &mut a, &mut owned, (0..20_000, false));
+            change(process, &mut a, &mut owned, (30_000..60_000, true));
+        });
+        assert_eq!(resumed, 2, "{shards} shards: the gap is said");
+        for _ in 0..50 {
+            keeper.hear(&mut process);
+        }
+        assert!(keeper.knows_all(&mut process, &owned), "{shards} shards: listed anew");
+        let resumed = keeper.reconnects(&mut process, 0, |process| {
+            change(process, &mut a, &mut owned, (59_000..59_100, false));
+        });
+        assert_eq!(resumed, 1, "{shards} shards: from behind the gap");
+        assert!(keeper.knows_all(&mut process, &owned), "{shards} shards: complete");
     }
 }
 

@@ -7,7 +7,7 @@ use ringway_coord_proto::quotas::Credits;
 use ringway_coord_proto::{Grantee, Principal};
 
 /// What is left of the quota of one namespace.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Pool {
     quota: [(Box<[u8]>, u64); 1],
     left: Arc<Mutex<u64>>,

@@ -15,7 +15,7 @@ cargo run -p ringway-sim --release -- [--seeds A..B | --seed N] [options]
 --shards N     this many shards (default: the seed decides)
 --steps N      events before faults cease (default 1500)
 --theme THEME  what all seeds are about: LastMoment, Stalls, Restarts, Queues, Messages,
-               Watches, Lanes (default: the seed decides)
+               Watches, Lanes, Blocked, Quotas (default: the seed decides)
 --trace        print what happens
 --breach RULE  switch a rule off; `list` lists them (most need `--features sabotage`)
 ";

@@ -23,6 +23,12 @@ fn options(breach: Breach) -> Options {
         Breach::Rule(Rule::RenewalsFirst) => (Some(Theme::LastMoment), 1_500),
         // Somebody asks between the end of a session and its sweeping, in the same turn.
         Breach::Rule(Rule::DeadMakeRoom) => (Some(Theme::Queues), 1_500),
+        // A connection ends from one side while it blocks; a name is handed to one that does.
+        Breach::Rule(Rule::WaitsEndWithTheirConnection | Rule::BlockedAreAnswered) => {
+            (Some(Theme::Blocked), 1_500)
+        }
+        // A namespace has as many names as it may, and some are given back.
+        Breach::Rule(Rule::CreditsGivenBack | Rule::QuotasHold) => (Some(Theme::Quotas), 1_500),
         // A lane is opened again while something that was sent by it is on its way.
         Breach::Rule(Rule::LanesWaitForTheirUnits) => (Some(Theme::Lanes), 1_500),
         // Two crashes with a wait between them that is survived, and leases of two lengths.

@@ -65,7 +65,8 @@ fn thousands_of_seeds_hold() {
     assert!(tally.opened > 4 * SEEDS && tally.resumed > SEEDS / 8, "{tally:?}");
     assert!(tally.expired > SEEDS && tally.lost > 8 * SEEDS, "{tally:?}");
     assert!(tally.locks > SEEDS / 2 && tally.denied > SEEDS && tally.full > SEEDS, "{tally:?}");
-    assert!(tally.waits > 4 * SEEDS && tally.handovers > SEEDS, "{tally:?}");
+    assert!(tally.waits > 4 * SEEDS && tally.handovers > SEEDS / 2, "{tally:?}");
+    assert!(tally.unblocked > SEEDS / 2 && tally.refused > SEEDS / 2, "{tally:?}");
     assert!(tally.given_up > SEEDS / 2 && tally.notes > SEEDS, "{tally:?}");
     assert!(tally.transfers > SEEDS / 4 && tally.revoked > SEEDS / 2, "{tally:?}");
     assert!(tally.letters > 20 * SEEDS && tally.heard > 10 * SEEDS, "{tally:?}");

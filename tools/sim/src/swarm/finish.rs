@@ -1,11 +1,13 @@
 //! Coming to rest: faults have ceased, and what was promised has to happen in bounded time.
 
+use std::collections::BTreeMap;
+
 use ringway_coord_proto::residue::Residue;
 use ringway_coord_proto::wire::op;
 use ringway_core::limits::LEASE_DEFAULT;
 
 use super::client::{Asked, Client};
-use super::history;
+use super::history::{self, Entry};
 use super::plan::{ClientPlan, Style};
 use super::queue;
 use super::world::{Event, Judged, World};
@@ -28,7 +30,8 @@ impl World {
         self.everybody_asks();
         self.run_until(began + ANSWERED_WITHIN)?;
         for (index, wire) in self.wires.iter().enumerate().filter(|(_, wire)| wire.open) {
-            if let Some(sent) = wire.expected.front().filter(|sent| sent.at <= began) {
+            let unanswered = wire.expected.front().filter(|sent| sent.at <= began);
+            if let Some(sent) = unanswered.filter(|_| !self.may_block(index)) {
                 return Err(format!(
                     "wire {index}: {:?} of {} is unanswered; {}",
                     sent.ops,
@@ -50,6 +53,7 @@ impl World {
         self.waits_that_never_ended();
         self.check_letters()?;
         let ends = self.oracle.ends();
+        let mut all = BTreeMap::new();
         for (name, entries) in &self.oracle.entries {
             let grants = history::grants(entries, &ends, self.plan.is_exclusive(*name));
             let grants = grants
@@ -60,12 +64,13 @@ impl World {
                 .and_then(|()| self.check_letters_to(*name, entries, &grants))
                 .and_then(|()| self.check_told(*name, &grants))
                 .map_err(|why| format!("name {name}: {why}"))?;
+            all.insert(*name, grants);
         }
-        Ok(())
+        self.check_quota(&all)
     }
 
     fn calm_down(&mut self) -> Judged {
-        self.calm = true;
+        (self.calm, self.calm_from) = (true, self.now);
         self.wake_all();
         for client in 0..self.clients.len() {
             self.schedule(self.now, Event::Think(client));
@@ -180,14 +185,18 @@ impl World {
         self.run_until(self.now + lease + GRANTABLE_WITHIN)?;
         let all = if self.plan.may_be_full() { self.plan.few } else { self.plan.names.len() };
         self.demand(observer, Asked::Register)?;
-        for name in 0..all {
-            let entries = self.oracle.entries.get(&name).into_iter().flatten();
+        let granted = |name: &usize| {
+            let entries = self.oracle.entries.get(name).into_iter().flatten();
             let mut entries = entries.filter(|entry| entry.client == observer);
-            if !entries.any(|entry| entry.is_granted()) {
+            entries.any(Entry::is_granted)
+        };
+        let granted: Vec<usize> = (0..all).filter(granted).collect();
+        for name in (0..all).filter(|name| self.quota_of(*name).is_none()) {
+            if granted.binary_search(&name).is_err() {
                 return Err(format!("name {name} is not granted though its owners are gone"));
             }
         }
-        Ok(())
+        self.check_returned(&granted)
     }
 
     /// The last one goes: nothing is kept, and nothing was ever said to a connection that was gone.
@@ -207,6 +216,10 @@ impl World {
         }
         if !server.process.shards_are_tidy() {
             return Err("something is kept beside names that nobody has".to_owned());
+        }
+        let missing = server.gate.missing();
+        if missing > 0 {
+            return Err(format!("K3: {missing} of the quota are missing"));
         }
         match server.process.strays() {
             0 => Ok(()),

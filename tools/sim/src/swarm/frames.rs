@@ -10,7 +10,7 @@ use super::client::{Asked, Sent};
 use super::gate::PASSWORD;
 use super::oracle::Renewal;
 use super::plan::Style;
-use super::world::{Event, World};
+use super::world::{Event, Speech, Wire, World};
 
 /// A secret that is nobody's.
 const WRONG_SECRET: [u8; 16] = [0x5A; 16];
@@ -115,6 +115,10 @@ impl World {
             }
             Asked::Kill(session) => {
                 self.oracle.may_end(session, now);
+                // Nobody tells a client of RESP2 why its connection closes.
+                let resp = |wire: &&mut Wire| matches!(wire.stream, Speech::Resp(_));
+                let bound = self.wires.iter_mut().filter(|wire| wire.bound == Some(session));
+                bound.filter(resp).for_each(|wire| wire.may_close = true);
                 if let Some(victim) = self.oracle.sessions.get(&session).map(|facts| facts.client) {
                     self.disturbs(usize::MAX, victim);
                 }

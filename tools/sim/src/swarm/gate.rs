@@ -5,8 +5,11 @@
 //! plan may use all names.
 
 use ringway_coord_proto::access::{Access, Grantee};
+use ringway_coord_proto::quotas::Credits;
 use ringway_coord_proto::sessions::Principal;
 use ringway_core::rng::Rng;
+
+use crate::limited::Pool;
 
 /// The only password.
 pub(crate) const PASSWORD: &[u8] = b"open sesame";
@@ -17,6 +20,9 @@ pub(crate) struct Gate {
     users: Vec<Grantee>,
     operators: bool,
     anyone: Grantee,
+    /// A namespace, and how many names it may have.
+    quota: Option<(Vec<u8>, u64)>,
+    pool: Option<Pool>,
 }
 
 /// What stands before the first slash of a name.
@@ -27,7 +33,8 @@ fn namespace(name: &str) -> &str {
 impl Gate {
     /// Everybody may do everything.
     pub(crate) fn open() -> Self {
-        Self { users: Vec::new(), operators: true, anyone: Grantee::anyone() }
+        let (users, anyone) = (Vec::new(), Grantee::anyone());
+        Self { users, operators: true, anyone, quota: None, pool: None }
     }
 
     /// A user for each client with two thirds of the names, and one more with all of them.
@@ -44,6 +51,33 @@ impl Gate {
             });
         }
         gate
+    }
+
+    /// A namespace that has several of the names may have fewer.
+    pub(crate) fn draw_quota(&mut self, rng: &mut Rng, names: &[String]) {
+        let of = |name: &String| names.iter().filter(|n| namespace(n) == namespace(name)).count();
+        if let Some(name) = names.iter().find(|name| of(name) > 1) {
+            let most = 1 + rng.below(of(name) as u64 - 1);
+            self.quota = Some((namespace(name).as_bytes().to_vec(), most));
+        }
+    }
+
+    /// The same in another life of the process: nothing is used up.
+    pub(crate) fn renewed(&self) -> Self {
+        let pool = self.quota.as_ref().map(|(namespace, most)| Pool::new(namespace, *most));
+        Self { pool, ..self.clone() }
+    }
+
+    /// How many names the namespace of this one may have, if that is limited.
+    pub(crate) fn quota_of(&self, name: &str) -> Option<u64> {
+        let (of, most) = self.quota.as_ref()?;
+        (of == namespace(name).as_bytes()).then_some(*most)
+    }
+
+    /// How much of the quota is missing.
+    pub(crate) fn missing(&self) -> u64 {
+        let quota = self.quota.as_ref().zip(self.pool.as_ref());
+        quota.map_or(0, |((_, most), pool)| most - pool.left())
     }
 
     /// The user name of a client, if it needs one.
@@ -81,6 +115,11 @@ impl Access for Gate {
 
     fn grantee(&self, index: u32) -> &Grantee {
         self.users.get(index as usize).unwrap_or(&self.anyone)
+    }
+
+    fn credits(&self) -> Option<Box<dyn Credits + Send>> {
+        let pool = self.pool.clone()?;
+        Some(Box::new(pool))
     }
 
     fn by_principal(&self, principal: Principal) -> Option<&Grantee> {

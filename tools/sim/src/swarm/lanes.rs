@@ -85,7 +85,8 @@ impl World {
         let (Got::Data(status::DATA, data), Some(session)) = (got, self.wires[index].bound) else {
             let reasonable = match got.status() {
                 status::NOSESSION => return self.lane_ended(index),
-                status::BUSY => self.wires[index].may_close,
+                // Its session went elsewhere while the lane was on the way.
+                status::BUSY | status::REFUSED => self.wires[index].may_close,
                 _ => false,
             };
             return if reasonable { Ok(()) } else { Err(got.words()) };

@@ -14,6 +14,7 @@ use ringway_coord_proto::claims::Wish;
 use ringway_coord_proto::wire::status;
 use ringway_core::{SessionId, Token};
 
+use super::blocked::{wait_answer, wait_command};
 use super::client::{Asked, Sent};
 use super::gate::PASSWORD;
 use super::history::{Entry, Seen, Verb};
@@ -86,6 +87,11 @@ impl RespStream {
         Ok(heard)
     }
 
+    /// How many ops of the oldest frame are answered already.
+    pub(crate) fn answered(&self) -> usize {
+        self.values.len()
+    }
+
     /// Whether bytes wait for the rest of their value, or values for the rest of their frame.
     pub(crate) fn is_amid(&self) -> bool {
         !self.received.is_empty() || !self.values.is_empty()
@@ -104,6 +110,7 @@ fn got_of(asked: Asked, value: Value) -> Result<Got, String> {
             status::NOSESSION,
             status::DENIED,
             status::MODE,
+            status::QUOTA,
         ];
         let found = known.into_iter().find(|known| status::name(*known) == code);
         return found.map(Got::Plain).ok_or_else(|| wrong(&value));
@@ -116,13 +123,18 @@ fn got_of(asked: Asked, value: Value) -> Result<Got, String> {
         (Asked::Value(..), Value::Bulk(text)) => {
             return Ok(owner(text).unwrap_or_else(|| Got::Data(status::DATA, text.clone())));
         }
+        (Asked::Wait(..), _) => return wait_answer(&value).ok_or_else(|| wrong(&value)),
         (Asked::Lock(..), Value::Null) => status::HELD,
         (Asked::Lock(..) | Asked::Auth, Value::Text(text)) if text == "OK" => status::OK,
         (Asked::Look(_), Value::Text(text)) if text == "PONG" => {
             return Ok(Got::Data(status::DATA, Vec::new()));
         }
         (
-            Asked::Unlock(..) | Asked::Delete(_) | Asked::Extend(..) | Asked::Prolong(_),
+            Asked::Unlock(..)
+            | Asked::Delete(_)
+            | Asked::Extend(..)
+            | Asked::Prolong(_)
+            | Asked::Release(_, None),
             Value::Number(number @ (0 | 1)),
         ) => [status::NOTOWNER, status::OK][*number as usize],
         _ => return Err(wrong(&value)),
@@ -160,6 +172,8 @@ impl World {
                 command(&[b"EVAL", RENEW, b"1", name(at), &words_of(value), ms])
             }
             Asked::Delete(at) => command(&[b"DEL", name(at)]),
+            Asked::Wait(at, wish, ms) => wait_command(name(at), wish, ms),
+            Asked::Release(at, None) => command(&[b"PORT.RELEASE", name(at)]),
             Asked::Prolong(at) => command(&[b"PEXPIRE", name(at), ms]),
             Asked::Look(_) => command(&[b"PING"]),
             Asked::Auth => {
@@ -184,15 +198,21 @@ impl World {
             if self.rng.chance(self.plan.faults.missed_renewal) {
                 continue;
             }
-            if let Some(wire) = self.pick_wire(client, |_| true) {
+            if let Some(wire) = self.pick_wire(client, |wire| wire.blocked().is_none()) {
                 self.decide(client, wire, vec![Asked::Extend(lock.name, lock.value)]);
             }
         }
+        self.lose_patience(client);
         if !self.rng.chance(500) {
             return;
         }
-        let Some(wire) = self.pick_wire(client, |_| true) else { return };
+        let pipelines = self.rng.chance(100);
+        let fits = |wire: &super::world::Wire| pipelines || wire.blocked().is_none();
+        let Some(wire) = self.pick_wire(client, fits) else { return };
         let name = self.draw_name();
+        if let Some(ops) = self.draw_blocking(wire, name) {
+            return self.decide(client, wire, ops);
+        }
         let mine = self.clients[client].locks.iter().find(|lock| lock.name == name && !lock.lost);
         let mine = mine.copied();
         let ops = match (self.rng.below(20), mine) {
@@ -310,6 +330,7 @@ impl World {
                 }
                 match *code {
                     status::OK | status::HELD | status::STARTING => Ok(()),
+                    status::QUOTA => self.refused(index, sent, name),
                     status::FULL if self.plan.may_be_full() => Ok(()),
                     // Others share the name.
                     status::MODE if !self.plan.is_exclusive(name) => Ok(()),

@@ -8,13 +8,14 @@
 //! Always: the same seed and options give the same run, on every machine.
 //!
 //! Parts: `plan` what a seed draws, `world` events, network and server, `client` what clients do
-//! and believe, `locks` those that speak RESP, `gate` their credentials, `waits` those that share
-//! names, wait for them and hand them on, `notes` what they say about them, `messages` what they
-//! send each other, `watches` what they are told of, `lanes` what they send again; `oracle` what
-//! must hold, `history` linearizability, `queue` first come first served, `finish` coming to rest,
-//! `rest` who waits then.
+//! and believe, `locks` those that speak RESP, `blocked` when they wait, `gate` credentials,
+//! `quota` of names, `waits` those that share names, wait for them and hand them on, `notes` what
+//! they say about them, `messages` what they send each other, `watches` what they are told of,
+//! `lanes` what they send again; `oracle` what must hold, `history` linearizability, `queue` first
+//! come first served, `finish` coming to rest, `rest` who waits then.
 //! Not here: real sockets, the kernel, the control plane's disk (`coord/server`).
 
+mod blocked;
 mod client;
 mod finish;
 mod frames;
@@ -27,6 +28,7 @@ mod notes;
 mod oracle;
 mod plan;
 pub mod queue;
+mod quota;
 mod replies;
 mod rest;
 mod waits;
@@ -109,6 +111,10 @@ pub struct Tally {
     pub waits: u64,
     /// Waits that ended by a grant.
     pub handovers: u64,
+    /// Names refused since their namespace has as many as it may.
+    pub refused: u64,
+    /// Waits of RESP clients that were granted.
+    pub unblocked: u64,
     /// Waits whose time ran out, or that were cancelled.
     pub given_up: u64,
     /// Names that went from one session to another.
@@ -161,6 +167,8 @@ impl Tally {
         self.locks += other.locks;
         self.waits += other.waits;
         self.handovers += other.handovers;
+        self.refused += other.refused;
+        self.unblocked += other.unblocked;
         self.given_up += other.given_up;
         self.transfers += other.transfers;
         self.revoked += other.revoked;

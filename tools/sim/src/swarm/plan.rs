@@ -134,11 +134,15 @@ pub enum Theme {
     Watches,
     /// Everybody sends by lanes, and loses its connections.
     Lanes,
+    /// Clients of RESP block, and half of the connections end amid.
+    Blocked,
+    /// A namespace of six names may have fewer.
+    Quotas,
 }
 
 impl Theme {
     /// All themes.
-    pub const ALL: [Theme; 7] = [
+    pub const ALL: [Theme; 9] = [
         Theme::LastMoment,
         Theme::Stalls,
         Theme::Restarts,
@@ -146,6 +150,8 @@ impl Theme {
         Theme::Messages,
         Theme::Watches,
         Theme::Lanes,
+        Theme::Blocked,
+        Theme::Quotas,
     ];
 }
 
@@ -224,11 +230,18 @@ impl Plan {
         if !twins && !bulk && rng.chance(200) {
             plan.gate = Gate::draw(rng, plan.clients.len(), &plan.names);
         }
-        let drawn = Theme::ALL.get(rng.below(16) as usize).copied();
-        if let Some(theme) = options.theme.or(drawn) {
+        plan.draw_quota(rng);
+        let drawn = Theme::ALL.get(rng.below(16) as usize);
+        if let Some(theme) = options.theme.or(drawn.copied()) {
             plan.follow(theme, rng);
         }
         plan
+    }
+
+    fn draw_quota(&mut self, rng: &mut Rng) {
+        if rng.chance(300) {
+            self.gate.draw_quota(rng, &self.names[..self.few]);
+        }
     }
 
     /// Half of the seeds are about names that only have owners.
@@ -263,7 +276,6 @@ impl Plan {
         self.few = self.names.len();
         self.wishes.truncate(2);
         (self.claims, self.messages, self.padding, self.watches) = (0, 0, 0, 0);
-        let styles = [Style::Plain, Style::Bare, Style::BareOpen];
         for client in &mut self.clients {
             (client.style, client.sessions) = (Style::Plain, 1);
             client.late = theme == Theme::LastMoment;
@@ -287,25 +299,14 @@ impl Plan {
                 let lease = |rng: &mut Rng| if rng.chance(500) { 300 } else { 3_000 };
                 self.clients.iter_mut().for_each(|client| client.lease_ms = lease(rng));
             }
-            Theme::Queues => {
-                let often = Faults { drop_wire: 60, kill: 10, late_mail: 500, ..self.faults };
-                (self.faults, self.claims) = (often, 900);
-                self.wishes[0] = vec![SHARED, SHARED, Wish::EXCLUSIVE];
-                let last = self.wishes.len() - 1;
-                self.wishes[last] = vec![counting(2), counting(2), counting(2), SHARED];
-                (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
-                for client in &mut self.clients {
-                    client.style = styles[rng.below(3) as usize];
-                    client.wires = 3;
-                }
-            }
+            Theme::Queues => self.follow_queues(rng),
             Theme::Watches => {
                 self.faults.slow_reader = if rng.chance(500) { 20 } else { 0 };
                 (self.faults.drop_wire, self.faults.late_mail) = (30, 500);
                 (self.claims, self.watches) = (200, 150);
                 (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
                 for client in &mut self.clients {
-                    client.style = styles[rng.below(3) as usize];
+                    client.style = NATIVE[rng.below(3) as usize];
                 }
             }
             Theme::Lanes => {
@@ -314,6 +315,8 @@ impl Plan {
                 (self.latency_ns, self.think_ns) = (2_000_000, 2_000_000);
                 self.clients.iter_mut().for_each(|client| (client.lane, client.wires) = (true, 3));
             }
+            Theme::Quotas => self.follow_quotas(rng),
+            Theme::Blocked => self.follow_blocked(),
             Theme::Messages => {
                 self.faults.slow_reader = if rng.chance(300) { 20 } else { 0 };
                 self.faults.late_mail = 500;
@@ -321,13 +324,52 @@ impl Plan {
                 self.wishes[0] = vec![SHARED];
                 (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
                 for client in &mut self.clients {
-                    client.style = styles[rng.below(3) as usize];
+                    client.style = NATIVE[rng.below(3) as usize];
                 }
             }
         }
     }
+
+    fn follow_quotas(&mut self, rng: &mut Rng) {
+        (self.faults.drop_wire, self.faults.late_mail) = (20, 500);
+        self.claims = [0, 300, 700][rng.below(3) as usize];
+        self.names = (0..6).map(|index| format!("jobs/{index}")).collect();
+        self.few = self.names.len();
+        self.wishes = vec![vec![Wish::EXCLUSIVE]; 5];
+        self.wishes.push(vec![SHARED]);
+        self.gate.draw_quota(rng, &self.names);
+        let styles = [Style::Plain, Style::Bare, Style::BareOpen, Style::Locks];
+        for client in &mut self.clients {
+            client.style = styles[rng.below(4) as usize];
+        }
+    }
+
+    fn follow_blocked(&mut self) {
+        (self.faults.drop_wire, self.faults.half_close) = (20, 20);
+        (self.faults.late_mail, self.claims) = (500, 700);
+        (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+        for (at, client) in self.clients.iter_mut().enumerate() {
+            client.style = if at % 3 == 2 { Style::Plain } else { Style::Locks };
+            client.wires = 3;
+        }
+    }
+
+    fn follow_queues(&mut self, rng: &mut Rng) {
+        let often = Faults { drop_wire: 60, kill: 10, late_mail: 500, ..self.faults };
+        (self.faults, self.claims) = (often, 900);
+        self.wishes[0] = vec![SHARED, SHARED, Wish::EXCLUSIVE];
+        let last = self.wishes.len() - 1;
+        self.wishes[last] = vec![counting(2), counting(2), counting(2), SHARED];
+        (self.latency_ns, self.think_ns) = (300_000, 2_000_000);
+        for client in &mut self.clients {
+            client.style = NATIVE[rng.below(3) as usize];
+            client.wires = 3;
+        }
+    }
 }
 
+/// Those that speak the native protocol, each for itself.
+const NATIVE: [Style; 3] = [Style::Plain, Style::Bare, Style::BareOpen];
 const SHARED: Wish = Wish { mode: op::MODE_SHARED, permits: 0 };
 
 fn counting(permits: u32) -> Wish {

@@ -34,6 +34,7 @@ impl World {
                 break;
             }
             let Some((_, bytes)) = wire.down.pop_front() else { break };
+            wire.heard_at = now;
             let heard = match &mut wire.stream {
                 Speech::Native(stream) => stream.take(&bytes),
                 Speech::Resp(stream) => stream.take(&bytes, wire.expected.iter()),
@@ -200,6 +201,10 @@ impl World {
     ) -> Judged {
         if self.is_denied(index, asked) {
             return self.denied_answered(index, asked, got);
+        }
+        let over = matches!((asked, got), (Asked::Wait(..), Got::Plain(status::FREE)));
+        if over && self.speaks_resp(index) {
+            return self.gave_up(index, sent, asked);
         }
         if let Some((name, verb)) = verb_of(asked) {
             self.name_answered(index, sent, (number, name, verb, asked), got)?;
@@ -583,13 +588,13 @@ impl World {
                 Seen::Owner(*session, *token)
             }
             (Verb::Register, Got::Owner(status::GRANTED_EPHEMERAL, session, token)) => {
-                wish = Some(wish_of(asked));
+                wish = self.wish_granted(index, *session, (name, asked));
                 let (session, token, since) = (*session, *token, self.now);
                 let hold = Hold { client, session, token, wish, since };
                 self.granted(index, sent, (number, name), hold)?;
                 Seen::Owner(session, token)
             }
-            (Verb::Register, Got::Data(status::STARTING, _)) => {
+            (Verb::Register, Got::Data(status::STARTING, _) | Got::Plain(status::STARTING)) => {
                 if sent.at >= self.grants_from(index) {
                     return Err("STARTING, long after the start".to_owned());
                 }
@@ -608,6 +613,7 @@ impl World {
             {
                 return self.queued(index, sent, (number, asked), got);
             }
+            (Verb::Register, Got::Plain(status::QUOTA)) => return self.refused(index, sent, name),
             // Others hold it in another mode.
             (Verb::Register, Got::Plain(status::MODE)) if !exclusive => return Ok(()),
             // Refused: it did nothing, and takes nothing from anybody, as the histories will see.
@@ -641,6 +647,20 @@ impl World {
         self.plan.may_be_full() || (self.plan.may_lack_sides() && !plain)
     }
 
+    /// How a name is held that was granted by an answer; `None`: nobody says so.
+    fn wish_granted(
+        &mut self,
+        index: usize,
+        session: SessionId,
+        (name, asked): (usize, Asked),
+    ) -> Option<Wish> {
+        let waited = matches!(asked, Asked::Wait(..)) && self.speaks_resp(index);
+        self.tally.unblocked += u64::from(waited);
+        // Who is given what it waits for gets it as it is held.
+        let given = waited && self.waits.is_gift(name, session) && !self.plan.is_exclusive(name);
+        (!given).then(|| wish_of(asked))
+    }
+
     fn granted(
         &mut self,
         index: usize,
@@ -658,7 +678,9 @@ impl World {
             None => {
                 // The first register of a connection without a session has opened a bare one.
                 (wire.bound, wire.implicit) = (Some(hold.session), true);
-                (wire.receives, wire.bound_at) = (true, self.now);
+                // RESP2 has no notices.
+                let receives = matches!(wire.stream, Speech::Native(_));
+                (wire.receives, wire.bound_at) = (receives, self.now);
                 let gone =
                     if wire.server_gone || wire.fin || wire.may_close { sent.at } else { u64::MAX };
                 let may_end_from = wire.rebound_at.min(gone);

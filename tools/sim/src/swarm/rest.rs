@@ -139,6 +139,9 @@ impl World {
         let Queue { holders, waiters, .. } = &queue;
         let life = self.life().unwrap_or(0);
         let here = (life, name, 0)..=(life, name, u64::MAX);
+        let known = |ticket: &u64| self.waits.known.contains_key(&(life, name, *ticket));
+        let unknown = waiters.iter().filter(|(_, ticket, _)| !known(ticket)).count();
+        self.check_blocked(name, asked, unknown)?;
         let waits: Vec<WaitKey> = self.waits.known.range(here).map(|(key, _)| *key).collect();
         for key in waits {
             let wait = self.waits.known[&key];

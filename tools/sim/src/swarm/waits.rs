@@ -130,7 +130,7 @@ impl Waits {
         both.fold((u64::MAX, 0), |all, one| (all.0.min(one.0), all.1.max(one.1)))
     }
 
-    fn is_gift(&self, name: usize, to: SessionId) -> bool {
+    pub(crate) fn is_gift(&self, name: usize, to: SessionId) -> bool {
         self.gifts.iter().any(|gift| (gift.name, gift.to) == (name, to))
     }
 }
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    fn draw_wish(&mut self, name: usize) -> Wish {
+    pub(crate) fn draw_wish(&mut self, name: usize) -> Wish {
         let Some(wishes) = self.plan.wishes.get(name) else { return Wish::EXCLUSIVE };
         wishes[self.rng.below(wishes.len() as u64) as usize]
     }
@@ -297,14 +297,15 @@ impl World {
             return Err("queued behind nobody".to_owned());
         }
         let (call, ret) = (sent.at, self.now);
-        if let Some(asks) = self.waits.asks.get_mut(&(client, name)) {
-            asks.iter_mut().filter(|ask| ask.number == number).for_each(|ask| ask.ret = ret);
-        }
         let Some(session) = self.wires[index].bound else {
-            // A bare session that its client has not heard of waits.
+            // A bare session that its client has not heard of waits; when it does hear of it, this
+            // may have been the beginning of the wait.
             self.may_get(name, (client, None), call);
             return Ok(());
         };
+        if let Some(asks) = self.waits.asks.get_mut(&(client, name)) {
+            asks.iter_mut().filter(|ask| ask.number == number).for_each(|ask| ask.ret = ret);
+        }
         self.tally.waits += 1;
         let key = (life, name, ticket.0);
         let wait = self.waits.known.entry(key).or_insert(Wait {

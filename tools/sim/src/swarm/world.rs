@@ -13,6 +13,7 @@ use super::messages::Letters;
 use super::notes::Notes;
 use super::oracle::{Expiry, HOP, Oracle};
 use super::plan::{Plan, Style, log_range};
+use super::quota::Refused;
 use super::waits::Waits;
 use super::watches::Watches;
 use super::{Breach, Options, Tally};
@@ -53,6 +54,7 @@ pub(crate) struct Disk {
 /// A life of the process.
 pub(crate) struct Server {
     pub(crate) process: Process<Gate>,
+    pub(crate) gate: Gate,
     pub(crate) life: u32,
     pub(crate) grants_from: u64,
     pub(crate) stopping: bool,
@@ -99,6 +101,8 @@ pub(crate) struct Wire {
     pub(crate) implicit: bool,
     /// It has the lane of that session.
     pub(crate) laned: bool,
+    /// When its client last read something.
+    pub(crate) heard_at: u64,
     /// Notices for that session come here, since its client read so.
     pub(crate) receives: bool,
     pub(crate) bound_at: u64,
@@ -156,6 +160,8 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     /// Faults have ceased.
     pub(crate) calm: bool,
+    /// When they did.
+    pub(crate) calm_from: u64,
     pub(crate) asked: u64,
     /// Openings whose answer was lost: their node, and the wire they were sent on.
     pub(crate) lost_openings: Vec<(u64, usize)>,
@@ -165,6 +171,8 @@ pub(crate) struct World {
     pub(crate) deletions: BTreeMap<usize, Vec<Deletion>>,
     /// Who waits, or waited, for what.
     pub(crate) waits: Waits,
+    /// Names that were refused for a quota.
+    pub(crate) refusals: Vec<Refused>,
     /// What was said about names.
     pub(crate) notes: Notes,
     /// What clients send each other.
@@ -209,11 +217,13 @@ impl World {
             oracle: Oracle::default(),
             tally: Tally::default(),
             calm: false,
+            calm_from: 0,
             asked: 0,
             lost_openings: Vec::new(),
             values: 0,
             deletions: BTreeMap::new(),
             waits: Waits::default(),
+            refusals: Vec::new(),
             notes: Notes::default(),
             letters: Letters::default(),
             watches: Watches::default(),
@@ -321,7 +331,7 @@ impl World {
             side_bytes: self.plan.side_bytes,
             ..Settings::default()
         };
-        let gate = &self.plan.gate;
+        let gate = self.plan.gate.renewed();
         let mut process = Process::with_access(&settings, || gate.clone());
         break_rules(&mut process, self.options.breach);
         let life = self.tally.restarts as u32 + 1;
@@ -330,6 +340,7 @@ impl World {
         });
         self.server = Some(Server {
             process,
+            gate,
             life,
             grants_from,
             stopping: false,
@@ -783,6 +794,7 @@ impl World {
             bound: None,
             implicit: false,
             laned: false,
+            heard_at: 0,
             receives: false,
             bound_at: 0,
             rebound_at: u64::MAX,
