@@ -260,8 +260,8 @@ impl<R: Region, A: Access> Shard<R, A> {
         Ok(self.batch.keep_all(&[&before.to_le_bytes(), head]))
     }
 
-    /// Executes a message where its target's slot is, or its source's. Not a part of the loop over a
-    /// batch, whose other ops would pay for its registers.
+    /// Executes a message where its target's slot is, or its source's. Not a part of the loop over
+    /// a batch, whose other ops would pay for its registers.
     #[inline(never)]
     pub(crate) fn run_send(&mut self, batch: &Turn, op: &Op, unit: &Unit) -> Outcome {
         let from = match unit.bound {

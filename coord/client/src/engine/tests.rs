@@ -764,6 +764,20 @@ fn a_watch_has_no_holes() {
     story.pushes_change(6, 1, 21, 9, b"s/f").then("");
 }
 
+/// A whole state may overtake the answer to the question, the first time and after a break; changes
+/// behind it are told all the same.
+#[test]
+fn a_state_may_come_before_the_answer() {
+    let mut story = Story::opened();
+    story.watch(1, b"s/").says("WATCH 1 s/").pushes_state(1, 4, b"s/b").pushes_end(1);
+    story.then("watch 1: [s/b=4]").answers_watching(0).then("");
+    story.pushes_change(1, 2, 13, 4, b"s/b").then("watch 1: -s/b=4");
+    story.breaks().then("interrupted Closed; watch 1: interrupted");
+    story.resume(100).says("WATCH 2 from 13 s/").pushes_state(2, 8, b"s/d").pushes_end(2);
+    story.then("valid until 8650; resumed; watch 1: [s/d=8]").answers_watching(2).then("");
+    story.pushes_change(2, 1, 20, 9, b"s/e").then("watch 1: +s/e=9");
+}
+
 /// Closing lets every call be answered first; then the server frees at once what was held.
 #[test]
 fn closing_is_orderly() {

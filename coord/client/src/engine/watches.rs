@@ -78,6 +78,8 @@ struct Watch {
     gathered: Option<Gathered>,
     /// A state was handed over, and changes since then are, too.
     live: bool,
+    /// The state that the latest question asked for was handed over; it may come before the answer.
+    told: bool,
     cursor: BTreeMap<ShardId, (Epoch, u64)>,
     again_at: Option<Moment>,
 }
@@ -111,6 +113,7 @@ impl Watches {
             wire: WatchId(0),
             gathered: None,
             live: false,
+            told: false,
             cursor: BTreeMap::new(),
             again_at: None,
         };
@@ -147,7 +150,7 @@ impl Watches {
         match watch_result(reply) {
             Ok(watching) => {
                 let resumed = watching.beginning == Beginning::Resumed && watch.live;
-                if !resumed && watch.gathered.is_none() {
+                if !resumed && !watch.told && watch.gathered.is_none() {
                     watch.live = false;
                     watch.gathered = Some(Gathered::new());
                 }
@@ -192,7 +195,7 @@ impl Watches {
     pub(super) fn on_snapshot_end(&mut self, wire: WatchId, out: &mut Vec<Output>) {
         let Some((id, watch)) = self.by_number(wire) else { return };
         let Some(gathered) = watch.gathered.take() else { return };
-        watch.live = true;
+        (watch.live, watch.told) = (true, true);
         let owned = |((name, token), session)| Owned { name, session, token };
         let item = WatchItem::Snapshot(gathered.into_iter().map(owned).collect());
         out.push(Output::Watch { id, item });
@@ -201,7 +204,7 @@ impl Watches {
     /// The server has dropped changes; it tells the state anew.
     pub(super) fn on_gap(&mut self, wire: WatchId) {
         let Some((_, watch)) = self.by_number(wire) else { return };
-        watch.live = false;
+        (watch.live, watch.told) = (false, false);
         watch.gathered = Some(Gathered::new());
     }
 
@@ -253,6 +256,7 @@ impl Watches {
         }
         self.numbers.remove(&watch.wire);
         self.last_number = self.last_number.wrapping_add(1);
+        watch.told = false;
         watch.wire = WatchId(self.last_number);
         self.numbers.insert(watch.wire, id);
         let cursor: Vec<CursorAt> = watch
