@@ -75,10 +75,12 @@ pub enum SessionError {
         refusal: Refusal,
     },
     /// The time that was given is over.
-    #[error("{doing}: not within the time that was given")]
+    #[error("{doing}: not within the time that was given{}", answered(*last))]
     TimedOut {
         /// The call.
         doing: &'static str,
+        /// What the server answered, if it said more than that a name is another's.
+        last: Option<Refusal>,
     },
     /// A message was not delivered.
     #[error("{doing} was not delivered: {why}")]
@@ -91,6 +93,10 @@ pub enum SessionError {
     /// The driver could not be started.
     #[error("the session's driver could not be started: {0}")]
     Start(io::Error),
+}
+
+fn answered(last: Option<Refusal>) -> String {
+    last.map(|refusal| format!("; the server answered {refusal}")).unwrap_or_default()
 }
 
 impl SessionError {
@@ -123,8 +129,10 @@ impl SessionError {
 
     fn wait(doing: &'static str, fault: WaitFault) -> SessionError {
         match fault {
-            WaitFault::TimedOut => SessionError::TimedOut { doing },
-            WaitFault::Cancelled => SessionError::TimedOut { doing },
+            WaitFault::TimedOut | WaitFault::Cancelled => {
+                SessionError::TimedOut { doing, last: None }
+            }
+            WaitFault::NotYet(refusal) => SessionError::TimedOut { doing, last: Some(refusal) },
             WaitFault::Refused(refusal) => SessionError::Refused { doing, refusal },
             WaitFault::Fault(fault) => SessionError::Fault { doing, fault },
         }

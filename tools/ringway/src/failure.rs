@@ -19,7 +19,8 @@ pub(crate) enum Failure {
     /// 3: this host lacks something, or something is in the way.
     #[error("{0}")]
     Host(String),
-    /// 4: no server could be reached, or the connection broke.
+    /// 4: no server could be reached, or the connection broke, for longer than a lease if there is
+    /// one that outlives connections.
     #[error("{0}")]
     Unreachable(String),
     /// A number of its own, of a command whose number is otherwise another program's.
@@ -35,6 +36,14 @@ impl Failure {
             Failure::Host(_) => Code(3),
             Failure::Unreachable(_) => Code(4),
             Failure::Own(code, _) => Code(*code),
+        }
+    }
+
+    /// Of a session that is over: either the server has said so, or nobody could be asked.
+    pub(crate) fn over(over: Over, text: String) -> Failure {
+        match over {
+            Over::Expired | Over::Unreachable(_) => Failure::Unreachable(text),
+            _ => Failure::Refused(text),
         }
     }
 }
@@ -70,8 +79,8 @@ impl From<SessionError> for Failure {
             SessionError::Start(_) => Failure::Host(text),
             SessionError::Fault { fault, .. } => match fault {
                 Fault::Op(_) | Fault::TooMany(..) => Failure::Usage(text),
-                Fault::Unknown | Fault::Over(Over::Unreachable(_)) => Failure::Unreachable(text),
-                Fault::Over(_) => Failure::Refused(text),
+                Fault::Unknown => Failure::Unreachable(text),
+                Fault::Over(over) => Failure::over(over, text),
             },
         }
     }

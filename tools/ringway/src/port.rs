@@ -31,6 +31,8 @@ use crate::signals::Stop;
 
 /// How soon a signal or the end of the command is noticed.
 const GLANCE: Duration = Duration::from_millis(50);
+/// Why a name is lost while its session goes on.
+const TAKEN: &str = "an operator has taken it";
 
 pub(crate) fn run(
     command: &PortCommand,
@@ -116,11 +118,13 @@ fn register(args: &RegisterArgs, server: &ServerArgs, json: bool) -> Result<Exit
     let names = bytes(&args.names);
     let results = client.register_as(&names, args.mode.mode())?;
     let mut first: Option<Owner> = None;
+    let mut held = Vec::new();
     let lines: Vec<Line> = names
         .iter()
         .zip(results)
         .map(|(name, result)| match result {
             Ok(Registered::Granted(owner)) => {
+                held.push((name.to_vec(), owner.token));
                 first = first.or(Some(owner));
                 Line::new(name, "granted", Some(owner))
             }
@@ -141,18 +145,54 @@ fn register(args: &RegisterArgs, server: &ServerArgs, json: bool) -> Result<Exit
         return Ok(code(true));
     }
     let lease = client.session(owner.session)?.lease;
-    let mut lease = Lease::new(owner.session, lease);
+    let mut holding = Holding { lease: Lease::new(owner.session, lease), held };
     if for_command {
-        return run_while_holding(&args.command, owner.token, &stop, || lease.keep(&mut client));
+        return run_while_holding(&args.command, owner.token, &stop, || {
+            holding.keep(&mut client, |name| Err(taken(name)))
+        });
     }
     if !json {
         say("held until Ctrl-C");
     }
     while !stop.wait_for(GLANCE) {
-        lease.keep(&mut client)?;
+        holding.keep(&mut client, |name| {
+            Line { why: Some(TAKEN.to_owned()), ..Line::new(name, "lost", None) }.print(json);
+            Ok(())
+        })?;
     }
     give_back(&mut client)?;
     Ok(code(true))
+}
+
+/// Names that are held by the session of a connection.
+struct Holding {
+    lease: Lease,
+    held: Vec<(Vec<u8>, Token)>,
+}
+
+impl Holding {
+    /// Keeps them. `go_on` says whether to do so without a name that was taken; without the last
+    /// one nobody does.
+    fn keep(
+        &mut self,
+        client: &mut Client,
+        mut go_on: impl FnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        for lost in self.lease.keep(client)? {
+            let before = self.held.len();
+            self.held.retain(|held| *held != lost);
+            match self.held.len() {
+                0 => return Err(taken(&lost.0)),
+                left if left < before => go_on(&lost.0)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn taken(name: &[u8]) -> Failure {
+    Failure::Refused(format!("{} is lost: {TAKEN}", printable(name)))
 }
 
 /// Ends the session, so that the names are free before this program has gone.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ringway_client::{Client, EndReason, Notice, OpenRequest, SessionRecord};
-use ringway_core::{NodeId, SessionId};
+use ringway_core::{NodeId, SessionId, Token};
 use serde_json::{Value, json};
 
 use crate::args::client::{InfoArgs, ListArgs, OpenArgs, ServerArgs, SessionCommand};
@@ -102,13 +102,15 @@ impl Lease {
         Self { session, lease, renewed: Instant::now() }
     }
 
-    /// Renews when a third of the lease has passed, and looks at notices. An error means that what
-    /// the session owned is lost.
-    pub(crate) fn keep(&mut self, client: &mut Client) -> Result<(), Failure> {
+    /// Renews when a third of the lease has passed, and looks at notices: which names, under which
+    /// tokens, were taken from the session. An error means that all that it owned is lost.
+    pub(crate) fn keep(&mut self, client: &mut Client) -> Result<Vec<(Vec<u8>, Token)>, Failure> {
         let lost = |why: String| {
             Failure::Refused(format!("session {} is lost, with all its names: {why}", self.session))
         };
-        if let Some(notice) = client.wait_notice(Duration::from_millis(1))? {
+        let mut taken = Vec::new();
+        let mut notices = client.wait_notice(Duration::from_millis(1))?;
+        while let Some(notice) = notices {
             match notice {
                 Notice::SessionEnded { session, reason } if session == self.session => {
                     return Err(lost(ended(reason).to_owned()));
@@ -116,8 +118,10 @@ impl Lease {
                 Notice::SessionMoved { session } if session == self.session => {
                     return Err(lost("another connection has taken it over".to_owned()));
                 }
+                Notice::Lost { name, token, .. } => taken.push((name, token)),
                 _ => {}
             }
+            notices = client.take_notice();
         }
         if self.renewed.elapsed() >= self.lease / 3 {
             let sent = Instant::now();
@@ -127,7 +131,7 @@ impl Lease {
             })?;
             self.renewed = sent;
         }
-        Ok(())
+        Ok(taken)
     }
 }
 

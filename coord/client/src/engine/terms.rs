@@ -253,6 +253,9 @@ pub enum WaitFault {
     /// The time is over.
     #[error("the name was not free in time")]
     TimedOut,
+    /// The server does not grant it before the time is over.
+    #[error("the name was not granted in time; the server answered {0}")]
+    NotYet(Refusal),
     /// The caller gave up.
     #[error("the wait was cancelled")]
     Cancelled,

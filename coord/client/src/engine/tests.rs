@@ -656,6 +656,13 @@ fn a_wait_ends_with_its_time() {
     let mut starting = vec![];
     put_data(&mut starting, status::STARTING, &100u32.to_le_bytes());
     story.answers(&starting).at_ms(1799).says("").at_ms(1800).says("WAIT m 200");
+    // There is not: the caller need not wait to hear that, nor why.
+    let mut starting = vec![];
+    put_data(&mut starting, status::STARTING, &201u32.to_le_bytes());
+    story
+        .answers(&starting)
+        .then("valid until 10250; resumed; wait 4: NotYet(Starting(201ms))")
+        .says("");
 }
 
 /// An operator takes a lock away. There is nothing to give back, and the next caller may ask.

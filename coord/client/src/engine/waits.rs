@@ -143,8 +143,8 @@ impl Waits {
                     self.order_cancel(id, ticket, around);
                 }
             }
-            Err(Refusal::Starting(pause)) => self.pause(id, span(pause), around),
-            Err(Refusal::Busy) => self.pause(id, AGAIN, around),
+            Err(refusal @ Refusal::Starting(pause)) => self.pause(id, refusal, span(pause), around),
+            Err(refusal @ Refusal::Busy) => self.pause(id, refusal, AGAIN, around),
             Err(refusal) => self.end(id, WaitFault::Refused(refusal), around),
         }
     }
@@ -164,7 +164,7 @@ impl Waits {
                 self.finish(id, around);
             }
             // Asking again tells the ticket again, and that is cancelled again.
-            Err(_) => self.pause(id, AGAIN, around),
+            Err(refusal) => self.pause(id, refusal, AGAIN, around),
         }
     }
 
@@ -283,13 +283,13 @@ impl Waits {
         around.orders.push(Asker::Unlock(id), &op);
     }
 
-    fn pause(&mut self, id: WaitId, pause: Span, around: &mut Around<'_>) {
+    fn pause(&mut self, id: WaitId, why: Refusal, pause: Span, around: &mut Around<'_>) {
         self.set_state(id, State::Paused);
         let until = self.waits.get(&id).and_then(|wait| wait.request.until);
         let again = around.now + pause;
         let told = self.waits.get(&id).is_some_and(|wait| wait.told);
         if !told && until.is_some_and(|until| until < again) {
-            return self.end(id, WaitFault::TimedOut, around);
+            return self.end(id, WaitFault::NotYet(why), around);
         }
         self.set_timer(id, Some(again));
     }

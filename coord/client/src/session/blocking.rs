@@ -118,7 +118,7 @@ impl Session {
         let doing = "the request";
         match pending.reply.pop(until) {
             Taken::Item(message) => Ok(message),
-            Taken::TimeOver => Err(SessionError::TimedOut { doing }),
+            Taken::TimeOver => Err(SessionError::TimedOut { doing, last: None }),
             Taken::Closed => {
                 let fault = Fault::Over(self.over().unwrap_or(Over::Closed));
                 Err(SessionError::Fault { doing, fault })

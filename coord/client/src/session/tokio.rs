@@ -142,7 +142,7 @@ impl Session {
                 SessionError::Fault { doing, fault }
             })
         };
-        timeout(within, reply).await.unwrap_or(Err(SessionError::TimedOut { doing }))
+        timeout(within, reply).await.unwrap_or(Err(SessionError::TimedOut { doing, last: None }))
     }
 
     /// Ends the session: what it holds is free when this returns, unless there was no connection.

@@ -22,7 +22,8 @@ Exit codes:
   1  the server answered, and the answer is no (a name is held by another, a session has ended)
   2  the words of the command or of its configuration are wrong
   3  this host lacks something, or something is in the way
-  4  no server could be reached, or the connection broke
+  4  no server could be reached, or the connection broke (for longer than the lease, where one is
+     kept over a break)
 `ringway port exec` has the exit code of its command, and some of its own: see its --help.
 
 In JSON, sessions and tokens are strings: they are larger than what many readers take for a number.

@@ -13,19 +13,24 @@ use super::client::session_id;
 const REGISTER_HELP: &str = "\
 Without --as the names belong to this program: it renews them, says when they are lost, and gives
 them back when it ends. If any of them is held by another, it says by whom, gives back the others
-and exits with 1. To wait instead, use `ringway port wait`.
+and exits with 1. To wait instead, use `ringway port wait`. If an operator takes a name (`ringway
+port revoke`), it says so and holds the others; without any left it ends.
 
 With `-- COMMAND` it runs the command while holding the names, and exits with the command's exit
-code. The command finds the fencing token of the first name in RINGWAY_TOKEN, and gets SIGTERM if
-the names are lost. For a lock, use `ringway port exec`: it waits for its turn, survives a break of
-the connection, and sees to it that the command is dead before the name is another's.
+code. The command finds the fencing token of the first name in RINGWAY_TOKEN, and gets SIGTERM as
+soon as any of the names is lost. For a lock, use `ringway port exec`: it waits for its turn,
+survives a break of the connection, and sees to it that the command is dead before the name is
+another's.
 
 Examples:
   ringway port register leader
   ringway port register backup/nightly -- ./backup.sh
   ringway port register orders/17 --as session.json
   ringway port register reports --shared
-  ringway port register licences --permits 5";
+  ringway port register licences --permits 5
+
+Exit codes: 1 if a name is another's, or the names were taken (`ringway port revoke`, `ringway
+session kill`); 4 if the connection broke, and the names are lost with it.";
 
 const WAIT_HELP: &str = "\
 Who waits stands in a queue: first come, first served. The name is yours in the same step in which
@@ -41,7 +46,9 @@ Examples:
   ringway port wait orders/17 --as session.json
   ringway port wait licences --permits 5
 
-Exit codes: 1 if the time was over, or the name was lost; 130 after Ctrl-C while it waited.";
+Exit codes: 1 if the time was over, or the name was taken (`ringway port revoke`, `ringway session
+kill`); 4 if the server could not be reached until the lease ran out; 130 after Ctrl-C while it
+waited.";
 
 const EXEC_HELP: &str = "\
 The lock that everyone writes in shell scripts: waits for the name, runs the command while holding
@@ -146,7 +153,7 @@ First what is owned now, and a line `snapshot`; then each change as it happens: 
 changed (its metadata) and waiting (how many wait for it). A name that changes faster than one can
 read is told by its latest change, marked `skipped`. A release marked `shared` leaves others that
 hold the name; without the mark the name is free. If the connection breaks that is said, and it
-goes on by itself: behind what was told, or with the state anew.
+goes on by itself, whenever the server is back: behind what was told, or with the state anew.
 
 Examples:
   ringway port watch leader
@@ -180,7 +187,8 @@ Examples:
   ringway port listen orders/17
   ringway port listen news --shared --json | jq -r .payload
 
-Exit code 1: a name is another's, or was lost.";
+Exit codes: 1 if a name is another's, or was taken (`ringway port revoke`, `ringway session kill`);
+4 if the server could not be reached until the lease ran out.";
 
 #[derive(Debug, Args)]
 pub(crate) struct PortArgs {

@@ -27,8 +27,8 @@ use rustix::process::{
 };
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-use super::code_of;
-use super::kept::{Claim, Kept, Word};
+use super::kept::{Claim, Kept, Word, in_time};
+use super::{TAKEN, code_of};
 use crate::args::client::ServerArgs;
 use crate::args::port::{ExecArgs, LeashedArgs};
 use crate::failure::{Failure, host};
@@ -70,10 +70,10 @@ pub(super) fn run(args: &ExecArgs, server: &ServerArgs) -> Result<ExitCode, Fail
     let held = match kept.claim(name, args.mode.mode(), within).map_err(not_run)? {
         Claim::Granted(held) => held,
         Claim::Interrupted(signal) => return Ok(ended_by(signal)),
-        Claim::TimedOut => {
+        Claim::TimedOut(last) => {
             kept.session.close();
-            let ms = args.timeout.unwrap_or_default();
-            let text = format!("{} was not free within {ms} ms", printable(name));
+            let time = in_time(args.timeout.unwrap_or_default(), last);
+            let text = format!("{} was not free {time}", printable(name));
             return Err(Failure::Own(TIMED_OUT, text));
         }
     };
@@ -199,7 +199,7 @@ impl<'a> Running<'a> {
                 (format!("{name} is lost: its lease could not be renewed"), left - left.min(ahead))
             }
             (Some(over), _) => (format!("{name} is lost: {over}"), grace),
-            (None, true) => (format!("{name} is lost: an operator has taken it"), grace),
+            (None, true) => (format!("{name} is lost: {TAKEN}"), grace),
         };
         eprintln!("ringway: {name} is lost or will be soon; the command is told to stop");
         self.stopping = Some(Stopping { why, kill_at: Instant::now() + grace, killed: false });

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ringway_client::engine::Event;
 use ringway_client::session::blocking::Builder;
-use ringway_client::{Held, Mode, Session, SessionError};
+use ringway_client::{Held, Mode, Refusal, Session, SessionError};
 
 use crate::args::client::ServerArgs;
 use crate::connect::{connect, credentials, resolve};
@@ -46,7 +46,8 @@ pub(super) enum Word {
 /// How a wait has ended.
 pub(super) enum Claim {
     Granted(Held),
-    TimedOut,
+    /// With what the server answered, if it said more than that the name is another's.
+    TimedOut(Option<Refusal>),
     /// By a signal; the session is closed.
     Interrupted(i32),
 }
@@ -99,7 +100,9 @@ impl Kept {
         loop {
             match self.words.recv().expect("we have a teller ourselves") {
                 Word::Claimed(Ok(held)) => return Ok(Claim::Granted(held)),
-                Word::Claimed(Err(SessionError::TimedOut { .. })) => return Ok(Claim::TimedOut),
+                Word::Claimed(Err(SessionError::TimedOut { last, .. })) => {
+                    return Ok(Claim::TimedOut(last));
+                }
                 Word::Claimed(Err(error)) => return Err(error.into()),
                 Word::Signal(signal) if ends_us(signal) => {
                     self.session.close();
@@ -110,6 +113,12 @@ impl Kept {
             }
         }
     }
+}
+
+/// Within which time a name was not to be had, and what the server said to that.
+pub(super) fn in_time(ms: u32, last: Option<Refusal>) -> String {
+    let answered = last.map(|refusal| format!("; the server answered {refusal}"));
+    format!("within {ms} ms{}", answered.unwrap_or_default())
 }
 
 /// Whether a signal asks a program to end that has nobody to pass it on to.

@@ -11,7 +11,7 @@ use ringway_core::{SessionId, Token};
 use serde_json::{Value, json};
 
 use super::meta::read_stdin;
-use super::{GLANCE, Line, bytes, kept, print};
+use super::{GLANCE, Line, bytes, kept, print, taken};
 use crate::args::Name;
 use crate::args::client::ServerArgs;
 use crate::args::port::{ListenArgs, SendArgs};
@@ -114,14 +114,11 @@ pub(super) fn listen(
             say(&if json { message_json(&message).to_string() } else { message_text(&message) });
         }
         while let Some(event) = events.try_recv() {
-            let lost = match event {
-                Event::Taken { name, .. } => {
-                    format!("{} is lost: an operator has taken it", printable(&name))
-                }
-                Event::Lost(over) => format!("all names are lost: {over}"),
+            return Err(match event {
+                Event::Taken { name, .. } => taken(&name),
+                Event::Lost(over) => Failure::over(over, format!("all names are lost: {over}")),
                 _ => continue,
-            };
-            return Err(Failure::Refused(lost));
+            });
         }
     }
     session.close();

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ringway_client::{Cancelled, Client, Durability, Error, Owner, Refusal, Ticket, Waited};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::kept::{Claim, Kept, Word};
-use super::{GLANCE, Line};
+use super::kept::{Claim, Kept, Word, in_time};
+use super::{GLANCE, Line, taken};
 use crate::args::client::ServerArgs;
 use crate::args::port::WaitArgs;
 use crate::connect::{SavedSession, connect};
@@ -33,10 +33,10 @@ fn for_us(args: &WaitArgs, server: &ServerArgs, json: bool) -> Result<ExitCode, 
     let held = match kept.claim(name, args.mode.mode(), args.within())? {
         Claim::Granted(held) => held,
         Claim::Interrupted(signal) => return Ok(ended_by(signal)),
-        Claim::TimedOut => {
+        Claim::TimedOut(last) => {
             let holder = kept.session.query(&[name])?.pop().and_then(Result::ok).flatten();
             kept.session.close();
-            return Ok(timed_out(args, holder, json));
+            return Ok(timed_out(args, holder, last, json));
         }
     };
     let durability = Durability::Ephemeral;
@@ -51,8 +51,10 @@ fn for_us(args: &WaitArgs, server: &ServerArgs, json: bool) -> Result<ExitCode, 
             return Ok(ExitCode::SUCCESS);
         }
     }
-    let why = kept.session.over().map_or("an operator has taken it".to_owned(), |o| o.to_string());
-    Err(Failure::Refused(format!("{} is lost: {why}", printable(name))))
+    Err(match kept.session.over() {
+        Some(over) => Failure::over(over, format!("{} is lost: {over}", printable(name))),
+        None => taken(name),
+    })
 }
 
 impl WaitArgs {
@@ -61,10 +63,14 @@ impl WaitArgs {
     }
 }
 
-fn timed_out(args: &WaitArgs, holder: Option<Owner>, json: bool) -> ExitCode {
-    let ms = args.timeout.unwrap_or_default();
+fn timed_out(
+    args: &WaitArgs,
+    holder: Option<Owner>,
+    last: Option<Refusal>,
+    json: bool,
+) -> ExitCode {
     let mut line = Line::new(args.name.as_bytes(), "timeout", holder);
-    line.why = Some(format!("not within {ms} ms"));
+    line.why = Some(format!("not {}", in_time(args.timeout.unwrap_or_default(), last)));
     line.print(json);
     code(false)
 }
@@ -101,7 +107,7 @@ fn for_session(
         }
         if over {
             let holder = client.query_one(args.name.as_bytes())?;
-            return Ok(timed_out(args, holder, json));
+            return Ok(timed_out(args, holder, None, json));
         }
         lease.keep(&mut client)?;
     }

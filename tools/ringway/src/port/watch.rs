@@ -2,10 +2,11 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use ringway_client::engine::{WatchEnd, WatchItem};
+use ringway_client::engine::{Fault, Over, WatchEnd, WatchItem};
 use ringway_client::op::Events;
-use ringway_client::{Change, ChangeKind, Owned};
+use ringway_client::{Change, ChangeKind, EndReason, Owned, Session};
 use serde_json::{Value, json};
 
 use super::{GLANCE, kept};
@@ -15,38 +16,89 @@ use crate::failure::Failure;
 use crate::output::{bytes_json, printable, say};
 use crate::signals::Stop;
 
+/// Between two attempts to go on in a new session.
+const AGAIN: Duration = Duration::from_millis(500);
+
 pub(super) fn run(args: &WatchArgs, server: &ServerArgs, json: bool) -> Result<ExitCode, Failure> {
     let stop = Stop::install()?;
-    let session = kept::open(server, None)?;
-    let mut watch = session.watch(args.filter.as_bytes(), Events::ALL);
+    let mut session = Some(kept::open(server, None)?);
     while !stop.is_set() {
-        let Some(item) = watch.recv_timeout(GLANCE) else {
-            match session.over() {
-                None => continue,
-                Some(over) => return Err(Failure::Refused(format!("the watch is over: {over}"))),
-            }
-        };
-        match item {
-            WatchItem::Snapshot(names) => {
-                if !args.no_snapshot {
-                    names.iter().for_each(|owned| told(json, "owned", Some(owned), None));
+        match session.take() {
+            Some(session) => in_session(&session, args, &stop, json)?,
+            None => match kept::open(server, None) {
+                Ok(opened) => session = Some(opened),
+                // The words were right at the beginning: an address that means nothing now will
+                // mean something again.
+                Err(Failure::Unreachable(_) | Failure::Usage(_)) => {
+                    stop.wait_for(AGAIN);
                 }
-                told(json, "snapshot", None, Some(("names", names.len() as u64)));
-            }
-            WatchItem::Change(change) => changed(json, &change),
-            WatchItem::Interrupted => told(json, "interrupted", None, None),
-            WatchItem::Resumed => told(json, "resumed", None, None),
-            WatchItem::Ended(WatchEnd::Refused(refusal)) => {
-                let filter = printable(args.filter.as_bytes());
-                return Err(Failure::Refused(format!("{filter} is not watched: {refusal}")));
-            }
-            WatchItem::Ended(WatchEnd::Fault(fault)) => {
-                return Err(Failure::Usage(format!("the watch is over: {fault}")));
-            }
+                Err(failure) => return Err(failure),
+            },
         }
     }
-    session.close();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Until we are to stop, or the session was away for so long that it is over.
+fn in_session(session: &Session, args: &WatchArgs, stop: &Stop, json: bool) -> Result<(), Failure> {
+    let mut watch = session.watch(args.filter.as_bytes(), Events::ALL);
+    let mut live = false;
+    while !stop.is_set() {
+        let over = match watch.recv_timeout(GLANCE) {
+            Some(WatchItem::Ended(WatchEnd::Fault(Fault::Over(over)))) => Some(over),
+            None => session.over(),
+            Some(item) => {
+                match item {
+                    WatchItem::Snapshot(_) | WatchItem::Resumed => live = true,
+                    WatchItem::Interrupted => live = false,
+                    WatchItem::Change(_) | WatchItem::Ended(_) => {}
+                }
+                tell(item, args, json)?;
+                None
+            }
+        };
+        let Some(over) = over else { continue };
+        if !was_away(over) {
+            return Err(Failure::over(over, format!("the watch is over: {over}")));
+        }
+        if live {
+            told(json, "interrupted", None, None);
+        }
+        return Ok(());
+    }
+    session.close();
+    Ok(())
+}
+
+/// Whether it ended only because the server was not reached in time, or is another one by now.
+fn was_away(over: Over) -> bool {
+    match over {
+        Over::Expired | Over::Unreachable(_) | Over::Gone(_) => true,
+        Over::Ended(reason) => reason == EndReason::Expired,
+        Over::Closed | Over::Moved | Over::Refused(_) => false,
+    }
+}
+
+fn tell(item: WatchItem, args: &WatchArgs, json: bool) -> Result<(), Failure> {
+    match item {
+        WatchItem::Snapshot(names) => {
+            if !args.no_snapshot {
+                names.iter().for_each(|owned| told(json, "owned", Some(owned), None));
+            }
+            told(json, "snapshot", None, Some(("names", names.len() as u64)));
+        }
+        WatchItem::Change(change) => changed(json, &change),
+        WatchItem::Interrupted => told(json, "interrupted", None, None),
+        WatchItem::Resumed => told(json, "resumed", None, None),
+        WatchItem::Ended(WatchEnd::Refused(refusal)) => {
+            let filter = printable(args.filter.as_bytes());
+            return Err(Failure::Refused(format!("{filter} is not watched: {refusal}")));
+        }
+        WatchItem::Ended(WatchEnd::Fault(fault)) => {
+            return Err(Failure::Usage(format!("the watch is over: {fault}")));
+        }
+    }
+    Ok(())
 }
 
 fn changed(json: bool, change: &Change) {

@@ -138,6 +138,34 @@ fn a_command_runs_while_names_are_held() {
     server.stop();
 }
 
+/// An operator takes names: the holder says which, holds the others, and ends with the last one. A
+/// command is told to end with the first, and everything that it held is free.
+#[test]
+fn a_holder_learns_that_its_names_were_taken() {
+    let server = Setup::new().shards(2).start();
+    let revoke = |name: &str| drop(ringway_at(server.addr, &["port", "revoke", name]).with(0));
+    let mut holder = spawn_at(server.addr, &["port", "register", "a", "b"]);
+    holder.line_with("held until Ctrl-C");
+    revoke("a");
+    assert_eq!(holder.line(), "a  lost  an operator has taken it");
+    let mut client = server.client();
+    held(&mut client, "b");
+    granted(&mut client, "a");
+    revoke("b");
+    assert_eq!(holder.wait(), Some(1), "{}", holder.err());
+    assert!(holder.err().contains("b is lost: an operator has taken it"), "{}", holder.err());
+
+    let script = "echo runs; exec tail -f /dev/null";
+    let words = ["port", "register", "c", "d", "--", "sh", "-c", script];
+    let mut holder = spawn_at(server.addr, &words);
+    holder.line_with("runs");
+    revoke("d");
+    assert_eq!(holder.wait(), Some(1), "{}", holder.err());
+    assert!(holder.err().contains("d is lost: an operator has taken it"), "{}", holder.err());
+    granted_at_last(&mut client, "c");
+    server.stop();
+}
+
 /// Nobody there: exit 4, and what to do. Wrong words: exit 2.
 #[test]
 fn exit_codes_say_who_must_act() {

@@ -83,3 +83,26 @@ fn a_prefix_is_watched_over_a_break() {
     assert!(changes.line().starts_with("svc/b  acquired  session "));
     server.stop();
 }
+
+/// The server dies and comes back without a memory of the session: the watch goes on with what is
+/// owned now, until it is told to stop.
+#[test]
+fn a_watch_outlives_its_server() {
+    let server = Setup::new().start();
+    let proxy = Proxy::start(server.addr);
+    let mut watch = spawn_at(proxy.addr, &["port", "watch", "svc/"]);
+    assert_eq!(watch.line(), "snapshot  names 0");
+    server.kill();
+    assert_eq!(watch.line(), "interrupted");
+    let server = Setup::new().shards(2).start();
+    let mut client = server.client();
+    granted(&mut client, "svc/a");
+    proxy.lead_to(server.addr);
+    assert!(watch.line().starts_with("svc/a  owned  session "));
+    assert_eq!(watch.line(), "snapshot  names 1");
+    granted(&mut client, "svc/b");
+    assert!(watch.line().starts_with("svc/b  acquired  session "));
+    watch.signal(Signal::INT);
+    assert_eq!(watch.wait(), Some(0), "{}", watch.err());
+    server.stop();
+}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 /// It ends with the test's process.
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
+    server: Arc<Mutex<SocketAddr>>,
     through: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -17,9 +18,12 @@ impl Proxy {
         let addr = listener.local_addr().expect("bound");
         let through = Arc::new(Mutex::new(Vec::new()));
         let made = Arc::clone(&through);
+        let server = Arc::new(Mutex::new(server));
+        let target = Arc::clone(&server);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let Ok(server) = TcpStream::connect(server) else { continue };
+                let target = *target.lock().expect("not poisoned");
+                let Ok(server) = TcpStream::connect(target) else { continue };
                 let clones = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
                 made.lock().expect("not poisoned").push(clones(&client));
                 let (client2, server2) = (clones(&client), clones(&server));
@@ -27,7 +31,12 @@ impl Proxy {
                 std::thread::spawn(move || pass_on(server2, client2));
             }
         });
-        Proxy { addr, through }
+        Proxy { addr, server, through }
+    }
+
+    /// In front of this one from now on.
+    pub(crate) fn lead_to(&self, server: SocketAddr) {
+        *self.server.lock().expect("not poisoned") = server;
     }
 
     /// How many connections were made so far.
