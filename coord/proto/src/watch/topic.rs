@@ -590,23 +590,29 @@ impl Topics {
     fn ask_for_pages(&mut self, outlet: &mut impl Outlet) {
         for _ in 0..self.listing.names.len().min(WATCHERS_PER_TURN) {
             let Some(key) = self.listing.names.pop_front() else { break };
-            self.ask_for_page(key, outlet);
+            self.ask_for_page(key, What::Name, outlet);
         }
         for _ in 0..self.listing.pages.len() {
             if self.pages_out >= SNAPSHOTS_MAX {
                 break;
             }
             let Some(key) = self.listing.pages.pop_front() else { break };
-            self.pages_out += usize::from(self.ask_for_page(key, outlet));
+            self.pages_out += usize::from(self.ask_for_page(key, What::Page, outlet));
         }
     }
 
     /// Asks for what a watcher wants to hear, if that still has room. True if it did.
-    fn ask_for_page(&mut self, key: (ConnId, u32), outlet: &mut impl Outlet) -> bool {
+    fn ask_for_page(
+        &mut self,
+        key: (ConnId, u32),
+        queued_for: What,
+        outlet: &mut impl Outlet,
+    ) -> bool {
         let mut out = core::mem::take(&mut self.out);
         let found = self.find_watch(key);
-        let asked = found
-            .is_some_and(|(topic, at, index)| topic.ask_for_page((at, index), &mut out, outlet));
+        let asked = found.is_some_and(|(topic, at, index)| {
+            topic.ask_for_page((at, index), queued_for, &mut out, outlet)
+        });
         self.out = out;
         asked
     }

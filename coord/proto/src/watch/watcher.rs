@@ -340,10 +340,16 @@ impl Topic {
     pub(super) fn ask_for_page(
         &mut self,
         (topic, index): (Ref, usize),
+        queued_for: What,
         out: &mut Out,
         outlet: &mut impl Outlet,
     ) -> bool {
         let watcher = &mut self.watchers[index];
+        let what = if watcher.prefix { What::Page } else { What::Name };
+        if what != queued_for {
+            // An earlier watch of this number stood there. This one stands in the other queue.
+            return false;
+        }
         let Some(start) = &mut watcher.start else { return false };
         let Phase::Listing { source, slot, after, asked, queued } = &mut start.phase else {
             return false;
@@ -359,7 +365,6 @@ impl Topic {
             return false;
         }
         *asked = true;
-        let what = if watcher.prefix { What::Page } else { What::Name };
         let (conn, watch, nonce) = (watcher.conn, watcher.watch, start.nonce);
         let asked = Asked { what, topic, conn, watch, nonce };
         let to = ShardId((self.first + *source) as u8);
