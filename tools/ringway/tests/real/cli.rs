@@ -56,8 +56,8 @@ fn a_session_by_commands() {
 
     let wrong = at(&["port", "release", "a", "--token", "1", "--as", &saved]).with(1).json();
     assert!(wrong[0]["why"].as_str().is_some_and(|why| why.starts_with("NOTOWNER")), "{wrong}");
-    let token = tokens[0].to_string();
-    at(&["port", "release", "a", "--token", &token, "--as", &saved]).with(0);
+    let token = tokens[0].as_str().expect("a token");
+    at(&["port", "release", "a", "--token", token, "--as", &saved]).with(0);
     at(&["session", "renew", "--as", &saved]).with(0);
     assert_eq!(at(&["session", "kill", &session]).with(0).json()["done"], "killed");
     for words in [&["renew", "--as", &saved][..], &["close", "--as", &saved], &["kill", &session]] {
