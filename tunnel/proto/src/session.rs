@@ -471,7 +471,7 @@ impl Session {
                 }
                 Frame::Rekey(exchange) => outlet.rekey(exchange),
                 Frame::Keys { epoch } => outlet.keys(epoch),
-                Frame::Reset { flow, code } => self.reset_there(now, flow, code, outlet)?,
+                Frame::Reset { flow, code } => self.reset_there(flow, code, outlet)?,
                 Frame::Done { flow } => self.done_there(flow, outlet),
                 Frame::Ack { flow, ack } => self.acked(now, flow, ack, outlet)?,
                 Frame::Stream { flow, offset, bytes, fin } => {
@@ -591,7 +591,6 @@ impl Session {
 
     fn reset_there(
         &mut self,
-        _now: Moment,
         id: FlowId,
         code: ResetCode,
         outlet: &mut impl Outlet,
