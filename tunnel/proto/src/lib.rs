@@ -27,10 +27,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod agent;
 mod carrier;
 mod epochs;
 mod frame;
+mod hello;
 mod link;
+mod opening;
+mod pool;
 mod recv;
 pub mod sabotage;
 mod send;
@@ -40,10 +44,18 @@ mod target;
 #[cfg(test)]
 mod testing;
 
+pub use agent::{
+    Agent, AgentSettings, BondId, BondReport, HALF_OPEN_MAX, Host, MemberReport, NoFlow, NotLetIn,
+    Note, Owner, Peer, PeerId, Registry, WINDOW_FIRST,
+};
 pub use carrier::CarrierSlot;
 pub use epochs::{Epochs, Exchange};
 pub use frame::{Ack, FlowId, Frame, Frames, Malformed, ResetCode};
+pub use hello::{Instance, VERSION};
 pub use link::{Link, Place, Rekeying, Salted, Step};
+pub use opening::{
+    ANSWER_BYTES, Coding, OPENING_BYTES_MAX, Opening, answer as opening_answer, read_answer,
+};
 pub use session::{
     CarrierReport, Event, FlowReport, FlowsFull, Outlet, Role, Session, Settings, Violation,
 };
