@@ -3,6 +3,7 @@
 //! - `key_file`: keys in files that only their owner may read.
 //! - `chance`: the kernel's randomness, as the seed of what draws keys.
 //! - `ciphers`: which library is the fastest on this processor.
+//! - `policy`: what a peer may reach through us.
 //!
 //! What always holds:
 //! - N1  A secret is never printed, logged or taken from the command line or the environment.
@@ -14,6 +15,7 @@
 mod chance;
 mod ciphers;
 mod key_file;
+pub mod policy;
 
 pub use chance::{NoChance, entropy};
 pub use ciphers::{Backend, Calibration, Suite, calibrate};
