@@ -3,6 +3,7 @@
 //! - `key_file`: keys in files that only their owner may read.
 //! - `chance`: the kernel's randomness, as the seed of what draws keys.
 //! - `ciphers`: which library is the fastest on this processor.
+//! - `config`: the file of one side, as checked, and what another reading changes.
 //! - `policy`: what a peer may reach through us.
 //!
 //! What always holds:
@@ -14,6 +15,7 @@
 
 mod chance;
 mod ciphers;
+pub mod config;
 mod key_file;
 pub mod policy;
 

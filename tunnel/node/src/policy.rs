@@ -1,14 +1,14 @@
 //! What a peer may reach through us: rules, and the answer for each flow that it opens.
 //!
-//! Nothing is allowed unless a rule allows it. A rule about a name says whose *answers* are trusted,
-//! not what they are, so there are two questions: may this be asked for ([`Policy::may_ask`],
+//! Nothing is allowed unless a rule allows it. A rule about a name says whose *answers* are
+//! trusted, not what they are, so there are two questions: may this be asked for ([`Policy::may_ask`],
 //! before a name is resolved), and may this address be connected to ([`Policy::may_connect`], for
 //! each address that came back, right before the connection is made to that very address).
 //!
 //! What always holds:
 //! - P1  A special address (loopback, link-local, multicast, unspecified, those of metadata
 //!   services; [`is_special`]) is reached by a rule that names exactly it, and by no other.
-//! - P2  An IPv4 address is the same in each spelling that there is for it: the rule about it counts.
+//! - P2  An IPv4 address is the same in each spelling that there is for it.
 //! - P3  A name that no rule could allow is not resolved, so that nobody learns of it by DNS.
 //! - P4  A service is reached by a rule that names it; `any` is about addresses and names.
 //!
