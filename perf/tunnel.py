@@ -300,7 +300,10 @@ def main():
         out = Output(sys.argv[1], scratch)
         (out.directory / "machine.txt").write_text(machine(skipped, rows))
         for row in rows:
-            ROWS[row](out, contestants)
+            try:
+                ROWS[row](out, contestants)
+            except Broken as why:
+                out.failed.append(f"{row}: {why}")
     if out.failed:
         sys.exit("These runs failed:\n" + "\n".join(out.failed))
 
