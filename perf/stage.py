@@ -189,7 +189,7 @@ class Meter:
 
     def __init__(self, stage, services):
         self.groups = {"near": stage.near_pids, "far": stage.far_pids, "service": services}
-        self.before = self.read()
+        self.before, self.began = self.read(), time.monotonic()
 
     def read(self):
         now = {who: cpu_s(pids) for who, pids in self.groups.items()}
@@ -206,4 +206,5 @@ class Meter:
         cost = {f"{who}_cpu_s": after[who] - before for who, before in self.before.items()}
         machine = cost.pop("machine_cpu_s")
         cost["others_cpu_s"] = max(0.0, machine - sum(cost.values()))
+        cost["wall_s"] = time.monotonic() - self.began
         return {who: round(seconds, 3) for who, seconds in cost.items()}
