@@ -13,13 +13,24 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
 mod chance;
 mod ciphers;
 pub mod config;
 mod key_file;
+mod metrics;
 pub mod policy;
+mod pump;
+mod resolver;
+mod salts;
+mod shared;
+mod site;
+pub mod status;
+mod tunnel;
 
+pub use asked::ask;
 pub use chance::{NoChance, entropy};
 pub use ciphers::{Backend, Calibration, Suite, calibrate};
 pub use key_file::{KeyFileError, KeyKind, Made, make, read_network, read_private, read_shared};
 pub use ringway_crypto::PublicKey;
+pub use tunnel::{Ready, Reloaded, StartError, Tunnel};
