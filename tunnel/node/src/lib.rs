@@ -5,6 +5,7 @@
 //! - `ciphers`: which library is the fastest on this processor.
 //! - `config`: the file of one side, as checked, and what another reading changes.
 //! - `policy`: what a peer may reach through us.
+//! - `selftest`: what our carriers look like to who sees them pass.
 //!
 //! What always holds:
 //! - N1  A secret is never printed, logged or taken from the command line or the environment.
@@ -23,6 +24,7 @@ pub mod policy;
 mod pump;
 mod resolver;
 mod salts;
+pub mod selftest;
 mod shared;
 mod site;
 pub mod status;
@@ -33,4 +35,5 @@ pub use chance::{NoChance, entropy};
 pub use ciphers::{Backend, Calibration, Suite, calibrate};
 pub use key_file::{KeyFileError, KeyKind, Made, make, read_network, read_private, read_shared};
 pub use ringway_crypto::PublicKey;
+pub use ringway_tunnel_proto::{Exempt, Flaw, Lengths, Sample, Uniformity};
 pub use tunnel::{Ready, Reloaded, StartError, Tunnel};

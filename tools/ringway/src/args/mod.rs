@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod load;
 pub(crate) mod port;
 pub(crate) mod server;
+pub(crate) mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use client::{ServerArgs, SessionArgs, ShardsArgs};
 use load::LoadArgs;
 use port::{LeashedArgs, PortArgs};
 use server::{DoctorArgs, ServeArgs, UpArgs};
+use tunnel::TunnelArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -74,6 +76,8 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
+    /// Two sites connected by encrypted carriers.
+    Tunnel(TunnelArgs),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
@@ -282,6 +286,7 @@ mod tests {
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway credentials remove shop --file users.toml",
             "ringway credentials list --json",
+            "ringway tunnel selftest --messages 20000 --json",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
         ] {
@@ -320,6 +325,8 @@ mod tests {
             "ringway load --names many",
             "ringway load --protocol http",
             "ringway load --frame 1 fill",
+            "ringway tunnel",
+            "ringway tunnel selftest --messages 10",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
