@@ -63,3 +63,6 @@ impl Counters {
         self.text.wrapping_sub(self.carried).cast_signed()
     }
 }
+
+#[cfg(test)]
+mod stories;
