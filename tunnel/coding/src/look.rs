@@ -27,7 +27,7 @@ impl Finding {
         match self {
             Finding::Encrypted => (1 << 20, 64 << 20),
             Finding::Dense => (64 << 10, 192 << 10),
-            Finding::Vain => (64 << 10, 2 << 20),
+            Finding::Vain => (64 << 10, 4 << 20),
         }
     }
 }
@@ -100,7 +100,7 @@ pub(crate) fn is_dense(block: &[u8]) -> bool {
     }
     // Golden steps, so that the places keep no step with records of any length.
     let places = block.len() - GROUP_BYTES + 1;
-    let step = places * 40_503 >> 16 | 1;
+    let step = ((places * 40_503) >> 16) | 1;
     let mut counts = [0u16; 256];
     let mut place = 0;
     for _ in 0..groups {

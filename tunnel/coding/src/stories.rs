@@ -12,13 +12,20 @@ const MIB: usize = 1024 * KIB;
 /// Both ends of one direction of a flow. Whatever is written is delivered, or the story fails.
 struct Story {
     coder: Coder,
+    /// Does the same in the other way.
+    twin: Coder,
     decoder: Decoder,
     carried: Vec<u8>,
 }
 
 impl Story {
     fn new(mode: Mode) -> Story {
-        Story { coder: Coder::new(mode), decoder: Decoder::new(), carried: Vec::new() }
+        Story {
+            coder: Coder::new(mode),
+            twin: Coder::new(mode),
+            decoder: Decoder::new(),
+            carried: Vec::new(),
+        }
     }
 
     fn writes(&mut self, text: &[u8]) -> &mut Story {
@@ -34,6 +41,10 @@ impl Story {
     fn encodes(&mut self, text: &[u8], more: bool) -> &mut Story {
         self.carried.clear();
         self.coder.encode(text, more, &mut self.carried);
+        let (mut scratch, mut same) = (b"old".to_vec(), Vec::new());
+        self.twin.encode_to(text, more, &mut scratch, |piece| same.extend_from_slice(piece));
+        assert!(self.carried == same, "both ways to encode say the same");
+        assert_eq!(self.coder.counters(), self.twin.counters());
         let mut delivered = Vec::new();
         let decoded = self.decoder.decode(&self.carried, |text| delivered.extend_from_slice(text));
         assert_eq!(decoded, Ok(()));
@@ -188,7 +199,7 @@ fn dense_bytes_are_stored() {
     story.writes(&text).then("linked 65536");
 }
 
-/// Text in which LZ4 finds nothing is tried less and less often, at last every 2 MiB; and a success
+/// Text in which LZ4 finds nothing is tried less and less often, at last every 4 MiB; and a success
 /// makes that good.
 #[test]
 fn vain_tries_get_rare() {
@@ -198,8 +209,8 @@ fn vain_tries_get_rare() {
         assert_eq!(story.coder.counters().compressed, 0);
     }
     let text = lines(BLOCK_BYTES_MAX);
-    let blocks_missed = (0..40).take_while(|_| story.writes(&text).carried.len() > text.len());
-    assert!((3..=33).contains(&blocks_missed.count()));
+    let blocks_missed = (0..70).take_while(|_| story.writes(&text).carried.len() > text.len());
+    assert!((3..=65).contains(&blocks_missed.count()));
     story.writes(&digits(BLOCK_BYTES_MAX, 30)).then("stored 65536");
     story.writes(&text).then("stored 65536");
     story.writes(&text).then("linked 65536");

@@ -3,7 +3,9 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use ringway_tunnel_coding::{BLOCK_BYTES_MAX, Coder, DECODER_BYTES_MAX, Decoder, Malformed, Mode};
+use ringway_tunnel_coding::{
+    BLOCK_BYTES_MAX, Coder, DECODER_BYTES_MAX, Decoder, Malformed, Mode, carried_bytes_max,
+};
 
 /// What an application writes at a time.
 #[derive(Clone, Debug)]
@@ -118,8 +120,7 @@ proptest! {
             text_of(write, &mut text);
             coder.encode(&text[text_before..], write.more, &mut carried);
             prop_assert!(write.more || coder.held() == 0);
-            let headers = 3 * (write.bytes.div_ceil(BLOCK_BYTES_MAX) + 1);
-            prop_assert!(carried.len() - carried_before <= write.bytes + headers);
+            prop_assert!(carried.len() - carried_before <= carried_bytes_max(write.bytes));
         }
         let (decoded, result, decoder) = decode(&carried, &cuts);
         prop_assert_eq!(result, Ok(()));
