@@ -54,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     targets::server::CREDENTIALS,
     targets::server::STATE,
     targets::table::TABLE,
+    targets::coding::CODING,
     targets::tunnel::FRAMES,
     targets::tunnel::HANDSHAKE,
     targets::tunnel::RECORDS,

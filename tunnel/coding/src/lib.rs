@@ -44,6 +44,12 @@ pub const CODER_BYTES_MAX: usize = 320 * 1024;
 /// Memory of a decoder in the middle of things: a block as it came, its text, and history.
 pub const DECODER_BYTES_MAX: usize = BLOCK_BYTES_MAX + BLOCK_BYTES_MAX + HISTORY_BYTES_MAX + 1024;
 
+/// The most that so much text can become in one call of [`Coder::encode`]: for who has only so much
+/// room for what is carried.
+pub const fn carried_bytes_max(text: usize) -> usize {
+    text + block::STORED_HEAD_BYTES * text.div_ceil(BLOCK_BYTES_MAX) + 1
+}
+
 /// What went through one end of one direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -63,3 +69,6 @@ impl Counters {
         self.text.wrapping_sub(self.carried).cast_signed()
     }
 }
+
+#[cfg(test)]
+mod stories;

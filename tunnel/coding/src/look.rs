@@ -27,7 +27,7 @@ impl Finding {
         match self {
             Finding::Encrypted => (1 << 20, 64 << 20),
             Finding::Dense => (64 << 10, 192 << 10),
-            Finding::Vain => (64 << 10, 2 << 20),
+            Finding::Vain => (64 << 10, 4 << 20),
         }
     }
 }
@@ -98,13 +98,16 @@ pub(crate) fn is_dense(block: &[u8]) -> bool {
     if groups == 0 {
         return false;
     }
-    // Odd, so that the places do not keep step with records of a round length.
-    let step = ((block.len() - GROUP_BYTES) / groups).saturating_sub(1) | 1;
+    // Golden steps, so that the places keep no step with records of any length.
+    let places = block.len() - GROUP_BYTES + 1;
+    let step = ((places * 40_503) >> 16) | 1;
     let mut counts = [0u16; 256];
-    for group in block.windows(GROUP_BYTES).step_by(step).take(groups) {
-        for byte in group {
+    let mut place = 0;
+    for _ in 0..groups {
+        for byte in &block[place..place + GROUP_BYTES] {
             counts[usize::from(*byte)] += 1;
         }
+        place = (place + step) % places;
     }
     let read = (groups * GROUP_BYTES) as u32;
     let squares: u32 = counts.iter().map(|count| u32::from(*count) * u32::from(*count)).sum();

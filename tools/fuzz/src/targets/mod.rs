@@ -1,6 +1,7 @@
 //! The targets, a file per part of the product.
 
 pub mod claims;
+pub mod coding;
 pub mod conn;
 pub mod native;
 pub mod resp;
