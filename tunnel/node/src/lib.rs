@@ -3,6 +3,8 @@
 //! - `key_file`: keys in files that only their owner may read.
 //! - `chance`: the kernel's randomness, as the seed of what draws keys.
 //! - `ciphers`: which library is the fastest on this processor.
+//! - `config`: the file of one side, as checked, and what another reading changes.
+//! - `policy`: what a peer may reach through us.
 //!
 //! What always holds:
 //! - N1  A secret is never printed, logged or taken from the command line or the environment.
@@ -13,7 +15,9 @@
 
 mod chance;
 mod ciphers;
+pub mod config;
 mod key_file;
+pub mod policy;
 
 pub use chance::{NoChance, entropy};
 pub use ciphers::{Backend, Calibration, Suite, calibrate};

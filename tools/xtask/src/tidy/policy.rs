@@ -37,6 +37,7 @@ pub(super) const PACKAGES: &[Package] = &[
     product("ringway-coord-proto", Only(&["ringway-core", "ringway-table"]))
         .sans_io(&["hashbrown", "sha1"]),
     product("ringway-tunnel-proto", Only(&["ringway-core", "ringway-crypto"])).sans_io(&[]),
+    product("ringway-tunnel-coding", Only(&[])),
     product(
         "ringway-coord-server",
         Only(&[
