@@ -30,6 +30,8 @@ import subprocess
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True  # The working tree stays as it was.
+
 from link import CONTROLS, linked
 from rivals import CONTESTANTS, LOOPBACK, RINGWAY, find
 from stage import Broken, Ground, Meter, Stage, until
