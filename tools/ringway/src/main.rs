@@ -20,6 +20,7 @@ mod serve;
 mod session;
 mod shards;
 mod signals;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Credentials(args) => credentials::run(&args.command, cli.json),
         Command::Keygen(args) => keygen::run(args, cli.json),
+        Command::Tunnel(args) => tunnel::run(args, cli.json),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
     }

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod load;
 pub(crate) mod port;
 pub(crate) mod server;
+pub(crate) mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use client::{ServerArgs, SessionArgs, ShardsArgs};
 use load::LoadArgs;
 use port::{LeashedArgs, PortArgs};
 use server::{DoctorArgs, ServeArgs, UpArgs};
+use tunnel::TunnelArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -77,6 +79,8 @@ pub(crate) enum Command {
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
+    /// Connect sites: invite another one, join one.
+    Tunnel(Box<TunnelArgs>),
     /// Completions for a shell, on standard output.
     #[command(after_help = "Example:\n  ringway completions bash > \
                             ~/.local/share/bash-completion/completions/ringway")]
@@ -282,6 +286,11 @@ mod tests {
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway credentials remove shop --file users.toml",
             "ringway credentials list --json",
+            "ringway tunnel invite --config far.toml --name branch --address gw.example:4600 \
+             --allow 127.0.0.1:5201 --allow *.internal:443",
+            "ringway tunnel join - --config near.toml --forward 15201=127.0.0.1:5201 --json",
+            "ringway tunnel join - --config near.toml --name office --socks5 1080",
+            "ringway tunnel join LINE --config near.toml --forward 127.0.0.1:8080=service:web",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
         ] {
@@ -320,6 +329,14 @@ mod tests {
             "ringway load --names many",
             "ringway load --protocol http",
             "ringway load --frame 1 fill",
+            "ringway tunnel",
+            "ringway tunnel invite --config far.toml --name branch",
+            "ringway tunnel invite --config f --name b --address gw.example",
+            "ringway tunnel invite --config f --name b --address g:1 --allow 10.0.0.1/8:22",
+            "ringway tunnel join - --forward 1=a:1",
+            "ringway tunnel join - --config n --forward 8080",
+            "ringway tunnel join - --config n --forward 0.0.0.0:8080=a:1",
+            "ringway tunnel join - --config n --socks5 many",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
