@@ -7,3 +7,4 @@ pub mod resp;
 pub mod server;
 pub mod table;
 pub mod tunnel;
+pub mod tunnel_config;
