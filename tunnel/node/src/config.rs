@@ -347,7 +347,7 @@ impl Identity {
     }
 
     /// How it may prove itself.
-    fn proofs(&self) -> Vec<PeerProof> {
+    pub fn proofs(&self) -> Vec<PeerProof> {
         match self {
             Identity::Keys { publics, .. } => publics.iter().copied().map(PeerProof::Key).collect(),
             Identity::Shared(secrets) => {

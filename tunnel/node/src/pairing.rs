@@ -25,11 +25,11 @@ use crate::invite::Invite;
 use crate::key_file::{KeyFileError, KeyKind, keep, make, read_private, read_shared};
 use crate::policy::Rule;
 
-/// What an invitation is to say.
+/// Whom to invite, and what the invitation is to say.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// What this side will call the other.
-    pub guest: String,
+pub struct Guest {
+    /// What this side will call it.
+    pub name: String,
     /// What the other side is to call this one; by default the first part of the first address's
     /// name, or `far`.
     pub inviter: Option<String>,
@@ -158,9 +158,9 @@ impl PairError {
 ///
 /// # Panics
 /// If there are not 1 to 16 addresses.
-pub fn invite(path: &Path, asked: &Asked) -> Result<Invited, PairError> {
-    let inviter = asked.inviter.clone().unwrap_or_else(|| own_name(&asked.addresses));
-    for name in [&asked.guest, &inviter] {
+pub fn invite(path: &Path, guest: &Guest) -> Result<Invited, PairError> {
+    let inviter = guest.inviter.clone().unwrap_or_else(|| own_name(&guest.addresses));
+    for name in [&guest.name, &inviter] {
         if !is_name(name) {
             return Err(PairError::Name(name.clone()));
         }
@@ -172,14 +172,14 @@ pub fn invite(path: &Path, asked: &Asked) -> Result<Invited, PairError> {
     if config.listen.is_empty() {
         return Err(PairError::NoListen(path.to_owned()));
     }
-    if config.peer_named(&asked.guest).is_some() {
-        return Err(PairError::Known { path: path.to_owned(), name: asked.guest.clone() });
+    if config.peer_named(&guest.name).is_some() {
+        return Err(PairError::Known { path: path.to_owned(), name: guest.name.clone() });
     }
     let mut new = New::default();
-    let shared_key = beside(path, &format!("{}.psk", asked.guest));
+    let shared_key = beside(path, &format!("{}.psk", guest.name));
     make(KeyKind::Shared, &shared_key)?;
     new.files.push(shared_key.clone());
-    let text = with_peer(&text, asked);
+    let text = with_peer(&text, guest);
     Config::parse(&text, path).map_err(|error| after(path, error))?;
     let network = config.networks[0].clone();
     let shared = read_shared(&shared_key)?;
@@ -189,8 +189,8 @@ pub fn invite(path: &Path, asked: &Asked) -> Result<Invited, PairError> {
         network,
         shared,
         inviter,
-        guest: asked.guest.clone(),
-        addresses: asked.addresses.clone(),
+        guest: guest.name.clone(),
+        addresses: guest.addresses.clone(),
     };
     let ports = invite.addresses.iter().filter_map(port);
     let listens = |port: &u16| config.listen.iter().any(|addr| addr.port() == *port);
@@ -280,8 +280,8 @@ fn written(target: &Target) -> String {
     }
 }
 
-fn with_peer(text: &str, asked: &Asked) -> String {
-    let Asked { guest, allow, .. } = asked;
+fn with_peer(text: &str, guest: &Guest) -> String {
+    let Guest { name, allow, .. } = guest;
     let gap = if text.is_empty() || text.ends_with('\n') { "\n" } else { "\n\n" };
     let allow = match allow.is_empty() {
         true => "# It may reach nothing here yet:\n# allow = [\"127.0.0.1:22\"]\n".to_owned(),
@@ -289,7 +289,7 @@ fn with_peer(text: &str, asked: &Asked) -> String {
     };
     format!(
         "{text}{gap}# By `ringway tunnel invite`: whoever joins by its line is this peer.\n\
-         [[peer]]\nname = \"{guest}\"\nshared_key = \"{guest}.psk\"\n{allow}"
+         [[peer]]\nname = \"{name}\"\nshared_key = \"{name}.psk\"\n{allow}"
     )
 }
 

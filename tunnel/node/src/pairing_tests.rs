@@ -50,9 +50,9 @@ fn mode(path: &Path) -> u32 {
     path.metadata().expect("it is there").mode() & 0o7777
 }
 
-fn asked(guest: &str) -> Asked {
-    Asked {
-        guest: guest.to_owned(),
+fn asked(name: &str) -> Guest {
+    Guest {
+        name: name.to_owned(),
         inviter: None,
         addresses: vec![Target::parse("gw.example:4600").expect("an address")],
         allow: vec!["127.0.0.1:5201".parse().expect("a rule"), "service:web".parse().expect("one")],
@@ -146,7 +146,7 @@ fn a_refused_invitation_leaves_nothing() {
         match edit {
             "taken" => std::fs::write(site.path("branch.psk"), "other").expect("writes"),
             "busy" => std::fs::write(site.path(".far.toml.new"), "").expect("writes"),
-            "name" => asked.guest = "a b".to_owned(),
+            "name" => asked.name = "a b".to_owned(),
             "service" => asked.allow.push("service:mail".parse().expect("a rule")),
             "gone" => std::fs::remove_file(&site.far).expect("removes"),
             _ => {}

@@ -76,11 +76,11 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
+    /// Two sites connected by encrypted carriers.
+    Tunnel(Box<TunnelArgs>),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
-    /// Connect sites: invite another one, join one.
-    Tunnel(Box<TunnelArgs>),
     /// Completions for a shell, on standard output.
     #[command(after_help = "Example:\n  ringway completions bash > \
                             ~/.local/share/bash-completion/completions/ringway")]
@@ -291,6 +291,7 @@ mod tests {
             "ringway tunnel join - --config near.toml --forward 15201=127.0.0.1:5201 --json",
             "ringway tunnel join - --config near.toml --name office --socks5 1080",
             "ringway tunnel join LINE --config near.toml --forward 127.0.0.1:8080=service:web",
+            "ringway tunnel selftest --messages 20000 --json",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
         ] {
@@ -337,6 +338,7 @@ mod tests {
             "ringway tunnel join - --config n --forward 8080",
             "ringway tunnel join - --config n --forward 0.0.0.0:8080=a:1",
             "ringway tunnel join - --config n --socks5 many",
+            "ringway tunnel selftest --messages 10",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -28,8 +28,8 @@ Examples:
   ringway tunnel invite --config far.toml --name laptop --address 192.0.2.7:4600 --allow any
 
 TARGET is what an `allow` of the configuration takes: 127.0.0.1:22, 10.0.0.0/8:22,
-[2001:db8::1]:443, db.internal:5432, *.example:443, service:NAME, any. Loopback, link-local and metadata addresses are
-reached only if a TARGET is exactly that address.";
+[2001:db8::1]:443, db.internal:5432, *.example:443, service:NAME, any. Loopback, link-local and
+metadata addresses are reached only if a TARGET is exactly that address.";
 
 const JOIN_HELP: &str = "\
 LINE is what `ringway tunnel invite` has printed at the other side. With - it is read from standard
@@ -48,6 +48,15 @@ SOCKS5 port leads wherever the program asks, `curl --proxy socks5h://127.0.0.1:1
 cases the other side must allow the place, with --allow of its invite or `allow` of its
 configuration.";
 
+const SELFTEST_HELP: &str = "\
+Nothing is sent and no key is read: messages are made under keys that are drawn for this and
+forgotten. Exit code 0 says that they are uniform, as promised; 1 that something gives them away. The
+second verdict is for your information: what is uniform is what some censors block.
+
+Examples:
+  ringway tunnel selftest
+  ringway tunnel selftest --messages 20000 --json";
+
 #[derive(Debug, Args)]
 pub(crate) struct TunnelArgs {
     #[command(subcommand)]
@@ -62,6 +71,10 @@ pub(crate) enum TunnelCommand {
     /// Make a configuration of an invitation, ready to run.
     #[command(after_help = JOIN_HELP)]
     Join(JoinArgs),
+    /// What a censor would make of our first bytes: whether they are chance, and whether chance is
+    /// what he looks for.
+    #[command(after_help = SELFTEST_HELP)]
+    Selftest(SelftestArgs),
 }
 
 #[derive(Debug, Args)]
@@ -105,6 +118,14 @@ pub(crate) struct JoinArgs {
     pub(crate) socks5: Option<SocketAddr>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct SelftestArgs {
+    /// How many messages of each kind are made. More of them show less of a flaw.
+    #[arg(long, default_value_t = 1000, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub(crate) messages: u32,
+}
+
 fn address(text: &str) -> Result<Target, String> {
     Target::parse(text).map_err(|why| format!("{why}; give for example gw.example:4600"))
 }
@@ -120,12 +141,10 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
     let addr = addr.map_err(|_| "give a port, or an address and a port, as 127.0.0.1:1080")?;
     let ip: IpAddr = addr.ip().to_canonical();
     if !ip.is_loopback() {
-        return Err(
-            "others could reach it, and use the other side's network as if they were you. \
-                    Give a loopback address; to share it all the same, change it in the \
-                    configuration, with public = true"
-                .to_owned(),
-        );
+        let why = "others could reach it, and use the other side's network as if they were you. \
+                   Give a loopback address; to share it all the same, change it in the \
+                   configuration, with public = true";
+        return Err(why.to_owned());
     }
     Ok(addr)
 }

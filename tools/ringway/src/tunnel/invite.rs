@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ringway_tunnel_node::{Asked, invite};
+use ringway_tunnel_node::{Guest, invite};
 use serde_json::json;
 
 use crate::args::tunnel::InviteArgs;
@@ -14,13 +14,13 @@ pub(crate) fn run(args: &InviteArgs, json: bool) -> Result<ExitCode, Failure> {
     if args.addresses.len() > most {
         return Err(Failure::Usage(format!("--address may be given at most {most} times")));
     }
-    let asked = Asked {
-        guest: args.name.clone(),
+    let guest = Guest {
+        name: args.name.clone(),
         inviter: args.own_name.clone(),
         addresses: args.addresses.clone(),
         allow: args.allow.clone(),
     };
-    let invited = invite(&args.config, &asked)?;
+    let invited = invite(&args.config, &guest)?;
     let line = invited.invite.to_line();
     let (config, key) = (args.config.display(), invited.shared_key.display());
     if !json {
