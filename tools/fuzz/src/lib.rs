@@ -59,5 +59,6 @@ pub const TARGETS: &[Target] = &[
     targets::tunnel::HANDSHAKE,
     targets::tunnel::RECORDS,
     targets::tunnel::SESSION,
+    targets::tunnel_config::CONFIG,
     targets::tunnel_edge::EDGE,
 ];

@@ -8,4 +8,5 @@ pub mod resp;
 pub mod server;
 pub mod table;
 pub mod tunnel;
+pub mod tunnel_config;
 pub mod tunnel_edge;

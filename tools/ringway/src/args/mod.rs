@@ -78,7 +78,7 @@ pub(crate) enum Command {
     Credentials(CredentialsArgs),
     /// Sites connected by encrypted carriers: run one side, ask it, try it.
     #[command(after_help = tunnel::TUNNEL_HELP)]
-    Tunnel(TunnelArgs),
+    Tunnel(Box<TunnelArgs>),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
@@ -287,6 +287,11 @@ mod tests {
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway credentials remove shop --file users.toml",
             "ringway credentials list --json",
+            "ringway tunnel invite --config far.toml --name branch --address gw.example:4600 \
+             --allow 127.0.0.1:5201 --allow *.internal:443",
+            "ringway tunnel join - --config near.toml --forward 15201=127.0.0.1:5201 --json",
+            "ringway tunnel join - --config near.toml --name office --socks5 1080",
+            "ringway tunnel join LINE --config near.toml --forward 127.0.0.1:8080=service:web",
             "ringway tunnel selftest --messages 20000 --json",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
@@ -327,6 +332,13 @@ mod tests {
             "ringway load --protocol http",
             "ringway load --frame 1 fill",
             "ringway tunnel",
+            "ringway tunnel invite --config far.toml --name branch",
+            "ringway tunnel invite --config f --name b --address gw.example",
+            "ringway tunnel invite --config f --name b --address g:1 --allow 10.0.0.1/8:22",
+            "ringway tunnel join - --forward 1=a:1",
+            "ringway tunnel join - --config n --forward 8080",
+            "ringway tunnel join - --config n --forward 0.0.0.0:8080=a:1",
+            "ringway tunnel join - --config n --socks5 many",
             "ringway tunnel selftest --messages 10",
         ] {
             let error = parse(line).expect_err(line);
