@@ -1,8 +1,8 @@
 //! Compressed streams of a peer that says anything whatever, and of ours.
 //!
 //! The oracles: what is delivered does not depend on where the carried bytes are cut, comes in
-//! pieces of a block at most, and nobody holds more than is stated; and any text, what was delivered
-//! among it, comes out of the decoder as it went into the coder, however it is written.
+//! pieces of a block at most, and nobody holds more than is stated; and any text, what was
+//! delivered among it, comes out of the decoder as it went into the coder, however it is written.
 
 use ringway_tunnel_coding::{
     BLOCK_BYTES_MAX, Coder, DECODER_BYTES_MAX, Decoder, Malformed, Mode, carried_bytes_max,
