@@ -16,6 +16,7 @@ pub mod slot;
 pub mod time;
 pub mod wheel;
 pub mod wire;
+pub mod words;
 
 pub use ids::{ConnId, Epoch, NodeId, Secret, SessionId, ShardId, Token};
 pub use region::{Region, RegionFull};

@@ -384,6 +384,11 @@ impl Visitor {
         self.head.sent_ms
     }
 
+    /// The cipher that the session will have.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
     /// What their carrier runs on.
     pub fn kind(&self) -> CarrierKind {
         self.head.kind
@@ -446,6 +451,36 @@ impl JoinRequest {
     /// [`Refused::Forged`].
     pub fn verify(&self, secret: &EpochSecret) -> Result<(), Refused> {
         join_mac(secret, &self.said).verify_truncated_left(&self.proof).map_err(|_| Refused::Forged)
+    }
+
+    /// Appends the request as a note from one shard of a process to another, which has the session.
+    pub fn write_note(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.session.0.to_le_bytes());
+        out.extend_from_slice(&self.carrier.to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.push(self.kind as u8);
+        out.extend_from_slice(&self.proof);
+        out.extend_from_slice(&(self.said.len() as u16).to_le_bytes());
+        out.extend_from_slice(&self.said);
+    }
+
+    /// Reads a note; returns the request and how long it was.
+    ///
+    /// # Errors
+    /// [`Refused::Length`] for what is none.
+    pub fn read_note(note: &[u8]) -> Result<(JoinRequest, usize), Refused> {
+        let mut reader = Reader::new(note);
+        let mut fields = || -> Result<_, Truncated> {
+            let (session, carrier, epoch) = (reader.u64()?, reader.u32()?, reader.u32()?);
+            let (kind, proof) = (reader.u8()?, reader.array()?);
+            let said = usize::from(reader.u16()?);
+            Ok((SessionId(session), carrier, epoch, kind, proof, reader.bytes(said)?.to_vec()))
+        };
+        let read = fields().map_err(|Truncated| Refused::Length)?;
+        let (session, carrier, epoch, kind, proof, said) = read;
+        let kind = CarrierKind::from_wire(kind).ok_or(Refused::Length)?;
+        let len = note.len() - reader.rest().len();
+        Ok((JoinRequest { session, carrier, epoch, kind, said, proof }, len))
     }
 }
 

@@ -304,6 +304,22 @@ fn a_carrier_joins_with_the_secret_and_not_without() {
 }
 
 #[test]
+fn a_join_is_handed_to_another_shard_as_it_is() {
+    let mut wire = joins(&mut entropy(1));
+    let request = join_read(&mut wire).expect("it is good");
+    let mut note = Vec::new();
+    request.write_note(&mut note);
+    let len = note.len();
+    for cut in 0..len {
+        assert!(matches!(JoinRequest::read_note(&note[..cut]), Err(Refused::Length)));
+    }
+    note.extend_from_slice(b"records");
+    let (read, taken) = JoinRequest::read_note(&note).expect("whole");
+    assert_eq!((read.session, read.carrier, read.epoch, taken), (SessionId(77), 5, 3, len));
+    assert_eq!(read.verify(&epoch(1)), Ok(()));
+}
+
+#[test]
 fn a_flipped_bit_of_a_join_is_noticed() {
     let good = joins(&mut entropy(1));
     for at in 0..good.len() {

@@ -65,6 +65,13 @@ pub enum CarrierKind {
     Relay = 4,
 }
 
+impl CarrierKind {
+    /// The kind with this number.
+    pub(crate) fn from_wire(number: u8) -> Option<Self> {
+        [Self::Tcp, Self::Http, Self::Udp, Self::Relay].into_iter().find(|k| *k as u8 == number)
+    }
+}
+
 /// What is known of a message before its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
@@ -105,9 +112,7 @@ impl Head {
         };
         let ([version, mode, kind, suites], key_id, sent_ms, body_len, reserved) = fields().ok()?;
         let mode = [Mode::Keys, Mode::Shared, Mode::Join].into_iter().find(|m| *m as u8 == mode)?;
-        let kind = [CarrierKind::Tcp, CarrierKind::Http, CarrierKind::Udp, CarrierKind::Relay]
-            .into_iter()
-            .find(|k| *k as u8 == kind)?;
+        let kind = CarrierKind::from_wire(kind)?;
         (version == VERSION && reserved == 0).then_some(Head {
             mode,
             kind,

@@ -18,6 +18,7 @@
 mod compare;
 mod config;
 mod driver;
+pub mod emulator;
 mod error;
 mod latency;
 mod ledger;

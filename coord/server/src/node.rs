@@ -274,7 +274,7 @@ impl Node {
         let _ = shared.counters.set(running.counters().to_vec());
         let _ = shared.grants_from.set(grants_from);
         let own: Vec<u16> = running.addresses().own.iter().map(SocketAddr::port).collect();
-        let ports = mail::ports_message(running.addresses().base.port(), &own);
+        let ports = mail::ports_message(base_of(&running).port(), &own);
         *mailbox.lock().unwrap_or_else(PoisonError::into_inner) = running.take_control();
         tell_all(&mailbox, &ports);
         // What was persisted while the shards were not there yet to hear it.
@@ -298,7 +298,7 @@ impl Node {
     /// Where clients connect: the shared address first, then each shard's own.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let addresses = self.running.addresses();
-        [addresses.base].into_iter().chain(addresses.own.iter().copied()).collect()
+        addresses.base.into_iter().chain(addresses.own.iter().copied()).collect()
     }
 
     /// Where the admin endpoint listens.
@@ -309,7 +309,7 @@ impl Node {
     /// What is said when it serves.
     pub fn ready(&self) -> Ready {
         Ready {
-            listen: self.running.addresses().base,
+            listen: base_of(&self.running),
             own: self.running.addresses().own.clone(),
             shards: self.config.shards,
             epoch: self.opened.epoch.0,
@@ -453,6 +453,11 @@ fn start_shards(
 fn advertised_host(config: &Config) -> Vec<u8> {
     let ip = config.listen.ip();
     if ip.is_unspecified() { Vec::new() } else { ip.to_string().into_bytes() }
+}
+
+/// The address that all shards share, as it was bound.
+fn base_of(running: &Running) -> SocketAddr {
+    running.addresses().base.expect("`runtime_config` asks for one")
 }
 
 fn runtime_config(config: &Config, shares: &Shares) -> RuntimeConfig {

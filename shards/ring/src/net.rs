@@ -10,6 +10,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use ringway_core::Span;
+
 use crate::cq::Errno;
 
 /// Connections that may wait for their accept, per listening socket.
@@ -23,6 +25,46 @@ pub enum Congestion {
     ForReplies,
     /// Whatever the host was told to use.
     AsTheHost,
+}
+
+/// A way of the kernel's to decide how fast a socket may send, by the name that it has in
+/// `net.ipv4.tcp_available_congestion_control`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CongestionControl {
+    name: [u8; CongestionControl::NAME_MAX],
+    len: u8,
+}
+
+impl CongestionControl {
+    /// The kernel's longest name (TCP_CA_NAME_MAX without its zero byte).
+    const NAME_MAX: usize = 15;
+    /// Goes on at the rate that the path was seen to carry, whatever it loses.
+    pub const BBR: Self = Self::of(b"bbr");
+    /// Linux's usual one, which takes each loss for a sign that it sends too fast.
+    pub const CUBIC: Self = Self::of(b"cubic");
+
+    /// By its name; `None` if no kernel could have one of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        let fits = (1..=Self::NAME_MAX).contains(&name.len());
+        (fits && name.bytes().all(good)).then(|| Self::of(name.as_bytes()))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        std::str::from_utf8(self.bytes()).unwrap_or_default()
+    }
+
+    const fn of(text: &[u8]) -> Self {
+        let mut name = [0; Self::NAME_MAX];
+        let (start, _) = name.split_at_mut(text.len());
+        start.copy_from_slice(text);
+        Self { name, len: text.len() as u8 }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.name[..usize::from(self.len)]
+    }
 }
 
 /// Opens `count` sockets that listen on the same address; the kernel spreads connections over
@@ -93,26 +135,74 @@ pub struct Tuning {
     /// Memory for what was not read (SO_RCVBUF), likewise, bounded by `net.core.rmem_max`. Before a
     /// connect it also bounds the window that is announced.
     pub receive_bytes: Option<u32>,
+    /// Who decides how fast it sends (TCP_CONGESTION). Not an error where the kernel has no such
+    /// one: [`tune`] says so.
+    pub congestion: Option<CongestionControl>,
+    /// The connection breaks when what was sent is not acknowledged for so long, or what waits to
+    /// be sent finds no window (TCP_USER_TIMEOUT, whole milliseconds).
+    pub unheard_max: Option<Span>,
+    /// When nothing was heard for so long the kernel asks whether the peer is there, again and
+    /// again; it breaks after [`KEEPALIVE_PROBES`] without an answer (SO_KEEPALIVE, whole seconds).
+    pub keepalive: Option<Span>,
 }
 
-/// Makes a socket behave so.
+/// Questions of [`Tuning::keepalive`] that go unanswered.
+pub const KEEPALIVE_PROBES: u8 = 3;
+
+/// Makes a socket behave so. `false`: all is as wished but the congestion control, which this
+/// kernel does not have, or not for this user; the socket keeps the one it had.
 ///
 /// # Errors
 /// When the kernel does not know an option, or the socket is none.
-pub fn tune(socket: &impl AsFd, tuning: Tuning) -> Result<(), Errno> {
+pub fn tune(socket: &impl AsFd, tuning: Tuning) -> Result<bool, Errno> {
     let number = |bytes: u32| i32::try_from(bytes).unwrap_or(i32::MAX);
+    // Zero would mean the kernel's own choice, or be refused.
+    let whole = |span: Span, unit: Span, max: u64| span.0.div_ceil(unit.0).clamp(1, max) as i32;
+    let unheard_ms = tuning.unheard_max.map(|span| whole(span, Span::from_ms(1), i32::MAX as u64));
+    let keepalive_s = tuning.keepalive.map(|span| whole(span, Span::from_s(1), KEEPALIVE_S_MAX));
+    let probes = keepalive_s.map(|_| i32::from(KEEPALIVE_PROBES));
     let options = [
         (libc::IPPROTO_TCP, libc::TCP_NODELAY, tuning.nodelay.map(i32::from)),
         (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, tuning.unsent_bytes_max.map(number)),
         (libc::SOL_SOCKET, libc::SO_SNDBUF, tuning.send_bytes.map(number)),
         (libc::SOL_SOCKET, libc::SO_RCVBUF, tuning.receive_bytes.map(number)),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, unheard_ms),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, keepalive_s),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, keepalive_s),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, keepalive_s.map(|_| 1)),
     ];
     for (level, option, value) in options {
         if let Some(value) = value {
             set_to(socket, level, option, value).map_err(|error| Errno::of(&error))?;
         }
     }
-    Ok(())
+    tuning.congestion.map_or(Ok(true), |control| set_congestion(socket, control))
+}
+
+/// What TCP_KEEPIDLE and TCP_KEEPINTVL take, at most.
+const KEEPALIVE_S_MAX: u64 = 32_767;
+
+/// Whether the kernel has it, for us. Loads its module if need be.
+fn set_congestion(socket: &impl AsFd, control: CongestionControl) -> Result<bool, Errno> {
+    let name = control.bytes();
+    // SAFETY: reads `len` bytes of a local that outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            name.len() as libc::socklen_t,
+        )
+    };
+    if done == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    // Not there; there for root alone (`net.ipv4.tcp_allowed_congestion_control`).
+    let absent = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EPERM));
+    if absent { Ok(false) } else { Err(Errno::of(&error)) }
 }
 
 /// When this socket is closed, its peer sees a reset instead of an end, and what was not sent is
@@ -167,17 +257,8 @@ fn open_to_listen(address: SocketAddr, congestion: Congestion) -> io::Result<Own
     let socket = open(address)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     if congestion == Congestion::ForReplies {
-        let cubic = b"cubic";
-        // SAFETY: reads `len` bytes of a constant. Where it fails the system's own choice stays.
-        unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_CONGESTION,
-                cubic.as_ptr().cast(),
-                cubic.len() as libc::socklen_t,
-            );
-        }
+        // Where it fails the host's own choice stays.
+        let _ = set_congestion(&socket, CongestionControl::CUBIC);
     }
     Ok(socket)
 }
@@ -311,9 +392,9 @@ mod tests {
             nodelay: Some(false),
             unsent_bytes_max: Some(131_072),
             send_bytes: Some(65_536),
-            receive_bytes: None,
+            ..Tuning::default()
         };
-        tune(&socket, wishes).unwrap();
+        assert_eq!(tune(&socket, wishes), Ok(true));
         assert!(!socket.nodelay().unwrap());
         assert_eq!(number(&socket, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), 131_072);
         assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF), 2 * 65_536);
@@ -321,5 +402,72 @@ mod tests {
         tune(&socket, Tuning { receive_bytes: Some(8192), ..Tuning::default() }).unwrap();
         assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF), 2 * 8192);
         assert_eq!(number(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF), 2 * 65_536);
+    }
+
+    fn congestion_of(socket: &impl AsFd) -> String {
+        let (mut name, mut len) = ([0u8; 16], 16 as libc::socklen_t);
+        let (fd, to) = (socket.as_fd().as_raw_fd(), name.as_mut_ptr().cast());
+        // SAFETY: writes at most `len` bytes into a local that outlives the call.
+        let done = unsafe {
+            libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_CONGESTION, to, &raw mut len)
+        };
+        assert_eq!(done, 0);
+        let name = name.split(|byte| *byte == 0).next().unwrap();
+        String::from_utf8(name.to_vec()).unwrap()
+    }
+
+    /// A congestion control that the kernel has is taken, and one that it lacks is not an error:
+    /// the answer says so, the old one stays, and the other wishes are fulfilled all the same.
+    #[test]
+    fn a_congestion_control_that_is_not_there_is_done_without() {
+        let socket = socket_for(any_port()).unwrap();
+        let offered = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control");
+        for name in offered.unwrap().split_whitespace() {
+            let control = CongestionControl::by_name(name).expect(name);
+            assert_eq!(control.name(), name);
+            let wish = Tuning { congestion: Some(control), ..Tuning::default() };
+            assert_eq!(tune(&socket, wish), Ok(true), "{name}");
+            assert_eq!(congestion_of(&socket), name);
+        }
+        let before = congestion_of(&socket);
+        let wish = Tuning {
+            congestion: CongestionControl::by_name("no-such-one"),
+            nodelay: Some(false),
+            ..Tuning::default()
+        };
+        assert_eq!(tune(&socket, wish), Ok(false));
+        assert_eq!(congestion_of(&socket), before);
+        assert!(!socket.nodelay().unwrap());
+        for bad in ["", "bbr\0", "sixteen-letters-", "a b"] {
+            assert_eq!(CongestionControl::by_name(bad), None, "{bad:?}");
+        }
+        let file = std::fs::File::open("/proc/self/stat").unwrap();
+        let wish = Tuning { congestion: Some(CongestionControl::BBR), ..Tuning::default() };
+        assert_eq!(tune(&file, wish), Err(Errno(libc::ENOTSOCK)));
+    }
+
+    /// How long a peer may be silent is told in whole units, rounded up, and never as zero, which
+    /// the kernel would read as its own choice.
+    #[test]
+    fn silence_is_bounded() {
+        let socket = socket_for(any_port()).unwrap();
+        let tcp = |option| number(&socket, libc::IPPROTO_TCP, option);
+        let read = || {
+            let asks = number(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+            let idle = [tcp(libc::TCP_KEEPIDLE), tcp(libc::TCP_KEEPINTVL), tcp(libc::TCP_KEEPCNT)];
+            (tcp(libc::TCP_USER_TIMEOUT), asks, idle)
+        };
+        assert_eq!((read().0, read().1), (0, 0), "neither unless wished for");
+        let wish = |unheard, keepalive| Tuning {
+            unheard_max: Some(unheard),
+            keepalive: Some(keepalive),
+            ..Tuning::default()
+        };
+        tune(&socket, wish(Span::from_ms(2500), Span::from_ms(2500))).unwrap();
+        assert_eq!(read(), (2500, 1, [3, 3, 3]));
+        tune(&socket, wish(Span::ZERO, Span::ZERO)).unwrap();
+        assert_eq!(read(), (1, 1, [1, 1, 3]));
+        tune(&socket, wish(Span(u64::MAX), Span(u64::MAX))).unwrap();
+        assert_eq!(read(), (i32::MAX, 1, [32_767, 32_767, 3]));
     }
 }

@@ -66,21 +66,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let probe_mask = hidden.fold(ProbeMask::default(), ProbeMask::without);
     let config = RuntimeConfig { shards, spin, probe_mask, ..RuntimeConfig::new(listen) };
     let running = Runtime::start(config, |_| Echo)?;
-    println!("echo on {}", running.addresses().base);
+    let address = running.addresses().base.ok_or("there is a base door")?;
+    println!("echo on {address}");
     if let Some(depth) = depth {
-        load(&running, depth.parse()?)?;
+        load(&running, address, depth.parse()?)?;
         running.stop();
     }
     running.join()?;
     Ok(())
 }
 
-fn load(running: &Running, depth: usize) -> std::io::Result<()> {
+fn load(running: &Running, address: SocketAddr, depth: usize) -> std::io::Result<()> {
     if let [.., last] = ringway_ring::host::cores()?.as_slice() {
         ringway_ring::host::pin_to(*last)?;
     }
     let connect = |_| {
-        let client = TcpStream::connect(running.addresses().base)?;
+        let client = TcpStream::connect(address)?;
         client.set_nodelay(true)?;
         Ok(client)
     };

@@ -243,7 +243,8 @@ fn measure_relayed(
     let marks = Marks { high, low: high / 2 };
     let make = move |_| Relay { target, marks, halves: Vec::new() };
     let running = Runtime::start(config, make)?;
-    let pump = Pump::start(running.addresses().base, &listener, (last, last))?;
+    let address = running.addresses().base.ok_or("there is a base door")?;
+    let pump = Pump::start(address, &listener, (last, last))?;
     pump.rate(WARM_UP);
     let (turns, cpu, bytes) = (turns(&running), shard_cpu()?, pump.taken());
     let gb_per_s = pump.rate(lasts);

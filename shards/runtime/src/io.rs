@@ -250,13 +250,14 @@ impl Io<'_> {
     }
 
     /// Tunes a connection, in one system call for each wish. Right after [`Self::connect`] it takes
-    /// effect before the peer hears of us.
+    /// effect before the peer hears of us. `false`: all is as wished but the congestion control,
+    /// which the kernel has not got, or not for this user.
     ///
     /// # Errors
     /// When the kernel does not know an option. For a connection that is gone nothing happens.
-    pub fn tune(&mut self, conn: ConnId, tuning: Tuning) -> Result<(), Errno> {
+    pub fn tune(&mut self, conn: ConnId, tuning: Tuning) -> Result<bool, Errno> {
         let socket = self.state.conns.open(conn).and_then(|found| found.socket.as_ref());
-        socket.map_or(Ok(()), |socket| net::tune(socket, tuning))
+        socket.map_or(Ok(true), |socket| net::tune(socket, tuning))
     }
 
     /// Accepts connections of one more listening socket, from the end of this turn on. They are

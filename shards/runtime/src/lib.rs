@@ -44,5 +44,7 @@ pub use service::{
 };
 pub use spin::SpinPolicy;
 // What its users need of the ring, so that they need not name it.
-pub use ringway_ring::net::{Congestion, Tuning, listen_together};
-pub use ringway_ring::{Errno, RingConfig};
+pub use ringway_ring::net::{
+    Congestion, CongestionControl, KEEPALIVE_PROBES, Tuning, listen_together,
+};
+pub use ringway_ring::{Errno, Feature, ProbeMask, Report, RingConfig, SetupError, host};

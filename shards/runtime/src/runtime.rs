@@ -34,12 +34,13 @@ use crate::timers::Timers;
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct RuntimeConfig {
-    /// The address that all shards share. Port 0: a free one.
-    pub listen: SocketAddr,
+    /// The address that all shards share. Port 0: a free one. `None`: the process has neither this
+    /// door nor own ports, only [`RuntimeConfig::doors`], those added later, and what it connects.
+    pub listen: Option<SocketAddr>,
     /// How many shards: 1 to `SHARDS_MAX`.
     pub shards: usize,
     /// Whether each shard also listens on a port of its own: base port + 1 + shard (with port 0
-    /// any free ones).
+    /// any free ones). Without a base port nobody does.
     pub own_ports: bool,
     /// More addresses that all shards share, each with the number by which the service knows it
     /// ([`ListenerKind::Extra`]). Port 0: a free one.
@@ -66,8 +67,13 @@ pub struct RuntimeConfig {
 impl RuntimeConfig {
     /// One shard at this address, with defaults for the rest.
     pub fn new(listen: SocketAddr) -> Self {
+        Self { listen: Some(listen), ..Self::without_base() }
+    }
+
+    /// One shard without a base door, with defaults for the rest.
+    pub fn without_base() -> Self {
         Self {
-            listen,
+            listen: None,
             shards: 1,
             own_ports: false,
             doors: Vec::new(),
@@ -161,9 +167,9 @@ pub struct RunError {
 /// Where the shards listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// Where all do.
-    pub base: SocketAddr,
-    /// Where each does alone, by shard; empty if that is switched off.
+    /// Where all do; `None` without [`RuntimeConfig::listen`].
+    pub base: Option<SocketAddr>,
+    /// Where each does alone, by shard; empty if that is switched off or there is no base.
     pub own: Vec<SocketAddr>,
     /// The further ones, in the order of [`RuntimeConfig::doors`].
     pub extra: Vec<SocketAddr>,
@@ -338,16 +344,20 @@ impl Runtime {
 
 fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), StartError> {
     let shards = config.shards;
-    let base = listen(config.listen, |address| {
-        net::listen_together(address, shards, Congestion::ForReplies)
-    })?;
+    let mut doors: Vec<Vec<Door>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut addresses = Addresses { base: None, own: Vec::new(), extra: Vec::new() };
     let address_of = |listener: &TcpListener| {
         listener.local_addr().map_err(|source| StartError::Host { what: "naming a socket", source })
     };
-    let mut addresses =
-        Addresses { base: address_of(&base[0])?, own: Vec::new(), extra: Vec::new() };
-    let mut doors: Vec<Vec<Door>> =
-        base.into_iter().map(|listener| vec![Door::new(listener, ListenerKind::Base)]).collect();
+    if let Some(wanted) = config.listen {
+        let listeners = listen(wanted, |address| {
+            net::listen_together(address, shards, Congestion::ForReplies)
+        })?;
+        addresses.base = Some(address_of(&listeners[0])?);
+        for (doors, listener) in doors.iter_mut().zip(listeners) {
+            doors.push(Door::new(listener, ListenerKind::Base));
+        }
+    }
     for (number, wanted) in &config.doors {
         let listeners = listen(*wanted, |address| {
             net::listen_together(address, shards, Congestion::AsTheHost)
@@ -357,15 +367,15 @@ fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), Sta
             doors.push(Door::new(listener, ListenerKind::Extra(*number)));
         }
     }
-    if !config.own_ports {
+    let Some(base) = config.listen.filter(|_| config.own_ports) else {
         return Ok((addresses, doors));
-    }
+    };
     for (shard, doors) in doors.iter_mut().enumerate() {
-        let mut wanted = config.listen;
+        let mut wanted = base;
         if wanted.port() != 0 {
             let port = usize::from(wanted.port()) + 1 + shard;
             let port = u16::try_from(port)
-                .map_err(|_| StartError::PortRange { base: config.listen.port(), shards })?;
+                .map_err(|_| StartError::PortRange { base: base.port(), shards })?;
             wanted.set_port(port);
         }
         let listener = listen(wanted, net::listen_alone)?;

@@ -12,7 +12,9 @@ use common::puppet::{Heard, Stage};
 use common::{PATIENCE, config, until};
 use ringway_core::ShardId;
 use ringway_ring::{Feature, ProbeMask};
-use ringway_shards::{Congestion, ListenerKind, RuntimeConfig, StartError, listen_together};
+use ringway_shards::{
+    Addresses, Congestion, ListenerKind, RuntimeConfig, StartError, listen_together,
+};
 
 fn any() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -54,6 +56,33 @@ fn doors_of_the_start_tell_their_numbers() {
         if address == addresses.extra[0]));
     stage.stop();
     assert!(TcpStream::connect(addresses.extra[0]).is_err(), "a stop shuts it");
+}
+
+/// Who only connects has no base door, and no own ports though they be asked for: the process
+/// listens nowhere until a service adds a door. All else is as with one, the stop included.
+#[test]
+fn who_only_connects_listens_nowhere() {
+    let nowhere = || RuntimeConfig { listen: None, own_ports: true, ..config(2) };
+    let mut stage = Stage::new(nowhere());
+    let none = Addresses { base: None, own: Vec::new(), extra: Vec::new() };
+    assert_eq!(stage.running.addresses(), &none);
+    let (mut peer, conn) = stage.connect_out();
+    peer.write_all(b"hello").unwrap();
+    assert_eq!(stage.bytes_of(conn, 5), b"hello");
+    let listener = listen_together(any(), 1, Congestion::AsTheHost).unwrap().remove(0);
+    let address = listener.local_addr().unwrap();
+    stage.on(1, move |io| io.add_door(listener, 3));
+    let _client = knock(address);
+    let (shard, _, heard) = stage.next();
+    assert_eq!((shard, heard), (ShardId(1), Heard::Opened(ListenerKind::Extra(3))));
+    stage.stop();
+
+    let stage = Stage::new(RuntimeConfig { doors: vec![(9, any())], ..nowhere() });
+    let addresses = stage.running.addresses().clone();
+    assert_eq!((addresses.base, addresses.own.len(), addresses.extra.len()), (None, 0, 1));
+    let _client = knock(addresses.extra[0]);
+    stage.running.stop();
+    stage.running.join().unwrap();
 }
 
 /// A service adds a door, and a second one under the same number; removes both; and adds others in

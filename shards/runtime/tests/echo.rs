@@ -244,7 +244,7 @@ fn a_stuck_reader_can_be_thrown_out() {
 #[test]
 fn a_taken_port_is_said() {
     let server = Server::start(config(2));
-    let again = RuntimeConfig { listen: server.address, ..config(2) };
+    let again = RuntimeConfig { listen: Some(server.address), ..config(2) };
     let error = Runtime::start(again, |_| -> common::Echo { unreachable!() }).unwrap_err();
     assert!(matches!(error, StartError::PortTaken { address } if address == server.address));
     assert!(error.to_string().contains("is taken by another process"), "{error}");

@@ -92,7 +92,7 @@ fn words_are_heard_among_floods() {
     let make =
         move |_: ShardContext| Counting { seen: Arc::clone(&ours), ready: Arc::clone(&gate) };
     let server = Runtime::start(config, make).unwrap();
-    let connect = || TcpStream::connect(server.addresses().base).unwrap();
+    let connect = || TcpStream::connect(server.addresses().base.unwrap()).unwrap();
     let mut waiter = connect();
     let (mut modest, mut floods) = (Vec::new(), Vec::new());
     for _ in 0..10 {

@@ -129,7 +129,7 @@ fn a_full_shard_turns_it_away() {
     let mut refused = 0;
     // The kernel chooses the shard; who comes to the full one is closed.
     let (mut client, conn) = loop {
-        let client = TcpStream::connect(stage.running.addresses().base).unwrap();
+        let client = TcpStream::connect(stage.running.addresses().base.unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let count = |stage: &Stage| stage.sum(|c| c.accepts.get());
         until("somebody accepts it", || count(&stage) == refused + 2);
@@ -249,7 +249,7 @@ fn floods_go_around() {
             here: Vec::new(),
         };
         let running = Runtime::start(RuntimeConfig { probe_mask, ..config(3) }, make).unwrap();
-        let address = running.addresses().base;
+        let address = running.addresses().base.unwrap();
         const BYTES: usize = 16 << 20;
         let bytes: Arc<Vec<u8>> = Arc::new((0..BYTES).map(|at| (at / 3) as u8).collect());
         let flood = |breaks: bool| {

@@ -59,4 +59,5 @@ pub const TARGETS: &[Target] = &[
     targets::tunnel::HANDSHAKE,
     targets::tunnel::RECORDS,
     targets::tunnel::SESSION,
+    targets::tunnel_edge::EDGE,
 ];

@@ -41,12 +41,6 @@ fn name(kind: KeyKind) -> &'static str {
 impl From<KeyFileError> for Failure {
     fn from(error: KeyFileError) -> Failure {
         let text = error.to_string();
-        match error {
-            KeyFileError::Text { .. } | KeyFileError::NotText { .. } => Failure::Usage(text),
-            KeyFileError::Io { .. }
-            | KeyFileError::Open { .. }
-            | KeyFileError::There { .. }
-            | KeyFileError::NoChance(_) => Failure::Host(text),
-        }
+        if error.is_hosts_doing() { Failure::Host(text) } else { Failure::Usage(text) }
     }
 }

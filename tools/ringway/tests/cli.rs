@@ -252,7 +252,29 @@ fn credentials_from_end_to_end() {
     assert_eq!(ask(&["port", "query", "orders/1"]).0, 1);
 }
 
-/// The counters and the printed configuration are for programs, too.
+/// The tunnel's first bytes are chance, which is promised and makes the exit code; that some censors
+/// look for chance is said in words as well.
+#[test]
+fn the_tunnel_says_what_a_censor_sees() {
+    let said = ringway(&["tunnel", "selftest", "--messages", "300"]);
+    let (code, out) = (said.status.code(), text(&said.stdout));
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("\nuniform: yes\n"), "{out}");
+    assert!(out.contains("\nmatches the fully-encrypted heuristic: yes ("), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 120), "{out}");
+    let said = ringway(&["tunnel", "selftest", "--messages", "300", "--json"]);
+    let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    assert_eq!((&said["uniform"], said["kinds"].as_array().map(Vec::len)), (&true.into(), Some(6)));
+    let share = said["fully_encrypted_heuristic"]["share_of_first_packets"].as_f64();
+    assert!(share.expect("a number") > 0.95, "{said}");
+    for kind in said["kinds"].as_array().expect("kinds") {
+        assert_eq!(kind["constant_positions"], Value::Array(Vec::new()), "{kind}");
+        assert!(kind["positions_judged"].as_u64() >= kind["lengths"]["min"].as_u64(), "{kind}");
+        let opens = matches!(kind["kind"].as_str(), Some("keys" | "shared" | "join"));
+        assert_eq!(kind["heuristic"].is_object(), opens, "{kind}");
+    }
+}
+
 /// A key is made once; its public half can be printed again, and its private half never is.
 #[test]
 fn keys_are_made_and_not_shown() {
@@ -276,6 +298,7 @@ fn keys_are_made_and_not_shown() {
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
 }
 
+/// The counters and the printed configuration are for programs, too.
 #[test]
 fn programs_can_read_it() {
     let mut server = Server::start_with(&["--state", "temporary"]);

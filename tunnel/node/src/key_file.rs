@@ -78,6 +78,19 @@ pub enum KeyFileError {
     NoChance(#[from] NoChance),
 }
 
+impl KeyFileError {
+    /// True if the host refused or something is in the way, false if the words are wrong.
+    pub fn is_hosts_doing(&self) -> bool {
+        match self {
+            KeyFileError::Text { .. } | KeyFileError::NotText { .. } => false,
+            KeyFileError::Io { .. }
+            | KeyFileError::Open { .. }
+            | KeyFileError::There { .. }
+            | KeyFileError::NoChance(_) => true,
+        }
+    }
+}
+
 /// What was made.
 #[derive(Clone, Copy, Debug)]
 pub struct Made {

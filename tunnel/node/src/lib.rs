@@ -3,6 +3,9 @@
 //! - `key_file`: keys in files that only their owner may read.
 //! - `chance`: the kernel's randomness, as the seed of what draws keys.
 //! - `ciphers`: which library is the fastest on this processor.
+//! - `config`: the file of one side, as checked, and what another reading changes.
+//! - `policy`: what a peer may reach through us.
+//! - `selftest`: what our carriers look like to who sees them pass.
 //!
 //! What always holds:
 //! - N1  A secret is never printed, logged or taken from the command line or the environment.
@@ -11,11 +14,26 @@
 
 #![forbid(unsafe_code)]
 
+mod asked;
 mod chance;
 mod ciphers;
+pub mod config;
 mod key_file;
+mod metrics;
+pub mod policy;
+mod pump;
+mod resolver;
+mod salts;
+pub mod selftest;
+mod shared;
+mod site;
+pub mod status;
+mod tunnel;
 
+pub use asked::ask;
 pub use chance::{NoChance, entropy};
 pub use ciphers::{Backend, Calibration, Suite, calibrate};
 pub use key_file::{KeyFileError, KeyKind, Made, make, read_network, read_private, read_shared};
 pub use ringway_crypto::PublicKey;
+pub use ringway_tunnel_proto::{Exempt, Flaw, Lengths, Sample, Uniformity};
+pub use tunnel::{Ready, Reloaded, StartError, Tunnel};

@@ -28,8 +28,12 @@ const RTT_UNKNOWN: Span = Span::from_ms(100);
 pub(crate) struct Carrier {
     pub(crate) up: bool,
     pub(crate) suspect: bool,
+    /// Something authentic came by it. Before, it is asked, and given nothing.
+    pub(crate) proved: bool,
     /// The peer sends nothing more on it, and we should not either.
     pub(crate) leaving: bool,
+    /// LEAVE was said.
+    pub(crate) left: bool,
     srtt: Option<Span>,
     rttvar: Span,
     last_heard: Moment,
@@ -51,11 +55,13 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    pub(crate) fn new(now: Moment) -> Self {
+    pub(crate) fn new(now: Moment, proved: bool) -> Self {
         Self {
             up: true,
             suspect: false,
+            proved,
             leaving: false,
+            left: false,
             srtt: None,
             rttvar: Span::ZERO,
             last_heard: now,
@@ -73,7 +79,12 @@ impl Carrier {
 
     /// A carrier that may be given something new.
     pub(crate) fn is_usable(&self) -> bool {
-        self.up && !self.suspect && !self.leaving
+        self.up && self.proved && !self.suspect && !self.leaving
+    }
+
+    /// Whether LEAVE is to be said now: nothing that went by it is missing.
+    pub(crate) fn wants_leave(&self) -> bool {
+        self.up && self.leaving && !self.left && self.flying == 0
     }
 
     /// Smoothed round trip; a guess before the first answer.
@@ -84,6 +95,7 @@ impl Carrier {
     /// Something authentic came by it. Returns whether it was suspect.
     pub(crate) fn heard(&mut self, now: Moment) -> bool {
         self.last_heard = now;
+        self.proved = true;
         // One that talks but did not answer stays suspect until it does.
         let silent_only = self.asked.is_none_or(|(_, at)| now.since(at) < self.unanswered_after());
         silent_only && core::mem::take(&mut self.suspect)

@@ -101,6 +101,12 @@ impl Epochs {
         }
     }
 
+    /// Whether [`Self::to_say`] has something.
+    pub fn has_to_say(&self, now: Moment) -> bool {
+        let due = |offered: &Offered| offered.said_at.is_none_or(|at| now.since(at) >= OFFER_AGAIN);
+        self.answer_due || self.offered.as_deref().is_some_and(due)
+    }
+
     /// What is to be said now: an offer, or an answer.
     pub fn to_say(&mut self, now: Moment) -> Option<Exchange> {
         if core::mem::take(&mut self.answer_due) {

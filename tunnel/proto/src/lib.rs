@@ -8,7 +8,8 @@
 //! - `frame`: what a record says, to the byte.
 //! - `send`, `recv`: one direction of a flow, at the end that writes and at the one that reads.
 //! - `link`, `epochs`: a carrier's bytes, from the first to its records, and its keys over time.
-//! - `target`, `socks`: where a flow is to go, as agents and as applications say it.
+//! - `target`, `socks`, `connect`: where a flow is to go, as agents and as applications say it.
+//! - `proxy`: who a service's client is. `look`: what a censor sees of a carrier.
 //! - `carrier`: what is known of a carrier. `session`: flows and carriers together.
 //!
 //! What always holds, whatever carriers do (`tests/swarm.rs`):
@@ -27,10 +28,17 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod agent;
 mod carrier;
+mod connect;
 mod epochs;
 mod frame;
+mod hello;
 mod link;
+mod look;
+mod opening;
+mod pool;
+mod proxy;
 mod recv;
 pub mod sabotage;
 mod send;
@@ -40,10 +48,23 @@ mod target;
 #[cfg(test)]
 mod testing;
 
+pub use agent::{
+    Agent, AgentSettings, BondId, BondReport, HALF_OPEN_MAX, Host, MemberReport, NoFlow, NotLetIn,
+    Note, Owner, Peer, PeerId, Registry, WINDOW_FIRST,
+};
 pub use carrier::CarrierSlot;
+pub use connect::{
+    BadHead, CONNECT_HEAD_MAX, Connect, ConnectReply, connect_reply, connect_request,
+};
 pub use epochs::{Epochs, Exchange};
 pub use frame::{Ack, FlowId, Frame, Frames, Malformed, ResetCode};
+pub use hello::{Instance, VERSION};
 pub use link::{Link, Place, Rekeying, Salted, Step};
+pub use look::{Exempt, Flaw, LOOK_POSITIONS_MAX, Lengths, Sample, Uniformity, heuristic};
+pub use opening::{
+    ANSWER_BYTES, Coding, OPENING_BYTES_MAX, Opening, answer as opening_answer, read_answer,
+};
+pub use proxy::{Origin, PROXY_HEADER_MAX, write_proxy_header};
 pub use session::{
     CarrierReport, Event, FlowReport, FlowsFull, Outlet, Role, Session, Settings, Violation,
 };

@@ -125,6 +125,11 @@ impl Link {
         matches!(self.state, State::Up(_))
     }
 
+    /// Whether everything that comes is dropped.
+    pub fn is_deaf(&self) -> bool {
+        matches!(self.state, State::Deaf)
+    }
+
     /// Whether the peer has shown that it has the session's keys.
     pub fn is_proved(&self) -> bool {
         matches!(&self.state, State::Up(up) if up.proved)

@@ -111,9 +111,14 @@ impl SendStream {
         self.end.saturating_sub(self.next)
     }
 
+    /// What is on its way.
+    pub(crate) fn segments(&self) -> impl Iterator<Item = &Segment> {
+        self.flying.iter()
+    }
+
     /// Bytes that are on their way.
     pub(crate) fn flying(&self) -> u64 {
-        self.flying.iter().map(|segment| segment.end - segment.start).sum()
+        self.segments().map(|segment| segment.end - segment.start).sum()
     }
 
     /// Whether there is more to send than the receiver has said it takes.

@@ -146,6 +146,10 @@ pub struct CarrierReport {
     pub resent: u64,
     /// It does not answer.
     pub suspect: bool,
+    /// It may be given something.
+    pub usable: bool,
+    /// LEAVE was said on it: once that is sent, it can be closed.
+    pub left: bool,
 }
 
 #[derive(Debug)]
@@ -160,6 +164,23 @@ struct Flow {
     blocked: bool,
     /// In the queue of those that are looked after.
     watched: bool,
+}
+
+impl Flow {
+    /// Bytes that may be written: within the receiver's credit, and not far ahead of what carriers
+    /// take, so that a slow path is felt where the bytes come from.
+    fn room(&self) -> usize {
+        let ahead = UNSENT_MAX.saturating_sub(self.send.unsent());
+        self.send.room().min(ahead as usize)
+    }
+
+    /// Says that there is room, if somebody waits for it.
+    fn unblock(&mut self, id: FlowId, outlet: &mut impl Outlet) {
+        if self.blocked && self.room() > 0 && self.send.unsent() <= UNSENT_MAX / 2 {
+            self.blocked = false;
+            outlet.event(Event::Writable(id));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -205,6 +226,8 @@ const BULK_EVERY: u32 = 8;
 const ACK_DELAY: Span = Span::from_ms(5);
 /// Bytes that are acknowledged at once.
 const ACK_BYTES: u64 = 256 * 1024;
+/// Bytes that a flow keeps ready for carriers.
+const UNSENT_MAX: u64 = 512 * 1024;
 /// A flow that waits to hear of what it sent is looked after this often: the word may be lost, and
 /// with it whoever would repeat it.
 const WATCH_EVERY: Span = Span::from_ms(1000);
@@ -248,13 +271,26 @@ impl Session {
     /// # Panics
     /// If there are more than 256.
     pub fn carrier_up(&mut self, now: Moment) -> CarrierSlot {
+        self.add_carrier(Carrier::new(now, true))
+    }
+
+    /// A carrier is there, of which it is not known whether the other agent takes it: it is asked,
+    /// and carries nothing before something came by it.
+    ///
+    /// # Panics
+    /// If there are more than 256.
+    pub fn carrier_on_trial(&mut self, now: Moment) -> CarrierSlot {
+        self.add_carrier(Carrier::new(now, false))
+    }
+
+    fn add_carrier(&mut self, carrier: Carrier) -> CarrierSlot {
         let free = self.carriers.iter().position(|carrier| !carrier.up);
         let at = free.unwrap_or(self.carriers.len());
         assert!(at < CARRIERS_MAX, "the pool opens far fewer");
         if at == self.carriers.len() {
-            self.carriers.push(Carrier::new(now));
+            self.carriers.push(carrier);
         } else {
-            self.carriers[at] = Carrier::new(now);
+            self.carriers[at] = carrier;
         }
         CarrierSlot(at as u16)
     }
@@ -311,6 +347,8 @@ impl Session {
             sent: carrier.sent,
             resent: carrier.resent,
             suspect: carrier.suspect,
+            usable: carrier.is_usable(),
+            left: carrier.left,
         })
     }
 
@@ -347,16 +385,41 @@ impl Session {
     /// After [`Self::finish`].
     pub fn write(&mut self, id: FlowId, bytes: &[u8]) -> usize {
         let Some(flow) = self.flows.get_mut(&id) else { return bytes.len() };
-        let taken = flow.send.room().min(bytes.len());
+        let taken = flow.room().min(bytes.len());
         flow.blocked |= taken < bytes.len();
         flow.send.write(&bytes[..taken]);
         self.queue(id);
         taken
     }
 
+    /// Writes all to a flow's stream: bytes that are here already and can wait nowhere else.
+    /// Returns whether there is still room; if not, who reads for it stops until
+    /// [`Event::Writable`]. So it is the reader's habits that bound what comes on top.
+    ///
+    /// # Panics
+    /// After [`Self::finish`].
+    pub fn push(&mut self, id: FlowId, bytes: &[u8]) -> bool {
+        let Some(flow) = self.flows.get_mut(&id) else { return true };
+        flow.send.write(bytes);
+        let room = flow.room() > 0;
+        flow.blocked |= !room;
+        self.queue(id);
+        room
+    }
+
     /// How many bytes a flow takes now.
     pub fn room(&self, id: FlowId) -> usize {
-        self.flows.get(&id).map_or(usize::MAX, |flow| flow.send.room())
+        self.flows.get(&id).map_or(usize::MAX, Flow::room)
+    }
+
+    /// Ends all flows here, each with this reason, without a word to the other agent: it has gone,
+    /// or is not waited for any longer.
+    pub fn abandon(&mut self, code: ResetCode, outlet: &mut impl Outlet) {
+        let ids: Vec<FlowId> = self.flows.keys().copied().collect();
+        for id in ids {
+            self.remove(id);
+            outlet.event(Event::Reset(id, code));
+        }
     }
 
     /// Ends a flow's stream: nothing more will be written.
@@ -423,6 +486,10 @@ impl Session {
     /// Whether a flow was there.
     fn remove(&mut self, id: FlowId) -> bool {
         let Some(flow) = self.flows.remove(&id) else { return false };
+        for segment in flow.send.segments() {
+            let carrier = &mut self.carriers[usize::from(segment.carrier.0)];
+            carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
+        }
         self.windows -= flow.recv.window() - self.settings.window_first;
         true
     }
@@ -563,10 +630,7 @@ impl Session {
         if !flow.send.acked(ack, arrived) {
             return Err(Violation::AckOfNothing(id));
         }
-        if flow.blocked && flow.send.room() > 0 {
-            flow.blocked = false;
-            outlet.event(Event::Writable(id));
-        }
+        flow.unblock(id, outlet);
         self.free_stuck(now, id);
         self.queue(id);
         self.close_if_done(id, outlet);
@@ -663,13 +727,20 @@ impl Session {
         let Some(carrier) = self.carriers.get(usize::from(slot.0)).filter(|one| one.up) else {
             return false;
         };
-        carrier.pong.is_some()
-            || carrier.wants_ping(now)
-            || carrier.is_usable()
-                && (self.resets_unsent > 0
-                    || !self.dones.is_empty()
-                    || self.acks.front().is_some_and(|(_, due)| *due <= now)
-                    || self.ready.iter().any(|queue| !queue.is_empty()))
+        self.wants_own(now, slot) || carrier.is_usable() && self.wants_any(now)
+    }
+
+    /// Whether there is something that any carrier could take.
+    pub fn wants_any(&self, now: Moment) -> bool {
+        self.resets_unsent > 0
+            || !self.dones.is_empty()
+            || self.acks.front().is_some_and(|(_, due)| *due <= now)
+            || self.has_streams()
+    }
+
+    /// Whether some stream has bytes that a carrier could take now.
+    pub fn has_streams(&self) -> bool {
+        self.ready.iter().any(|queue| !queue.is_empty())
     }
 
     /// Puts up to `room` bytes into a record of this carrier: appends frames to `out`. Nothing is
@@ -697,14 +768,33 @@ impl Session {
         if carrier.is_usable() {
             let (before, end) = (out.len(), end - PING_BYTES);
             self.fill_control(now, out, end, outlet);
-            self.fill_streams(now, slot, out, end);
+            self.fill_streams(now, slot, (out, end), outlet);
             if out.len() > before {
                 self.carriers[usize::from(slot.0)].note_use();
             }
         }
         // Last, because it asks about what is in this record, too.
-        if let Some(token) = self.carriers[usize::from(slot.0)].ping(now) {
+        self.fill_own(now, slot, out);
+    }
+
+    /// Whether [`Self::fill_own`] would put something into a record of this carrier now.
+    pub fn wants_own(&self, now: Moment, slot: CarrierSlot) -> bool {
+        let up = self.carriers.get(usize::from(slot.0)).filter(|one| one.up);
+        up.is_some_and(|one| one.pong.is_some() || one.wants_ping(now) || one.wants_leave())
+    }
+
+    /// What can go by this carrier alone: the answer to a ping, a ping, LEAVE. At most 22 bytes.
+    pub fn fill_own(&mut self, now: Moment, slot: CarrierSlot, out: &mut Vec<u8>) {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        if let Some(token) = carrier.pong.take() {
+            Frame::Pong { token }.write(out);
+        }
+        if let Some(token) = carrier.ping(now) {
             Frame::Ping { token }.write(out);
+        }
+        if carrier.wants_leave() {
+            Frame::Leave.write(out);
+            carrier.left = true;
         }
     }
 
@@ -741,7 +831,13 @@ impl Session {
         }
     }
 
-    fn fill_streams(&mut self, now: Moment, slot: CarrierSlot, out: &mut Vec<u8>, end: usize) {
+    fn fill_streams(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        (out, end): (&mut Vec<u8>, usize),
+        outlet: &mut impl Outlet,
+    ) {
         let usable = self.carriers.iter().filter(|carrier| carrier.is_usable()).count();
         let alone = usable < 2;
         self.since_bulk += 1;
@@ -757,6 +853,9 @@ impl Session {
                     self.since_bulk = 0;
                 }
                 self.fill_stream(now, (slot, alone), id, (out, end));
+                if let Some(flow) = self.flows.get_mut(&id) {
+                    flow.unblock(id, outlet);
+                }
             }
         }
     }

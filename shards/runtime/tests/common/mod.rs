@@ -116,7 +116,7 @@ impl Server {
         let of_service = Arc::clone(&seen);
         let make = move |_: ShardContext| Echo { seen: Arc::clone(&of_service), stuck: Vec::new() };
         let running = Runtime::start(config, make).unwrap();
-        let address = running.addresses().base;
+        let address = running.addresses().base.unwrap();
         Server { running, seen, address }
     }
 

@@ -179,7 +179,7 @@ impl Stage {
 
     /// A client of the base door, and the connection that the shard has of it.
     pub(crate) fn connect(&mut self) -> (TcpStream, ShardId, ConnId) {
-        let client = TcpStream::connect(self.running.addresses().base).unwrap();
+        let client = TcpStream::connect(self.running.addresses().base.unwrap()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.set_nodelay(true).unwrap();
         let (shard, conn, heard) = self.next();

@@ -8,3 +8,4 @@ pub mod resp;
 pub mod server;
 pub mod table;
 pub mod tunnel;
+pub mod tunnel_edge;

@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod load;
 pub(crate) mod port;
 pub(crate) mod server;
+pub(crate) mod tunnel;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use client::{ServerArgs, SessionArgs, ShardsArgs};
 use load::LoadArgs;
 use port::{LeashedArgs, PortArgs};
 use server::{DoctorArgs, ServeArgs, UpArgs};
+use tunnel::TunnelArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -74,6 +76,9 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
+    /// Sites connected by encrypted carriers: run one side, ask it, try it.
+    #[command(after_help = tunnel::TUNNEL_HELP)]
+    Tunnel(TunnelArgs),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
@@ -93,8 +98,8 @@ Examples:
   ringway keygen --public site.key            prints it again
   ringway keygen --network office.key         what all sites of a network share
 
-A secret is never printed, and a file that is there is never overwritten. The tunnel that will use
-these keys does not exist yet.";
+A secret is never printed, and a file that is there is never overwritten. `ringway tunnel` uses
+these keys; `ringway tunnel invite` makes what one more site needs by itself.";
 
 #[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {
@@ -282,6 +287,7 @@ mod tests {
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway credentials remove shop --file users.toml",
             "ringway credentials list --json",
+            "ringway tunnel selftest --messages 20000 --json",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
         ] {
@@ -320,6 +326,8 @@ mod tests {
             "ringway load --names many",
             "ringway load --protocol http",
             "ringway load --frame 1 fill",
+            "ringway tunnel",
+            "ringway tunnel selftest --messages 10",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

@@ -1,0 +1,21 @@
+//! `ringway tunnel ...`: two sites that are connected without anybody being able to look in.
+
+mod run;
+mod selftest;
+mod status;
+
+use std::process::ExitCode;
+
+use crate::args::tunnel::{TunnelArgs, TunnelCommand};
+use crate::failure::Failure;
+
+pub(crate) fn run(args: &TunnelArgs, json: bool) -> Result<ExitCode, Failure> {
+    match (&args.command, &args.config) {
+        (Some(TunnelCommand::Status(args)), _) => status::run(args, json),
+        (Some(TunnelCommand::Selftest(args)), _) => selftest::run(args, json),
+        (None, Some(config)) => run::run(config, &args.run, json),
+        (None, None) => Err(Failure::Usage(
+            "--config names the file of this side; `ringway tunnel --help` shows the rest".into(),
+        )),
+    }
+}

@@ -1,0 +1,461 @@
+//! A session's turn: who of its carriers lives, what goes by which, and when to dial.
+
+use super::*;
+use crate::epochs::Exchange;
+use crate::frame::Frame;
+use crate::pool::{Advice, Seen};
+use crate::session::Outlet;
+
+/// Bytes of a record that are kept free for REKEY and KEYS.
+const KEYS_ROOM: usize = 64;
+/// While all carriers are full there is nothing to do before one takes more, or for so long.
+const FULL_PAUSE: Span = Span::from_ms(5);
+
+/// A session's outlet: what concerns applications goes to the driver, the rest is noted.
+pub(super) struct Door<'a, H> {
+    host: &'a mut H,
+    bond: BondId,
+    pub(super) exchange: Option<Exchange>,
+    pub(super) keys: Option<u32>,
+    pub(super) left: bool,
+}
+
+impl<'a, H: Host> Door<'a, H> {
+    pub(super) fn new(host: &'a mut H, bond: BondId) -> Self {
+        Self { host, bond, exchange: None, keys: None, left: false }
+    }
+}
+
+impl<H: Host> Outlet for Door<'_, H> {
+    fn data(&mut self, flow: FlowId, bytes: &[u8]) {
+        self.host.data(self.bond, flow, bytes);
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            // Carriers are looked at whenever the session is.
+            Event::Suspect(_) | Event::Recovered(_) => {}
+            Event::Left(_) => self.left = true,
+            event => self.host.flow(self.bond, event),
+        }
+    }
+
+    fn rekey(&mut self, exchange: Exchange) {
+        self.exchange = Some(exchange);
+    }
+
+    fn keys(&mut self, epoch: u32) {
+        self.keys = Some(epoch);
+    }
+}
+
+/// What happens while a record is filled, for when its buffer is let go of.
+#[derive(Default)]
+struct Later(Vec<Event>);
+
+impl Outlet for Later {
+    fn data(&mut self, _: FlowId, _: &[u8]) {
+        unreachable!("what is sent delivers nothing");
+    }
+
+    fn event(&mut self, event: Event) {
+        self.0.push(event);
+    }
+
+    fn rekey(&mut self, _: Exchange) {
+        unreachable!("what is sent offers nothing");
+    }
+
+    fn keys(&mut self, _: u32) {
+        unreachable!("what is sent changes nothing");
+    }
+}
+
+impl Bond {
+    /// A connection is a carrier of the session now.
+    pub(super) fn enlist(&mut self, slot: CarrierSlot, conn: ConnId) {
+        let at = usize::from(slot.0);
+        if self.members.len() <= at {
+            self.members.resize(at + 1, None);
+        }
+        self.members[at] = Some(Member { conn, suspect_since: None, left: false });
+    }
+
+    /// It is none any more. Returns how many bytes were on the way by it.
+    pub(super) fn discharge(&mut self, now: Moment, slot: CarrierSlot) -> u64 {
+        self.members[usize::from(slot.0)] = None;
+        let report = self.flows.carrier(slot);
+        self.carried_before += report.map_or(0, |report| report.sent);
+        self.flows.carrier_down(now, slot);
+        report.map_or(0, |report| report.flying)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (CarrierSlot, Member)> + '_ {
+        let some =
+            |(at, member): (usize, &Option<Member>)| Some((CarrierSlot(at as u16), (*member)?));
+        self.members.iter().enumerate().filter_map(some)
+    }
+
+    fn usable(&self) -> usize {
+        let usable = |slot| self.flows.carrier(slot).is_some_and(|report| report.usable);
+        self.slots().filter(|(slot, _)| usable(*slot)).count()
+    }
+
+    /// Whether some carrier works.
+    pub(super) fn flows_can_go(&self) -> bool {
+        self.usable() > 0
+    }
+
+    fn carried(&self) -> u64 {
+        let now = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
+        self.carried_before + now.map(|report| report.sent).sum::<u64>()
+    }
+}
+
+impl Agent {
+    /// Does what is due and sends what there is to send. Once at the end of each turn.
+    pub fn settle(&mut self, now: Moment, host: &mut impl Host) {
+        while let Some((_, bond)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.pop_first();
+            if let Some(found) = self.get_mut(bond) {
+                found.due = None;
+            }
+            self.touch(bond);
+        }
+        let mut dirty = core::mem::take(&mut self.dirty);
+        for bond in dirty.drain(..) {
+            self.settle_bond(now, bond, host);
+        }
+        // What became dirty meanwhile is for the next turn, which follows at once.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    fn settle_bond(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
+        let Some(mut bond) = self.bonds[id.0 as usize].take() else { return };
+        bond.dirty = false;
+        bond.flows.tick(now, &mut Door::new(host, id));
+        self.look_at_carriers(now, &mut bond, host);
+        let full = bond.known.is_some() && self.transmit(now, id, &mut bond, host);
+        let up = bond.flows_can_go();
+        let stranded = self.judge_standing(now, id, &mut bond, up, host);
+        let retires = bond.role == Role::Initiator && self.plan_carriers(now, &mut bond, full);
+        let dials = self.wants_dial(now, &bond, up);
+        self.set_due(now, id, &mut bond, full);
+        let role = bond.role;
+        self.bonds[id.0 as usize] = Some(bond);
+        if stranded && role == Role::Responder {
+            // Whoever comes back finds it gone, and begins anew.
+            self.end(now, id, ResetCode::Broken, host);
+        } else if dials {
+            self.dial(now, id, host);
+        } else if retires {
+            // Its farewell is said in the next turn.
+            self.touch(id);
+        }
+    }
+
+    /// Closes carriers that have left, or did not answer for too long.
+    fn look_at_carriers(&mut self, now: Moment, bond: &mut Bond, host: &mut impl Host) {
+        for at in 0..bond.members.len() {
+            let slot = CarrierSlot(at as u16);
+            let (Some(member), Some(report)) = (bond.members[at], bond.flows.carrier(slot)) else {
+                continue;
+            };
+            let since = report.suspect.then(|| member.suspect_since.unwrap_or(now));
+            bond.members[at] = Some(Member { suspect_since: since, ..member });
+            let given_up = since.is_some_and(|since| now.since(since) >= SUSPECT_MAX);
+            let left = report.left && member.left && bond.role == Role::Initiator;
+            if given_up || left {
+                let lost = bond.discharge(now, slot);
+                self.carriers[member.conn.index as usize] = None;
+                host.close(member.conn, left);
+                if given_up {
+                    host.note(Some(member.conn), Note::Lost(bond.peer, lost));
+                }
+            }
+        }
+    }
+
+    /// Sends what there is. Returns whether there is more than carriers take.
+    fn transmit(&mut self, now: Moment, id: BondId, bond: &mut Bond, host: &mut impl Host) -> bool {
+        self.offer_keys(now, bond);
+        for at in 0..bond.members.len() {
+            let Some(Member { conn, .. }) = bond.members[at] else { continue };
+            let slot = CarrierSlot(at as u16);
+            let waiting = host.backlog(conn);
+            let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
+            carrier.pace.look(now, waiting);
+            // What asks after a carrier may wait behind what it carries, and so measures that, too.
+            if bond.flows.wants_own(now, slot) && waiting <= carrier.pace.waiting_max() {
+                seal(now, (id, slot), bond, carrier, (true, host));
+            }
+        }
+        while bond.flows.wants_any(now)
+            || bond.known.as_ref().is_some_and(|k| k.epochs.has_to_say(now))
+        {
+            let Some((slot, conn)) = self.best(bond, host) else {
+                self.await_room(bond, host);
+                return true;
+            };
+            let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
+            if !seal(now, (id, slot), bond, carrier, (false, host)) {
+                break;
+            }
+        }
+        false
+    }
+
+    fn offer_keys(&mut self, now: Moment, bond: &mut Bond) {
+        let Bond { known: Some(known), members, role: Role::Initiator, .. } = bond else { return };
+        let links = members.iter().flatten().filter_map(|member| {
+            self.carriers[member.conn.index as usize].as_ref().map(|carrier| carrier.link.spent())
+        });
+        if let Some(spent) = links.max_by_key(|spent| (spent.packets, spent.bytes)) {
+            known.epochs.offer_if_due(now, spent, &mut self.entropy);
+        }
+    }
+
+    /// The carrier by which something would arrive first, if any takes something.
+    fn best(&self, bond: &Bond, host: &impl Host) -> Option<(CarrierSlot, ConnId)> {
+        let candidates = bond.slots().filter_map(|(slot, Member { conn, .. })| {
+            let report = bond.flows.carrier(slot).filter(|report| report.usable)?;
+            let pace = &self.carriers[conn.index as usize].as_ref()?.pace;
+            let waiting = host.backlog(conn);
+            let takes = waiting < pace.waiting_max();
+            takes.then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
+        });
+        candidates.min_by_key(|(arrives, ..)| *arrives).map(|(_, slot, conn)| (slot, conn))
+    }
+
+    fn await_room(&self, bond: &Bond, host: &mut impl Host) {
+        for (slot, Member { conn, .. }) in bond.slots() {
+            let usable = bond.flows.carrier(slot).is_some_and(|report| report.usable);
+            if let Some(carrier) = self.carriers[conn.index as usize].as_ref().filter(|_| usable) {
+                host.await_drain(conn, carrier.pace.waiting_max() / 2);
+            }
+        }
+    }
+
+    /// Tells the driver whether the session can be used. Returns whether it was alone for too long.
+    fn judge_standing(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        up: bool,
+        host: &mut impl Host,
+    ) -> bool {
+        let told = core::mem::replace(&mut bond.told_up, up);
+        if up != told {
+            let again = bond.flows.flows().next().is_some();
+            host.note(
+                None,
+                match (up, again) {
+                    (true, true) => Note::Back(bond.peer),
+                    (true, false) => Note::Up(bond.peer),
+                    (false, _) => Note::Alone(bond.peer),
+                },
+            );
+            host.bond(id, bond.peer, up);
+        }
+        if up {
+            bond.alone_since = None;
+            bond.failures = 0;
+            return false;
+        }
+        let since = *bond.alone_since.get_or_insert(now);
+        if now.since(since) < self.settings.wait {
+            return false;
+        }
+        bond.alone_since = Some(now);
+        let flows = bond.flows.flows().count() as u64;
+        if flows > 0 {
+            bond.flows.abandon(ResetCode::Broken, &mut Door::new(host, id));
+            host.note(None, Note::GivenUp(bond.peer, flows));
+        }
+        true
+    }
+
+    /// Opens a carrier where more carriers carry more, and lets go of those that are not needed.
+    /// Returns whether it let go of one.
+    fn plan_carriers(&mut self, now: Moment, bond: &mut Bond, full: bool) -> bool {
+        let carried = bond.carried();
+        let busy = carried > bond.carried + u64::from(full);
+        bond.carried = carried;
+        let most = self.peer(bond.peer).map_or(1, |peer| peer.carriers_max.clamp(1, MEMBERS_MAX));
+        let seen = Seen { usable: bond.usable(), most, carried, full, busy };
+        let advice = bond.pool.look(now, seen);
+        match advice {
+            Advice::Stay => {}
+            Advice::Open => bond.wanted = (seen.usable + 1).min(most),
+            Advice::Retire => {
+                bond.wanted = 1;
+                let newest = bond.slots().filter(|(slot, _)| {
+                    bond.flows.carrier(*slot).is_some_and(|report| report.usable)
+                });
+                if let Some((slot, _)) = newest.max_by_key(|(_, member)| member.conn.index) {
+                    bond.flows.retire(slot);
+                }
+            }
+        }
+        advice == Advice::Retire
+    }
+
+    fn wants_dial(&self, now: Moment, bond: &Bond, up: bool) -> bool {
+        let members = bond.slots().count();
+        let fewer = !up || bond.usable() < bond.wanted;
+        bond.role == Role::Initiator
+            && !self.stopping
+            && bond.dialling == 0
+            && now >= bond.retry_at
+            && fewer
+            && members < MEMBERS_MAX
+    }
+
+    fn set_due(&mut self, now: Moment, id: BondId, bond: &mut Bond, full: bool) {
+        let suspects = bond.slots().filter_map(|(_, member)| member.suspect_since);
+        let given_up = suspects.map(|since| since + SUSPECT_MAX).min();
+        let alone = bond.alone_since.map(|since| since + self.settings.wait);
+        let waits =
+            bond.dialling == 0 && (bond.alone_since.is_some() || bond.usable() < bond.wanted);
+        let dials = bond.role == Role::Initiator && waits && !self.stopping;
+        let retry = dials.then_some(bond.retry_at);
+        let pool =
+            (bond.role == Role::Initiator).then(|| bond.pool.wake_at(bond.usable())).flatten();
+        let keys = bond.known.as_ref().and_then(|known| known.epochs.wake_at());
+        let due = [bond.flows.wake_at(), keys, given_up, alone, retry, pool];
+        let due = due.into_iter().flatten().min();
+        let due = due.map(|at| if full { at.max(now + FULL_PAUSE) } else { at });
+        if bond.due != due {
+            if let Some(before) = bond.due {
+                self.due.remove(&(before, id));
+            }
+            if let Some(at) = due {
+                self.due.insert((at, id));
+            }
+            bond.due = due;
+        }
+    }
+
+    /// Closes every connection of a session.
+    fn close_all(&mut self, id: BondId, host: &mut impl Host) {
+        for place in &mut self.carriers {
+            let its = place.take_if(|carrier| match carrier.standing {
+                Standing::Stranger | Standing::Newcomer(_) => false,
+                Standing::Asked(of) | Standing::Joining(of) | Standing::Member(of, _) => of == id,
+            });
+            if let Some(carrier) = its {
+                if let Some(at) = carrier.half_open {
+                    self.half_open.remove(&at);
+                }
+                host.close(carrier.conn, false);
+            }
+        }
+    }
+
+    /// The far agent has forgotten the session of who dialled it: its flows end, and the next ones
+    /// are another session's. The connection that brought the news is not closed: it is not in its
+    /// place at this moment.
+    pub(super) fn start_over(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        code: ResetCode,
+        host: &mut impl Host,
+    ) {
+        self.close_all(id, host);
+        let AgentSettings { window_budget, flows_max, .. } = self.settings;
+        let Some(bond) = self.get_mut(id) else { return };
+        let peer = bond.peer;
+        let flows = bond.flows.flows().count() as u64;
+        bond.flows.abandon(code, &mut Door::new(host, id));
+        let role = bond.role;
+        let settings = Settings { role, window_first: WINDOW_FIRST, window_budget, flows_max };
+        bond.flows = Session::new(settings);
+        bond.members.clear();
+        bond.pool = Pool::new(now);
+        bond.known = None;
+        bond.wanted = 1;
+        bond.dialling = 1;
+        bond.carried_before = 0;
+        bond.carried = 0;
+        bond.retry_at = now;
+        if core::mem::take(&mut bond.told_up) {
+            host.bond(id, peer, false);
+        }
+        host.note(None, Note::Forgotten(peer, flows));
+    }
+
+    /// Ends a session, here alone. Who dials begins another one.
+    pub(super) fn end(&mut self, now: Moment, id: BondId, code: ResetCode, host: &mut impl Host) {
+        let Some(mut bond) = self.bonds.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        self.close_all(id, host);
+        bond.flows.abandon(code, &mut Door::new(host, id));
+        if let Some(at) = bond.due {
+            self.due.remove(&(at, id));
+        }
+        self.by_peer.remove(&(bond.peer, id));
+        if bond.role == Role::Responder
+            && let Some(known) = &bond.known
+        {
+            self.by_session.remove(&known.id);
+            host.registry(|registry| registry.end(known.id));
+        }
+        if bond.told_up {
+            host.bond(id, bond.peer, false);
+        }
+        self.vacant.push(id);
+        if self.dials(bond.peer) && bond.role == Role::Initiator {
+            let again = self.add_bond(now, bond.peer, Role::Initiator, None);
+            self.get_mut(again).expect("it was just made").retry_at = now + RETRY_MIN;
+        }
+    }
+}
+
+/// Seals one record for a carrier: what can go by it alone if `own`, otherwise what is most worth
+/// it. Returns whether there was anything.
+fn seal(
+    now: Moment,
+    (id, slot): (BondId, CarrierSlot),
+    bond: &mut Bond,
+    carrier: &mut Carrier,
+    (own, host): (bool, &mut impl Host),
+) -> bool {
+    let Bond { flows, known: Some(known), .. } = bond else { return false };
+    let room = carrier.pace.text_max() - KEYS_ROOM;
+    let epoch = known.epochs.number();
+    let changes = carrier.link.epoch() != epoch;
+    let exchange = if own { None } else { known.epochs.to_say(now) };
+    let mut later = Later::default();
+    let sealed = carrier.link.seal(host.out(carrier.conn), |out| {
+        let start = out.len();
+        if own {
+            flows.fill_own(now, slot, out);
+        } else {
+            if let Some(exchange) = exchange {
+                Frame::Rekey(exchange).write(out);
+            }
+            flows.fill(now, slot, room, out, &mut later);
+        }
+        if changes && out.len() > start {
+            Frame::Keys { epoch }.write(out);
+        }
+    });
+    for event in later.0 {
+        host.flow(id, event);
+    }
+    let Ok(len @ 1..) = sealed else {
+        // No key lasts for ever; that nobody answered for new ones in all the time means that
+        // nobody is there. It is found to be silent, then.
+        return false;
+    };
+    carrier.pace.put(len + ringway_crypto::RECORD_OVERHEAD);
+    if changes {
+        let secret = known.epochs.secret(epoch).expect("the present one is there");
+        carrier.link.change_over(epoch, secret);
+    }
+    true
+}

@@ -1,0 +1,585 @@
+//! Connections: from the first byte to a carrier of a session, and their ends.
+
+use super::bond::Door;
+use super::*;
+use crate::hello::{FarHello, NearHello};
+use crate::link::{Place, Salted, Step};
+use ringway_crypto::{CarrierKind, Dial, Initiator, JoinRequest, Visitor, write_join};
+
+/// What came of a connection's bytes.
+enum Came {
+    /// It goes on.
+    On,
+    /// It belongs to another shard now.
+    Given,
+    /// It is to be closed.
+    Over,
+    /// The session that it carries is to be given up.
+    Broken(BondId),
+}
+
+impl Carrier {
+    fn new(now: Moment, conn: ConnId, link: Link, standing: Standing) -> Self {
+        Self { conn, link, standing, pace: Pace::new(now), dropped: 0, half_open: None }
+    }
+
+    /// Reads on as if it were listened to (A1).
+    fn drop_bytes(&mut self, bytes: usize, host: &mut impl Host) {
+        self.dropped += bytes as u64;
+        if self.dropped > DEAF_BYTES_MAX {
+            host.pause(self.conn);
+        }
+    }
+}
+
+impl Agent {
+    fn take_carrier(&mut self, conn: ConnId) -> Option<Box<Carrier>> {
+        let place = self.carriers.get_mut(conn.index as usize)?;
+        place.take_if(|carrier| carrier.conn == conn)
+    }
+
+    fn put_carrier(&mut self, carrier: Box<Carrier>) {
+        let at = carrier.conn.index as usize;
+        if self.carriers.len() <= at {
+            self.carriers.resize_with(at + 1, || None);
+        }
+        self.carriers[at] = Some(carrier);
+    }
+
+    /// Whether this connection is one of the agent's.
+    pub fn has(&self, conn: ConnId) -> bool {
+        let found = self.carriers.get(conn.index as usize).and_then(Option::as_deref);
+        found.is_some_and(|carrier| carrier.conn == conn)
+    }
+
+    /// Somebody connected.
+    pub fn accepted(&mut self, now: Moment, conn: ConnId, source: IpAddr, host: &mut impl Host) {
+        let mut carrier = Carrier::new(now, conn, Link::far(), Standing::Stranger);
+        self.note_half_open(&mut carrier, host);
+        host.call_overdue(conn, self.deaf_for(source));
+        self.put_carrier(Box::new(carrier));
+    }
+
+    fn note_half_open(&mut self, carrier: &mut Carrier, host: &mut impl Host) {
+        while self.half_open.len() >= HALF_OPEN_MAX {
+            let (_, oldest) = self.half_open.pop_first().expect("there are as many");
+            if self.take_carrier(oldest).is_some() {
+                host.note(Some(oldest), Note::NotLetIn(NotLetIn::Crowded));
+                host.close(oldest, false);
+            }
+        }
+        self.half_open.insert(self.arrivals, carrier.conn);
+        carrier.half_open = Some(self.arrivals);
+        self.arrivals += 1;
+    }
+
+    /// Dials a session's peer: to join the session, or to begin one.
+    pub(super) fn dial(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
+        let Some(bond) = self.get(id) else { return };
+        let (peer, known) = (bond.peer, bond.known.is_some() && !bond.doubted);
+        let Some(conn) = host.dial(peer) else { return self.dial_failed(now, id) };
+        let mut carrier = Carrier::new(now, conn, Link::far(), Standing::Joining(id));
+        if !known {
+            carrier.link = self.ask(id, conn, host);
+            carrier.standing = Standing::Asked(id);
+        }
+        self.put_carrier(Box::new(carrier));
+        self.get_mut(id).expect("it was just there").dialling += 1;
+        host.call_overdue(conn, ANSWER_MAX);
+    }
+
+    /// Says the first message of a session.
+    fn ask(&mut self, id: BondId, conn: ConnId, host: &mut impl Host) -> Link {
+        let bond = self.bonds[id.0 as usize].as_deref().expect("the caller found it");
+        let peer = self.peers[usize::from(bond.peer.0)].as_ref().expect("it is dialled");
+        let credentials = &peer.credentials[bond.failures as usize % peer.credentials.len()];
+        let hello = NearHello {
+            instance: self.settings.instance,
+            shard: self.settings.shard,
+            wanted: bond.known.as_ref().map(|known| known.id),
+        };
+        let dial = Dial {
+            network: self.listener.networks.first().expect("a site is in a network"),
+            credentials,
+            kind: CarrierKind::Tcp,
+            suites: SuiteSet::of(&self.listener.suites),
+            now_ms: host.wall_ms(),
+        };
+        let said = hello.to_wire();
+        Link::near(Initiator::start(&dial, &said, &mut self.entropy, host.out(conn)))
+    }
+
+    /// A dialled connection came to nothing. The next attempt comes later, by chance.
+    fn dial_failed(&mut self, now: Moment, id: BondId) {
+        let chance = self.entropy.below(1 << 20);
+        let Some(bond) = self.get_mut(id) else { return };
+        let wait = (RETRY_MIN.0 << bond.failures.min(10)).min(RETRY_MAX.0);
+        bond.failures = bond.failures.saturating_add(1);
+        bond.retry_at = now + Span(wait / 2 + ((wait / 2 * chance) >> 20));
+        bond.pool.not_opened(now);
+        self.touch(id);
+    }
+
+    /// What [`Host::dial`] began has ended: it is connected, or not.
+    pub fn connected(&mut self, now: Moment, conn: ConnId, works: bool, host: &mut impl Host) {
+        if !works {
+            return self.closed(now, conn, host);
+        }
+        let Some(mut carrier) = self.take_carrier(conn) else { return };
+        if let Standing::Joining(id) = carrier.standing {
+            self.join(now, id, &mut carrier, host);
+        }
+        self.put_carrier(carrier);
+    }
+
+    /// Says that a connection joins a session.
+    fn join(&mut self, now: Moment, id: BondId, carrier: &mut Carrier, host: &mut impl Host) {
+        let conn = carrier.conn;
+        let network = self.listener.networks.first().expect("a site is in a network");
+        let bond = self.bonds[id.0 as usize].as_deref_mut().expect("its end closes this one, too");
+        let known = bond.known.as_mut().expect("there is something to join");
+        let (number, epoch) = (known.next_number, known.epochs.number());
+        known.next_number += 1;
+        let secret = known.epochs.secret(epoch).expect("the present one is there");
+        let (dial, what) = ((network, CarrierKind::Tcp, host.wall_ms()), (known.id, number, epoch));
+        write_join(dial, what, secret, &mut self.entropy, host.out(conn));
+        let (suite, out) = (known.suite, direction(bond.role));
+        let backend = self.settings.backend(suite);
+        let place = Place { carrier: number, epoch, out, suite, backend };
+        carrier.link = Link::joining(place, secret);
+        bond.dialling -= 1;
+        let slot = bond.flows.carrier_on_trial(now);
+        bond.enlist(slot, conn);
+        carrier.standing = Standing::Member(id, slot);
+        self.touch(id);
+    }
+
+    /// Another shard gives a carrier that joins a session of this one.
+    pub fn adopted(&mut self, now: Moment, conn: ConnId, note: &[u8], host: &mut impl Host) {
+        let Ok((request, taken)) = JoinRequest::read_note(note) else {
+            return host.close(conn, false);
+        };
+        let mut carrier = Box::new(Carrier::new(now, conn, Link::far(), Standing::Stranger));
+        self.note_half_open(&mut carrier, host);
+        host.call_overdue(conn, DEAF_MIN);
+        self.admit(now, &mut carrier, &request, host);
+        self.put_carrier(carrier);
+        self.received(now, conn, &mut note[taken..].to_vec(), host);
+    }
+
+    /// Bytes arrived.
+    pub fn received(&mut self, now: Moment, conn: ConnId, bytes: &mut [u8], host: &mut impl Host) {
+        let Some(mut carrier) = self.take_carrier(conn) else { return };
+        let came = self.read(now, &mut carrier, bytes, host);
+        if let Standing::Member(bond, _) = carrier.standing {
+            self.touch(bond);
+        }
+        if carrier.link.is_proved()
+            && let Some(at) = carrier.half_open.take()
+        {
+            self.half_open.remove(&at);
+        }
+        match came {
+            Came::On => self.put_carrier(carrier),
+            Came::Given => self.forget_half_open(&carrier),
+            Came::Over => {
+                host.close(conn, false);
+                self.over(now, &carrier, host);
+            }
+            Came::Broken(bond) => {
+                self.put_carrier(carrier);
+                let peer = self.get(bond).map(|bond| bond.peer);
+                host.note(
+                    Some(conn),
+                    peer.map_or(Note::NotLetIn(NotLetIn::NoSession), Note::Broken),
+                );
+                self.end(now, bond, ResetCode::Protocol, host);
+            }
+        }
+    }
+
+    fn forget_half_open(&mut self, carrier: &Carrier) {
+        if let Some(at) = carrier.half_open {
+            self.half_open.remove(&at);
+        }
+    }
+
+    fn read(
+        &mut self,
+        now: Moment,
+        carrier: &mut Carrier,
+        mut bytes: &mut [u8],
+        host: &mut impl Host,
+    ) -> Came {
+        while !bytes.is_empty() {
+            if carrier.link.is_deaf() {
+                carrier.drop_bytes(bytes.len(), host);
+                return Came::On;
+            }
+            let mut first = None;
+            let (taken, step) = match carrier.standing {
+                // Nobody speaks before us.
+                Standing::Joining(_) => return Came::Over,
+                Standing::Member(id, slot) => {
+                    match self.read_records(now, (id, slot), carrier, bytes, host) {
+                        Ok(read) => read,
+                        Err(_) => return Came::Broken(id),
+                    }
+                }
+                Standing::Newcomer(_) => {
+                    let entropy = &mut self.entropy;
+                    carrier.link.received(bytes, None, entropy, |text, _| {
+                        first = Some(text.to_vec());
+                        false
+                    })
+                }
+                Standing::Stranger | Standing::Asked(_) => {
+                    let listener = Some((&self.listener, host.wall_ms()));
+                    carrier.link.received(bytes, listener, &mut self.entropy, |_, _| false)
+                }
+            };
+            bytes = &mut bytes[taken..];
+            if let Some(text) = first
+                && let Err(came) = self.begin(now, carrier, &text, host)
+            {
+                return came;
+            }
+            match self.step(now, carrier, step, bytes, host) {
+                Came::On => {}
+                came => return came,
+            }
+        }
+        Came::On
+    }
+
+    /// Reads what is on a session's carrier.
+    fn read_records(
+        &mut self,
+        now: Moment,
+        (id, slot): (BondId, CarrierSlot),
+        carrier: &mut Carrier,
+        bytes: &mut [u8],
+        host: &mut impl Host,
+    ) -> Result<(usize, Step), Violation> {
+        let bond = self.bonds[id.0 as usize].as_deref_mut().expect("its end closes this one, too");
+        let Bond { flows, known, members, .. } = bond;
+        let known = known.as_mut().expect("a session with carriers has keys");
+        let mut door = Door::new(host, id);
+        let mut outcome = Ok(());
+        let read = carrier.link.received(bytes, None, &mut self.entropy, |text, rekeying| {
+            outcome = flows.received(now, slot, text, &mut door).and_then(|()| {
+                let Some(epoch) = door.keys.take() else { return Ok(()) };
+                rekeying.change_over(known.epochs.changed_over(now, epoch)?);
+                Ok(())
+            });
+            outcome.is_ok()
+        });
+        if door.left
+            && let Some(member) = &mut members[usize::from(slot.0)]
+        {
+            member.left = true;
+        }
+        outcome?;
+        if let Some(exchange) = door.exchange {
+            known.epochs.heard(now, exchange, &mut self.entropy)?;
+        }
+        Ok(read)
+    }
+
+    /// Does what a link has come to.
+    fn step(
+        &mut self,
+        now: Moment,
+        carrier: &mut Carrier,
+        step: Step,
+        rest: &[u8],
+        host: &mut impl Host,
+    ) -> Came {
+        let asked = matches!(carrier.standing, Standing::Asked(_));
+        match step {
+            Step::More => {}
+            Step::Knock(Salted { salt, sent_ms }) => {
+                let wall = host.wall_ms();
+                if !host.registry(|registry| registry.is_fresh(&salt, sent_ms, wall)) {
+                    carrier.link.refuse();
+                    host.note(Some(carrier.conn), Note::NotLetIn(NotLetIn::Replayed));
+                }
+            }
+            Step::Visitor(visitor) => self.let_in(carrier, *visitor, host),
+            Step::Join(request) => {
+                let owner = (request.session.0 & 0xff) as u8;
+                if owner != self.settings.shard && owner < self.settings.shards {
+                    let mut note = Vec::with_capacity(1024 + rest.len());
+                    request.write_note(&mut note);
+                    note.extend_from_slice(rest);
+                    host.give(carrier.conn, owner, &note);
+                    return Came::Given;
+                }
+                self.admit(now, carrier, &request, host);
+            }
+            Step::Answered(established) => return self.answered(now, carrier, *established, host),
+            Step::Refused(_) if asked => return Came::Over,
+            Step::Refused(why) => {
+                host.note(Some(carrier.conn), Note::NotLetIn(NotLetIn::Refused(why)));
+            }
+            Step::Broken => return self.broken(now, carrier, host),
+        }
+        Came::On
+    }
+
+    /// A record was forged. Who dialled closes; who was dialled shows nothing (A1).
+    fn broken(&mut self, now: Moment, carrier: &mut Carrier, host: &mut impl Host) -> Came {
+        let Standing::Member(id, _) = carrier.standing else { return Came::On };
+        let Some((peer, role)) = self.get(id).map(|bond| (bond.peer, bond.role)) else {
+            return Came::Over;
+        };
+        host.note(Some(carrier.conn), Note::Broken(peer));
+        if role == Role::Initiator {
+            return Came::Over;
+        }
+        self.over(now, carrier, host);
+        carrier.standing = Standing::Stranger;
+        host.call_overdue(carrier.conn, DEAF_MIN);
+        Came::On
+    }
+
+    /// Somebody has proved who they are.
+    fn let_in(&mut self, carrier: &mut Carrier, visitor: Visitor, host: &mut impl Host) {
+        let mut refuse = |carrier: &mut Carrier, why| {
+            carrier.link.refuse();
+            host.note(Some(carrier.conn), Note::NotLetIn(why));
+        };
+        let Some((peer, psk)) = self.by_proof.get(&visitor.peer) else {
+            return refuse(carrier, NotLetIn::Unknown(visitor.peer));
+        };
+        let Ok(hello) = NearHello::from_wire(&visitor.payload) else {
+            return refuse(carrier, NotLetIn::Version);
+        };
+        let owner = Owner { peer: *peer, instance: hello.instance, shard: hello.shard };
+        let wanted = hello.wanted;
+        let lives =
+            wanted.is_some_and(|wanted| host.registry(|registry| registry.lives(wanted, owner)));
+        let chance = u64::from_le_bytes(self.entropy.array());
+        let id = SessionId((chance >> 24 | 1) << 8 | u64::from(self.settings.shard));
+        let answer = FarHello { instance: self.settings.instance, session: id, lives };
+        let backend = self.settings.backend(visitor.suite());
+        let out = host.out(carrier.conn);
+        let (who, what) = ((visitor, psk.as_ref()), (&answer.to_wire()[..], backend));
+        match carrier.link.accept(who, what, &mut self.entropy, out) {
+            // They come back by joining.
+            Ok(_) if lives => carrier.link.refuse(),
+            Ok(established) => {
+                let newcomer = Newcomer { established, owner, id };
+                carrier.standing = Standing::Newcomer(Box::new(newcomer));
+            }
+            Err(why) => host.note(Some(carrier.conn), Note::NotLetIn(NotLetIn::Refused(why))),
+        }
+    }
+
+    /// A newcomer's first record: they have the keys, and their session begins.
+    fn begin(
+        &mut self,
+        now: Moment,
+        carrier: &mut Carrier,
+        text: &[u8],
+        host: &mut impl Host,
+    ) -> Result<(), Came> {
+        let Standing::Newcomer(newcomer) =
+            core::mem::replace(&mut carrier.standing, Standing::Stranger)
+        else {
+            return Ok(());
+        };
+        let Newcomer { established, owner, id } = *newcomer;
+        if self.peer(owner.peer).is_none() || self.stopping {
+            return Err(Came::Over);
+        }
+        if let Some(old) = host.registry(|registry| registry.begin(id, owner)) {
+            match self.by_session.get(&old) {
+                Some(bond) => self.end(now, *bond, ResetCode::Gone, host),
+                None => host.replaced(old),
+            }
+        }
+        let known = Known {
+            id,
+            suite: established.suite,
+            theirs: owner.instance,
+            epochs: Epochs::new(now, Role::Responder, established.secret),
+            next_number: 1,
+            late: BTreeSet::new(),
+        };
+        let bond_id = self.add_bond(now, owner.peer, Role::Responder, Some(known));
+        self.by_session.insert(id, bond_id);
+        let bond = self.get_mut(bond_id).expect("it was just made");
+        let slot = bond.flows.carrier_up(now);
+        bond.enlist(slot, carrier.conn);
+        carrier.standing = Standing::Member(bond_id, slot);
+        let said = bond.flows.received(now, slot, text, &mut Door::new(host, bond_id));
+        said.map_err(|_| Came::Broken(bond_id))
+    }
+
+    /// Somebody brings a carrier of a session that should be here.
+    fn admit(
+        &mut self,
+        now: Moment,
+        carrier: &mut Carrier,
+        request: &JoinRequest,
+        host: &mut impl Host,
+    ) {
+        let admitted = self.try_admit(now, carrier, request);
+        if let Err(why) = admitted {
+            carrier.link.refuse();
+            host.note(Some(carrier.conn), Note::NotLetIn(why));
+        }
+    }
+
+    fn try_admit(
+        &mut self,
+        now: Moment,
+        carrier: &mut Carrier,
+        request: &JoinRequest,
+    ) -> Result<(), NotLetIn> {
+        let id = *self.by_session.get(&request.session).ok_or(NotLetIn::NoSession)?;
+        let settings = self.settings;
+        let bond = self.get_mut(id).ok_or(NotLetIn::NoSession)?;
+        let (out, room) =
+            (direction(bond.role), bond.members.iter().flatten().count() < MEMBERS_MAX);
+        let known = bond.known.as_mut().ok_or(NotLetIn::NoSession)?;
+        let secret = known.epochs.secret(request.epoch).ok_or(NotLetIn::NoSession)?.clone();
+        request.verify(&secret).map_err(NotLetIn::Refused)?;
+        if !room || !known.take_number(request.carrier) {
+            return Err(NotLetIn::NoSession);
+        }
+        let (suite, backend) = (known.suite, settings.backend(known.suite));
+        let place = Place { carrier: request.carrier, epoch: request.epoch, out, suite, backend };
+        carrier.link.admit(place, &secret);
+        let slot = bond.flows.carrier_on_trial(now);
+        bond.enlist(slot, carrier.conn);
+        carrier.standing = Standing::Member(id, slot);
+        self.touch(id);
+        Ok(())
+    }
+
+    /// The peer that we asked has answered.
+    fn answered(
+        &mut self,
+        now: Moment,
+        carrier: &mut Carrier,
+        established: Established,
+        host: &mut impl Host,
+    ) -> Came {
+        let Standing::Asked(id) = carrier.standing else { return Came::Over };
+        let Ok(hello) = FarHello::from_wire(&established.payload) else { return Came::Over };
+        let bond = self.bonds[id.0 as usize].as_deref_mut().expect("its end closes this one, too");
+        if hello.lives || bond.flows_can_go() {
+            // What we have is good: join it, or go on with what has just joined.
+            bond.dialling -= 1;
+            (bond.doubted, bond.failures, bond.retry_at) = (false, 0, now);
+            carrier.standing = Standing::Stranger;
+            self.touch(id);
+            return Came::Over;
+        }
+        if bond.known.is_some() {
+            self.start_over(now, id, ResetCode::Gone, host);
+        }
+        let bond = self.bonds[id.0 as usize].as_deref_mut().expect("it starts over");
+        let (suite, secret) = (established.suite, established.secret);
+        let (backend, out) = (self.settings.backend(suite), Direction::ToResponder);
+        carrier.link.admit(Place { carrier: 0, epoch: 0, out, suite, backend }, &secret);
+        bond.known = Some(Known {
+            id: hello.session,
+            suite,
+            theirs: hello.instance,
+            epochs: Epochs::new(now, Role::Initiator, secret),
+            next_number: 1,
+            late: BTreeSet::new(),
+        });
+        bond.dialling -= 1;
+        (bond.doubted, bond.failures) = (false, 0);
+        let slot = bond.flows.carrier_up(now);
+        bond.enlist(slot, carrier.conn);
+        carrier.standing = Standing::Member(id, slot);
+        self.touch(id);
+        Came::On
+    }
+
+    /// A connection has gone: its peer closed it, or the kernel did.
+    pub fn closed(&mut self, now: Moment, conn: ConnId, host: &mut impl Host) {
+        if let Some(carrier) = self.take_carrier(conn) {
+            host.close(conn, false);
+            self.over(now, &carrier, host);
+        }
+    }
+
+    /// What an end of a connection means to its session.
+    pub(super) fn over(&mut self, now: Moment, carrier: &Carrier, host: &mut impl Host) {
+        self.forget_half_open(carrier);
+        match carrier.standing {
+            Standing::Stranger | Standing::Newcomer(_) => {}
+            Standing::Asked(id) | Standing::Joining(id) => {
+                let Some(bond) = self.get_mut(id) else { return };
+                bond.dialling -= 1;
+                let peer = bond.peer;
+                let answered =
+                    matches!(carrier.standing, Standing::Asked(_)) && carrier.link.is_deaf();
+                host.note(
+                    Some(carrier.conn),
+                    if answered { Note::BadAnswer(peer) } else { Note::NoAnswer(peer) },
+                );
+                self.dial_failed(now, id);
+            }
+            Standing::Member(id, slot) => {
+                let Some(bond) = self.get_mut(id) else { return };
+                let (peer, role) = (bond.peer, bond.role);
+                let lost = bond.discharge(now, slot);
+                host.note(Some(carrier.conn), Note::Lost(peer, lost));
+                self.touch(id);
+                if role == Role::Initiator && !carrier.link.is_proved() {
+                    // Perhaps the far agent has forgotten the session: the next attempt asks.
+                    self.get_mut(id).expect("it was just there").doubted = true;
+                    self.dial_failed(now, id);
+                }
+            }
+        }
+    }
+
+    /// The time is over that [`Host::call_overdue`] gave a connection.
+    pub fn overdue(&mut self, now: Moment, conn: ConnId, host: &mut impl Host) {
+        let Some(carrier) = self.take_carrier(conn) else { return };
+        if matches!(carrier.standing, Standing::Member(..)) && carrier.link.is_proved() {
+            return self.put_carrier(carrier);
+        }
+        host.close(conn, false);
+        self.over(now, &carrier, host);
+    }
+
+    /// A connection takes more.
+    pub fn drained(&mut self, conn: ConnId) {
+        let found = self.carriers.get(conn.index as usize).and_then(Option::as_deref);
+        if let Some(Standing::Member(bond, _)) = found.map(|carrier| &carrier.standing) {
+            self.touch(*bond);
+        }
+    }
+
+    /// A session of this shard is replaced by one on another.
+    pub fn replaced(&mut self, now: Moment, session: SessionId, host: &mut impl Host) {
+        if let Some(bond) = self.by_session.get(&session) {
+            self.end(now, *bond, ResetCode::Gone, host);
+        }
+    }
+}
+
+impl Known {
+    /// Whether a carrier with this number may come: each may once.
+    fn take_number(&mut self, number: CarrierId) -> bool {
+        if number < self.next_number {
+            return self.late.remove(&number);
+        }
+        let skipped = (number - self.next_number) as usize + self.late.len();
+        if skipped > NUMBERS_LATE_MAX {
+            return false;
+        }
+        self.late.extend(self.next_number..number);
+        self.next_number = number + 1;
+        true
+    }
+}

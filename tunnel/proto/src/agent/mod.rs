@@ -1,0 +1,557 @@
+//! One shard's end of all tunnels: who may come, sessions, and the carriers under them.
+//!
+//! ```text
+//! near:  dial --answer--> session up --join--> more carriers ... all lost --join--> goes on
+//!                           ^------ the far agent has forgotten it: a new one ------/
+//! far:   knock --proof--> newcomer --first record--> session ... all lost --wait over--> gone
+//! ```
+//!
+//! The driver owns sockets and time. It says what happens to connections and applications, calls
+//! [`Agent::settle`] at the end of each turn and at [`Agent::wake_at`], and is what [`Host`] says.
+//!
+//! What always holds:
+//! - A1  Nobody is answered before the first MAC has verified, and nothing is kept of a session
+//!   before its peer has shown its keys. Whoever fails is read and dropped until a time that its
+//!   address alone decides.
+//! - A2  A session, its flows and its carriers are on one shard. A carrier that comes to another
+//!   one is given away with what it has said.
+//! - A3  A shard of a peer has one session. A new one replaces it, and its flows are reset: their
+//!   other ends are forgotten. While an old one lives it is gone on with, never replaced.
+//! - A4  What one session costs in a turn does not depend on how many there are.
+//!
+//! Bounds: connections that have not proved themselves: [`HALF_OPEN_MAX`], the oldest goes first.
+//! A session has at most 64 carriers. Not here: targets and who may connect to them, users'
+//! connections. Tests: `tests/agents.rs`, whole agents in virtual time.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+use ringway_core::{ConnId, Moment, Span};
+use ringway_crypto::{
+    Backend, CarrierId, Credentials, Direction, Entropy, Established, Listener, PeerProof, Psk,
+    Refused, Secret, SessionId, Suite, SuiteSet,
+};
+
+use crate::carrier::CarrierSlot;
+use crate::epochs::Epochs;
+use crate::frame::{FlowId, ResetCode};
+use crate::hello::Instance;
+use crate::link::Link;
+use crate::pool::Pool;
+use crate::session::{Event, FlowReport, Role, Session, Settings, Violation};
+use pace::Pace;
+pub use registry::{Owner, Registry};
+
+mod bond;
+mod carriers;
+mod pace;
+mod registry;
+mod report;
+
+pub use report::{BondReport, MemberReport};
+
+/// A peer, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u16);
+
+/// A session of this shard. Used again only after [`Host::flow`] heard the end of all its flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BondId(pub u32);
+
+/// Connections that have not proved themselves.
+pub const HALF_OPEN_MAX: usize = 4096;
+/// Bytes that are read and dropped from who has failed; from then on it is not read.
+const DEAF_BYTES_MAX: u64 = 1024 * 1024;
+/// The least time for which who fails is read, and what chance adds.
+const DEAF_MIN: Span = Span::from_s(10);
+const DEAF_SPREAD_MS: u64 = 30_000;
+/// How long an answer, or the first word of a carrier that joined, may take.
+const ANSWER_MAX: Span = Span::from_s(10);
+/// A carrier that does not answer is closed after so long.
+const SUSPECT_MAX: Span = Span::from_s(15);
+/// After a failure the next attempt waits for about so long, twice as long each time.
+const RETRY_MIN: Span = Span::from_ms(200);
+const RETRY_MAX: Span = Span::from_s(10);
+/// Credit that every stream begins with: both agents have to have the same.
+pub const WINDOW_FIRST: u64 = 64 * 1024;
+/// Carriers of a session.
+const MEMBERS_MAX: usize = 64;
+/// Carriers' numbers that may come late, because carriers overtake each other.
+const NUMBERS_LATE_MAX: usize = 1024;
+
+/// How a shard's agent is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentSettings {
+    /// This process's life.
+    pub instance: Instance,
+    /// Which shard, of how many.
+    pub shard: u8,
+    /// How many there are.
+    pub shards: u8,
+    /// The library for each of [`Suite::ALL`].
+    pub backends: [Backend; Suite::ALL.len()],
+    /// Credit beyond first windows that one session's streams may have together.
+    pub window_budget: u64,
+    /// Flows of one session.
+    pub flows_max: usize,
+    /// How long flows wait when no carrier is left.
+    pub wait: Span,
+}
+
+/// Another site, as this one knows it.
+#[derive(Clone, Default)]
+pub struct Peer {
+    /// What to show it when dialling, tried in turn; none: it dials us.
+    pub credentials: Vec<Credentials>,
+    /// How it may prove itself, each with the second secret that goes with it.
+    pub proofs: Vec<(PeerProof, Option<Psk>)>,
+    /// Carriers that we may open to it.
+    pub carriers_max: usize,
+}
+
+/// What happened that somebody may want to read about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A session with this peer has begun.
+    Up(PeerId),
+    /// No carrier to this peer is left.
+    Alone(PeerId),
+    /// Carriers to this peer work again, and its flows go on.
+    Back(PeerId),
+    /// The flows of this peer were given up: so many.
+    GivenUp(PeerId, u64),
+    /// The peer was started anew, and has forgotten so many flows.
+    Forgotten(PeerId, u64),
+    /// A dialled connection came to nothing: nobody answered, or it broke.
+    NoAnswer(PeerId),
+    /// A dialled connection was answered by what is not the peer, or speaks another version.
+    BadAnswer(PeerId),
+    /// Somebody was not let in.
+    NotLetIn(NotLetIn),
+    /// A carrier was lost, with so many bytes on the way that go again.
+    Lost(PeerId, u64),
+    /// A record was forged, or what it said cannot be.
+    Broken(PeerId),
+}
+
+/// Why somebody was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotLetIn {
+    /// The message itself.
+    Refused(Refused),
+    /// The message came before.
+    Replayed,
+    /// Nobody that this site knows.
+    Unknown(PeerProof),
+    /// Another version, or nonsense from who has the right keys.
+    Version,
+    /// Joins a session that is not there, or with a carrier's number that was used.
+    NoSession,
+    /// More came at once than may be half open.
+    Crowded,
+}
+
+/// What the driver does for an agent. A call for a connection that is gone does nothing.
+pub trait Host {
+    /// Begins a connection to a peer; [`Agent::connected`] tells what becomes of it. `None` if that
+    /// is not possible now.
+    fn dial(&mut self, peer: PeerId) -> Option<ConnId>;
+
+    /// What is to be sent by a connection: append.
+    fn out(&mut self, conn: ConnId) -> &mut Vec<u8>;
+
+    /// Bytes that were appended and that the kernel has not taken.
+    fn backlog(&self, conn: ConnId) -> usize;
+
+    /// [`Agent::drained`] is to be called once less than this waits.
+    fn await_drain(&mut self, conn: ConnId, below: usize);
+
+    /// [`Agent::overdue`] is to be called after this time; another call replaces it.
+    fn call_overdue(&mut self, conn: ConnId, after: Span);
+
+    /// Reads nothing more of a connection.
+    fn pause(&mut self, conn: ConnId);
+
+    /// Closes a connection, of which the agent wants to hear nothing more. What was appended is
+    /// sent before if `flush`.
+    fn close(&mut self, conn: ConnId, flush: bool);
+
+    /// Gives a connection to another shard, whose [`Agent::adopted`] hears this note.
+    fn give(&mut self, conn: ConnId, shard: u8, note: &[u8]);
+
+    /// The time of the day, in milliseconds since 1970.
+    fn wall_ms(&self) -> u64;
+
+    /// What all agents of the process share.
+    fn registry<T>(&mut self, ask: impl FnOnce(&mut Registry) -> T) -> T;
+
+    /// This session, of another shard, is replaced: [`Agent::replaced`] is to be called there.
+    fn replaced(&mut self, session: SessionId);
+
+    /// Bytes of a flow, in order.
+    fn data(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]);
+
+    /// What happened to a flow.
+    fn flow(&mut self, bond: BondId, event: Event);
+
+    /// A session can be used ([`Agent::bond_to`]), or cannot any more.
+    fn bond(&mut self, bond: BondId, peer: PeerId, up: bool);
+
+    /// For the log and the counters.
+    fn note(&mut self, source: Option<ConnId>, note: Note);
+}
+
+/// A peer's session, at this end.
+struct Bond {
+    peer: PeerId,
+    role: Role,
+    /// `None` before the first handshake of who dials.
+    known: Option<Known>,
+    flows: Session,
+    /// By place in `flows`.
+    members: Vec<Option<Member>>,
+    pool: Pool,
+    /// Carriers that there should be.
+    wanted: usize,
+    /// Connections that were dialled and are no members yet.
+    dialling: usize,
+    /// Attempts in a row that came to nothing.
+    failures: u32,
+    /// Joining failed: the far agent may have forgotten us, so it is asked.
+    doubted: bool,
+    /// When the next attempt may be made.
+    retry_at: Moment,
+    /// Since when no carrier works.
+    alone_since: Option<Moment>,
+    /// The driver was told that it can be used.
+    told_up: bool,
+    /// Bytes of streams that went by carriers that are no more.
+    carried_before: u64,
+    /// Bytes that carriers had taken at the last look.
+    carried: u64,
+    dirty: bool,
+    due: Option<Moment>,
+}
+
+/// A carrier of a session.
+#[derive(Clone, Copy)]
+struct Member {
+    conn: ConnId,
+    suspect_since: Option<Moment>,
+    /// The other agent has said that it sends nothing more on it.
+    left: bool,
+}
+
+/// What a session is to both ends.
+struct Known {
+    id: SessionId,
+    suite: Suite,
+    theirs: Instance,
+    epochs: Epochs,
+    /// The number of the next carrier that joins; at the far end, one more than the highest that
+    /// came.
+    next_number: CarrierId,
+    /// Of those below, what did not come.
+    late: BTreeSet<CarrierId>,
+}
+
+/// A connection under a session, or on the way there.
+struct Carrier {
+    conn: ConnId,
+    link: Link,
+    standing: Standing,
+    pace: Pace,
+    /// Bytes that were dropped since it was refused.
+    dropped: u64,
+    /// Its place among those that have not proved themselves.
+    half_open: Option<u64>,
+}
+
+/// What a connection is to us.
+enum Standing {
+    /// Somebody who has shown nothing, or failed.
+    Stranger,
+    /// Somebody who was answered and has to show the session's keys.
+    Newcomer(Box<Newcomer>),
+    /// We asked, and wait for the answer.
+    Asked(BondId),
+    /// We are to join as soon as it is connected: what is said then depends on the epoch.
+    Joining(BondId),
+    /// A carrier of a session.
+    Member(BondId, CarrierSlot),
+}
+
+/// A session that begins with its peer's first record.
+struct Newcomer {
+    established: Established,
+    owner: Owner,
+    id: SessionId,
+}
+
+/// No flow can be opened now: the session is not up, or has too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoFlow;
+
+/// See the module.
+pub struct Agent {
+    settings: AgentSettings,
+    listener: Listener,
+    peers: Vec<Option<Peer>>,
+    /// By how they may prove themselves.
+    by_proof: BTreeMap<PeerProof, (PeerId, Option<Psk>)>,
+    entropy: Entropy,
+    /// Decides how long strangers are listened to.
+    deaf_key: Secret,
+    bonds: Vec<Option<Box<Bond>>>,
+    /// Places in `bonds` that are free.
+    vacant: Vec<BondId>,
+    by_session: BTreeMap<SessionId, BondId>,
+    /// A peer's sessions on this shard; one beyond the first only if the peer has several shards.
+    by_peer: BTreeSet<(PeerId, BondId)>,
+    /// By the connection's index.
+    carriers: Vec<Option<Box<Carrier>>>,
+    /// By when they came.
+    half_open: BTreeMap<u64, ConnId>,
+    arrivals: u64,
+    dirty: Vec<BondId>,
+    due: BTreeSet<(Moment, BondId)>,
+    stopping: bool,
+}
+
+impl Agent {
+    /// An agent that knows nobody.
+    pub fn new(settings: AgentSettings, mut entropy: Entropy) -> Self {
+        let listener = Listener {
+            networks: Vec::new(),
+            identities: Vec::new(),
+            shared: Vec::new(),
+            suites: Vec::new(),
+        };
+        let deaf_key = entropy.secret();
+        Self {
+            settings,
+            listener,
+            peers: Vec::new(),
+            by_proof: BTreeMap::new(),
+            entropy,
+            deaf_key,
+            bonds: Vec::new(),
+            vacant: Vec::new(),
+            by_session: BTreeMap::new(),
+            by_peer: BTreeSet::new(),
+            carriers: Vec::new(),
+            half_open: BTreeMap::new(),
+            arrivals: 0,
+            dirty: Vec::new(),
+            due: BTreeSet::new(),
+            stopping: false,
+        }
+    }
+
+    /// Sets who this site is and whom it knows, by [`PeerId`]; a peer keeps its place, and one that
+    /// is gone leaves it empty. Sessions of peers that stay go on; those of peers that go end.
+    pub fn configure(
+        &mut self,
+        now: Moment,
+        listener: Listener,
+        peers: Vec<Option<Peer>>,
+        host: &mut impl Host,
+    ) {
+        self.listener = listener;
+        self.by_proof.clear();
+        for (at, peer) in peers.iter().enumerate() {
+            for (proof, psk) in peer.iter().flat_map(|peer| &peer.proofs) {
+                self.by_proof.insert(*proof, (PeerId(at as u16), psk.clone()));
+            }
+        }
+        self.peers = peers;
+        let bonds: Vec<(PeerId, BondId)> = self.by_peer.iter().copied().collect();
+        for (peer, bond) in bonds {
+            if self.peer(peer).is_none() {
+                self.end(now, bond, ResetCode::Denied, host);
+            }
+        }
+        for at in 0..self.peers.len() {
+            let peer = PeerId(at as u16);
+            if self.dials(peer) && !self.has_dialled(peer) {
+                self.add_bond(now, peer, Role::Initiator, None);
+            }
+        }
+    }
+
+    fn peer(&self, peer: PeerId) -> Option<&Peer> {
+        self.peers.get(usize::from(peer.0)).and_then(Option::as_ref)
+    }
+
+    fn dials(&self, peer: PeerId) -> bool {
+        self.peer(peer).is_some_and(|peer| !peer.credentials.is_empty())
+    }
+
+    /// A peer's session on this shard, if one can be used.
+    pub fn bond_to(&self, peer: PeerId) -> Option<BondId> {
+        let all = self.by_peer.range((peer, BondId(0))..=(peer, BondId(u32::MAX)));
+        all.map(|(_, bond)| *bond).find(|bond| self.get(*bond).is_some_and(|bond| bond.told_up))
+    }
+
+    fn has_dialled(&self, peer: PeerId) -> bool {
+        let all = self.by_peer.range((peer, BondId(0))..=(peer, BondId(u32::MAX)));
+        all.filter_map(|(_, bond)| self.get(*bond)).any(|bond| bond.role == Role::Initiator)
+    }
+
+    fn get(&self, bond: BondId) -> Option<&Bond> {
+        self.bonds.get(bond.0 as usize).and_then(Option::as_deref)
+    }
+
+    fn get_mut(&mut self, bond: BondId) -> Option<&mut Bond> {
+        self.bonds.get_mut(bond.0 as usize).and_then(Option::as_deref_mut)
+    }
+
+    fn add_bond(&mut self, now: Moment, peer: PeerId, role: Role, known: Option<Known>) -> BondId {
+        let AgentSettings { window_budget, flows_max, .. } = self.settings;
+        let settings = Settings { role, window_first: WINDOW_FIRST, window_budget, flows_max };
+        let bond = Bond {
+            peer,
+            role,
+            known,
+            flows: Session::new(settings),
+            members: Vec::new(),
+            pool: Pool::new(now),
+            wanted: 1,
+            dialling: 0,
+            failures: 0,
+            doubted: false,
+            retry_at: now,
+            alone_since: Some(now),
+            told_up: false,
+            carried_before: 0,
+            carried: 0,
+            dirty: false,
+            due: None,
+        };
+        let id = self.vacant.pop().unwrap_or_else(|| {
+            self.bonds.push(None);
+            BondId(self.bonds.len() as u32 - 1)
+        });
+        self.bonds[id.0 as usize] = Some(Box::new(bond));
+        self.by_peer.insert((peer, id));
+        self.touch(id);
+        id
+    }
+
+    /// A session is looked at when the turn ends.
+    fn touch(&mut self, bond: BondId) {
+        if let Some(found) = self.get_mut(bond)
+            && !core::mem::replace(&mut found.dirty, true)
+        {
+            self.dirty.push(bond);
+        }
+    }
+
+    // ---- Flows.
+
+    /// Opens a flow.
+    ///
+    /// # Errors
+    /// [`NoFlow`].
+    pub fn open(&mut self, now: Moment, bond: BondId) -> Result<FlowId, NoFlow> {
+        let found = self.get_mut(bond).filter(|bond| bond.told_up).ok_or(NoFlow)?;
+        found.flows.open(now).map_err(|_| NoFlow)
+    }
+
+    /// Writes to a flow. Returns whether there is still room; if not, who reads for it stops until
+    /// [`Event::Writable`].
+    ///
+    /// # Panics
+    /// After [`Self::finish`].
+    pub fn push(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]) -> bool {
+        self.touch(bond);
+        self.get_mut(bond).is_none_or(|bond| bond.flows.push(flow, bytes))
+    }
+
+    /// Ends a flow's stream.
+    pub fn finish(&mut self, bond: BondId, flow: FlowId) {
+        self.touch(bond);
+        if let Some(bond) = self.get_mut(bond) {
+            bond.flows.finish(flow);
+        }
+    }
+
+    /// Ends a flow at once, both ways. Nothing more is heard of it.
+    pub fn reset(&mut self, bond: BondId, flow: FlowId, code: ResetCode) {
+        self.touch(bond);
+        if let Some(bond) = self.get_mut(bond) {
+            bond.flows.reset(flow, code);
+        }
+    }
+
+    /// Of all that was delivered to a flow's application, so many bytes are not taken yet.
+    pub fn drained_by_application(
+        &mut self,
+        now: Moment,
+        bond: BondId,
+        flow: FlowId,
+        waiting: u64,
+    ) {
+        if let Some(found) = self.get_mut(bond) {
+            found.flows.drained(now, flow, waiting);
+            self.touch(bond);
+        }
+    }
+
+    /// What is known of a flow.
+    pub fn flow(&self, bond: BondId, flow: FlowId) -> Option<FlowReport> {
+        self.get(bond).and_then(|bond| bond.flows.flow(flow))
+    }
+
+    /// When [`Self::settle`] has to be called at the latest.
+    pub fn wake_at(&self) -> Option<Moment> {
+        if self.dirty.is_empty() { self.due.first().map(|(at, _)| *at) } else { Some(Moment(0)) }
+    }
+
+    /// Says farewell: no new flows and carriers; the owner waits for what there is as long as it
+    /// likes.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Whether no flow is left.
+    pub fn is_quiet(&self) -> bool {
+        self.bonds.iter().flatten().all(|bond| bond.flows.is_quiet())
+    }
+
+    /// How long a stranger from this address is listened to: always the same, and nothing else
+    /// decides it (A1).
+    fn deaf_for(&self, source: IpAddr) -> Span {
+        let mut seed = *self.deaf_key.expose();
+        let prefix: [u8; 8] = match source {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                [4, a, b, c, 0, 0, 0, 0]
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, ..] = ip.octets();
+                [6, a, b, c, d, e, f, 0]
+            }
+        };
+        seed.iter_mut().zip(prefix).for_each(|(seed, byte)| *seed ^= byte);
+        let chance = Entropy::from_seed(Secret::new(seed)).below(DEAF_SPREAD_MS);
+        Span(DEAF_MIN.0 + Span::from_ms(chance).0)
+    }
+}
+
+impl AgentSettings {
+    fn backend(&self, suite: Suite) -> Backend {
+        let at = Suite::ALL.iter().position(|one| *one == suite);
+        self.backends[at.expect("all suites are in ALL")]
+    }
+}
+
+/// The direction in which an agent of this role sends.
+fn direction(role: Role) -> Direction {
+    match role {
+        Role::Initiator => Direction::ToResponder,
+        Role::Responder => Direction::ToInitiator,
+    }
+}

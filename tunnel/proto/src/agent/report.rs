@@ -1,0 +1,78 @@
+//! What an agent knows of its sessions, for who asks.
+
+use super::*;
+use crate::session::CarrierReport;
+
+/// A session.
+#[derive(Clone, Debug)]
+pub struct BondReport {
+    /// It.
+    pub bond: BondId,
+    /// With whom.
+    pub peer: PeerId,
+    /// Whether this side dials.
+    pub dials: bool,
+    /// The session's number, once there is one.
+    pub session: Option<SessionId>,
+    /// Which life of the peer's process it is with.
+    pub theirs: Option<Instance>,
+    /// Its cipher.
+    pub suite: Option<Suite>,
+    /// The epoch of its keys.
+    pub epoch: u32,
+    /// Whether some carrier works.
+    pub up: bool,
+    /// Since when none does.
+    pub alone_since: Option<Moment>,
+    /// Attempts in a row that came to nothing.
+    pub failures: u32,
+    /// Its carriers.
+    pub members: Vec<MemberReport>,
+    /// Its flows.
+    pub flows: Vec<(FlowId, FlowReport)>,
+}
+
+/// A carrier of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberReport {
+    /// Its connection.
+    pub conn: ConnId,
+    /// What the session knows of it.
+    pub carrier: CarrierReport,
+    /// Bytes that wait for it.
+    pub waiting: usize,
+    /// Bytes a second that it was seen to take.
+    pub rate: u64,
+}
+
+impl Agent {
+    /// All sessions. `flows_max` bounds how many flows of each are told.
+    pub fn report(&self, flows_max: usize, host: &impl Host) -> Vec<BondReport> {
+        let told = |(at, bond): (usize, &Option<Box<Bond>>)| {
+            let bond = bond.as_deref()?;
+            let members = bond.members.iter().enumerate().filter_map(|(at, member)| {
+                let conn = (*member)?.conn;
+                let carrier = bond.flows.carrier(CarrierSlot(at as u16))?;
+                let pace = self.carriers[conn.index as usize].as_ref()?.pace;
+                Some(MemberReport { conn, carrier, waiting: host.backlog(conn), rate: pace.rate() })
+            });
+            let flows = bond.flows.flows().take(flows_max);
+            let flows = flows.filter_map(|flow| Some((flow, bond.flows.flow(flow)?)));
+            Some(BondReport {
+                bond: BondId(at as u32),
+                peer: bond.peer,
+                dials: bond.role == Role::Initiator,
+                session: bond.known.as_ref().map(|known| known.id),
+                theirs: bond.known.as_ref().map(|known| known.theirs),
+                suite: bond.known.as_ref().map(|known| known.suite),
+                epoch: bond.known.as_ref().map_or(0, |known| known.epochs.number()),
+                up: bond.told_up,
+                alone_since: bond.alone_since,
+                failures: bond.failures,
+                members: members.collect(),
+                flows: flows.collect(),
+            })
+        };
+        self.bonds.iter().enumerate().filter_map(told).collect()
+    }
+}

@@ -1,0 +1,354 @@
+//! Stories and seeds about whole agents: handshakes, carriers that join, outages, restarts, and
+//! strangers.
+
+mod net;
+
+use net::{Net, PEER, WAIT};
+use ringway_core::{Moment, Span};
+use ringway_crypto::Refused;
+use ringway_tunnel_proto::{BondId, FlowId, HALF_OPEN_MAX, NotLetIn, Note, ResetCode};
+
+fn bytes(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed ^ (at >> 8) as u8).collect()
+}
+
+/// Writes what is left of `data` as there is room; the far side takes everything at once.
+fn pump(net: &mut Net, bond: BondId, flow: FlowId, data: &[u8], at: &mut usize) {
+    let now = net.now;
+    if *at < data.len() {
+        let agent = &mut net.sites[0][0].agent;
+        let room =
+            agent.flow(bond, flow).map_or(0, |report| 65_536u64.saturating_sub(report.unsent));
+        let more = (room as usize).min(data.len() - *at);
+        if more > 0 {
+            agent.push(bond, flow, &data[*at..*at + more]);
+            *at += more;
+        }
+    }
+    let waiting: Vec<_> =
+        net.far_apps().map(|(shard, bond, flow, _)| (shard, bond, flow)).collect();
+    for (shard, bond, flow) in waiting {
+        net.sites[1][shard].agent.drained_by_application(now, bond, flow, 0);
+    }
+}
+
+#[test]
+fn two_sites_meet_and_a_flow_goes_both_ways() {
+    let mut net = Net::new(1, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"hello");
+    net.run_until(Span::from_s(1), |net| net.far_apps().any(|(.., app)| app.read == b"hello"));
+    let (shard, there, id, _) = net.far_apps().next().expect("it came");
+    assert_eq!(id, flow);
+    let far = &mut net.sites[1][shard].agent;
+    far.push(there, flow, b"and back");
+    far.finish(there, flow);
+    net.sites[0][0].agent.finish(bond, flow);
+    net.run_until(Span::from_s(1), |net| net.sites[0][0].desk.apps[&(bond, flow)].closed);
+    let app = &net.sites[0][0].desk.apps[&(bond, flow)];
+    assert!(app.finished && app.read == b"and back");
+    assert_eq!(net.sites[0][0].desk.notes, [Note::Up(PEER)]);
+    assert_eq!(net.wires(), 1);
+}
+
+/// Whatever shard of the far site a carrier reaches, it comes to the one that has the session.
+#[test]
+fn carriers_find_their_session_on_any_shard() {
+    let mut net = Net::new(2, [1, 3]);
+    let bond = net.connect();
+    let data = bytes(3_000_000, 1);
+    let flow = net.open(bond, &data[..10]);
+    let mut at = 10;
+    for _ in 0..12 {
+        net.run(Span::from_ms(30));
+        net.cut(|_| true);
+        net.run_until(Span::from_s(5), |net| {
+            pump(net, bond, flow, &data, &mut at);
+            net.sites[0][0].agent.bond_to(PEER).is_some()
+        });
+    }
+    net.run_until(Span::from_s(20), |net| {
+        pump(net, bond, flow, &data, &mut at);
+        net.far_apps().any(|(.., app)| app.read.len() == data.len())
+    });
+    assert!(net.far_apps().all(|(.., app)| app.read == data && app.reset.is_none()));
+    assert_eq!(net.far_apps().count(), 1);
+}
+
+#[test]
+fn flows_wait_out_an_outage_and_go_on_where_they_were() {
+    let mut net = Net::new(3, [1, 1]);
+    let bond = net.connect();
+    let data = bytes(2_000_000, 7);
+    let flow = net.open(bond, &data[..1000]);
+    let mut at = 1000;
+    net.run(Span::from_ms(20));
+    pump(&mut net, bond, flow, &data, &mut at);
+    net.sites[0][0].desk.cut_off = true;
+    net.cut(|_| true);
+    net.run(Span(WAIT.0 / 2));
+    assert!(net.sites[0][0].agent.bond_to(PEER).is_none());
+    net.sites[0][0].desk.cut_off = false;
+    net.run_until(Span::from_s(60), |net| {
+        pump(net, bond, flow, &data, &mut at);
+        net.far_apps().any(|(.., app)| app.read.len() == data.len())
+    });
+    assert!(net.far_apps().all(|(.., app)| app.read == data));
+    let notes = &net.sites[0][0].desk.notes;
+    assert!(notes.contains(&Note::Alone(PEER)) && notes.contains(&Note::Back(PEER)), "{notes:?}");
+}
+
+#[test]
+fn who_waits_too_long_gives_up_at_both_ends() {
+    let mut net = Net::new(4, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"x");
+    net.run(Span::from_ms(20));
+    net.sites[0][0].desk.cut_off = true;
+    net.cut(|_| true);
+    net.run(Span(WAIT.0 + Span::from_s(1).0));
+    assert_eq!(net.sites[0][0].desk.apps[&(bond, flow)].reset, Some(ResetCode::Broken));
+    assert!(net.far_apps().all(|(.., app)| app.reset == Some(ResetCode::Broken)));
+    // Later they meet again, as if for the first time.
+    net.sites[0][0].desk.cut_off = false;
+    let bond = net.connect();
+    net.open(bond, b"again");
+    net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"again"));
+}
+
+/// All carriers fall silent, as when packets are dropped: nobody is told, and it is found out.
+#[test]
+fn silence_is_found_out_and_other_carriers_go_on() {
+    let mut net = Net::new(5, [1, 1]);
+    let bond = net.connect();
+    let data = bytes(500_000, 3);
+    let flow = net.open(bond, &data[..100]);
+    let mut at = 100;
+    net.run(Span::from_ms(30));
+    net.silence(|_| true);
+    let before = net.now;
+    net.run_until(Span::from_s(20), |net| {
+        pump(net, bond, flow, &data, &mut at);
+        net.far_apps().any(|(.., app)| app.read.len() == data.len())
+    });
+    assert!(net.far_apps().all(|(.., app)| app.read == data));
+    let took = net.now.since(before);
+    assert!(took < Span::from_s(3), "{took:?}");
+}
+
+#[test]
+fn a_restarted_far_site_resets_its_flows_and_says_so() {
+    let mut net = Net::new(6, [1, 2]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"before");
+    net.run(Span::from_ms(50));
+    net.start(1, 2);
+    net.run_until(Span::from_s(30), |net| {
+        net.sites[0][0].desk.apps[&(bond, flow)].reset == Some(ResetCode::Gone)
+    });
+    assert!(net.sites[0][0].desk.notes.contains(&Note::Forgotten(PEER, 1)));
+    let bond = net.connect();
+    net.open(bond, b"after");
+    net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"after"));
+}
+
+#[test]
+fn a_restarted_near_site_replaces_its_session() {
+    let mut net = Net::new(7, [1, 2]);
+    let bond = net.connect();
+    net.open(bond, b"before");
+    net.run(Span::from_ms(50));
+    net.start(0, 1);
+    let bond = net.connect();
+    net.open(bond, b"after");
+    net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"after"));
+    let before: Vec<_> = net.far_apps().filter(|(.., app)| app.read == b"before").collect();
+    assert_eq!(before.len(), 1);
+    assert_eq!(before[0].3.reset, Some(ResetCode::Gone));
+}
+
+/// Each shard of the near site has a session of its own, and none replaces another's.
+#[test]
+fn shards_have_sessions_of_their_own() {
+    let mut net = Net::new(8, [3, 2]);
+    net.run_until(Span::from_s(5), |net| {
+        net.sites[0].iter().all(|shard| shard.agent.bond_to(PEER).is_some())
+    });
+    net.run(Span::from_s(2));
+    assert_eq!(net.wires(), 3);
+    assert!(net.sites[0].iter().all(|shard| shard.desk.notes == [Note::Up(PEER)]));
+}
+
+/// The first message of a session, heard on the wire, is worth nothing to who says it again; nor is
+/// one that joins.
+#[test]
+fn what_was_heard_cannot_be_said_again() {
+    let mut net = Net::new(9, [1, 1]);
+    net.run_until(Span::from_s(1), |net| net.wires() == 1);
+    let mut first = net.first_said(0);
+    assert!(first.len() > 72);
+    net.connect();
+    let conn = net.knock(0, &mut first.clone());
+    assert_eq!(net.said_to(0, conn), 0);
+    assert_eq!(net.sites[1][0].desk.notes.last(), Some(&Note::NotLetIn(NotLetIn::Replayed)));
+    // A join.
+    net.cut(|_| true);
+    net.run_until(Span::from_s(5), |net| net.wires() == 1);
+    let mut join = net.first_said(0);
+    net.connect();
+    let conn = net.knock(0, &mut join.clone());
+    assert_eq!(net.said_to(0, conn), 0);
+    assert_eq!(net.sites[1][0].desk.notes.last(), Some(&Note::NotLetIn(NotLetIn::Replayed)));
+    // Neither with a bit changed: whichever it is.
+    for message in [&mut first, &mut join] {
+        for at in (0..message.len()).step_by(7) {
+            let mut bad = message.clone();
+            bad[at] ^= 4;
+            let conn = net.knock(0, &mut bad);
+            assert_eq!(net.said_to(0, conn), 0, "byte {at}");
+        }
+    }
+    assert!(net.sites[0][0].agent.bond_to(PEER).is_some());
+}
+
+/// Strangers hear nothing, are dropped at a time that their address decides, and cost nothing
+/// beyond a bound.
+#[test]
+fn strangers_hear_nothing_and_cost_little() {
+    let mut net = Net::new(10, [1, 1]);
+    let bond = net.connect();
+    let mut dropped_at = Vec::new();
+    let probes: [&[u8]; 4] = [b"", b"GET / HTTP/1.1\r\n\r\n", &[0x16; 71], &[7; 5000]];
+    for probe in probes {
+        let conn = net.knock(0, &mut probe.to_vec());
+        let start = net.now;
+        net.run_until(Span::from_s(60), |net| !net.is_open(0, conn));
+        assert_eq!(net.said_to(0, conn), 0);
+        dropped_at.push(net.now.since(start));
+    }
+    let spread =
+        dropped_at.iter().max().expect("some").0 - dropped_at.iter().min().expect("some").0;
+    assert!(spread <= 2 * net::STEP.0, "{dropped_at:?}");
+    let first = net.knock(0, &mut []);
+    for _ in 0..HALF_OPEN_MAX {
+        net.knock(0, &mut [1; 80]);
+    }
+    assert!(!net.is_open(0, first), "the oldest has gone");
+    let crowded = net.sites[1][0].desk.notes.iter();
+    let crowded = crowded.filter(|note| **note == Note::NotLetIn(NotLetIn::Crowded)).count();
+    assert_eq!(crowded, 1);
+    // Who belongs here is not disturbed.
+    net.open(bond, b"hello");
+    net.run_until(Span::from_s(1), |net| net.far_apps().any(|(.., app)| app.read == b"hello"));
+}
+
+#[test]
+fn a_wrong_clock_is_silence_and_a_note() {
+    let mut net = Net::new(11, [1, 1]);
+    net.sites[1][0].desk.ahead_ms = 45_000;
+    net.run(Span::from_s(15));
+    assert!(net.sites[0][0].agent.bond_to(PEER).is_none());
+    let behind = |note: &Note| match note {
+        Note::NotLetIn(NotLetIn::Refused(Refused::Clock { ahead_ms })) => *ahead_ms < -44_000,
+        _ => false,
+    };
+    assert!(net.sites[1][0].desk.notes.iter().any(behind));
+    assert!(net.sites[0][0].desk.notes.contains(&Note::NoAnswer(PEER)));
+    net.sites[1][0].desk.ahead_ms = 0;
+    net.connect();
+}
+
+/// Keys change every minute while something is said, and nothing is lost by it.
+#[test]
+fn keys_change_under_flows() {
+    let mut net = Net::new(12, [1, 1]);
+    let bond = net.connect();
+    let data = bytes(200_000, 9);
+    let flow = net.open(bond, &data[..100]);
+    let mut at = 100;
+    while at < data.len() {
+        let end = (at + 1000).min(data.len());
+        net.sites[0][0].agent.push(bond, flow, &data[at..end]);
+        at = end;
+        net.run(Span::from_s(1));
+        pump(&mut net, bond, flow, &[], &mut 0);
+    }
+    net.run(Span::from_s(1));
+    assert!(net.far_apps().all(|(.., app)| app.read == data));
+    let reports = net.sites[0][0].agent.report(1, &net.sites[0][0].desk);
+    assert!((2..=4).contains(&reports[0].epoch), "{}", reports[0].epoch);
+    // A carrier that comes now joins under the present epoch.
+    net.cut(|_| true);
+    net.run_until(Span::from_s(5), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
+}
+
+/// More carriers where more carry more.
+#[test]
+fn a_slow_path_gets_more_carriers_and_an_idle_one_gives_them_back() {
+    let mut net = Net::new(13, [1, 1]);
+    net.bytes_per_step = 2000;
+    let bond = net.connect();
+    let data = bytes(20_000_000, 9);
+    let flow = net.open(bond, &data[..100]);
+    let mut at = 100;
+    net.run_until(Span::from_s(20), |net| {
+        pump(net, bond, flow, &data, &mut at);
+        net.wires() == 4
+    });
+    let end = net.now + Span::from_s(1);
+    net.run_until(Span::from_s(2), |net| {
+        pump(net, bond, flow, &data, &mut at);
+        net.now > end
+    });
+    net.sites[0][0].agent.reset(bond, flow, ResetCode::Broken);
+    net.run_until(Span::from_s(200), |net| net.wires() == 1);
+    assert!(net.sites[0][0].agent.bond_to(PEER).is_some());
+    let lost = net.sites[0][0].desk.notes.iter().filter(|note| matches!(note, Note::Lost(..)));
+    assert_eq!(lost.count(), 0, "they left, they were not lost");
+}
+
+#[test]
+fn an_idle_session_has_little_to_do() {
+    let mut net = Net::new(14, [1, 1]);
+    net.connect();
+    net.run(Span::from_s(5));
+    assert_eq!(net.sites[0][0].agent.wake_at(), None);
+    assert_eq!(net.sites[1][0].agent.wake_at(), None);
+}
+
+/// Connections die, fall silent, and sites are cut off, at random: what is read is what was
+/// written, and once there is peace all of it.
+#[test]
+fn seeds_of_trouble() {
+    for seed in 0..40 {
+        let mut net = Net::new(1000 + seed, [1, 1 + (seed % 3) as u8]);
+        net.bytes_per_step = 3000 + net.rng.below(50_000) as usize;
+        let bond = net.connect();
+        let data = bytes(400_000, seed as u8);
+        let flow = net.open(bond, &data[..1]);
+        let mut at = 1;
+        let peace = Moment(net.now.0 + Span::from_s(8).0);
+        while net.now < peace {
+            pump(&mut net, bond, flow, &data, &mut at);
+            net.step();
+            let wires = net.wires() as u64;
+            if wires > 0 && net.rng.below(150) == 0 {
+                let which = net.rng.below(wires) as usize;
+                match net.rng.below(3) {
+                    0 => net.cut(|at| at == which),
+                    1 => net.cut(|_| true),
+                    _ => net.silence(|at| at == which),
+                }
+            }
+            let away = net.rng.below(400);
+            let desk = &mut net.sites[0][0].desk;
+            desk.cut_off = away == 0 || desk.cut_off && away > 10;
+        }
+        net.sites[0][0].desk.cut_off = false;
+        net.run_until(Span::from_s(120), |net| {
+            pump(net, bond, flow, &data, &mut at);
+            net.far_apps().any(|(.., app)| app.read.len() == data.len())
+        });
+        assert!(net.far_apps().all(|(.., app)| app.read == data && app.reset.is_none()), "{seed}");
+    }
+}
