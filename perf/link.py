@@ -98,7 +98,7 @@ def allowed(control):
 
 @contextlib.contextmanager
 def linked(directory, control):
-    """The ground on both ends of the line, as long as this is entered; nothing if that cannot be."""
+    """The ground on both ends of the line while this is entered; nothing if that cannot be."""
     if why := impossible(control):
         print(f"link-{control} is skipped: {why}", file=sys.stderr)
         yield None
@@ -114,7 +114,8 @@ def linked(directory, control):
         with Stage(ground, directory) as stage:
             # The line is no contestant: it goes first, or it would measure the scheduler.
             process = stage.start(
-                ["nice", "-n", "-20"], [LINK, RATE_MBIT, RTT_MS], "link", stdin=tuns[0], stdout=tuns[1])
+                ["nice", "-n", "-20"], [LINK, RATE_MBIT, RTT_MS], "link",
+                stdin=tuns[0], stdout=tuns[1])
             for tun in tuns:
                 os.close(tun)
             ground.emulator = Link(process, names)

@@ -54,9 +54,11 @@ pub const TARGETS: &[Target] = &[
     targets::server::CREDENTIALS,
     targets::server::STATE,
     targets::table::TABLE,
+    targets::coding::CODING,
     targets::tunnel::FRAMES,
     targets::tunnel::HANDSHAKE,
     targets::tunnel::RECORDS,
     targets::tunnel::SESSION,
+    targets::tunnel_config::CONFIG,
     targets::tunnel_edge::EDGE,
 ];

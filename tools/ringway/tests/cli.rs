@@ -1,11 +1,12 @@
 //! Stories of the real program: a server process, and commands against it, told by their exit
 //! codes and by what a script would read.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ringway_tunnel_node::config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -296,6 +297,98 @@ fn keys_are_made_and_not_shown() {
     assert!(!text(&made.stdout).contains(key.trim().rsplit(':').next().expect("a key")));
     let wrong = ringway(&["keygen", "--public", network.to_str().expect("text")]);
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+}
+
+/// Runs a command in a directory, with text on its standard input.
+fn ringway_in(dir: &Path, args: &[&str], input: &str) -> (i32, String, String) {
+    let mut command = Command::new(RINGWAY);
+    let piped = command.args(args).current_dir(dir).stdin(Stdio::piped());
+    let mut child =
+        piped.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+    // Who refuses its arguments does not read.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("ends");
+    let code = output.status.code().expect("no signal ended it");
+    (code, text(&output.stdout), text(&output.stderr))
+}
+
+/// Two sites, one pasted line: afterwards each has a configuration that knows the other by a key
+/// that nobody else has. The line is on standard output, alone; that it is a secret is said beside.
+#[test]
+fn two_sites_are_connected_with_one_line() {
+    let (far, near) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+    let (far, near) = (far.path(), near.path());
+    assert!(ringway_in(far, &["keygen", "--network", "network.key"], "").0 == 0);
+    let ours = "# Ours\n[tunnel]\nnetwork_key = \"network.key\"\nlisten = \"127.0.0.1:4600\"\n";
+    std::fs::write(far.join("far.toml"), ours).expect("writes");
+    let invite = ["tunnel", "invite", "--config", "far.toml", "--name", "branch"];
+    let with = ["--address", "gw.example:4600", "--allow", "127.0.0.1:5201"];
+    let (code, line, err) = ringway_in(far, &[&invite[..], &with].concat(), "");
+    assert_eq!(code, 0, "{err}");
+    assert!(line.starts_with("ringway-invite:") && line.lines().count() == 1, "{line}");
+    assert!(err.contains("SECRET") && err.contains("SIGHUP") && !err.contains(line.trim()));
+    let config = std::fs::read_to_string(far.join("far.toml")).expect("text");
+    assert!(config.starts_with(ours) && config.contains("name = \"branch\""), "{config}");
+
+    let join = ["tunnel", "join", "-", "--config", "near.toml"];
+    let more = ["--forward", "15201=127.0.0.1:5201", "--socks5", "1080"];
+    let (code, out, err) = ringway_in(near, &[&join[..], &more].concat(), &line);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.ends_with("next: ringway tunnel --config near.toml\n"), "{out}");
+    let far = Config::load(&far.join("far.toml")).expect("ready to run");
+    let theirs = Config::load(&near.join("near.toml")).expect("ready to run");
+    assert!(theirs.networks == far.networks && theirs.listeners.len() == 2);
+    let gw = theirs.peer(theirs.peer_named("gw").expect("by its own name"));
+    assert!(gw.identity == far.peers[0].identity, "the same key at both ends");
+
+    // A second time there is something in the way, and nothing is lost.
+    let before = std::fs::read(near.join("near.toml")).expect("there");
+    let (code, _, err) = ringway_in(near, &join, &line);
+    assert!(code == 3 && err.contains("is not overwritten"), "{err}");
+    assert_eq!(std::fs::read(near.join("near.toml")).expect("there"), before);
+    let elsewhere = ["--json", "tunnel", "join", line.trim(), "--config", "n.toml", "--name", "b"];
+    let (code, out, _) = ringway_in(near, &elsewhere, "");
+    let said: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &said["next"]), (0, &"ringway tunnel --config n.toml".into()));
+}
+
+/// What is wrong with an invitation is said in words, with the exit code of who must act.
+#[test]
+fn invitations_that_are_none_are_refused_in_words() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let dir = dir.path();
+    assert!(ringway_in(dir, &["keygen", "--network", "network.key"], "").0 == 0);
+    let network = std::fs::read_to_string(dir.join("network.key")).expect("text");
+    let ours = "[tunnel]\nnetwork_key = \"network.key\"\nlisten = \"127.0.0.1:4600\"\n";
+    std::fs::write(dir.join("far.toml"), ours).expect("writes");
+    let invite = |name: &str, more: &[&str]| {
+        let first = ["--json", "tunnel", "invite", "--config", "far.toml", "--name", name];
+        ringway_in(dir, &[&first[..], &["--address", "192.0.2.7:4601"], more].concat(), "")
+    };
+    let (code, out, err) = invite("branch", &[]);
+    assert_eq!(code, 0, "{err}");
+    let said: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(said["ports_not_listened_at"][0], 4601);
+    let line = said["invite"].as_str().expect("a line");
+    let changed = line.replace(&line[60..61], if &line[60..61] == "A" { "B" } else { "A" });
+    for (input, told) in [
+        (&line[..line.len() - 9], "was cut: 9 letters are missing"),
+        (&format!("{line}, see you"), "was changed on its way: ',' is in none"),
+        (&changed, "was changed on its way"),
+        (network.trim(), "this is a key, not an invitation"),
+        ("", "this is no invitation"),
+    ] {
+        let (code, out, err) = ringway_in(dir, &["tunnel", "join", "-", "-c", "n.toml"], input);
+        assert!(code == 2 && err.contains(told), "{input}\n said: {err}\n not:  {told}");
+        assert!(out.is_empty() && !dir.join("n.toml").exists());
+    }
+    let (code, _, err) = invite("branch", &[]);
+    assert!(code == 2 && err.contains("has a peer \\\"branch\\\" already"), "{err}");
+    let (code, _, err) = invite("other", &["--allow", "localhost:80"]);
+    assert!(code == 2 && err.contains("a name never reaches loopback"), "{err}");
+    let (code, _, err) = invite("other", &["--allow", "service:web"]);
+    assert!(code == 2 && err.contains("there is no [[service]]"), "{err}");
+    assert!(!dir.join("other.psk").exists(), "nothing is left of what was refused");
 }
 
 /// The counters and the printed configuration are for programs, too.

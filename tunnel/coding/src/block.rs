@@ -7,8 +7,8 @@
 //! 3 FORGET
 //! ```
 //!
-//! Only LINKED leaves history behind, so a decoder knows from the header whether a block's text must
-//! be kept: a stored block never is, and is delivered where it lies.
+//! Only LINKED leaves history behind, so a decoder knows from the header whether a block's text
+//! must be kept: a stored block never is, and is delivered where it lies.
 
 use crate::{BLOCK_BYTES_MAX, Malformed};
 
@@ -20,7 +20,8 @@ pub(crate) const STORED_HEAD_BYTES: usize = 3;
 const STORED: u8 = 0;
 const LAST: u8 = 1;
 const LINKED: u8 = 2;
-const FORGET: u8 = 3;
+/// Also all of the block.
+pub(crate) const FORGET: u8 = 3;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,23 +73,20 @@ impl Head {
             _ => unreachable!("`Head::bytes` said how many"),
         }
     }
+}
 
-    /// The header's bytes, and how many of them count.
-    pub(crate) fn write(self) -> ([u8; HEAD_BYTES_MAX], usize) {
-        match self {
-            Head::Stored { text } => {
-                let [a, b] = length_bytes(text);
-                ([STORED, a, b, 0, 0], STORED_HEAD_BYTES)
-            }
-            Head::Packed(packed) => {
-                let kind = if packed.linked { LINKED } else { LAST };
-                let [a, b] = length_bytes(packed.text as usize);
-                let [c, d] = length_bytes(packed.carried as usize);
-                ([kind, a, b, c, d], HEAD_BYTES_MAX)
-            }
-            Head::Forget => ([FORGET, 0, 0, 0, 0], 1),
-        }
-    }
+/// The header of a stored block.
+pub(crate) fn stored_head(text: &[u8]) -> [u8; STORED_HEAD_BYTES] {
+    let [a, b] = length_bytes(text.len());
+    [STORED, a, b]
+}
+
+/// The header of a block of LZ4.
+pub(crate) fn packed_head(packed: Packed) -> [u8; HEAD_BYTES_MAX] {
+    let kind = if packed.linked { LINKED } else { LAST };
+    let [a, b] = length_bytes(packed.text as usize);
+    let [c, d] = length_bytes(packed.carried as usize);
+    [kind, a, b, c, d]
 }
 
 fn length(bytes: [u8; 2]) -> u32 {

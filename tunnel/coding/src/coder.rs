@@ -12,7 +12,7 @@ use std::mem;
 use lz4_flex::block::{compress_into, get_maximum_output_size};
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 
-use crate::block::{HEAD_BYTES_MAX, Head, Packed};
+use crate::block::{FORGET, HEAD_BYTES_MAX, Packed, packed_head, stored_head};
 use crate::look::{self, Finding, Pause};
 use crate::{BLOCK_BYTES_MAX, CODER_BYTES_MAX, Counters, TEXT_BYTES_MIN};
 
@@ -41,21 +41,51 @@ impl Coder {
     }
 
     /// Appends blocks with all of `bytes` to `out`. `more` says that the application has written
-    /// more than this and it comes at once: the run goes on, and memory is held for it at both ends.
+    /// more than this and it comes at once: the run goes on, and both ends hold memory for it.
     /// Without `more` this is a flush: the run ends. If more was said and then nothing comes, an
     /// empty flush ends the run; where there is none it does nothing.
     pub fn encode(&mut self, bytes: &[u8], more: bool, out: &mut Vec<u8>) {
         let before = out.len();
-        let mut left = bytes.len();
-        for block in bytes.chunks(BLOCK_BYTES_MAX) {
-            left -= block.len();
-            self.block(block, more || left > 0, out);
+        self.each_block(bytes, more, |coder, block, more| {
+            if !coder.pack(block, more, out) {
+                out.extend_from_slice(&stored_head(block));
+                out.extend_from_slice(block);
+            }
+        });
+        if !more && self.ends_run() {
+            out.push(FORGET);
         }
-        if !more && self.run.take().is_some() {
-            write_head(Head::Forget, out);
-        }
-        self.counters.text += bytes.len() as u64;
         self.counters.carried += (out.len() - before) as u64;
+    }
+
+    /// The same for who keeps the bytes elsewhere: gives them piece by piece to `sink`, and those
+    /// of stored blocks from where they lie. `scratch` is overwritten; one will do for all flows.
+    /// Who has only so much room gives no more text than [`crate::carried_bytes_max`] allows.
+    pub fn encode_to(
+        &mut self,
+        bytes: &[u8],
+        more: bool,
+        scratch: &mut Vec<u8>,
+        mut sink: impl FnMut(&[u8]),
+    ) {
+        let mut carried = 0;
+        let mut put = |piece: &[u8]| {
+            carried += piece.len() as u64;
+            sink(piece);
+        };
+        self.each_block(bytes, more, |coder, block, more| {
+            scratch.clear();
+            if coder.pack(block, more, scratch) {
+                put(scratch);
+            } else {
+                put(&stored_head(block));
+                put(block);
+            }
+        });
+        if !more && self.ends_run() {
+            put(&[FORGET]);
+        }
+        self.counters.carried += carried;
     }
 
     /// What went through so far.
@@ -68,7 +98,27 @@ impl Coder {
         if self.run.is_some() { CODER_BYTES_MAX } else { 0 }
     }
 
-    fn block(&mut self, block: &[u8], more: bool, out: &mut Vec<u8>) {
+    fn each_block(
+        &mut self,
+        bytes: &[u8],
+        more: bool,
+        mut each: impl FnMut(&mut Coder, &[u8], bool),
+    ) {
+        let mut left = bytes.len();
+        for block in bytes.chunks(BLOCK_BYTES_MAX) {
+            left -= block.len();
+            each(self, block, more || left > 0);
+        }
+        self.counters.text += bytes.len() as u64;
+    }
+
+    /// Whether a run was under way that its last block did not end.
+    fn ends_run(&mut self) -> bool {
+        self.run.take().is_some()
+    }
+
+    /// Appends a compressed block; `false` and nothing appended if it is to be stored.
+    fn pack(&mut self, block: &[u8], more: bool, out: &mut Vec<u8>) -> bool {
         match self.try_block(block, more, out) {
             Ok(()) => self.counters.compressed += 1,
             Err(finding) => {
@@ -78,10 +128,10 @@ impl Coder {
                 if let Some(finding) = finding {
                     self.pause.begin(finding);
                 }
-                write_head(Head::Stored { text: block.len() }, out);
-                out.extend_from_slice(block);
+                return false;
             }
         }
+        true
     }
 
     /// Compresses, or says that the block is to be stored, and what for if that means something.
@@ -103,7 +153,7 @@ impl Coder {
         if look::is_dense(block) {
             return Err(Some(Finding::Dense));
         }
-        if self.pack(block, more, out) {
+        if self.saves(block, more, out) {
             self.pause.end();
             Ok(())
         } else {
@@ -112,7 +162,7 @@ impl Coder {
     }
 
     /// Appends a compressed block; `false` and nothing appended if that saves too little.
-    fn pack(&mut self, block: &[u8], more: bool, out: &mut Vec<u8>) -> bool {
+    fn saves(&mut self, block: &[u8], more: bool, out: &mut Vec<u8>) -> bool {
         let start = out.len();
         if more || self.run.is_some() {
             self.run.get_or_insert_with(Run::new).pack(block, out);
@@ -125,8 +175,7 @@ impl Coder {
             return false;
         }
         let packed = Packed { text: block.len() as u32, carried: carried as u32, linked: more };
-        let (head, _) = Head::Packed(packed).write();
-        out[start..start + HEAD_BYTES_MAX].copy_from_slice(&head);
+        out[start..start + HEAD_BYTES_MAX].copy_from_slice(&packed_head(packed));
         if !more {
             self.run = None;
         }
@@ -143,11 +192,6 @@ fn pack_alone(block: &[u8], out: &mut Vec<u8>) {
     out.resize(start + get_maximum_output_size(block.len()), 0);
     let carried = compress_into(block, &mut out[start..]).expect("there is room for the worst");
     out.truncate(start + carried);
-}
-
-fn write_head(head: Head, out: &mut Vec<u8>) {
-    let (bytes, length) = head.write();
-    out.extend_from_slice(&bytes[..length]);
 }
 
 /// A run: LZ4's table and text. The library gives a table that lives as long as a stream only as

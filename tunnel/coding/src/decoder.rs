@@ -144,8 +144,14 @@ impl Decoder {
     fn head(&mut self, carried: &mut &[u8]) -> Result<bool, Malformed> {
         let State::Head { mut bytes, there } = self.state else { return Ok(true) };
         let mut there = usize::from(there);
-        let mut needed = 1;
         loop {
+            let needed = match there {
+                0 => 1,
+                _ => Head::bytes(bytes[0]).map_err(|malformed| self.fail(malformed))?,
+            };
+            if there == needed {
+                break;
+            }
             let Some(piece) = self.take(carried, needed - there) else {
                 self.state = State::Head { bytes, there: there as u8 };
                 if there == 0 && self.held.as_ref().is_some_and(|held| held.history == 0) {
@@ -155,13 +161,6 @@ impl Decoder {
             };
             bytes[there..there + piece.len()].copy_from_slice(piece);
             there += piece.len();
-            if there < needed {
-                continue;
-            }
-            needed = Head::bytes(bytes[0]).map_err(|malformed| self.fail(malformed))?;
-            if there == needed {
-                break;
-            }
         }
         self.state = match Head::read(&bytes[..there]).map_err(|malformed| self.fail(malformed))? {
             Head::Stored { text } => {
@@ -236,7 +235,7 @@ impl Held {
 
     fn unpack_whole(&mut self, packed: Packed, block: &[u8]) -> Result<(), Malformed> {
         let length = packed.text as usize;
-        let (text, history) = self.room(length);
+        let (text, history) = self.room(length, packed.linked);
         let unpacked = if history.is_empty() {
             decompress_into(block, text)
         } else {
@@ -255,10 +254,17 @@ impl Held {
 
     /// Makes room for a block's text and moves `end` behind it. Also gives the history before it.
     ///
-    /// Text is laid one block behind the other. At the end of the window history moves to the front;
-    /// but a full block goes there alone, because it is all of the next one's history.
-    fn room(&mut self, length: usize) -> (&mut [u8], &[u8]) {
+    /// A block alone gets what it needs, the first of a run the whole window, which is all that
+    /// the run allocates. Text is laid one block behind the other. At the end of the window history
+    /// moves to the front; but a full block goes there alone: it is all of the next one's history.
+    fn room(&mut self, length: usize, linked: bool) -> (&mut [u8], &[u8]) {
         let history = self.end - self.history..self.end;
+        let needed = if linked { WINDOW_BYTES } else { length };
+        if self.history == 0 && self.window.len() < needed {
+            // The old one goes first: there are never two.
+            self.window = Vec::new();
+            self.window = vec![0; needed];
+        }
         if self.history == 0 {
             self.end = 0;
         } else if history.end + length > WINDOW_BYTES {
@@ -272,10 +278,6 @@ impl Held {
         }
         let start = self.end;
         self.end += length;
-        if self.window.len() < self.end {
-            self.window.reserve_exact(self.end - self.window.len());
-            self.window.resize(self.end, 0);
-        }
         let (before, text) = self.window.split_at_mut(start);
         (&mut text[..length], &before[start - self.history..])
     }

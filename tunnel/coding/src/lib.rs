@@ -16,12 +16,12 @@
 //! - C4  No carried byte whatever makes the decoder panic, hold more than [`DECODER_BYTES_MAX`] or
 //!   deliver more than [`BLOCK_BYTES_MAX`] bytes at a time.
 //!
-//! Bounds: a run that goes on holds [`CODER_BYTES_MAX`] at its coder and [`DECODER_BYTES_MAX`] at its
-//! decoder. Who has not that memory says `more = false`, and loses what history saves. Time is
+//! Bounds: a run that goes on holds [`CODER_BYTES_MAX`] at its coder and [`DECODER_BYTES_MAX`] at
+//! its decoder. Who has not that memory says `more = false`, and loses what history saves. Time is
 //! linear in the text; a peer can make about 250 bytes of text from one carried byte, and no more.
 //! Not here: which flows are coded at all (the node's configuration), credit, order, encryption.
-//! Tests: stories beside the code, any cuts of anything in `tests/round_trip.rs`, hostile bytes there
-//! and in the fuzz target `tunnel_coding`, sizes by kind of file in `examples/office_mix.rs`.
+//! Tests: `stories.rs`; any cuts of anything in `tests/round_trip.rs`, hostile bytes there and in
+//! the fuzz target `tunnel_coding`; sizes by kind of file in `examples/office_mix.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +44,12 @@ pub const CODER_BYTES_MAX: usize = 320 * 1024;
 /// Memory of a decoder in the middle of things: a block as it came, its text, and history.
 pub const DECODER_BYTES_MAX: usize = BLOCK_BYTES_MAX + BLOCK_BYTES_MAX + HISTORY_BYTES_MAX + 1024;
 
+/// The most that so much text can become in one call of [`Coder::encode`]: for who has only so much
+/// room for what is carried.
+pub const fn carried_bytes_max(text: usize) -> usize {
+    text + block::STORED_HEAD_BYTES * text.div_ceil(BLOCK_BYTES_MAX) + 1
+}
+
 /// What went through one end of one direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -63,3 +69,6 @@ impl Counters {
         self.text.wrapping_sub(self.carried).cast_signed()
     }
 }
+
+#[cfg(test)]
+mod stories;

@@ -35,6 +35,8 @@ use ringway_crypto::{
 use ringway_tunnel_proto::Target;
 
 pub use error::{At, ConfigError, WrongIdentity};
+pub(crate) use value::is_name;
+
 pub use reload::{IdentityChange, ListenerChange, PeerChange, Reload, Restart, changes};
 
 use crate::key_file::{KeyFileError, read_network, read_private, read_shared};
@@ -345,7 +347,7 @@ impl Identity {
     }
 
     /// How it may prove itself.
-    fn proofs(&self) -> Vec<PeerProof> {
+    pub fn proofs(&self) -> Vec<PeerProof> {
         match self {
             Identity::Keys { publics, .. } => publics.iter().copied().map(PeerProof::Key).collect(),
             Identity::Shared(secrets) => {

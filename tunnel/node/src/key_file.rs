@@ -112,6 +112,15 @@ pub fn make(kind: KeyKind, path: &Path) -> Result<Made, KeyFileError> {
         KeyKind::Network => (NetworkKey::new(secret).to_text(), None),
         KeyKind::Shared => (Psk::new(secret).to_text(), None),
     };
+    keep(&text, path)?;
+    Ok(Made { public })
+}
+
+/// Writes a key, which came from elsewhere, into a new file (K2).
+///
+/// # Errors
+/// [`KeyFileError`]; then there is no file that was not there before.
+pub(crate) fn keep(text: &str, path: &Path) -> Result<(), KeyFileError> {
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::There { path: path.to_owned() },
         _ => KeyFileError::Io { path: path.to_owned(), source },
@@ -127,7 +136,7 @@ pub fn make(kind: KeyKind, path: &Path) -> Result<Made, KeyFileError> {
         let _ = std::fs::remove_file(path);
         return Err(io(source));
     }
-    Ok(Made { public })
+    Ok(())
 }
 
 /// Reads the private half of an identity.

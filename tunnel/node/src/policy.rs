@@ -1,9 +1,10 @@
 //! What a peer may reach through us: rules, and the answer for each flow that it opens.
 //!
 //! Nothing is allowed unless a rule allows it. A rule about a name says whose *answers* are
-//! trusted, not what they are, so there are two questions: may this be asked for ([`Policy::may_ask`],
-//! before a name is resolved), and may this address be connected to ([`Policy::may_connect`], for
-//! each address that came back, right before the connection is made to that very address).
+//! trusted, not what they are, so there are two questions: may this be asked for
+//! ([`Policy::may_ask`], before a name is resolved), and may this address be connected to
+//! ([`Policy::may_connect`], for each address that came back, right before the connection is made
+//! to that very address).
 //!
 //! What always holds:
 //! - P1  A special address (loopback, link-local, multicast, unspecified, those of metadata

@@ -1,10 +1,12 @@
 //! The targets, a file per part of the product.
 
 pub mod claims;
+pub mod coding;
 pub mod conn;
 pub mod native;
 pub mod resp;
 pub mod server;
 pub mod table;
 pub mod tunnel;
+pub mod tunnel_config;
 pub mod tunnel_edge;

@@ -76,8 +76,9 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
-    /// Two sites connected by encrypted carriers.
-    Tunnel(TunnelArgs),
+    /// Sites connected by encrypted carriers: run one side, ask it, try it.
+    #[command(after_help = tunnel::TUNNEL_HELP)]
+    Tunnel(Box<TunnelArgs>),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
@@ -97,8 +98,8 @@ Examples:
   ringway keygen --public site.key            prints it again
   ringway keygen --network office.key         what all sites of a network share
 
-A secret is never printed, and a file that is there is never overwritten. The tunnel that will use
-these keys does not exist yet.";
+A secret is never printed, and a file that is there is never overwritten. `ringway tunnel` uses
+these keys; `ringway tunnel invite` makes what one more site needs by itself.";
 
 #[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {
@@ -286,6 +287,11 @@ mod tests {
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway credentials remove shop --file users.toml",
             "ringway credentials list --json",
+            "ringway tunnel invite --config far.toml --name branch --address gw.example:4600 \
+             --allow 127.0.0.1:5201 --allow *.internal:443",
+            "ringway tunnel join - --config near.toml --forward 15201=127.0.0.1:5201 --json",
+            "ringway tunnel join - --config near.toml --name office --socks5 1080",
+            "ringway tunnel join LINE --config near.toml --forward 127.0.0.1:8080=service:web",
             "ringway tunnel selftest --messages 20000 --json",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
@@ -326,6 +332,13 @@ mod tests {
             "ringway load --protocol http",
             "ringway load --frame 1 fill",
             "ringway tunnel",
+            "ringway tunnel invite --config far.toml --name branch",
+            "ringway tunnel invite --config f --name b --address gw.example",
+            "ringway tunnel invite --config f --name b --address g:1 --allow 10.0.0.1/8:22",
+            "ringway tunnel join - --forward 1=a:1",
+            "ringway tunnel join - --config n --forward 8080",
+            "ringway tunnel join - --config n --forward 0.0.0.0:8080=a:1",
+            "ringway tunnel join - --config n --socks5 many",
             "ringway tunnel selftest --messages 10",
         ] {
             let error = parse(line).expect_err(line);

@@ -51,7 +51,13 @@ pub(super) const PACKAGES: &[Package] = &[
     ),
     product(
         "ringway-tunnel-node",
-        Only(&["ringway-core", "ringway-shards", "ringway-crypto", "ringway-tunnel-proto"]),
+        Only(&[
+            "ringway-core",
+            "ringway-shards",
+            "ringway-crypto",
+            "ringway-tunnel-proto",
+            "ringway-tunnel-coding",
+        ]),
     ),
     // Its tests talk to a server in their own process, and are built with all faces.
     product("ringway-client", Only(&["ringway-core", "ringway-coord-proto"])).tested_with(&[

@@ -37,7 +37,7 @@ pub(super) fn rate(text: &str) -> Option<u64> {
 }
 
 /// A name that is printed, used in labels and as the beginning of file names.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=64).contains(&text.len())
         && text.bytes().all(good)

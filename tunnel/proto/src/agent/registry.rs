@@ -6,6 +6,7 @@
 //! Bounds: as many sessions as there are peers times their shards; salts as [`SaltWindow`] says.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use ringway_crypto::{Salt, SaltWindow, SessionId};
 
@@ -33,6 +34,8 @@ pub struct Registry {
     /// Messages whose sender's clock reads less are refused: they may be from before this process,
     /// and what came then is not known.
     pub not_before_ms: u64,
+    /// Salts that were taken and not fetched by [`Self::take_new`].
+    new: Vec<(u64, [u8; 16])>,
     sessions: BTreeMap<SessionId, Owner>,
     of_peer: BTreeMap<(PeerId, u8), SessionId>,
 }
@@ -42,6 +45,7 @@ impl Default for Registry {
         Self {
             salts: SaltWindow::new(SALTS_MAX),
             not_before_ms: 0,
+            new: Vec::new(),
             sessions: BTreeMap::new(),
             of_peer: BTreeMap::new(),
         }
@@ -51,12 +55,27 @@ impl Default for Registry {
 impl Registry {
     /// Whether a message with this salt may be answered. It may once.
     pub fn is_fresh(&mut self, salt: &Salt, sent_ms: u64, now_ms: u64) -> bool {
-        sent_ms >= self.not_before_ms && self.salts.take(salt, sent_ms, now_ms).is_ok()
+        let fresh = sent_ms >= self.not_before_ms && self.salts.take(salt, sent_ms, now_ms).is_ok();
+        if fresh {
+            let (half, _) = salt.split_first_chunk().expect("a salt has 32 bytes");
+            self.new.push((sent_ms, *half));
+        }
+        fresh
+    }
+
+    /// Salts that were taken since the last call, as [`SaltWindow::entries`] has them.
+    pub fn take_new(&mut self) -> Vec<(u64, [u8; 16])> {
+        core::mem::take(&mut self.new)
     }
 
     /// Whether this session is alive and of this owner.
     pub fn lives(&self, session: SessionId, owner: Owner) -> bool {
         self.sessions.get(&session) == Some(&owner)
+    }
+
+    /// Some session with this peer, whichever of its shards it is with.
+    pub fn session_of(&self, peer: PeerId) -> Option<SessionId> {
+        self.of_peer.range((peer, 0)..=(peer, u8::MAX)).next().map(|(_, session)| *session)
     }
 
     /// A session has begun. Returns the one that it replaces: a shard of a peer has one.

@@ -1,0 +1,278 @@
+//! Who asks a running tunnel: `ringway tunnel status` by a Unix socket, Prometheus by HTTP.
+//!
+//! A request of status is one line, the flows of each session that are wanted; the answer is one
+//! object of JSON. Prometheus gets `/metrics`.
+//!
+//! Bounds: one at a time; each has two seconds, a request 4 KiB.
+
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::shared::Shared;
+use crate::site::Site;
+use crate::status::{PeerStatus, ShardStatus, Status};
+use crate::tunnel::StartError;
+
+/// How long one who asks may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST_BYTES_MAX: u64 = 4096;
+/// Flows of each session that are told, at most.
+const FLOWS_MAX: usize = 100_000;
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Flows of each session.
+    pub(crate) flows_max: usize,
+    /// In Prometheus' words.
+    pub(crate) prometheus: bool,
+}
+
+/// Where is asked.
+#[derive(Default)]
+pub(crate) struct Sockets {
+    status: Option<(UnixListener, PathBuf)>,
+    admin: Option<TcpListener>,
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        if let Some((_, path)) = &self.status {
+            // It is gone or it is not: whoever starts next finds out.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Sockets {
+    /// Opens what the configuration names.
+    pub(crate) fn open(config: &Config) -> Result<Sockets, StartError> {
+        let path = &config.socket;
+        if UnixStream::connect(path).is_ok() {
+            return Err(StartError::Runs { path: path.clone() });
+        }
+        let failed = |source| StartError::Socket { path: path.clone(), source };
+        let status = bind(path).map_err(failed)?;
+        let admin = config.admin.map(TcpListener::bind).transpose();
+        let admin =
+            admin.map_err(|source| StartError::Host { what: "the address of `admin`", source });
+        let sockets = Sockets { status: Some((status, path.clone())), admin: admin? };
+        if let Some(admin) = &sockets.admin {
+            admin.set_nonblocking(true).map_err(failed)?;
+        }
+        Ok(sockets)
+    }
+
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_addr().ok())
+    }
+
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let status = self.status.as_ref().map(|(listener, _)| listener.as_fd());
+        status.into_iter().chain(self.admin.as_ref().map(AsFd::as_fd))
+    }
+
+    /// Answers all who have come.
+    pub(crate) fn serve(&mut self, mut answer: impl FnMut(&Request) -> String) {
+        while let Some(Ok((mut stream, _))) = self.status.as_ref().map(|(one, _)| one.accept()) {
+            // Who asks and goes away has no answer.
+            let _ = set_patience(&stream).and_then(|()| {
+                let mut line = String::new();
+                BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+                let flows_max = line.trim().parse().unwrap_or(0usize).min(FLOWS_MAX);
+                stream.write_all(answer(&Request { flows_max, prometheus: false }).as_bytes())
+            });
+        }
+        while let Some(Ok((mut stream, _))) = self.admin.as_ref().map(TcpListener::accept) {
+            let _ = (|| {
+                stream.set_nonblocking(false)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                let path = requested(&mut stream)?;
+                let (code, body) = match path.as_deref() {
+                    Some("/metrics") => {
+                        ("200 OK", answer(&Request { flows_max: 0, prometheus: true }))
+                    }
+                    Some("/") => ("200 OK", "Ringway tunnel. Numbers: /metrics\n".to_owned()),
+                    _ => ("404 Not Found", "There is /metrics.\n".to_owned()),
+                };
+                let len = body.len();
+                write!(
+                    stream,
+                    "HTTP/1.1 {code}\r\ncontent-type: text/plain; version=0.0.4\r\n\
+                     content-length: {len}\r\nconnection: close\r\n\r\n{body}"
+                )
+            })();
+        }
+    }
+}
+
+fn set_patience(stream: &UnixStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+/// The path of a request, after its head has been read.
+fn requested(stream: &mut impl Read) -> io::Result<Option<String>> {
+    let mut lines = BufReader::new(stream.take(REQUEST_BYTES_MAX)).lines();
+    let first = lines.next().transpose()?.unwrap_or_default();
+    for line in lines {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    Ok(first.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()).map(str::to_owned))
+}
+
+/// Makes the socket, for its owner and group. One that nobody answers at is left from a crash.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    if std::fs::symlink_metadata(path).is_ok() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Asks the tunnel that runs with this socket.
+///
+/// # Errors
+/// When nobody answers.
+pub fn ask(socket: &Path, flows_max: usize) -> io::Result<Status> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(2 * PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    writeln!(stream, "{flows_max}")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    serde_json::from_str(&text).map_err(io::Error::other)
+}
+
+/// The answer to a request.
+pub(crate) fn answer(
+    request: &Request,
+    site: &Site,
+    shared: &Shared,
+    (reports, up, carriers): (Vec<ShardStatus>, Duration, &[SocketAddr]),
+) -> String {
+    let status = gather(site, shared, (reports, up, carriers));
+    if request.prometheus {
+        return prometheus(&status, shared);
+    }
+    serde_json::to_string(&status).expect("plain numbers and texts")
+}
+
+fn gather(
+    site: &Site,
+    shared: &Shared,
+    (reports, up, carriers): (Vec<ShardStatus>, Duration, &[SocketAddr]),
+) -> Status {
+    let mut peers: Vec<PeerStatus> = Vec::new();
+    for (peer, known) in site.peers() {
+        let sessions = reports.iter().flat_map(|report| &report.sessions);
+        let sessions = sessions.filter(|(of, _)| *of == peer.0).map(|(_, session)| session.clone());
+        let sessions: Vec<_> = sessions.collect();
+        let waiting = reports.iter().flat_map(|report| &report.waiting);
+        peers.push(PeerStatus {
+            name: known.name.clone(),
+            up: sessions.iter().any(|session| session.up),
+            dials: !known.addresses.is_empty(),
+            sessions,
+            waiting: waiting.filter(|(of, _)| *of == peer.0).map(|(_, many)| many).sum(),
+        });
+    }
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_s: up.as_secs(),
+        listen: carriers.to_vec(),
+        peers,
+        counters: counters(shared).map(|(name, _, value)| (name, value)).collect(),
+    }
+}
+
+/// Counters, with what each means.
+fn counters(shared: &Shared) -> impl Iterator<Item = (String, &'static str, u64)> {
+    let metrics = &shared.metrics;
+    let plain = [
+        ("flows_from_users", "Connections of users", metrics.flows_from_users.get()),
+        ("flows_from_peers", "Flows that peers opened", metrics.flows_from_peers.get()),
+        ("flows_ended", "Flows that are over", metrics.flows_ended.get()),
+        ("carriers_dialled", "Connections to peers", metrics.carriers_dialled.get()),
+        ("carriers_accepted", "Connections of peers or strangers", metrics.carriers_accepted.get()),
+        ("carriers_lost", "Carriers that were lost", metrics.carriers_lost.get()),
+        ("bytes_lost", "Bytes that went again after a loss", metrics.bytes_lost.get()),
+        ("broken", "Records that did not verify", metrics.broken.get()),
+    ];
+    let plain = plain.into_iter().map(|(name, what, value)| (name.to_owned(), what, value));
+    let failures = metrics.failures().map(|(code, many)| {
+        let name = format!("{code:?}");
+        (format!("flows_failed_{}", snake(&name)), "Flows that failed", many)
+    });
+    let refusals = metrics.refusals();
+    let refusals =
+        refusals.map(|(why, many)| (format!("not_let_in_{why}"), "Connections not let in", many));
+    plain.chain(failures).chain(refusals)
+}
+
+fn snake(name: &str) -> String {
+    let mut snake = String::new();
+    for (at, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && at > 0 {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+/// The numbers in Prometheus' text format (0.0.4).
+fn prometheus(status: &Status, shared: &Shared) -> String {
+    let mut text = String::new();
+    for (name, what, value) in counters(shared) {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "# HELP ringway_tunnel_{name}_total {what}.");
+        let _ = writeln!(text, "# TYPE ringway_tunnel_{name}_total counter");
+        let _ = writeln!(text, "ringway_tunnel_{name}_total {value}");
+    }
+    type Gauge = (&'static str, &'static str, fn(&PeerStatus) -> f64);
+    let gauges: [Gauge; 6] = [
+        ("up", "Whether the peer can be reached", |peer| f64::from(u8::from(peer.up))),
+        ("flows", "Flows with the peer", |peer| {
+            peer.sessions.iter().map(|session| session.flow_count as f64).sum()
+        }),
+        ("waiting", "Connections that wait for the peer", |peer| peer.waiting as f64),
+        ("carriers", "Carriers to the peer", |peer| {
+            peer.sessions.iter().map(|session| session.carriers.len() as f64).sum()
+        }),
+        ("in_flight_bytes", "Bytes on their way to the peer", |peer| {
+            let carriers = peer.sessions.iter().flat_map(|session| &session.carriers);
+            carriers.map(|carrier| carrier.in_flight as f64).sum()
+        }),
+        ("rtt_seconds", "The shortest round trip of the peer's carriers", |peer| {
+            let carriers = peer.sessions.iter().flat_map(|session| &session.carriers);
+            carriers.map(|carrier| carrier.rtt_us).min().unwrap_or(0) as f64 / 1e6
+        }),
+    ];
+    for (name, what, value) in gauges {
+        let _ = writeln!(text, "# HELP ringway_tunnel_peer_{name} {what}.");
+        let _ = writeln!(text, "# TYPE ringway_tunnel_peer_{name} gauge");
+        for peer in &status.peers {
+            let of = &peer.name;
+            let _ = writeln!(text, "ringway_tunnel_peer_{name}{{peer=\"{of}\"}} {}", value(peer));
+        }
+    }
+    text
+}

@@ -1,0 +1,116 @@
+//! A user's connection and its flow, at one end.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use ringway_core::{ConnId, Moment};
+use ringway_tunnel_coding::{Coder, Decoder};
+use ringway_tunnel_proto::{BondId, FlowId, Opening, PeerId, Target};
+
+/// A flow of this shard, by its place.
+pub(crate) type FlowKey = u32;
+
+/// What the application expects to hear about how its connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// Nothing: it believes to be connected already.
+    Nothing,
+    /// A reply of SOCKS5.
+    Socks,
+    /// A response to CONNECT.
+    Connect,
+}
+
+/// How far a flow has come.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Near: the application says where it wants to.
+    Greeting,
+    /// Near: likewise, its second word.
+    Request,
+    /// Near: no session to the peer can be used; what the flow will begin with.
+    Waiting(Box<Opening>),
+    /// Near: it is opened, and what the far side says first has not come.
+    Asked,
+    /// Far: where it is to go is not whole.
+    Opening,
+    /// Far: the name is being resolved.
+    Resolving(Target),
+    /// Far: the service is being connected to; addresses to try after this one.
+    Connecting(VecDeque<SocketAddr>),
+    /// Bytes go through.
+    Joined,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) key: FlowKey,
+    pub(crate) peer: PeerId,
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) place: Option<(BondId, FlowId)>,
+    pub(crate) stage: Stage,
+    pub(crate) speaks: Speaks,
+    /// What came before it could go anywhere. At most a head, or a first window.
+    pub(crate) held: Vec<u8>,
+    /// The application will write nothing more.
+    pub(crate) ended_here: bool,
+    /// The other side's application will not, either; all that it wrote was delivered.
+    pub(crate) ended_there: bool,
+    /// The connection is to be told of who connects, before anything else.
+    pub(crate) proxy: bool,
+    /// Who connects.
+    pub(crate) from: Option<SocketAddr>,
+    /// The service's address.
+    pub(crate) to: Option<SocketAddr>,
+    /// Where to, in words.
+    pub(crate) target: String,
+    pub(crate) coder: Option<Box<Coder>>,
+    pub(crate) decoder: Option<Box<Decoder>>,
+    pub(crate) began: Moment,
+    /// Bytes from our application, and to it.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// In the list of those whose application got something in this turn.
+    pub(crate) touched: bool,
+    /// Not read because its peer's rate is used up.
+    pub(crate) throttled: bool,
+    /// Not read because its carriers or its other end are behind.
+    pub(crate) blocked: bool,
+    /// A run of the coder is open.
+    pub(crate) run: bool,
+}
+
+impl Flow {
+    pub(crate) fn new(key: FlowKey, peer: PeerId, stage: Stage, now: Moment) -> Flow {
+        Flow {
+            key,
+            peer,
+            conn: None,
+            place: None,
+            stage,
+            speaks: Speaks::Nothing,
+            held: Vec::new(),
+            ended_here: false,
+            ended_there: false,
+            proxy: false,
+            from: None,
+            to: None,
+            target: String::new(),
+            coder: None,
+            decoder: None,
+            began: now,
+            bytes_in: 0,
+            bytes_out: 0,
+            touched: false,
+            throttled: false,
+            blocked: false,
+            run: false,
+        }
+    }
+
+    /// Whether the near side's application was told, or believes, that it is connected.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.stage, Stage::Joined)
+    }
+}

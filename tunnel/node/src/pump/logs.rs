@@ -1,0 +1,215 @@
+//! What happens, in the log's and the counters' words; and whom to dial.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use ringway_core::ConnId;
+use ringway_crypto::Refused;
+use ringway_shards::Io;
+use ringway_tunnel_proto::{BondId, NotLetIn, Note, PeerId, ResetCode, Target};
+
+use super::address_of;
+use super::flow::FlowKey;
+use super::own::Own;
+use crate::shared::{Ask, Whose};
+
+/// Attempts without an answer after which the log lists what may be wrong.
+const PUZZLED_AFTER: u32 = 3;
+
+/// Whose sessions there are.
+pub(super) type Bonds = HashMap<BondId, PeerId>;
+
+impl Own {
+    /// A session can be used, or cannot.
+    pub(super) fn note_bond(&mut self, bond: BondId, peer: PeerId, up: bool) {
+        if up {
+            self.bonds.insert(bond, peer);
+        }
+        let up_now = self.site.name(peer);
+        tracing::debug!(peer = up_now, up, "session {}", bond.0);
+    }
+
+    pub(super) fn peer_of(&self, bond: BondId) -> Option<PeerId> {
+        self.bonds.get(&bond).copied()
+    }
+
+    /// A flow's application took or got something: it is looked at when the turn ends.
+    pub(super) fn touch(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flow(key)
+            && !std::mem::replace(&mut flow.touched, true)
+        {
+            self.touched.push(key);
+        }
+    }
+
+    pub(super) fn throttled_until(&self) -> Option<ringway_core::Moment> {
+        let any = !self.touched.is_empty();
+        let opens = self.buckets.values().filter(|bucket| bucket.is_empty());
+        opens.filter(|_| any).map(super::rate::Bucket::opens_at).min()
+    }
+
+    // ---- Whom to dial.
+
+    /// Where to dial a peer now. Names are resolved beside the shard: until then there is nothing.
+    pub(super) fn next_address(&mut self, peer: PeerId, io: &mut Io<'_>) -> Option<SocketAddr> {
+        let site = self.site.clone();
+        let targets = &site.peer(peer)?.addresses;
+        let dialling = self.dialling.entry(peer).or_default();
+        if dialling.addresses.is_empty()
+            && targets.iter().all(|target| address_of(target).is_some())
+        {
+            dialling.addresses = targets.iter().filter_map(address_of).collect();
+        }
+        // After each round of all addresses, names are resolved again.
+        let round = dialling.next >= dialling.addresses.len();
+        if round {
+            dialling.next = 0;
+        }
+        let address = dialling.addresses.get(dialling.next).copied();
+        dialling.next += 1;
+        if round && !dialling.asked && targets.iter().any(|target| address_of(target).is_none()) {
+            dialling.asked = true;
+            let ask =
+                Ask { shard: self.me, whose: Whose::Peer(peer), name: String::new(), port: 0 };
+            self.shared.ask(ask, io);
+        }
+        address
+    }
+
+    /// The addresses of a peer are known.
+    pub(super) fn peer_resolved(
+        &mut self,
+        peer: PeerId,
+        found: Result<Vec<SocketAddr>, ResetCode>,
+    ) {
+        let dialling = self.dialling.entry(peer).or_default();
+        dialling.asked = false;
+        match found {
+            Ok(addresses) => dialling.addresses = addresses,
+            Err(_) => {
+                let targets = self.site.peer(peer).map(|peer| peer.addresses.as_slice());
+                let names: Vec<String> =
+                    targets.unwrap_or_default().iter().map(Target::to_string).collect();
+                tracing::warn!(
+                    peer = self.site.name(peer),
+                    "none of {names:?} has an address: see that `getent hosts NAME` knows it"
+                );
+            }
+        }
+    }
+
+    // ---- The log.
+
+    pub(super) fn log(&mut self, conn: Option<ConnId>, note: Note) {
+        let site = self.site.clone();
+        let metrics = &self.shared.metrics;
+        match note {
+            Note::Up(peer) => {
+                self.silent.remove(&peer);
+                tracing::info!(peer = site.name(peer), "connected");
+            }
+            Note::Back(peer) => {
+                self.silent.remove(&peer);
+                tracing::info!(peer = site.name(peer), "connected again; its flows go on");
+            }
+            Note::Alone(peer) => {
+                let wait = site.config.wait.as_ms_ceil() / 1000;
+                tracing::warn!(
+                    peer = site.name(peer),
+                    "no carrier is left; its flows wait up to {wait} s"
+                );
+            }
+            Note::GivenUp(peer, flows) => {
+                tracing::warn!(
+                    peer = site.name(peer),
+                    flows,
+                    "waited too long: its flows were reset"
+                );
+            }
+            Note::Forgotten(peer, flows) => {
+                tracing::warn!(
+                    peer = site.name(peer),
+                    flows,
+                    "it was started anew and knows nothing of its flows: they were reset"
+                );
+            }
+            Note::NoAnswer(peer) => self.puzzled(peer),
+            Note::BadAnswer(peer) => tracing::warn!(
+                peer = site.name(peer),
+                "what answered is not this peer: see that `addresses`, its public key and the \
+                 network key belong together, and that nothing stands between that changes bytes"
+            ),
+            Note::NotLetIn(why) => {
+                metrics.not_let_in(why);
+                self.turned_away(conn, why);
+            }
+            Note::Lost(peer, bytes) => {
+                metrics.carriers_lost.add(1);
+                metrics.bytes_lost.add(bytes);
+                tracing::debug!(peer = site.name(peer), bytes, "a carrier was lost");
+            }
+            Note::Broken(peer) => {
+                metrics.broken.add(1);
+                tracing::warn!(
+                    peer = site.name(peer),
+                    "a record does not verify or says what cannot be: its carrier was closed"
+                );
+            }
+        }
+    }
+
+    /// Nobody answered. A wrong key, a wrong clock and a dead host look alike from here.
+    fn puzzled(&mut self, peer: PeerId) {
+        let times = self.silent.entry(peer).or_default();
+        *times += 1;
+        let site = self.site.clone();
+        let peer_name = site.name(peer);
+        if *times == PUZZLED_AFTER {
+            let tried = self.dialling.get(&peer).map(|dialling| dialling.addresses.clone());
+            tracing::warn!(
+                peer = peer_name,
+                tried = ?tried.unwrap_or_default(),
+                "no answer after {times} attempts. Either nothing listens there or is let \
+                 through; or it listens and does not know us, which it never says: compare the \
+                 network keys, our public key in its file with `ringway keygen --public`, its \
+                 public key in ours, and both clocks (30 s apart at most). Its own log names the \
+                 reason"
+            );
+        } else {
+            tracing::debug!(peer = peer_name, "no answer");
+        }
+    }
+
+    fn turned_away(&self, conn: Option<ConnId>, why: NotLetIn) {
+        let conn = conn.map(|conn| conn.index);
+        match why {
+            NotLetIn::Refused(Refused::Clock { ahead_ms }) => tracing::warn!(
+                conn,
+                "a peer's clock is {} s {} ours, and 30 s are allowed: set one of them right",
+                ahead_ms.unsigned_abs() / 1000,
+                if ahead_ms > 0 { "ahead of" } else { "behind" }
+            ),
+            NotLetIn::Refused(Refused::UnknownKey(_)) => tracing::warn!(
+                conn,
+                "somebody of our network wants another site than this: see which public key of \
+                 ours they have (`ringway keygen --public`)"
+            ),
+            NotLetIn::Refused(Refused::NoCommonSuite) => tracing::warn!(
+                conn,
+                "a peer offers none of our ciphers: see `ciphers` in both files"
+            ),
+            NotLetIn::Unknown(proof) => {
+                tracing::warn!(conn, "somebody of our network is no peer of ours: {proof:?}")
+            }
+            NotLetIn::Version => tracing::warn!(conn, "a peer speaks another version"),
+            NotLetIn::Replayed => tracing::warn!(
+                conn,
+                "a first message came a second time, or from before this process: somebody \
+                 replays, or a peer's clock is behind"
+            ),
+            NotLetIn::NoSession | NotLetIn::Crowded | NotLetIn::Refused(_) => {
+                tracing::debug!(conn, ?why, "not let in");
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What a shard's pump keeps beside its agent: users' connections and flows, and how they are
+//! found.
+//!
+//! Bounds: a flow costs about 400 bytes here beside what it holds; finding one costs a hash.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ringway_core::{ConnId, Moment, ShardId, Span};
+use ringway_shards::{Close, Errno, Io};
+use ringway_tunnel_proto::{
+    BondId, ConnectReply, FlowId, Opening, PeerId, ResetCode, SocksReply, connect_reply, reply,
+};
+
+use super::flow::{Flow, FlowKey, Speaks, Stage};
+use super::logs::Bonds;
+use super::rate::Bucket;
+use crate::shared::Shared;
+use crate::site::Site;
+
+/// Connections that may wait for a session to one peer.
+const WAITING_MAX: usize = 4096;
+/// How long a service may take to be connected.
+pub(super) const CONNECT_MAX: Span = Span::from_s(10);
+
+/// What a connection is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// The agent's, and who is at its other end.
+    Carrier(SocketAddr),
+    /// An application's, or a service's.
+    User(FlowKey),
+}
+
+/// What is to be said to the agent once it has returned.
+#[derive(Debug)]
+pub(super) enum Wish {
+    /// Reset a flow.
+    Reset(BondId, FlowId, ResetCode),
+    /// A session to this peer can be used: who waited for it goes on.
+    Up(PeerId),
+}
+
+/// Dialling a peer.
+#[derive(Debug, Default)]
+pub(super) struct Dialling {
+    /// Where it is, as last resolved.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Which one is tried next.
+    pub(super) next: usize,
+    /// Its names are being resolved.
+    pub(super) asked: bool,
+}
+
+/// See the module.
+pub(super) struct Own {
+    pub(super) site: Arc<Site>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) me: ShardId,
+    pub(super) control: ShardId,
+    conns: Vec<Option<(ConnId, Kind)>>,
+    flows: Vec<Option<Box<Flow>>>,
+    vacant: Vec<FlowKey>,
+    by_place: HashMap<(BondId, FlowId), FlowKey>,
+    /// Connections that wait for a session, by peer.
+    waiting: BTreeMap<PeerId, VecDeque<(FlowKey, Moment)>>,
+    pub(super) wishes: VecDeque<Wish>,
+    /// Flows whose application got something in this turn.
+    pub(super) touched: Vec<FlowKey>,
+    /// Flows whose coder holds a run open.
+    pub(super) runs: Vec<FlowKey>,
+    pub(super) dialling: BTreeMap<PeerId, Dialling>,
+    pub(super) buckets: BTreeMap<PeerId, Bucket>,
+    /// Whose sessions there are.
+    pub(super) bonds: Bonds,
+    /// Attempts in a row that nobody answered.
+    pub(super) silent: BTreeMap<PeerId, u32>,
+    pub(super) stopping: bool,
+}
+
+impl Own {
+    pub(super) fn new(shared: Arc<Shared>, me: ShardId, control: ShardId) -> Own {
+        Own {
+            site: shared.site(),
+            shared,
+            me,
+            control,
+            conns: Vec::new(),
+            flows: Vec::new(),
+            vacant: Vec::new(),
+            by_place: HashMap::new(),
+            waiting: BTreeMap::new(),
+            wishes: VecDeque::new(),
+            touched: Vec::new(),
+            runs: Vec::new(),
+            dialling: BTreeMap::new(),
+            buckets: BTreeMap::new(),
+            bonds: Bonds::new(),
+            silent: BTreeMap::new(),
+            stopping: false,
+        }
+    }
+
+    // ---- Connections.
+
+    pub(super) fn note_conn(&mut self, conn: ConnId, kind: Kind) {
+        let at = conn.index as usize;
+        if self.conns.len() <= at {
+            self.conns.resize(at + 1, None);
+        }
+        self.conns[at] = Some((conn, kind));
+    }
+
+    pub(super) fn kind(&self, conn: ConnId) -> Option<Kind> {
+        let (found, kind) = (*self.conns.get(conn.index as usize)?)?;
+        (found == conn).then_some(kind)
+    }
+
+    /// Who is at the other end of a carrier.
+    pub(super) fn carrier_peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        match self.kind(conn)? {
+            Kind::Carrier(peer) => Some(peer),
+            Kind::User(_) => None,
+        }
+    }
+
+    pub(super) fn forget_conn(&mut self, conn: ConnId) -> Option<Kind> {
+        let kind = self.kind(conn)?;
+        self.conns[conn.index as usize] = None;
+        Some(kind)
+    }
+
+    // ---- Flows.
+
+    pub(super) fn add(&mut self, now: Moment, peer: PeerId, stage: Stage) -> &mut Flow {
+        let key = self.vacant.pop().unwrap_or_else(|| {
+            self.flows.push(None);
+            self.flows.len() as FlowKey - 1
+        });
+        let flow = Box::new(Flow::new(key, peer, stage, now));
+        self.flows[key as usize].insert(flow)
+    }
+
+    pub(super) fn flow(&mut self, key: FlowKey) -> Option<&mut Flow> {
+        self.flows.get_mut(key as usize)?.as_deref_mut()
+    }
+
+    pub(super) fn at(&self, bond: BondId, flow: FlowId) -> Option<FlowKey> {
+        self.by_place.get(&(bond, flow)).copied()
+    }
+
+    /// A flow has a place in a session.
+    pub(super) fn settle(&mut self, key: FlowKey, bond: BondId, id: FlowId) {
+        self.by_place.insert((bond, id), key);
+        if let Some(flow) = self.flow(key) {
+            flow.place = Some((bond, id));
+        }
+    }
+
+    /// Forgets a flow; its connection is the caller's matter.
+    pub(super) fn remove(&mut self, key: FlowKey) -> Option<Box<Flow>> {
+        let flow = self.flows.get_mut(key as usize)?.take()?;
+        self.vacant.push(key);
+        if let Some(place) = flow.place {
+            self.by_place.remove(&place);
+        }
+        if let Some(conn) = flow.conn {
+            self.forget_conn(conn);
+        }
+        let metrics = &self.shared.metrics;
+        metrics.flows_ended.add(1);
+        Some(flow)
+    }
+
+    /// The flow's application hears that it failed, and the flow is forgotten. Its place in a
+    /// session, if it has one, is over already or the caller's matter.
+    pub(super) fn fail(&mut self, key: FlowKey, code: ResetCode, io: &mut Io<'_>) {
+        let Some(flow) = self.remove(key) else { return };
+        self.shared.metrics.failed(code);
+        tracing::debug!(
+            peer = self.site.name(flow.peer),
+            target = flow.target,
+            "a flow failed: {}",
+            words(code)
+        );
+        let Some(conn) = flow.conn else { return };
+        let said = match flow.speaks {
+            _ if flow.is_answered() => None,
+            Speaks::Nothing => None,
+            Speaks::Socks => Some(reply(SocksReply::from(code))),
+            Speaks::Connect => Some(connect_reply(ConnectReply::Failed(code))),
+        };
+        match said {
+            // It is told the truth, and then the end.
+            Some(said) => {
+                io.out(conn).extend_from_slice(&said);
+                io.close(conn, Close::AfterFlush);
+            }
+            // An end would say that all went well.
+            None => io.close(conn, Close::Reset),
+        }
+    }
+
+    // ---- Waiting for a session.
+
+    /// A flow waits until a session to its peer can be used.
+    pub(super) fn wait(&mut self, now: Moment, key: FlowKey, opening: Opening, io: &mut Io<'_>) {
+        let Some(flow) = self.flow(key) else { return };
+        let (peer, conn) = (flow.peer, flow.conn);
+        flow.stage = Stage::Waiting(Box::new(opening));
+        let until = now + self.site.config.wait;
+        let queue = self.waiting.entry(peer).or_default();
+        if queue.len() >= WAITING_MAX {
+            return self.fail(key, ResetCode::Busy, io);
+        }
+        queue.push_back((key, until));
+        if let Some(conn) = conn {
+            io.pause(conn);
+        }
+    }
+
+    /// Those who wait for a session to this peer.
+    pub(super) fn take_waiting(&mut self, peer: PeerId) -> Vec<FlowKey> {
+        let queue = self.waiting.remove(&peer).unwrap_or_default();
+        let still = |key: &FlowKey| {
+            let flow = self.flows.get(*key as usize).and_then(Option::as_deref);
+            flow.is_some_and(|flow| flow.peer == peer && matches!(flow.stage, Stage::Waiting(_)))
+        };
+        queue.into_iter().map(|(key, _)| key).filter(still).collect()
+    }
+
+    /// Those who have waited for too long.
+    pub(super) fn expire_waiting(&mut self, now: Moment, io: &mut Io<'_>) {
+        let mut expired = Vec::new();
+        for queue in self.waiting.values_mut() {
+            while let Some((key, _)) = queue.pop_front_if(|(_, until)| *until <= now) {
+                expired.push(key);
+            }
+        }
+        self.waiting.retain(|_, queue| !queue.is_empty());
+        for key in expired {
+            if matches!(self.flow(key).map(|flow| &flow.stage), Some(Stage::Waiting(_))) {
+                self.fail(key, ResetCode::TimedOut, io);
+            }
+        }
+    }
+
+    /// How many wait, by the number of the peer.
+    pub(super) fn waiting_counts(&self) -> Vec<(u16, u64)> {
+        self.waiting.iter().map(|(peer, queue)| (peer.0, queue.len() as u64)).collect()
+    }
+
+    pub(super) fn next_expiry(&self) -> Option<Moment> {
+        self.waiting.values().filter_map(|queue| queue.front()).map(|(_, until)| *until).min()
+    }
+
+    // ---- Rates.
+
+    /// Counts bytes against a peer's rate. Returns whether it is used up.
+    pub(super) fn charge(&mut self, now: Moment, peer: PeerId, bytes: usize) -> bool {
+        let Some(rate) = self.site.peer(peer).and_then(|peer| peer.rate) else { return false };
+        let share = rate / self.shared.shards as u64;
+        let bucket = self.buckets.entry(peer).or_insert_with(|| Bucket::new(now));
+        bucket.take(now, share, bytes)
+    }
+}
+
+/// What a code of a reset means, for logs.
+pub(crate) fn words(code: ResetCode) -> &'static str {
+    match code {
+        ResetCode::Broken => "it broke",
+        ResetCode::Gone => "the other side was started anew",
+        ResetCode::Denied => "the other side does not allow it",
+        ResetCode::Unreachable => "no way to the target",
+        ResetCode::Refused => "nobody listens at the target",
+        ResetCode::TimedOut => "the target does not answer",
+        ResetCode::NoSuchName => "the target's name does not exist",
+        ResetCode::Busy => "too many at once",
+        ResetCode::Protocol => "the other side said what cannot be",
+    }
+}
+
+/// What became of a connection to a service, for its user.
+pub(super) fn code_of(errno: Errno) -> ResetCode {
+    match errno {
+        Errno::REFUSED => ResetCode::Refused,
+        Errno::TIMED_OUT => ResetCode::TimedOut,
+        Errno::NETWORK_UNREACHABLE | Errno::HOST_UNREACHABLE => ResetCode::Unreachable,
+        errno if errno.is_shortage() => ResetCode::Busy,
+        _ => ResetCode::Unreachable,
+    }
+}

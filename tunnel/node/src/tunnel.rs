@@ -1,0 +1,412 @@
+//! A running tunnel: shards, and a thread beside them for what may block: names, another reading
+//! of the configuration, who asks for status.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use ringway_core::{ShardId, Span};
+use ringway_shards::{
+    Congestion, ControlPort, PinPolicy, RingConfig, RunError, Running, Runtime, RuntimeConfig,
+    StartError as ShardsError, Stopper, listen_together,
+};
+use ringway_tunnel_proto::{AgentSettings, Instance, Registry, Target};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::chance::{NoChance, entropy};
+use crate::ciphers::calibrate;
+use crate::config::{Config, Reload, Restart, changes};
+use crate::pump::{Pump, RECEIVE_BYTES};
+use crate::resolver::{Found, Resolver};
+use crate::salts::SaltFile;
+use crate::shared::{Ask, Mail, Shared, Whose};
+use crate::site::{CARRIER_DOOR, Site};
+
+/// Receive buffers of a shard: 4 MiB.
+const RECEIVE_BUFFERS: u16 = 64;
+/// Out buffers that are kept to be used again: as large as what is sent at a time.
+const SPARE_BUFFER_BYTES: usize = 1 << 20;
+const SPARE_BUFFERS: usize = 16 << 20;
+/// How long flows may go on after a stop was asked for.
+const DRAIN: Span = Span::from_s(5);
+
+/// Why a tunnel did not start. Nothing was left running.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The shards did not.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
+    /// There is no randomness.
+    #[error(transparent)]
+    NoChance(#[from] NoChance),
+    /// A thread or a pipe cannot be had.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was attempted.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The status socket cannot be made.
+    #[error(
+        "the status socket {path} cannot be made: {source}; name another place by `socket` in \
+         [tunnel]"
+    )]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody answers at the status socket.
+    #[error(
+        "a tunnel runs already with this configuration: it answers at {path}. Stop it, or name \
+         another `socket` in [tunnel]"
+    )]
+    Runs {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+/// What changed by another reading of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Fields that wait for a restart.
+    pub restart: Vec<Restart>,
+    /// Listeners that could not be opened, and why. Their place in the file stays theirs: the next
+    /// reading tries again.
+    pub failed: Vec<(SocketAddr, String)>,
+    /// Nothing was different.
+    pub nothing: bool,
+}
+
+/// What the control thread is told.
+pub(crate) enum Command {
+    /// Names were resolved.
+    Found(Found),
+    /// Another configuration, and where to tell what came of it.
+    Reload(Box<Config>, Sender<Reloaded>),
+    /// The shards have stopped.
+    End,
+}
+
+/// Wakes the control thread.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    commands: Sender<Command>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Caller {
+    pub(crate) fn tell(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            // One that has been rung often enough rings, too.
+            let _ = rustix::io::write(&*self.bell, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// What is said when it serves: one line of text, or one object of JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ready {
+    /// Where carriers come in.
+    pub carriers: Vec<SocketAddr>,
+    /// Where applications connect, in the order of the file: forwards, SOCKS5, CONNECT.
+    pub listeners: Vec<SocketAddr>,
+    /// How many shards.
+    pub shards: usize,
+    /// Where status is asked.
+    pub socket: PathBuf,
+    /// Where Prometheus asks.
+    pub admin: Option<SocketAddr>,
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ready shards={}", self.shards)?;
+        for address in &self.carriers {
+            write!(f, " carriers={address}")?;
+        }
+        for address in &self.listeners {
+            write!(f, " listen={address}")?;
+        }
+        if let Some(address) = self.admin {
+            write!(f, " admin=http://{address}")?;
+        }
+        write!(f, " socket={}", self.socket.display())
+    }
+}
+
+/// See the module.
+pub struct Tunnel {
+    ready: Ready,
+    running: Running,
+    control: JoinHandle<()>,
+    caller: Caller,
+}
+
+impl Tunnel {
+    /// Starts; returns when it serves.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(config: Config) -> Result<Tunnel, StartError> {
+        let host = |what| move |source| StartError::Host { what, source };
+        let mut chance = entropy()?;
+        let instance = Instance(chance.array());
+        let backends = calibrate().map(|speeds| speeds.best().0);
+        let shards = config.shards;
+        let (wait, flows_max) = (config.wait, config.flows_max);
+        let window_budget = config.memory_bytes;
+        let site = Site::new(config);
+        let sockets = crate::asked::Sockets::open(&site.config)?;
+        let mut registry = Registry::default();
+        let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
+        let doors = site.doors();
+        let socket = site.config.socket.clone();
+        let shared = Arc::new(Shared::new(site, (registry, salts), shards));
+        let seeds: Vec<_> = (0..shards)
+            .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
+            .collect();
+        let runtime = runtime(shards, doors.clone());
+        let for_pumps = Arc::clone(&shared);
+        let mut running = Runtime::start(runtime, move |context| {
+            let settings = AgentSettings {
+                instance,
+                shard: context.shard.0,
+                shards: context.shards as u8,
+                backends,
+                window_budget,
+                flows_max,
+                wait,
+            };
+            let seed = seeds[context.shard.index()].lock().ok().and_then(|mut seed| seed.take());
+            let seed = seed.expect("each shard is made once");
+            Pump::new(&for_pumps, (context.shard, context.control), (settings, seed))
+        })?;
+        let ready = ready(&running, &doors, (shards, socket, sockets.admin_address()));
+        let (commands, inbox) = channel();
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|errno| host("an eventfd")(errno.into()))?);
+        let hears = Arc::clone(&bell);
+        let caller = Caller { commands, bell };
+        let answers = caller.clone();
+        let resolver = Resolver::start(move |found| answers.tell(Command::Found(found)));
+        let resolver = resolver.map_err(host("a thread that resolves names"))?;
+        let port = running.take_control().expect("it is taken once");
+        let control = Control {
+            shared,
+            port,
+            inbox,
+            hears,
+            resolver,
+            sockets,
+            began: Instant::now(),
+            carriers: ready.carriers.clone(),
+        };
+        let thread = std::thread::Builder::new().name("ringway-tunnel".to_owned());
+        let control = thread.spawn(move || control.run()).map_err(host("a control thread"))?;
+        Ok(Tunnel { ready, running, control, caller })
+    }
+
+    /// What is said when it serves.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Takes over another reading of the configuration. Flows of peers that stay go on.
+    pub fn reload(&self, config: Config) -> Reloaded {
+        let (told, outcome) = channel();
+        self.caller.tell(Command::Reload(Box::new(config), told));
+        // The control thread lives as long as this does.
+        outcome.recv().unwrap_or_default()
+    }
+
+    /// Begins to stop: nobody new is accepted, flows may end for some seconds.
+    pub fn stop(&self) {
+        self.running.stop();
+    }
+
+    /// A handle that can stop it from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        self.running.stopper()
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// If a shard did not stop of its own accord.
+    pub fn join(self) -> Result<(), RunError> {
+        let outcome = self.running.join();
+        self.caller.tell(Command::End);
+        // It does not panic; if it did, that was said.
+        let _ = self.control.join();
+        outcome
+    }
+}
+
+fn runtime(shards: usize, doors: Vec<(u16, SocketAddr)>) -> RuntimeConfig {
+    RuntimeConfig {
+        listen: None,
+        shards,
+        doors,
+        pin: if shards > 1 { PinPolicy::Auto } else { PinPolicy::Off },
+        ring: RingConfig {
+            buffers: RECEIVE_BUFFERS,
+            buffer_bytes: RECEIVE_BYTES as u32,
+            ..RingConfig::default()
+        },
+        spare_buffers_max: SPARE_BUFFERS,
+        spare_buffer_bytes_max: SPARE_BUFFER_BYTES,
+        drain: DRAIN,
+        ..RuntimeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+}
+
+fn ready(
+    running: &Running,
+    doors: &[(u16, SocketAddr)],
+    (shards, socket, admin): (usize, PathBuf, Option<SocketAddr>),
+) -> Ready {
+    let bound = doors.iter().map(|(door, _)| *door).zip(running.addresses().extra.iter().copied());
+    let (carriers, listeners): (Vec<_>, Vec<_>) =
+        bound.partition(|(door, _)| *door == CARRIER_DOOR);
+    let addresses = |all: Vec<(u16, SocketAddr)>| all.into_iter().map(|(_, at)| at).collect();
+    Ready { carriers: addresses(carriers), listeners: addresses(listeners), shards, socket, admin }
+}
+
+/// What the control thread has.
+struct Control {
+    shared: Arc<Shared>,
+    port: ControlPort,
+    inbox: Receiver<Command>,
+    hears: Arc<OwnedFd>,
+    resolver: Resolver,
+    sockets: crate::asked::Sockets,
+    began: Instant,
+    carriers: Vec<SocketAddr>,
+}
+
+impl Control {
+    fn run(mut self) {
+        loop {
+            let ready = self.wait();
+            self.port.receive(|_, _| {});
+            // One read empties it; it fails if nobody rang.
+            let _ = rustix::io::read(&*self.hears, &mut [0; 8]);
+            while let Ok(command) = self.inbox.try_recv() {
+                match command {
+                    Command::Found((ask, found)) => {
+                        let mail = Mail::Resolved(ask.whose, found);
+                        self.shared.send(ask.shard, mail, &mut self.port);
+                    }
+                    Command::Reload(config, told) => {
+                        // Who asked may have gone.
+                        let _ = told.send(self.reload(*config));
+                    }
+                    Command::End => return,
+                }
+            }
+            for ask in self.shared.take_asks() {
+                self.resolve(ask);
+            }
+            if ready {
+                let mut sockets = std::mem::take(&mut self.sockets);
+                sockets.serve(|request| self.answer(request));
+                self.sockets = sockets;
+            }
+        }
+    }
+
+    /// Waits for mail, a command, or somebody who asks. Returns whether somebody asks.
+    fn wait(&self) -> bool {
+        let mut fds =
+            vec![PollFd::new(&self.port, PollFlags::IN), PollFd::new(&*self.hears, PollFlags::IN)];
+        fds.extend(self.sockets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Ok(_) => fds[2..].iter().any(|fd| !fd.revents().is_empty()),
+            Err(_) => false,
+        }
+    }
+
+    fn resolve(&self, ask: Ask) {
+        let names = match ask.whose {
+            Whose::Flow(..) => vec![(ask.name.clone(), ask.port)],
+            Whose::Peer(peer) => {
+                let site = self.shared.site();
+                let targets = site.peer(peer).map(|peer| peer.addresses.clone());
+                let name = |target: &Target| match target {
+                    Target::Address(ip, port) => Some((ip.to_string(), *port)),
+                    Target::Host(name, port) => Some((name.clone(), *port)),
+                    Target::Service(_) => None,
+                };
+                targets.unwrap_or_default().iter().filter_map(name).collect()
+            }
+        };
+        self.resolver.ask(ask, names);
+    }
+
+    fn reload(&mut self, mut config: Config) -> Reloaded {
+        let before = self.shared.site();
+        let reload: Reload = changes(&before.config, &config);
+        config.keep_until_restart(&before.config);
+        let (site, shut, open) = before.next(config, &reload);
+        let mut sockets: Vec<Vec<(u16, TcpListener)>> =
+            (0..self.shared.shards).map(|_| Vec::new()).collect();
+        let mut failed = Vec::new();
+        for door in open {
+            let listen = site.listener(door).expect("it is to be opened").listen;
+            match listen_together(listen, self.shared.shards, Congestion::AsTheHost) {
+                Ok(all) => {
+                    for (shard, listener) in sockets.iter_mut().zip(all) {
+                        shard.push((door, listener));
+                    }
+                }
+                Err(error) => failed.push((listen, error.to_string())),
+            }
+        }
+        self.shared.set_site(site);
+        for (shard, open) in sockets.into_iter().enumerate() {
+            let mail = Mail::Reload { shut: shut.clone(), open };
+            self.shared.send(ShardId(shard as u8), mail, &mut self.port);
+        }
+        Reloaded { restart: reload.restart.clone(), failed, nothing: reload.is_nothing() }
+    }
+
+    /// Answers one who asks.
+    fn answer(&mut self, request: &crate::asked::Request) -> String {
+        let number = self.shared.begin_reports();
+        for shard in 0..self.shared.shards {
+            let mail = Mail::Report { number, flows_max: request.flows_max };
+            self.shared.send(ShardId(shard as u8), mail, &mut self.port);
+        }
+        let deadline = Instant::now() + REPORT_MAX;
+        let reports = loop {
+            if let Some(reports) = self.shared.take_reports(number) {
+                break reports;
+            }
+            if Instant::now() >= deadline {
+                break Vec::new();
+            }
+            let mut fds = [PollFd::new(&self.port, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&SOON));
+            self.port.receive(|_, _| {});
+        };
+        let site = self.shared.site();
+        let up = self.began.elapsed();
+        crate::asked::answer(request, &site, &self.shared, (reports, up, &self.carriers))
+    }
+}
+
+/// How long shards may take to report.
+const REPORT_MAX: Duration = Duration::from_secs(2);
+const SOON: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
