@@ -9,13 +9,9 @@ use crate::support::{pass, until};
 
 /// Sets what is dropped, both ways; replaces what was.
 fn drops(rules: &[String]) {
-    let rules: Vec<String> = rules.iter().map(|rule| format!("tcp {rule} drop")).collect();
-    let text = format!(
-        "table inet trial\ndelete table inet trial\ntable inet trial {{ chain c {{ type filter \
-         hook input priority 0; {} }} }}",
-        rules.join("; ")
-    );
-    run(&["nft", &text]);
+    let rules: String = rules.iter().map(|rule| format!("tcp {rule} drop\n")).collect();
+    let chain = format!("chain c {{\ntype filter hook input priority 0;\n{rules}}}");
+    run(&["nft", &format!("table inet t\ndelete table inet t\ntable inet t {{\n{chain}\n}}\n")]);
 }
 
 fn moved(side: &Side) -> u64 {
@@ -38,7 +34,10 @@ fn packets_that_are_dropped_without_a_word() {
         let keys = Keys::new();
         let far = keys.far(&Words::default().allow([service]));
         // A carrier takes 60 Mbit/s, so that the transfer lasts for what happens to it.
-        run(&["tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "200mbit", "burst", "256k", "latency", "50ms"]);
+        run(&[
+            "tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "200mbit", "burst", "256k",
+            "latency", "50ms",
+        ]);
         let near = keys.near(&Words::default().forward(service), far.carriers());
         until("connected", || near.status().peers[0].up.then_some(()));
         let transfers: Vec<Transfer> = (0..3)

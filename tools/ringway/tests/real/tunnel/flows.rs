@@ -250,7 +250,9 @@ impl Transfer {
 
 fn transfer(mut stream: &TcpStream, load: Load) -> Result<(), String> {
     let Load { seed, up, down } = load;
-    stream.write_all([seed, up, down].map(u64::to_le_bytes).as_flattened()).map_err(|e| e.to_string())?;
+    stream
+        .write_all([seed, up, down].map(u64::to_le_bytes).as_flattened())
+        .map_err(|e| e.to_string())?;
     std::thread::scope(|both| {
         let writes = both.spawn(move || {
             write_pattern(stream, seed, up)?;

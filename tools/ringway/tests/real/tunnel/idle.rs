@@ -35,12 +35,14 @@ fn idle_flows_cost_little() {
     add(&pair, &service, many / 10, (&mut users, &mut served));
     let before = [pair.near.resident_bytes(), pair.far.resident_bytes()];
     add(&pair, &service, many - many / 10, (&mut users, &mut served));
-    until("all are there", || {
-        (pair.near.session().flow_count as usize >= many).then_some(())
-    });
+    until("all are there", || (pair.near.session().flow_count as usize >= many).then_some(()));
     let after = [pair.near.resident_bytes(), pair.far.resident_bytes()];
     let each = |at: usize| after[at].saturating_sub(before[at]) / (many - many / 10) as u64;
-    println!("{many} of {FLOWS} flows fit: {} bytes each at the near side, {} at the far", each(0), each(1));
+    println!(
+        "{many} of {FLOWS} flows fit: {} bytes each at the near side, {} at the far",
+        each(0),
+        each(1)
+    );
     for at in 0..2 {
         assert!(each(at) <= BYTES_MAX, "{} bytes", each(at));
     }

@@ -146,7 +146,10 @@ impl Side {
     #[track_caller]
     pub(crate) fn start(config: &Path) -> Side {
         let path = config.to_str().expect("text");
-        Side::start_by(command(&["--json", "tunnel", "--config", path, "--log-level", "debug"]), path)
+        Side::start_by(
+            command(&["--json", "tunnel", "--config", path, "--log-level", "debug"]),
+            path,
+        )
     }
 
     /// Likewise, by a command that leads to it.
@@ -230,7 +233,8 @@ impl Side {
     #[track_caller]
     pub(crate) fn status(&self) -> Status {
         let config = self.config.to_str().expect("text");
-        let told = ringway(&["--json", "tunnel", "status", "--config", config, "--flows", "100000"]);
+        let told =
+            ringway(&["--json", "tunnel", "status", "--config", config, "--flows", "100000"]);
         assert!(matches!(told.code, Some(0 | 1)), "{told:?}");
         serde_json::from_value(told.json()).expect("a status")
     }

@@ -25,11 +25,9 @@ fn server(mut command: impl FnMut(SocketAddr) -> Command) -> (Held, SocketAddr) 
         let (free, addr) = listen("127.0.0.1:0");
         drop::<TcpListener>(free);
         let mut held = hold(command(addr));
-        let serves = until("the server listens, or ends", || {
-            match held.ended() {
-                true => Some(false),
-                false => TcpStream::connect(addr).is_ok().then_some(true),
-            }
+        let serves = until("the server listens, or ends", || match held.ended() {
+            true => Some(false),
+            false => TcpStream::connect(addr).is_ok().then_some(true),
         });
         if serves {
             return (held, addr);
@@ -54,7 +52,7 @@ fn iperf3() {
     let pair = Pair::start(&Words::default().forward(addr), &Words::default().allow([addr]));
     let port = pair.near.door(0).port().to_string();
     let common = ["iperf3", "-c", "127.0.0.1", "-p", &port, "-J", "-P", "4"];
-    for more in [&["-n", "16M"][..], &["-n", "16M", "-R"], &["-t", "1", "--bidir"]] {
+    for more in [&["-t", "1"][..], &["-t", "1", "-R"], &["-t", "1", "--bidir"]] {
         let told = run(&[&common[..], more].concat());
         let report: serde_json::Value = serde_json::from_str(&told).expect("JSON");
         let moved = report["end"]["sum_received"]["bytes"].as_f64().unwrap_or_default();
@@ -78,7 +76,10 @@ fn curl() {
         }
         let len = body.len();
         // Who hangs up early has its reasons.
-        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}");
+        let _ = write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+        );
     });
     let near = Words::default().forward(web).door("socks5").door("http_connect");
     let pair = Pair::start(&near, &Words::default().allow([web]));
@@ -93,7 +94,9 @@ fn curl() {
         &["--proxytunnel", "--proxy", &http, &there],
     ];
     for way in ways {
-        let told = run(&[&["curl", "-sS", "--fail", "--noproxy", "", "--max-time", "30"][..], way].concat());
+        let told =
+            run(&[&["curl", "-sS", "--fail", "--noproxy", "", "--max-time", "30"][..], way]
+                .concat());
         assert!(told == page, "{way:?}: {} bytes", told.len());
     }
     pair.stop();
@@ -131,8 +134,13 @@ fn ssh_and_rsync() {
     let pair = Pair::start(&Words::default().forward(addr), &Words::default().allow([addr]));
     let (port, user) = (pair.near.door(0).port().to_string(), path("user"));
     let ssh = ["ssh", "-F", "none", "-p", &port, "-i", &user, "-o", "BatchMode=yes"];
-    let ssh = [&ssh[..], &["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]].concat();
-    let told = run(&[&ssh[..], &["-o", "LogLevel=ERROR", "127.0.0.1", "echo hello; head -c 3000000 /dev/zero | wc -c"]].concat());
+    let ssh = [&ssh[..], &["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]]
+        .concat();
+    let told = run(&[
+        &ssh[..],
+        &["-o", "LogLevel=ERROR", "127.0.0.1", "echo hello; head -c 3000000 /dev/zero | wc -c"],
+    ]
+    .concat());
     assert_eq!(told, "hello\n3000000\n");
     // A tree that rsync brings over, changes, and brings over again.
     let tree = dir.path().join("tree");
@@ -142,7 +150,8 @@ fn ssh_and_rsync() {
         super::flows::Pattern::new(number).fill(&mut bytes);
         std::fs::write(tree.join(format!("file-{number}")), bytes).expect("our directory");
     }
-    let (from, to, shell) = (format!("{}/", path("tree")), format!("127.0.0.1:{}/", path("copy")), ssh.join(" "));
+    let (from, to, shell) =
+        (format!("{}/", path("tree")), format!("127.0.0.1:{}/", path("copy")), ssh.join(" "));
     let sync = ["rsync", "-a", "--checksum", "-e", &shell, &from, &to];
     run(&sync);
     run(&["diff", "-r", &path("tree"), &path("copy")]);
@@ -159,17 +168,31 @@ fn redis() {
     let dir = dir.path().to_str().expect("text");
     let (_server, addr) = server(|addr| {
         let port = addr.port().to_string();
-        program(&["redis-server", "--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", dir])
+        program(&[
+            "redis-server",
+            "--port",
+            &port,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            dir,
+        ])
     });
     let pair = Pair::start(&Words::default().forward(addr), &Words::default().allow([addr]));
     let port = pair.near.door(0).port().to_string();
     let cli = ["redis-cli", "-h", "127.0.0.1", "-p", &port];
     assert_eq!(run(&[&cli[..], &["set", "name", "value"]].concat()), "OK\n");
     assert_eq!(run(&[&cli[..], &["get", "name"]].concat()), "value\n");
-    let bench = ["redis-benchmark", "-h", "127.0.0.1", "-p", &port, "-t", "set,get,lrange_100", "--csv"];
+    let bench =
+        ["redis-benchmark", "-h", "127.0.0.1", "-p", &port, "-t", "set,get,lrange_100", "--csv"];
     for more in [&["-n", "3000", "-c", "50"][..], &["-n", "20000", "-c", "20", "-P", "16"]] {
         let told = run(&[&bench[..], more].concat());
-        assert!(told.contains("SET") && told.contains("GET") && told.contains("LRANGE_100"), "{told}");
+        assert!(
+            told.contains("SET") && told.contains("GET") && told.contains("LRANGE_100"),
+            "{told}"
+        );
         println!("{told}");
     }
     pair.stop();

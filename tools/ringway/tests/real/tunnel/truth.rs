@@ -6,7 +6,9 @@ use std::process::Command;
 
 use rustix::net::{AddressFamily, SocketType};
 
-use super::flows::{End, Held, connect, echo, echo_one, end_of, is_reset, listen, says_again, serve};
+use super::flows::{
+    End, Held, connect, echo, echo_one, end_of, is_reset, listen, says_again, serve,
+};
 use super::place::in_a_network_of_its_own;
 use super::sites::{Keys, Pair, Words};
 use super::wire::reset;
@@ -64,25 +66,35 @@ fn by_connect(door: SocketAddr, target: &str) -> (TcpStream, u16) {
 fn every_door(service: SocketAddr) -> Pair {
     let near = Words::default()
         .forward(service)
-        .section("forward", &format!("listen = \"127.0.0.1:0\"\npeer = \"it\"\nto = \"{service}\"\ncompress = \"off\""))
+        .section(
+            "forward",
+            &format!(
+                "listen = \"127.0.0.1:0\"\npeer = \"it\"\nto = \"{service}\"\ncompress = \"off\""
+            ),
+        )
         .door("socks5")
         .door("http_connect");
     Pair::start(&near, &Words::default().allow([service]))
 }
 
-/// A user by each door.
-fn users(pair: &Pair, service: SocketAddr) -> Vec<(&'static str, TcpStream)> {
-    let target = service.to_string();
-    let (socks, code) = by_socks(pair.near.door(2), &target);
-    assert_eq!(code, 0);
-    let (http, status) = by_connect(pair.near.door(3), &target);
-    assert_eq!(status, 200);
-    vec![
-        ("forward", connect(pair.near.door(0))),
-        ("plain forward", connect(pair.near.door(1))),
-        ("socks5", socks),
-        ("connect", http),
-    ]
+const DOORS: [&str; 4] = ["forward", "plain forward", "socks5", "connect"];
+
+/// A user by one of these doors.
+fn user_by(pair: &Pair, door: usize, service: SocketAddr) -> TcpStream {
+    let (at, target) = (pair.near.door(door), service.to_string());
+    let (user, told, good) = match door {
+        0 | 1 => return connect(at),
+        2 => {
+            let (user, code) = by_socks(at, &target);
+            (user, u16::from(code), 0)
+        }
+        _ => {
+            let (user, status) = by_connect(at, &target);
+            (user, status, 200)
+        }
+    };
+    assert_eq!(told, good);
+    user
 }
 
 /// Who ends its own direction goes on hearing the other, whichever of the two it is; and the end is
@@ -92,7 +104,8 @@ fn each_direction_ends_by_itself() {
     let service = Held::listen("127.0.0.1:0");
     let pair = every_door(service.addr);
     for first_to_end in ["user", "service"] {
-        for (door, mut user) in users(&pair, service.addr) {
+        for (at, door) in DOORS.into_iter().enumerate() {
+            let mut user = user_by(&pair, at, service.addr);
             user.write_all(b"?").expect("it takes it");
             let mut served = service.next();
             let (one, other) = match first_to_end {
@@ -121,7 +134,8 @@ fn a_reset_arrives_as_a_reset() {
     let pair = every_door(service.addr);
     for silent in [true, false] {
         for resets in ["user", "service"] {
-            for (door, mut user) in users(&pair, service.addr) {
+            for (at, door) in DOORS.into_iter().enumerate() {
+                let mut user = user_by(&pair, at, service.addr);
                 let mut served = service.next();
                 if !silent {
                     user.write_all(b"ping").expect("it takes it");
@@ -154,7 +168,10 @@ fn failures_to_connect_have_names() {
     let denied = "127.0.0.1:9";
     let near = Words::default().door("socks5").door("http_connect");
     let targets = [refused.to_string(), denied.to_owned(), full.to_string()];
-    let near = targets.iter().chain(&["no.such.name.invalid:80".to_owned()]).fold(near, |near, to| near.forward(to));
+    let near = targets
+        .iter()
+        .chain(&["no.such.name.invalid:80".to_owned()])
+        .fold(near, |near, to| near.forward(to));
     let far = Words::default().allow([
         service.to_string(),
         refused.to_string(),
@@ -174,7 +191,11 @@ fn failures_to_connect_have_names() {
         for (target, code, status) in expected {
             all.spawn(move || {
                 let (mut stream, told) = by_socks(socks, target);
-                assert_eq!((told, end_of(&mut stream)), (code, (Vec::new(), End::Whole)), "{target}");
+                assert_eq!(
+                    (told, end_of(&mut stream)),
+                    (code, (Vec::new(), End::Whole)),
+                    "{target}"
+                );
             });
             all.spawn(move || {
                 let (_, told) = by_connect(http, target);
@@ -196,7 +217,8 @@ fn failures_to_connect_have_names() {
 
 /// A listener that takes no more connections, and those that fill it.
 fn full_backlog() -> (Vec<std::os::fd::OwnedFd>, SocketAddr) {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    let socket =
+        rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     rustix::net::listen(&socket, 0).expect("it listens");
     let addr = TcpListener::from(socket);
@@ -214,10 +236,12 @@ fn full_backlog() -> (Vec<std::os::fd::OwnedFd>, SocketAddr) {
 #[test]
 fn a_way_that_is_not_there_and_a_way_over_ipv6() {
     in_a_network_of_its_own(|| {
-        let route = Command::new("ip").args(["route", "add", "unreachable", "192.0.2.0/24"]).status();
+        let route =
+            Command::new("ip").args(["route", "add", "unreachable", "192.0.2.0/24"]).status();
         assert!(route.expect("iproute2").success());
         let service = serve("[::1]:0", echo_one);
-        let near = Words::default().forward_from("[::1]:0", service).door("socks5").door("http_connect");
+        let near =
+            Words::default().forward_from("[::1]:0", service).door("socks5").door("http_connect");
         let far = Words::default().set("listen = \"[::1]:0\"");
         let far = far.allow([service.to_string(), "192.0.2.7:80".to_owned()]);
         let keys = Keys::new();

@@ -44,8 +44,6 @@ struct Orders {
     harm: Option<Harm>,
     reset: bool,
     over: bool,
-    /// What the near side said first.
-    first: Vec<u8>,
 }
 
 struct Shared {
@@ -151,12 +149,6 @@ impl Wire {
         self.each(|at, _| alive.push(at));
         alive
     }
-
-    /// What the near side said first, on each connection that there ever was.
-    pub(crate) fn firsts(&self) -> Vec<Vec<u8>> {
-        let all = self.shared.all.lock().expect("not poisoned");
-        all.iter().map(|one| one.lock().expect("not poisoned").first.clone()).collect()
-    }
 }
 
 /// Ends a connection by a reset, at once, whoever else has it.
@@ -249,9 +241,6 @@ impl Lane {
         self.ended = many == 0;
         if way == 0 {
             let mut orders = orders.lock().expect("not poisoned");
-            if orders.first.len() < 2048 {
-                orders.first.extend_from_slice(&some);
-            }
             if many > 0
                 && let Some(harm) = orders.harm.take()
             {
