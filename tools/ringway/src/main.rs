@@ -14,6 +14,7 @@ mod failure;
 mod keygen;
 mod load;
 mod manual;
+mod notify;
 mod output;
 mod port;
 mod serve;
@@ -54,7 +55,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Load(args) => load::run(args, &cli.server, cli.json),
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Credentials(args) => credentials::run(&args.command, cli.json),
-        Command::Tunnel(args) => tunnel::run(&args.command, cli.json),
+        Command::Tunnel(args) => tunnel::run(args, cli.json),
         Command::Keygen(args) => keygen::run(args, cli.json),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

@@ -83,7 +83,7 @@ fn not_on_path() -> Option<PathBuf> {
 }
 
 fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode, Failure> {
-    log(&config);
+    log(config.log_level, config.log_format);
     // Without credentials there is nothing to read again, and a closed terminal ends the server.
     let stop = match config.access {
         Access::Users(_) => Stop::install_with_hangup()?,
@@ -111,8 +111,8 @@ fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode
 }
 
 /// Logs to standard error: standard output is for the ready line.
-fn log(config: &Config) {
-    let level = match config.log_level {
+pub(crate) fn log(level: LogLevel, format: LogFormat) {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -122,7 +122,7 @@ fn log(config: &Config) {
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     let log = log.with_ansi(colours);
-    match config.log_format {
+    match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }

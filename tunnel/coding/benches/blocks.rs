@@ -35,7 +35,7 @@ fn log(bytes: usize) -> Vec<u8> {
         let (host, port, size) = (chance[1], chance[2], u16::from_le_bytes([chance[3], chance[4]]));
         text.extend_from_slice(
             format!(
-                "2026-11-21T10:{:02}:{:02}Z 10.0.{port}.{host} \"GET {path} HTTP/1.1\" 200 {size}\n",
+                "2026-11-21T10:{:02}:{:02}Z 10.0.{port}.{host} \"GET {path}\" 200 {size}\n",
                 line / 60 % 60,
                 line % 60,
             )

@@ -1,7 +1,7 @@
 //! Question: does a flow save what `lz4 -1` saves on the same stream, by kind of file?
-//! Measured: for each folder in a folder, all files below it as one stream, and each as a flow of its
-//! own; carried bytes beside the size of what the `lz4` on the PATH makes of the same streams. Text
-//! comes in pieces of 64 KiB with more behind them, as the tunnel reads them.
+//! Measured: for each folder in a folder, all files below it as one stream, and each as a flow of
+//! its own; carried bytes beside the size of what the `lz4` on the PATH makes of the same streams.
+//! Text comes in pieces of 64 KiB with more behind them, as the tunnel reads them.
 //! Not measured: time, but as an indication.
 //!
 //! `cargo run --release -p ringway-tunnel-coding --example office_mix -- FOLDER`;

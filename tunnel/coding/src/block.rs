@@ -7,8 +7,8 @@
 //! 3 FORGET
 //! ```
 //!
-//! Only LINKED leaves history behind, so a decoder knows from the header whether a block's text must
-//! be kept: a stored block never is, and is delivered where it lies.
+//! Only LINKED leaves history behind, so a decoder knows from the header whether a block's text
+//! must be kept: a stored block never is, and is delivered where it lies.
 
 use crate::{BLOCK_BYTES_MAX, Malformed};
 

@@ -41,7 +41,7 @@ impl Coder {
     }
 
     /// Appends blocks with all of `bytes` to `out`. `more` says that the application has written
-    /// more than this and it comes at once: the run goes on, and memory is held for it at both ends.
+    /// more than this and it comes at once: the run goes on, and both ends hold memory for it.
     /// Without `more` this is a flush: the run ends. If more was said and then nothing comes, an
     /// empty flush ends the run; where there is none it does nothing.
     pub fn encode(&mut self, bytes: &[u8], more: bool, out: &mut Vec<u8>) {
@@ -58,8 +58,9 @@ impl Coder {
         self.counters.carried += (out.len() - before) as u64;
     }
 
-    /// The same for who keeps the bytes elsewhere: gives them piece by piece to `sink`, and those of
-    /// stored blocks from where they lie. `scratch` is overwritten; one will do for all flows.
+    /// The same for who keeps the bytes elsewhere: gives them piece by piece to `sink`, and those
+    /// of stored blocks from where they lie. `scratch` is overwritten; one will do for all flows.
+    /// Who has only so much room gives no more text than [`crate::carried_bytes_max`] allows.
     pub fn encode_to(
         &mut self,
         bytes: &[u8],

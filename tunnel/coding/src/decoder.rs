@@ -254,9 +254,9 @@ impl Held {
 
     /// Makes room for a block's text and moves `end` behind it. Also gives the history before it.
     ///
-    /// A block alone gets what it needs, the first of a run the whole window, which then is all there is
-    /// to allocate. Text is laid one block behind the other. At the end of the window history moves to the front;
-    /// but a full block goes there alone, because it is all of the next one's history.
+    /// A block alone gets what it needs, the first of a run the whole window, which is all that
+    /// the run allocates. Text is laid one block behind the other. At the end of the window history
+    /// moves to the front; but a full block goes there alone: it is all of the next one's history.
     fn room(&mut self, length: usize, linked: bool) -> (&mut [u8], &[u8]) {
         let history = self.end - self.history..self.end;
         let needed = if linked { WINDOW_BYTES } else { length };

@@ -16,12 +16,12 @@
 //! - C4  No carried byte whatever makes the decoder panic, hold more than [`DECODER_BYTES_MAX`] or
 //!   deliver more than [`BLOCK_BYTES_MAX`] bytes at a time.
 //!
-//! Bounds: a run that goes on holds [`CODER_BYTES_MAX`] at its coder and [`DECODER_BYTES_MAX`] at its
-//! decoder. Who has not that memory says `more = false`, and loses what history saves. Time is
+//! Bounds: a run that goes on holds [`CODER_BYTES_MAX`] at its coder and [`DECODER_BYTES_MAX`] at
+//! its decoder. Who has not that memory says `more = false`, and loses what history saves. Time is
 //! linear in the text; a peer can make about 250 bytes of text from one carried byte, and no more.
 //! Not here: which flows are coded at all (the node's configuration), credit, order, encryption.
-//! Tests: stories beside the code, any cuts of anything in `tests/round_trip.rs`, hostile bytes there
-//! and in the fuzz target `tunnel_coding`, sizes by kind of file in `examples/office_mix.rs`.
+//! Tests: `stories.rs`; any cuts of anything in `tests/round_trip.rs`, hostile bytes there and in
+//! the fuzz target `tunnel_coding`; sizes by kind of file in `examples/office_mix.rs`.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! Compressed streams of a peer that says anything whatever, and of ours.
 //!
-//! The oracles: what is delivered does not depend on where the carried bytes are cut, comes in pieces
-//! of a block at most, and nobody holds more than is stated; and any text, what was delivered among
-//! it, comes out of the decoder as it went into the coder, however it is written.
+//! The oracles: what is delivered does not depend on where the carried bytes are cut, comes in
+//! pieces of a block at most, and nobody holds more than is stated; and any text, what was
+//! delivered among it, comes out of the decoder as it went into the coder, however it is written.
 
 use ringway_tunnel_coding::{
     BLOCK_BYTES_MAX, Coder, DECODER_BYTES_MAX, Decoder, Malformed, Mode, carried_bytes_max,
@@ -69,7 +69,7 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let seed = |parts: &[&[u8]]| [b"\x04", parts.concat().as_slice()].concat();
     // 64 KiB of one byte: the length goes on for 257 bytes.
     let full =
-        [b"\x02\xff\xff\x0a\x01\x1fa\x01\x00".as_slice(), &[255; 256], b"\xe6\x50aaaaa"].concat();
+        [b"\x02\xff\xff\x0a\x01\x1fa\x01\x00".as_slice(), &[255; 256], b"\xe7\x50aaaaa"].concat();
     vec![
         ("stored", seed(&[b"\x00\x01\x00hi", b"\x00\x00\x00!"])),
         ("run", seed(&[LINKED, REFERS])),

@@ -134,7 +134,7 @@ pub(crate) fn session_id(text: &str) -> Result<SessionId, String> {
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.1..=3600.0).contains(&seconds) => Ok(seconds),
         _ => Err("give 0.1 to 3600 seconds".to_owned()),

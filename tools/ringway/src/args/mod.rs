@@ -76,7 +76,8 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Users of a server.
     Credentials(CredentialsArgs),
-    /// Two sites connected by encrypted carriers.
+    /// Sites connected by encrypted carriers: run one side, ask it, try it.
+    #[command(after_help = tunnel::TUNNEL_HELP)]
     Tunnel(Box<TunnelArgs>),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
@@ -97,8 +98,8 @@ Examples:
   ringway keygen --public site.key            prints it again
   ringway keygen --network office.key         what all sites of a network share
 
-A secret is never printed, and a file that is there is never overwritten. The tunnel that will use
-these keys does not exist yet.";
+A secret is never printed, and a file that is there is never overwritten. `ringway tunnel` uses
+these keys; `ringway tunnel invite` makes what one more site needs by itself.";
 
 #[derive(Debug, Args)]
 pub(crate) struct KeygenArgs {

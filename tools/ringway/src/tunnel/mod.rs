@@ -2,20 +2,27 @@
 
 mod invite;
 mod join;
+mod run;
 mod selftest;
+mod status;
 
 use std::process::ExitCode;
 
 use ringway_tunnel_node::PairError;
 
-use crate::args::tunnel::TunnelCommand;
+use crate::args::tunnel::{TunnelArgs, TunnelCommand};
 use crate::failure::Failure;
 
-pub(crate) fn run(command: &TunnelCommand, json: bool) -> Result<ExitCode, Failure> {
-    match command {
-        TunnelCommand::Invite(args) => invite::run(args, json),
-        TunnelCommand::Join(args) => join::run(args, json),
-        TunnelCommand::Selftest(args) => selftest::run(args, json),
+pub(crate) fn run(args: &TunnelArgs, json: bool) -> Result<ExitCode, Failure> {
+    match (&args.command, &args.config) {
+        (Some(TunnelCommand::Status(args)), _) => status::run(args, json),
+        (Some(TunnelCommand::Invite(args)), _) => invite::run(args, json),
+        (Some(TunnelCommand::Join(args)), _) => join::run(args, json),
+        (Some(TunnelCommand::Selftest(args)), _) => selftest::run(args, json),
+        (None, Some(config)) => run::run(config, &args.run, json),
+        (None, None) => Err(Failure::Usage(
+            "--config names the file of this side; `ringway tunnel --help` shows the rest".into(),
+        )),
     }
 }
 

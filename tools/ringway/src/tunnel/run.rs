@@ -1,0 +1,71 @@
+//! `ringway tunnel --config FILE`: one side, until a signal comes.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use ringway_tunnel_node::config::{Config, ConfigError};
+use ringway_tunnel_node::{StartError, Tunnel};
+
+use crate::args::tunnel::RunArgs;
+use crate::failure::Failure;
+use crate::notify;
+use crate::output::say;
+use crate::serve::log;
+use crate::signals::{Came, Stop};
+
+pub(super) fn run(path: &Path, args: &RunArgs, json: bool) -> Result<ExitCode, Failure> {
+    let config = Config::load(path)?;
+    log(args.log_level, args.log_format);
+    let stop = Stop::install_with_hangup()?;
+    let tunnel = Tunnel::start(config)?;
+    let ready = tunnel.ready();
+    if json {
+        let object = serde_json::to_value(ready).map(|value| value.to_string());
+        say(&object.expect("plain numbers and texts"));
+    } else {
+        say(&ready.to_string());
+    }
+    notify::ready();
+    while let Came::Hangup = stop.next() {
+        notify::reloading();
+        reload(&tunnel, path);
+        notify::ready();
+    }
+    tracing::info!("stopping: flows have five seconds to end; a second signal stops at once");
+    notify::stopping();
+    tunnel.stop();
+    tunnel.join().map_err(|error| Failure::Host(error.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration again. What cannot be read changes nothing.
+fn reload(tunnel: &Tunnel, path: &Path) {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => {
+            return tracing::error!("{error}. The earlier configuration stays in force");
+        }
+    };
+    let done = tunnel.reload(config);
+    for field in &done.restart {
+        tracing::warn!("{field}");
+    }
+    for (address, why) in &done.failed {
+        tracing::error!("cannot listen on {address}: {why}; mend it and send SIGHUP again");
+    }
+    let what = if done.nothing { "nothing is different" } else { "it is in force" };
+    tracing::info!("the configuration was read again: {what}");
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        let text = error.to_string();
+        if error.is_hosts_doing() { Failure::Host(text) } else { Failure::Usage(text) }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Failure {
+        Failure::Host(error.to_string())
+    }
+}

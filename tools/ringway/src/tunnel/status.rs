@@ -1,0 +1,179 @@
+//! `ringway tunnel status`: peers, carriers, flows, and what limits them.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ringway_tunnel_node::ask;
+use ringway_tunnel_node::config::Config;
+use ringway_tunnel_node::status::{FlowStatus, PeerStatus, SessionStatus, Status};
+
+use crate::args::tunnel::StatusArgs;
+use crate::failure::Failure;
+use crate::output::{code, say, size, table};
+use crate::signals::Stop;
+
+pub(super) fn run(args: &StatusArgs, json: bool) -> Result<ExitCode, Failure> {
+    let socket = socket(args)?;
+    let sample = || {
+        ask(&socket, args.flows).map_err(|error| {
+            Failure::Unreachable(format!(
+                "no tunnel answers at {}: {error}. Is it running, and with this configuration? \
+                 `ringway tunnel --config FILE` starts it",
+                socket.display()
+            ))
+        })
+    };
+    let stop = Stop::install()?;
+    let interval = Duration::from_secs_f64(args.watch.unwrap_or(1.0));
+    let clear = args.watch.is_some() && std::io::stdout().is_terminal() && !json;
+    let mut before = sample()?;
+    loop {
+        // Rates are what moved between two answers.
+        let twice = args.watch.is_some() || !json;
+        if twice && stop.wait_for(interval) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let now = if twice { sample()? } else { before.clone() };
+        let home = if clear { "\x1b[H\x1b[2J" } else { "" };
+        if json {
+            let text = match args.watch {
+                Some(_) => serde_json::to_string(&now),
+                None => serde_json::to_string_pretty(&now),
+            };
+            say(&text.expect("plain numbers and texts"));
+        } else {
+            say(&format!("{home}{}", page(&now, &before, interval.as_secs_f64())));
+        }
+        if args.watch.is_none() {
+            return Ok(code(now.peers.iter().all(|peer| peer.up || !peer.dials)));
+        }
+        before = now;
+    }
+}
+
+/// Where the tunnel is asked.
+pub(super) fn socket(args: &StatusArgs) -> Result<PathBuf, Failure> {
+    match (&args.socket, &args.config) {
+        (Some(socket), _) => Ok(socket.clone()),
+        (None, Some(config)) => Ok(Config::socket_of(config)?),
+        (None, None) => Err(Failure::Usage(
+            "which tunnel? Name its configuration by --config, or its socket by --socket".into(),
+        )),
+    }
+}
+
+fn page(now: &Status, before: &Status, seconds: f64) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "up for {} s, process {}", now.uptime_s, now.pid);
+    for peer in &now.peers {
+        let old = before.peers.iter().find(|old| old.name == peer.name);
+        peer_text(&mut text, peer, old, seconds);
+    }
+    let counted: Vec<String> = now
+        .counters
+        .iter()
+        .filter(|(name, value)| {
+            let trouble = ["lost", "failed", "broken", "not_let_in"];
+            **value > 0 && trouble.iter().any(|word| name.contains(word))
+        })
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    if !counted.is_empty() {
+        let _ = writeln!(text, "\nsince the start: {}", counted.join(", "));
+    }
+    text
+}
+
+fn peer_text(text: &mut String, peer: &PeerStatus, old: Option<&PeerStatus>, seconds: f64) {
+    let state = match (peer.up, peer.dials) {
+        (true, _) => "connected",
+        (false, true) => "NOT CONNECTED (`ringway tunnel check` looks for the reason)",
+        (false, false) => "not connected; it dials us",
+    };
+    let _ = writeln!(text, "\npeer {}: {state}", peer.name);
+    if peer.waiting > 0 {
+        let _ = writeln!(text, "  {} connections wait for it", peer.waiting);
+    }
+    for session in &peer.sessions {
+        let old = old.and_then(|old| old.sessions.iter().find(|old| old.shard == session.shard));
+        session_text(text, session, old, seconds);
+    }
+}
+
+fn session_text(
+    text: &mut String,
+    session: &SessionStatus,
+    old: Option<&SessionStatus>,
+    seconds: f64,
+) {
+    let cipher = session.cipher.as_deref().unwrap_or("no keys yet");
+    let flows = session.flow_count;
+    let _ = writeln!(
+        text,
+        "  shard {}: {cipher}, keys {}, {flows} flows",
+        session.shard, session.epoch
+    );
+    if let Some(alone) = session.alone_ms {
+        let failures = session.failures;
+        let _ =
+            writeln!(text, "    no carrier for {alone} ms; {failures} attempts came to nothing");
+    }
+    let mut rows = Vec::new();
+    for (at, carrier) in session.carriers.iter().enumerate() {
+        let sent_before = old.and_then(|old| old.carriers.get(at)).map_or(0, |old| old.sent);
+        let moved = carrier.sent.saturating_sub(sent_before) as f64 / seconds;
+        rows.push(vec![
+            carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
+            format!("{:.1} ms", carrier.rtt_us as f64 / 1000.0),
+            format!("{}/s", size(moved as u64)),
+            size(carrier.in_flight),
+            size(carrier.waiting),
+            size(carrier.sent),
+            size(carrier.resent),
+            if carrier.suspect { "does not answer".to_owned() } else { String::new() },
+        ]);
+    }
+    if !rows.is_empty() {
+        let head = ["carrier", "RTT", "rate", "in flight", "waits", "sent", "re-sent", ""];
+        text.push_str(&indented(&table(&head, &rows)));
+    }
+    let mut rows = Vec::new();
+    for flow in &session.flows {
+        let was = old.and_then(|old| old.flows.iter().find(|was| was.flow == flow.flow));
+        rows.push(flow_row(flow, was, seconds));
+    }
+    if !rows.is_empty() {
+        let head = ["flow", "from", "to", "in", "out", "saved", "kept", "limited by"];
+        text.push_str(&indented(&table(&head, &rows)));
+    }
+}
+
+fn flow_row(flow: &FlowStatus, was: Option<&FlowStatus>, seconds: f64) -> Vec<String> {
+    let rate = |now: u64, was: Option<u64>| {
+        let moved = now.saturating_sub(was.unwrap_or(0)) as f64 / seconds;
+        format!("{}/s", size(moved as u64))
+    };
+    let saved = match flow.saved {
+        0 => String::new(),
+        saved if saved > 0 => size(saved.unsigned_abs()),
+        saved => format!("-{}", size(saved.unsigned_abs())),
+    };
+    vec![
+        flow.flow.to_string(),
+        flow.from.clone().unwrap_or_default(),
+        flow.target.clone(),
+        rate(flow.bytes_in, was.map(|was| was.bytes_in)),
+        rate(flow.bytes_out, was.map(|was| was.bytes_out)),
+        saved,
+        size(flow.kept),
+        format!("{} ({})", flow.limited_by, flow.stage),
+    ]
+}
+
+fn indented(table: &str) -> String {
+    table.lines().fold(String::new(), |text, line| text + "    " + line.trim_end() + "\n")
+}
