@@ -253,8 +253,8 @@ fn credentials_from_end_to_end() {
     assert_eq!(ask(&["port", "query", "orders/1"]).0, 1);
 }
 
-/// The tunnel's first bytes are chance, which is promised and makes the exit code; that some censors
-/// look for chance is said in words as well.
+/// The tunnel's first bytes are chance, which is promised and makes the exit code; that some
+/// censors look for chance is said in words as well.
 #[test]
 fn the_tunnel_says_what_a_censor_sees() {
     let said = ringway(&["tunnel", "selftest", "--messages", "300"]);

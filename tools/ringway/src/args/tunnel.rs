@@ -130,8 +130,8 @@ configuration.";
 
 const SELFTEST_HELP: &str = "\
 Nothing is sent and no key is read: messages are made under keys that are drawn for this and
-forgotten. Exit code 0 says that they are uniform, as promised; 1 that something gives them away. The
-second verdict is for your information: what is uniform is what some censors block.
+forgotten. Exit code 0 says that they are uniform, as promised; 1 that something gives them away.
+The second verdict is for your information: what is uniform is what some censors block.
 
 Examples:
   ringway tunnel selftest

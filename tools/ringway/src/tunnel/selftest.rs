@@ -85,17 +85,13 @@ impl Verdicts {
         put(&mut text, format_args!("uniform: {uniform}"));
         text.push_str(if self.uniform { UNIFORM } else { NOT_UNIFORM });
         let percent = 100.0 * self.share();
-        put(
-            &mut text,
-            format_args!(
-                "\nmatches the fully-encrypted heuristic: {matched} ({percent:.1} % of first packets)"
-            ),
-        );
+        put(&mut text, format_args!("\n{HEURISTIC}: {matched} ({percent:.1} % of first packets)"));
         text.push_str(if self.is_matched() { MATCHED } else { NOT_MATCHED });
         text + NOT_SEEN
     }
 }
 
+const HEURISTIC: &str = "matches the fully-encrypted heuristic";
 /// Flaws of one kind that are shown to people; programs get all.
 const FLAWS_SHOWN: usize = 5;
 
@@ -119,8 +115,9 @@ Most first packets are exempt from the rules that the Great Firewall was measure
 2021 on (Wu et al., USENIX Security 2023).
 ";
 const NOT_SEEN: &str = "
-Not looked at: when and how much is sent after this, how many connections there are, the ports,
-and that whoever connects to the far side without a key hears nothing.
+Not judged: how long the messages are (above; padding varies it), when and how much is sent after
+them, how many connections there are, the ports, and that whoever connects to the far side without
+a key hears nothing.
 ";
 
 fn yes(verdict: bool) -> &'static str {

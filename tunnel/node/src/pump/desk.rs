@@ -130,9 +130,9 @@ impl Host for Desk<'_, '_> {
                 }
             }
             Event::Closed(flow) => {
-                let flow = self.own.at(bond, flow).and_then(|key| self.own.remove(key));
-                if let Some(conn) = flow.and_then(|flow| flow.conn) {
-                    self.io.close(conn, Close::AfterFlush);
+                if let Some(key) = self.own.at(bond, flow) {
+                    self.own.leave_session(key);
+                    self.own.close_when_read(key, self.io);
                 }
             }
             Event::Suspect(_) | Event::Recovered(_) | Event::Left(_) => {}
@@ -169,8 +169,8 @@ impl Desk<'_, '_> {
                 self.open(key);
             }
             Stage::Resolving(_) | Stage::Connecting(_) => flow.held.extend_from_slice(bytes),
-            Stage::Greeting | Stage::Request | Stage::Waiting(_) => {
-                unreachable!("a flow that was not opened gets nothing")
+            Stage::Greeting | Stage::Request | Stage::Waiting(_) | Stage::Leaving => {
+                unreachable!("only a flow of a session gets something")
             }
         }
     }

@@ -40,6 +40,8 @@ pub(crate) enum Stage {
     Connecting(VecDeque<SocketAddr>),
     /// Bytes go through.
     Joined,
+    /// The session has no more of it; its application has not read all.
+    Leaving,
 }
 
 /// See the module.
@@ -111,6 +113,6 @@ impl Flow {
 
     /// Whether the near side's application was told, or believes, that it is connected.
     pub(crate) fn is_answered(&self) -> bool {
-        matches!(self.stage, Stage::Joined)
+        matches!(self.stage, Stage::Joined | Stage::Leaving)
     }
 }

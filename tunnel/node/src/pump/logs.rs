@@ -61,19 +61,28 @@ impl Own {
             dialling.addresses = targets.iter().filter_map(address_of).collect();
         }
         // After each round of all addresses, names are resolved again.
-        let round = dialling.next >= dialling.addresses.len();
+        let round = dialling.at >= dialling.addresses.len();
         if round {
-            dialling.next = 0;
+            dialling.at = 0;
         }
-        let address = dialling.addresses.get(dialling.next).copied();
-        dialling.next += 1;
         if round && !dialling.asked && targets.iter().any(|target| address_of(target).is_none()) {
             dialling.asked = true;
             let ask =
                 Ask { shard: self.me, whose: Whose::Peer(peer), name: String::new(), port: 0 };
             self.shared.ask(ask, io);
         }
-        address
+        self.dialling.get(&peer)?.addresses.get(self.dialling.get(&peer)?.at).copied()
+    }
+
+    /// Nobody answered where a peer was dialled. With a session that may live there it is tried
+    /// some more times before the next address: another gateway would know nothing of its flows.
+    fn look_further(&mut self, peer: PeerId) {
+        let known = self.bonds.values().any(|of| *of == peer);
+        let Some(dialling) = self.dialling.get_mut(&peer) else { return };
+        dialling.failures += 1;
+        if !known || dialling.failures >= PUZZLED_AFTER {
+            (dialling.failures, dialling.at) = (0, dialling.at + 1);
+        }
     }
 
     /// The addresses of a peer are known.
@@ -105,11 +114,11 @@ impl Own {
         let metrics = &self.shared.metrics;
         match note {
             Note::Up(peer) => {
-                self.silent.remove(&peer);
+                self.answered(peer);
                 tracing::info!(peer = site.name(peer), "connected");
             }
             Note::Back(peer) => {
-                self.silent.remove(&peer);
+                self.answered(peer);
                 tracing::info!(peer = site.name(peer), "connected again; its flows go on");
             }
             Note::Alone(peer) => {
@@ -134,11 +143,14 @@ impl Own {
                 );
             }
             Note::NoAnswer(peer) => self.puzzled(peer),
-            Note::BadAnswer(peer) => tracing::warn!(
-                peer = site.name(peer),
-                "what answered is not this peer: see that `addresses`, its public key and the \
-                 network key belong together, and that nothing stands between that changes bytes"
-            ),
+            Note::BadAnswer(peer) => {
+                self.look_further(peer);
+                tracing::warn!(
+                    peer = site.name(peer),
+                    "what answered is not this peer: see that `addresses`, its public key and the \
+                     network key belong together, and that nothing between changes bytes"
+                );
+            }
             Note::NotLetIn(why) => {
                 metrics.not_let_in(why);
                 self.turned_away(conn, why);
@@ -158,8 +170,16 @@ impl Own {
         }
     }
 
+    fn answered(&mut self, peer: PeerId) {
+        self.silent.remove(&peer);
+        if let Some(dialling) = self.dialling.get_mut(&peer) {
+            dialling.failures = 0;
+        }
+    }
+
     /// Nobody answered. A wrong key, a wrong clock and a dead host look alike from here.
     fn puzzled(&mut self, peer: PeerId) {
+        self.look_further(peer);
         let times = self.silent.entry(peer).or_default();
         *times += 1;
         let site = self.site.clone();

@@ -45,6 +45,8 @@ const GIFT_USER: u8 = 2;
 const GREETING_MAX: Span = Span::from_s(30);
 /// Bytes of a receive buffer: a read that fills it is followed by more.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
+/// How long flows may go on after a stop was asked for.
+const FAREWELL: Span = Span::from_s(4);
 /// How long a coder's run stays open when nothing follows.
 const RUN_LINGER: Span = Span::from_ms(2);
 
@@ -55,6 +57,9 @@ pub(crate) struct Pump {
     run_ends_at: Option<Moment>,
     /// The configuration was taken over.
     begun: bool,
+    /// After a stop was asked for: when flows that have not ended are reset, so that their other
+    /// ends need not wait for us.
+    farewell_at: Option<Moment>,
     /// Where coders write.
     scratch: Vec<u8>,
 }
@@ -71,6 +76,7 @@ impl Pump {
             own,
             run_ends_at: None,
             begun: false,
+            farewell_at: None,
             scratch: Vec::new(),
         }
     }
@@ -536,7 +542,10 @@ impl Service for Pump {
     fn drained(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => self.with_agent(now, io, |agent, _| agent.drained(conn)),
-            Some(Kind::User(key)) => self.own.touch(key),
+            Some(Kind::User(key)) => match self.own.flow(key).map(|flow| &flow.stage) {
+                Some(Stage::Leaving) => self.own.close_when_read(key, io),
+                _ => self.own.touch(key),
+            },
             None => {}
         }
     }
@@ -574,6 +583,12 @@ impl Service for Pump {
         }
         self.own.expire_waiting(now, io);
         self.end_runs(now);
+        if self.farewell_at.take_if(|at| *at <= now).is_some() {
+            for (key, bond, id) in self.own.places() {
+                self.agent.reset(bond, id, ResetCode::Gone);
+                self.own.fail(key, ResetCode::Gone, io);
+            }
+        }
         self.report_taken(now, io);
         self.with_agent(now, io, |agent, desk| agent.settle(now, desk));
     }
@@ -583,13 +598,13 @@ impl Service for Pump {
             return Some(Moment(0));
         }
         let throttled = self.own.throttled_until();
-        let all = [self.agent.wake_at(), self.own.next_expiry(), self.run_ends_at, throttled];
-        all.into_iter().flatten().min()
+        let others = [self.own.next_expiry(), self.run_ends_at, throttled, self.farewell_at];
+        others.into_iter().chain([self.agent.wake_at()]).flatten().min()
     }
 
-    fn stop(&mut self, _: Moment, _: &mut Io<'_>) {
-        self.own.stopping = true;
+    fn stop(&mut self, now: Moment, _: &mut Io<'_>) {
         self.agent.stop();
+        self.farewell_at = Some(now + FAREWELL);
     }
 
     fn may_stop(&self) -> bool {

@@ -21,6 +21,8 @@ use crate::site::Site;
 
 /// Connections that may wait for a session to one peer.
 const WAITING_MAX: usize = 4096;
+/// What is left of a stream when its connection may be closed: the kernel has ten seconds for it.
+const LAST_BYTES: usize = 1024;
 /// How long a service may take to be connected.
 pub(super) const CONNECT_MAX: Span = Span::from_s(10);
 
@@ -47,8 +49,10 @@ pub(super) enum Wish {
 pub(super) struct Dialling {
     /// Where it is, as last resolved.
     pub(super) addresses: Vec<SocketAddr>,
-    /// Which one is tried next.
-    pub(super) next: usize,
+    /// Which one is dialled: all carriers of a session lead to the same.
+    pub(super) at: usize,
+    /// Attempts there, in a row, that came to nothing.
+    pub(super) failures: u32,
     /// Its names are being resolved.
     pub(super) asked: bool,
 }
@@ -76,7 +80,6 @@ pub(super) struct Own {
     pub(super) bonds: Bonds,
     /// Attempts in a row that nobody answered.
     pub(super) silent: BTreeMap<PeerId, u32>,
-    pub(super) stopping: bool,
 }
 
 impl Own {
@@ -98,7 +101,6 @@ impl Own {
             buckets: BTreeMap::new(),
             bonds: Bonds::new(),
             silent: BTreeMap::new(),
-            stopping: false,
         }
     }
 
@@ -150,6 +152,11 @@ impl Own {
         self.by_place.get(&(bond, flow)).copied()
     }
 
+    /// All flows that have a place in a session.
+    pub(super) fn places(&self) -> Vec<(FlowKey, BondId, FlowId)> {
+        self.by_place.iter().map(|((bond, id), key)| (*key, *bond, *id)).collect()
+    }
+
     /// A flow has a place in a session.
     pub(super) fn settle(&mut self, key: FlowKey, bond: BondId, id: FlowId) {
         self.by_place.insert((bond, id), key);
@@ -171,6 +178,31 @@ impl Own {
         let metrics = &self.shared.metrics;
         metrics.flows_ended.add(1);
         Some(flow)
+    }
+
+    /// A flow is over for its session; what its application has not read yet is still its.
+    pub(super) fn leave_session(&mut self, key: FlowKey) {
+        let Some(flow) = self.flow(key) else { return };
+        flow.stage = Stage::Leaving;
+        if let Some(place) = flow.place.take() {
+            self.by_place.remove(&place);
+        }
+    }
+
+    /// Closes an application's connection as soon as it has read what is left, however long that
+    /// takes.
+    pub(super) fn close_when_read(&mut self, key: FlowKey, io: &mut Io<'_>) {
+        let Some(conn) = self.flow(key).and_then(|flow| flow.conn) else {
+            self.remove(key);
+            return;
+        };
+        let left = io.backlog(conn);
+        if left < LAST_BYTES {
+            self.remove(key);
+            io.close(conn, Close::AfterFlush);
+        } else {
+            io.await_drain(conn, LAST_BYTES);
+        }
     }
 
     /// The flow's application hears that it failed, and the flow is forgotten. Its place in a

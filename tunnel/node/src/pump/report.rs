@@ -89,6 +89,7 @@ fn told(
         Stage::Connecting(_) | Stage::Asked | Stage::Opening => "connect",
         Stage::Greeting | Stage::Request => "application",
         Stage::Waiting(_) => "carrier",
+        Stage::Leaving => "our reader",
         Stage::Joined if !up => "carrier",
         Stage::Joined if flow.throttled => "rate",
         Stage::Joined if backlog > 0 => "our reader",
@@ -104,6 +105,7 @@ fn told(
         Stage::Resolving(_) => "resolving",
         Stage::Connecting(_) => "connecting",
         Stage::Joined => "joined",
+        Stage::Leaving => "leaving",
     };
     FlowStatus {
         flow: id.0,

@@ -531,9 +531,11 @@ impl Agent {
                 let Some(bond) = self.get_mut(id) else { return };
                 let (peer, role) = (bond.peer, bond.role);
                 let lost = bond.discharge(now, slot);
-                host.note(Some(carrier.conn), Note::Lost(peer, lost));
                 self.touch(id);
-                if role == Role::Initiator && !carrier.link.is_proved() {
+                if role == Role::Responder || carrier.link.is_proved() {
+                    host.note(Some(carrier.conn), Note::Lost(peer, lost));
+                } else {
+                    host.note(Some(carrier.conn), Note::NoAnswer(peer));
                     // Perhaps the far agent has forgotten the session: the next attempt asks.
                     self.get_mut(id).expect("it was just there").doubted = true;
                     self.dial_failed(now, id);

@@ -68,7 +68,7 @@ const DEAF_BYTES_MAX: u64 = 1024 * 1024;
 const DEAF_MIN: Span = Span::from_s(10);
 const DEAF_SPREAD_MS: u64 = 30_000;
 /// How long an answer, or the first word of a carrier that joined, may take.
-const ANSWER_MAX: Span = Span::from_s(10);
+const ANSWER_MAX: Span = Span::from_s(5);
 /// A carrier that does not answer is closed after so long.
 const SUSPECT_MAX: Span = Span::from_s(15);
 /// After a failure the next attempt waits for about so long, twice as long each time.
