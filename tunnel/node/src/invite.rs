@@ -262,6 +262,15 @@ mod tests {
         assert!(Invite::from_line(&most.to_line()).is_ok_and(|read| read == most));
     }
 
+    /// The line that docs/tunnel-protocol.md prints, broken as it is there.
+    #[test]
+    fn the_documented_line_is_this_one() {
+        let doc = include_str!("../../../docs/tunnel-protocol.md");
+        let start = doc.rfind("\nringway-invite:").expect("an example");
+        let end = start + doc[start..].find("```").expect("its end");
+        assert_eq!(doc[start..end].replace('\n', ""), *invite(&["gw.example:4600"]).to_line());
+    }
+
     #[test]
     fn every_cut_is_seen() {
         let line = invite(&["gw.example:4600"]).to_line();

@@ -148,6 +148,8 @@ pub struct CarrierReport {
     pub suspect: bool,
     /// It may be given something.
     pub usable: bool,
+    /// Something authentic has come by it.
+    pub proved: bool,
     /// LEAVE was said on it: once that is sent, it can be closed.
     pub left: bool,
 }
@@ -348,6 +350,7 @@ impl Session {
             resent: carrier.resent,
             suspect: carrier.suspect,
             usable: carrier.is_usable(),
+            proved: carrier.proved,
             left: carrier.left,
         })
     }

@@ -116,6 +116,41 @@ fn who_waits_too_long_gives_up_at_both_ends() {
     net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"again"));
 }
 
+/// A stopped process finds, when it goes on, that nobody has waited for it.
+#[test]
+fn who_was_frozen_for_long_begins_anew() {
+    for site in 0..2 {
+        let mut net = Net::new(15, [1, 1]);
+        let bond = net.connect();
+        net.open(bond, b"before");
+        net.run(Span::from_ms(50));
+        net.freeze(site, Span(2 * WAIT.0));
+        let most = net.wires();
+        // It learns of it.
+        net.run(Span::from_s(10));
+        let bond = net.connect();
+        net.open(bond, b"after");
+        net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"after"));
+        net.run(Span::from_s(30));
+        assert!(most < 30 && net.wires() <= 2, "{most} and then {} connections", net.wires());
+    }
+}
+
+/// A far site that takes nobody, and says nothing, is not flooded with attempts.
+#[test]
+fn attempts_are_spaced() {
+    let mut net = Net::new(16, [1, 1]);
+    net.connect();
+    let before = net.dialled;
+    net.silence(|_| true);
+    for _ in 0..60_000 {
+        net.step();
+        net.silence(|_| true);
+    }
+    let many = net.dialled - before;
+    assert!((5..=25).contains(&many), "{many} in a minute");
+}
+
 /// All carriers fall silent, as when packets are dropped: nobody is told, and it is found out.
 #[test]
 fn silence_is_found_out_and_other_carriers_go_on() {

@@ -8,6 +8,8 @@ use crate::session::Outlet;
 
 /// Bytes of a record that are kept free for REKEY and KEYS.
 const KEYS_ROOM: usize = 64;
+/// The bound of the chance that spreads attempts.
+pub(super) const CHANCE: u64 = 1 << 10;
 /// While all carriers are full there is nothing to do before one takes more, or for so long.
 const FULL_PAUSE: Span = Span::from_ms(5);
 
@@ -106,6 +108,21 @@ impl Bond {
         self.usable() > 0
     }
 
+    /// Carriers that have joined and of which nothing was heard yet.
+    fn on_trial(&self) -> usize {
+        let new = |slot| self.flows.carrier(slot).is_some_and(|one| !one.proved && !one.suspect);
+        self.slots().filter(|(slot, _)| new(*slot)).count()
+    }
+
+    /// An attempt to reach the peer came to nothing. The next one comes later; `chance` below
+    /// [`CHANCE`] decides when exactly.
+    pub(super) fn fail_dial(&mut self, now: Moment, chance: u64) {
+        let wait = (RETRY_MIN.0 << self.failures.min(10)).min(RETRY_MAX.0);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = now + Span(wait / 2 + wait / 2 * chance / CHANCE);
+        self.pool.not_opened(now);
+    }
+
     fn carried(&self) -> u64 {
         let now = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
         self.carried_before + now.map(|report| report.sent).sum::<u64>()
@@ -164,15 +181,26 @@ impl Agent {
             };
             let since = report.suspect.then(|| member.suspect_since.unwrap_or(now));
             bond.members[at] = Some(Member { suspect_since: since, ..member });
+            let near = bond.role == Role::Initiator;
             let given_up = since.is_some_and(|since| now.since(since) >= SUSPECT_MAX);
-            let left = report.left && member.left && bond.role == Role::Initiator;
-            if given_up || left {
-                let lost = bond.discharge(now, slot);
-                self.carriers[member.conn.index as usize] = None;
-                host.close(member.conn, left);
-                if given_up {
-                    host.note(Some(member.conn), Note::Lost(bond.peer, lost));
-                }
+            let (left, not_taken) =
+                (near && report.left && member.left, near && report.suspect && !report.proved);
+            if !given_up && !left && !not_taken {
+                continue;
+            }
+            let lost = bond.discharge(now, slot);
+            if let Some(carrier) = self.carriers[member.conn.index as usize].take() {
+                self.forget_half_open(&carrier);
+            }
+            host.close(member.conn, left);
+            if not_taken {
+                // Perhaps the far agent has forgotten the session: the next attempt asks.
+                bond.doubted = true;
+                host.note(Some(member.conn), Note::NoAnswer(bond.peer));
+                let chance = self.entropy.below(CHANCE);
+                bond.fail_dial(now, chance);
+            } else if given_up {
+                host.note(Some(member.conn), Note::Lost(bond.peer, lost));
             }
         }
     }
@@ -308,6 +336,7 @@ impl Agent {
         bond.role == Role::Initiator
             && !self.stopping
             && bond.dialling == 0
+            && bond.on_trial() == 0
             && now >= bond.retry_at
             && fewer
             && members < MEMBERS_MAX

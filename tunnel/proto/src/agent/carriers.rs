@@ -1,6 +1,6 @@
 //! Connections: from the first byte to a carrier of a session, and their ends.
 
-use super::bond::Door;
+use super::bond::{CHANCE, Door};
 use super::*;
 use crate::hello::{FarHello, NearHello};
 use crate::link::{Place, Salted, Step};
@@ -111,12 +111,9 @@ impl Agent {
 
     /// A dialled connection came to nothing. The next attempt comes later, by chance.
     fn dial_failed(&mut self, now: Moment, id: BondId) {
-        let chance = self.entropy.below(1 << 20);
+        let chance = self.entropy.below(CHANCE);
         let Some(bond) = self.get_mut(id) else { return };
-        let wait = (RETRY_MIN.0 << bond.failures.min(10)).min(RETRY_MAX.0);
-        bond.failures = bond.failures.saturating_add(1);
-        bond.retry_at = now + Span(wait / 2 + ((wait / 2 * chance) >> 20));
-        bond.pool.not_opened(now);
+        bond.fail_dial(now, chance);
         self.touch(id);
     }
 
@@ -126,6 +123,8 @@ impl Agent {
             return self.closed(now, conn, host);
         }
         let Some(mut carrier) = self.take_carrier(conn) else { return };
+        // The time for connecting is over; this is for the answer.
+        host.call_overdue(conn, ANSWER_MAX);
         if let Standing::Joining(id) = carrier.standing {
             self.join(now, id, &mut carrier, host);
         }
@@ -198,7 +197,7 @@ impl Agent {
         }
     }
 
-    fn forget_half_open(&mut self, carrier: &Carrier) {
+    pub(super) fn forget_half_open(&mut self, carrier: &Carrier) {
         if let Some(at) = carrier.half_open {
             self.half_open.remove(&at);
         }

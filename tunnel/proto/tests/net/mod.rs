@@ -184,6 +184,10 @@ pub(crate) struct Net {
     next_shard: usize,
     /// Bytes that a wire moves in a step, each way.
     pub(crate) bytes_per_step: usize,
+    /// The site that does nothing.
+    frozen: Option<usize>,
+    /// Connections that were begun.
+    pub(crate) dialled: usize,
 }
 
 fn secret(byte: u8) -> Secret {
@@ -208,6 +212,8 @@ impl Net {
             lives: 0,
             next_shard: 0,
             bytes_per_step: 100_000,
+            frozen: None,
+            dialled: 0,
         };
         for (site, shards) in shards.into_iter().enumerate() {
             net.start(site, shards);
@@ -277,7 +283,7 @@ impl Net {
     pub(crate) fn step(&mut self) {
         self.now = self.now + STEP;
         let now = self.now;
-        for site in 0..2 {
+        for site in (0..2).filter(|site| self.frozen != Some(*site)).collect::<Vec<_>>() {
             for shard in 0..self.sites[site].len() {
                 let Shard { agent, desk } = &mut self.sites[site][shard];
                 desk.now = now;
@@ -308,6 +314,7 @@ impl Net {
         for conn in dials {
             let there = self.next_shard % self.sites[1 - site].len();
             self.next_shard += 1;
+            self.dialled += 1;
             let other = &mut self.sites[1 - site][there];
             let accepted = other.desk.fresh_conn();
             let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -315,6 +322,8 @@ impl Net {
             let ends = [(site, shard, conn), (1 - site, there, accepted)];
             self.wires.push(Wire { ends, pipes: Default::default(), alive: true });
             let Shard { agent, desk } = &mut self.sites[site][shard];
+            // The time that was given to the connect ends with it.
+            desk.due.remove(&conn);
             agent.connected(now, conn, true, desk);
         }
         let later = std::mem::take(&mut self.sites[site][shard].desk.out);
@@ -362,8 +371,9 @@ impl Net {
         for at in 0..self.wires.len() {
             for end in 0..2 {
                 let wire = &mut self.wires[at];
+                let to = wire.ends[1 - end].0;
                 let pipe = &mut wire.pipes[end];
-                if !wire.alive || pipe.silent {
+                if !wire.alive || pipe.silent || self.frozen == Some(to) {
                     continue;
                 }
                 let many = pipe.bytes.len().min(self.bytes_per_step);
@@ -461,6 +471,13 @@ impl Net {
     pub(crate) fn is_open(&self, shard: usize, conn: ConnId) -> bool {
         let desk = &self.sites[1][shard].desk;
         desk.backlog.contains_key(&conn) && !desk.closes.contains(&conn)
+    }
+
+    /// A site does nothing for so long, and then everything at once, as a process that is stopped.
+    pub(crate) fn freeze(&mut self, site: usize, time: Span) {
+        self.frozen = Some(site);
+        self.run(time);
+        self.frozen = None;
     }
 
     /// Opens a flow from shard 0 of site 0 and writes to it.
