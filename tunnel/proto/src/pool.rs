@@ -15,16 +15,16 @@
 use ringway_core::{Moment, Span};
 
 /// All carriers have to be full for so long before another one is tried.
-const FULL_FOR: Span = Span::from_ms(100);
+const FULL_FOR: Span = Span::from_ms(250);
 /// How long a trial lasts, once the new carrier works.
-const TRIAL: Span = Span::from_ms(300);
+const TRIAL: Span = Span::from_ms(500);
 /// After a trial that brought nothing: how long until the next, at first and at most.
 const NEXT_MIN: Span = Span::from_s(2);
 const NEXT_MAX: Span = Span::from_s(300);
 /// A carrier beyond the first that the session has not needed for so long retires.
 const IDLE: Span = Span::from_s(30);
 /// More than before: by this part, in percent.
-const BETTER_PERCENT: u64 = 10;
+const BETTER_PERCENT: u64 = 25;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +174,7 @@ mod tests {
     fn carriers_that_carry_more_stay() {
         assert_eq!(run(4, 5_000, |usable| usable as u64 * 1000), (4, 3));
         // Two fill the path.
-        assert_eq!(run(4, 1_500, |usable| usable.min(2) as u64 * 1000).0, 2);
+        assert_eq!(run(4, 2_500, |usable| usable.min(2) as u64 * 1000).0, 2);
     }
 
     #[test]

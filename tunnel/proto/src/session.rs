@@ -34,7 +34,7 @@ use crate::frame::{
 };
 use crate::recv::RecvStream;
 use crate::sabotage::{Rule, Sabotage};
-use crate::send::{Segment, SendStream};
+use crate::send::{Blocks, Segment, SendStream};
 
 /// Which agent this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +217,8 @@ pub struct Session {
     order: u64,
     /// Bytes of windows beyond the first ones.
     windows: u64,
+    /// Memory of streams that waits to be used again.
+    spare: Blocks,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -262,6 +264,7 @@ impl Session {
             since_bulk: 0,
             order: 0,
             windows: 0,
+            spare: Blocks::default(),
             sabotage: Sabotage::default(),
         }
     }
@@ -390,7 +393,7 @@ impl Session {
         let Some(flow) = self.flows.get_mut(&id) else { return bytes.len() };
         let taken = flow.room().min(bytes.len());
         flow.blocked |= taken < bytes.len();
-        flow.send.write(&bytes[..taken]);
+        flow.send.write(&bytes[..taken], &mut self.spare);
         self.queue(id);
         taken
     }
@@ -403,7 +406,7 @@ impl Session {
     /// After [`Self::finish`].
     pub fn push(&mut self, id: FlowId, bytes: &[u8]) -> bool {
         let Some(flow) = self.flows.get_mut(&id) else { return true };
-        flow.send.write(bytes);
+        flow.send.write(bytes, &mut self.spare);
         let room = flow.room() > 0;
         flow.blocked |= !room;
         self.queue(id);
@@ -494,6 +497,9 @@ impl Session {
             carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
         }
         self.windows -= flow.recv.window() - self.settings.window_first;
+        if self.flows.is_empty() {
+            self.spare.release();
+        }
         true
     }
 
@@ -630,7 +636,7 @@ impl Session {
             let carrier = &mut carriers[usize::from(segment.carrier.0)];
             carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
         };
-        if !flow.send.acked(ack, arrived) {
+        if !flow.send.acked(ack, &mut self.spare, arrived) {
             return Err(Violation::AckOfNothing(id));
         }
         flow.unblock(id, outlet);
@@ -739,6 +745,11 @@ impl Session {
             || !self.dones.is_empty()
             || self.acks.front().is_some_and(|(_, due)| *due <= now)
             || self.has_streams()
+    }
+
+    /// Whether some stream has more than fits into a record or two.
+    pub fn has_bulk(&self) -> bool {
+        !self.ready[1].is_empty()
     }
 
     /// Whether some stream has bytes that a carrier could take now.

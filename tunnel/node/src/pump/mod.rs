@@ -47,6 +47,8 @@ const GREETING_MAX: Span = Span::from_s(30);
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 /// How long flows may go on after a stop was asked for.
 const FAREWELL: Span = Span::from_s(4);
+/// A read of so much is sealed at once; less waits for company until the turn ends.
+const BULK_BYTES: usize = 16 * 1024;
 /// How long a coder's run stays open when nothing follows.
 const RUN_LINGER: Span = Span::from_ms(2);
 
@@ -275,6 +277,9 @@ impl Pump {
                 room
             }
         };
+        if bytes.len() >= BULK_BYTES {
+            self.agent.send_bulk(now, bond, &mut Desk { own: &mut self.own, io, now });
+        }
         let used_up = self.own.charge(now, peer, bytes.len());
         let Some(flow) = self.own.flow(key) else { return };
         flow.blocked |= !room;

@@ -238,16 +238,25 @@ impl Agent {
         while bond.flows.wants_any(now)
             || bond.known.as_ref().is_some_and(|k| k.epochs.has_to_say(now))
         {
-            let Some((slot, conn)) = self.best(bond, host) else {
+            if !self.send_one(now, id, bond, host) {
                 self.await_room(bond, host);
                 return true;
-            };
-            let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
-            if !seal(now, (id, slot), bond, carrier, (false, host)) {
-                break;
             }
         }
         false
+    }
+
+    /// Sends one record by the best carrier. Returns whether there was one that takes something.
+    pub(super) fn send_one(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        host: &mut impl Host,
+    ) -> bool {
+        let Some((slot, conn)) = self.best(bond, host) else { return false };
+        let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
+        seal(now, (id, slot), bond, carrier, (false, host))
     }
 
     fn offer_keys(&mut self, now: Moment, bond: &mut Bond) {

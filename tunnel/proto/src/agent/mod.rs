@@ -479,6 +479,19 @@ impl Agent {
         self.get_mut(bond).is_none_or(|bond| bond.flows.push(flow, bytes))
     }
 
+    /// Puts bulk on its way at once, while it is in the cache: as much as carriers take and fills
+    /// whole records. What is left waits for company until the turn ends.
+    pub fn send_bulk(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
+        let Some(mut bond) = self.bonds.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        while bond.known.is_some()
+            && bond.flows.has_bulk()
+            && self.send_one(now, id, &mut bond, host)
+        {}
+        self.bonds[id.0 as usize] = Some(bond);
+    }
+
     /// Ends a flow's stream.
     pub fn finish(&mut self, bond: BondId, flow: FlowId) {
         self.touch(bond);
