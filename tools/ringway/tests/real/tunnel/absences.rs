@@ -156,10 +156,10 @@ fn a_file_that_is_read_again() {
 /// from who still uses it ends what it began.
 #[test]
 fn keys_that_are_rotated() {
-    let service = echo();
-    let words = [Words::default().forward(service), Words::default().allow([service])];
+    let service = Held::listen("127.0.0.1:0");
+    let words = [Words::default().forward(service.addr), Words::default().allow([service.addr])];
     let mut pair = Pair::start(&words[0], &words[1]);
-    let mut running = connect(pair.near.door(0));
+    let mut flow = both_ends(&pair, &service);
     pair.keys.make("network2.key", &["--network"]);
     let near = [pair.keys.public("near.key"), pair.keys.make("near2.key", &[])];
     let far = [pair.keys.public("far.key"), pair.keys.make("far2.key", &[])];
@@ -171,29 +171,33 @@ fn keys_that_are_rotated() {
         pair.keys.write(side, &words, (!is_far).then_some(pair.wire.addr));
         if is_far { pair.far.reload() } else { pair.near.reload() }
     };
-    let comes_back = |pair: &Pair, running: &mut TcpStream, word: &str| {
+    let goes_on = |(user, served): &mut (TcpStream, TcpStream), word: &str| {
+        user.write_all(word.as_bytes()).expect("it takes it");
+        hears(served, word.as_bytes());
+    };
+    let comes_back = |pair: &Pair, flow: &mut (TcpStream, TcpStream), word: &str| {
         let before = pair.near.log().len();
         pair.wire.reset();
         pair.near.says("its flows go on", before);
-        says_again(running, word.as_bytes());
+        goes_on(flow, word);
     };
     // First everybody takes both, then who dials shows the new ones.
     let both = [&["network.key", "network2.key"][..], &["far.key", "far2.key"]];
     reread(&pair, "far", [both[0], both[1], &[&near[0], &near[1]]]);
     let both = [&["network2.key", "network.key"][..], &["near2.key", "near.key"]];
     reread(&pair, "near", [both[0], both[1], &[&far[1], &far[0]]]);
-    says_again(&mut running, b"both");
-    comes_back(&pair, &mut running, "by a new network key");
+    goes_on(&mut flow, "both");
+    comes_back(&pair, &mut flow, "by a new network key");
     // A session of its own shows the new identities, and then the old ones go.
     pair.near.dies_and_comes_back();
     pair.until_up();
-    let mut running = connect(pair.near.door(0));
-    says_again(&mut running, b"by new identities");
+    flow = both_ends(&pair, &service);
+    goes_on(&mut flow, "by new identities");
     reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&near[1]]]);
     reread(&pair, "near", [&["network2.key"], &["near2.key"], &[&far[1]]]);
-    comes_back(&pair, &mut running, "without the old ones");
+    comes_back(&pair, &mut flow, "without the old ones");
     let stranger = pair.keys.make("stranger.key", &[]);
     reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&stranger]]);
-    is_reset(&mut running);
+    is_reset(&mut flow.1);
     pair.stop();
 }
