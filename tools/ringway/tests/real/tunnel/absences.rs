@@ -61,6 +61,7 @@ fn flows_wait_for_carriers_and_go_on() {
     hears(&mut service.next(), b"me, too");
     user.write_all(b"on").expect("it goes on");
     hears(&mut served, b"on");
+    drop((user, served, later));
     assert!(pair.near.log().contains("its flows go on"), "{}", pair.near.log());
     pair.stop();
 }
@@ -79,7 +80,7 @@ fn flows_that_waited_too_long_are_reset() {
     is_reset(&mut later);
     pair.wire.shut(false);
     pair.until_up();
-    let (_user, _served) = both_ends(&pair, &service);
+    drop(both_ends(&pair, &service));
     pair.stop();
 }
 
@@ -87,18 +88,26 @@ fn flows_that_waited_too_long_are_reset() {
 /// users hear a reset, not an end, also those who wrote nothing. New connections work.
 #[test]
 fn a_far_side_that_starts_anew() {
-    let service = Held::listen("127.0.0.1:0");
-    let words = Words::default().forward(service.addr);
-    let mut pair = Pair::start(&words, &Words::default().allow([service.addr]));
+    let (service, bulk) = (Held::listen("127.0.0.1:0"), mirror("127.0.0.1:0"));
+    let words = Words::default().forward(service.addr).forward(bulk);
+    // Slow enough to be in the middle of it.
+    let far = Words::default().allow([service.addr, bulk]).peer("rate = \"200 Mbit/s\"");
+    let mut pair = Pair::start(&words, &far);
     let (mut user, served) = both_ends(&pair, &service);
     let (mut idle, _served) = both_ends(&pair, &service);
+    let transfer = Transfer::begin(pair.near.door(1), Load { seed: 2, up: 1 << 40, down: 1 << 40 });
+    until("the transfer moves", || {
+        let moved: u64 = pair.near.session().flows.iter().map(|flow| flow.bytes_out).sum();
+        (moved > 1 << 20).then_some(())
+    });
     pair.far.dies_and_comes_back();
     pair.wire.lead_to(pair.far.carriers());
     is_reset(&mut user);
     is_reset(&mut idle);
+    transfer.breaks();
     drop(served);
     pair.until_up();
-    let (_user, _served) = both_ends(&pair, &service);
+    drop(both_ends(&pair, &service));
     assert!(pair.near.log().contains("it was started anew"), "{}", pair.near.log());
     pair.stop();
 }
@@ -113,7 +122,7 @@ fn a_near_side_that_starts_anew() {
     pair.near.dies_and_comes_back();
     is_reset(&mut served);
     pair.until_up();
-    let (_user, _served) = both_ends(&pair, &service);
+    drop(both_ends(&pair, &service));
     pair.stop();
 }
 
@@ -147,7 +156,8 @@ fn a_file_that_is_read_again() {
     assert!(TcpStream::connect(gone).is_err(), "{gone} is still open");
     says_again(&mut connect(came), b"by the new door");
     says_again(&mut running, b"afterwards");
-    transfer.is_whole();
+    transfer.arrives();
+    drop(running);
     pair.stop();
 }
 
@@ -199,5 +209,6 @@ fn keys_that_are_rotated() {
     let stranger = pair.keys.make("stranger.key", &[]);
     reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&stranger]]);
     is_reset(&mut flow.1);
+    drop(flow);
     pair.stop();
 }
