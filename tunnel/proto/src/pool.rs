@@ -23,6 +23,8 @@ const NEXT_MIN: Span = Span::from_s(2);
 const NEXT_MAX: Span = Span::from_s(300);
 /// A carrier beyond the first that the session has not needed for so long retires.
 const IDLE: Span = Span::from_s(30);
+/// Bytes a second beyond which no trial is made on a short path.
+const PROCESSOR_BOUND: u64 = 125_000_000;
 /// More than before: by this part, in percent.
 const BETTER_PERCENT: u64 = 25;
 
@@ -48,6 +50,8 @@ pub(crate) struct Seen {
     pub(crate) carried: u64,
     /// There is more to send, and no carrier takes it.
     pub(crate) full: bool,
+    /// The path is so short that one carrier fills it as long as processors keep up.
+    pub(crate) short: bool,
     /// Something was sent since the last time.
     pub(crate) busy: bool,
 }
@@ -98,6 +102,8 @@ impl Pool {
                 let may = seen.usable < seen.most && now >= self.next_trial_at;
                 if now.since(since) >= FULL_FOR {
                     let before = rate(seen.carried - carried, now.since(since));
+                    // At such a rate on such a path it is a processor that is full.
+                    let may = may && !(seen.short && before >= PROCESSOR_BOUND);
                     self.state = if may {
                         State::Opening(before, seen.usable)
                     } else {
@@ -160,7 +166,7 @@ mod tests {
         let (mut usable, mut carried, mut opened) = (1, 0, 0);
         for at in 1..=ms {
             carried += rate(usable);
-            let seen = Seen { usable, most, carried, full: true, busy: true };
+            let seen = Seen { usable, most, carried, full: true, short: false, busy: true };
             match pool.look(Moment(at * MS), seen) {
                 Advice::Stay => {}
                 Advice::Open => (usable, opened) = (usable + 1, opened + 1),
@@ -186,13 +192,23 @@ mod tests {
     }
 
     #[test]
+    fn where_a_processor_is_the_bound_nothing_is_tried() {
+        let mut pool = Pool::new(Moment(MS));
+        for at in 1..10_000 {
+            let carried = at * 500_000;
+            let seen = Seen { usable: 1, most: 4, carried, full: true, short: true, busy: true };
+            assert_eq!(pool.look(Moment(at * MS), seen), Advice::Stay);
+        }
+    }
+
+    #[test]
     fn an_idle_session_goes_back_to_one() {
         let mut pool = Pool::new(Moment(MS));
         let mut usable = 3;
         let mut now = Moment(MS);
         while let Some(at) = pool.wake_at(usable) {
             now = at;
-            let seen = Seen { usable, most: 4, carried: 0, full: false, busy: false };
+            let seen = Seen { usable, most: 4, carried: 0, full: false, short: false, busy: false };
             assert_eq!(pool.look(now, seen), Advice::Retire);
             usable -= 1;
         }
@@ -202,7 +218,7 @@ mod tests {
     #[test]
     fn one_that_does_not_come_is_tried_later() {
         let mut pool = Pool::new(Moment(MS));
-        let seen = Seen { usable: 1, most: 2, carried: 0, full: true, busy: true };
+        let seen = Seen { usable: 1, most: 2, carried: 0, full: true, short: false, busy: true };
         let mut opens = 0;
         for at in 1..10_000 {
             if pool.look(Moment(at * MS), seen) == Advice::Open {
