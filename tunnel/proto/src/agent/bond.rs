@@ -94,6 +94,22 @@ impl Bond {
         report.map_or(0, |report| report.flying)
     }
 
+    /// Tells the driver whether the session can be used, if it believes otherwise. It has to know
+    /// before it hears of a flow.
+    pub(super) fn tell_standing(&mut self, id: BondId, up: bool, host: &mut impl Host) {
+        if core::mem::replace(&mut self.told_up, up) == up {
+            return;
+        }
+        let again = self.flows.flows().next().is_some();
+        let note = match (up, again) {
+            (true, true) => Note::Back(self.peer),
+            (true, false) => Note::Up(self.peer),
+            (false, _) => Note::Alone(self.peer),
+        };
+        host.note(None, note);
+        host.bond(id, self.peer, up);
+    }
+
     fn slots(&self) -> impl Iterator<Item = (CarrierSlot, Member)> + '_ {
         let some =
             |(at, member): (usize, &Option<Member>)| Some((CarrierSlot(at as u16), (*member)?));
@@ -285,19 +301,7 @@ impl Agent {
         up: bool,
         host: &mut impl Host,
     ) -> bool {
-        let told = core::mem::replace(&mut bond.told_up, up);
-        if up != told {
-            let again = bond.flows.flows().next().is_some();
-            host.note(
-                None,
-                match (up, again) {
-                    (true, true) => Note::Back(bond.peer),
-                    (true, false) => Note::Up(bond.peer),
-                    (false, _) => Note::Alone(bond.peer),
-                },
-            );
-            host.bond(id, bond.peer, up);
-        }
+        bond.tell_standing(id, up, host);
         if up {
             bond.alone_since = None;
             bond.failures = 0;
