@@ -23,8 +23,6 @@ const NEXT_MIN: Span = Span::from_s(2);
 const NEXT_MAX: Span = Span::from_s(300);
 /// A carrier beyond the first that the session has not needed for so long retires.
 const IDLE: Span = Span::from_s(30);
-/// Bytes a second beyond which no trial is made on a short path.
-const PROCESSOR_BOUND: u64 = 125_000_000;
 /// More than before: by this part, in percent.
 const BETTER_PERCENT: u64 = 25;
 
@@ -50,7 +48,7 @@ pub(crate) struct Seen {
     pub(crate) carried: u64,
     /// There is more to send, and no carrier takes it.
     pub(crate) full: bool,
-    /// The path is so short that one carrier fills it as long as processors keep up.
+    /// The path is so short that one carrier fills it: if it is full, it is a processor that is.
     pub(crate) short: bool,
     /// Something was sent since the last time.
     pub(crate) busy: bool,
@@ -99,11 +97,9 @@ impl Pool {
             State::Calm if seen.full => self.state = State::Full(now, seen.carried),
             State::Calm => {}
             State::Full(since, carried) => {
-                let may = seen.usable < seen.most && now >= self.next_trial_at;
+                let may = seen.usable < seen.most && !seen.short && now >= self.next_trial_at;
                 if now.since(since) >= FULL_FOR {
                     let before = rate(seen.carried - carried, now.since(since));
-                    // At such a rate on such a path it is a processor that is full.
-                    let may = may && !(seen.short && before >= PROCESSOR_BOUND);
                     self.state = if may {
                         State::Opening(before, seen.usable)
                     } else {
