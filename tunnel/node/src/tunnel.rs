@@ -30,11 +30,11 @@ use crate::salts::SaltFile;
 use crate::shared::{Ask, Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
 
-/// Receive buffers of a shard: 4 MiB.
-const RECEIVE_BUFFERS: u16 = 64;
+/// Receive buffers of a shard: 2 MiB, which one turn may bring.
+const RECEIVE_BUFFERS: u16 = 32;
 /// Out buffers that are kept to be used again: as large as what is sent at a time.
-const SPARE_BUFFER_BYTES: usize = 1 << 20;
-const SPARE_BUFFERS: usize = 16 << 20;
+const SPARE_BUFFER_BYTES: usize = 4 << 20;
+const SPARE_BUFFERS: usize = 32 << 20;
 /// How long flows may go on after a stop was asked for.
 const DRAIN: Span = Span::from_s(5);
 

@@ -138,6 +138,8 @@ pub struct FlowReport {
 pub struct CarrierReport {
     /// Smoothed round trip, waiting in queues included.
     pub rtt: Span,
+    /// The shortest one.
+    pub rtt_min: Span,
     /// Bytes of streams on their way.
     pub flying: u64,
     /// Bytes of streams that were put on it.
@@ -348,6 +350,7 @@ impl Session {
         let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
         Some(CarrierReport {
             rtt: carrier.rtt(),
+            rtt_min: carrier.rtt_min(),
             flying: carrier.flying,
             sent: carrier.sent,
             resent: carrier.resent,

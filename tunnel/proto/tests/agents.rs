@@ -355,7 +355,7 @@ fn keys_change_under_flows() {
 #[test]
 fn a_slow_path_gets_more_carriers_and_an_idle_one_gives_them_back() {
     let mut net = Net::new(13, [1, 1]);
-    net.bytes_per_step = 2000;
+    (net.bytes_per_step, net.carry_every) = (8000, 4);
     let bond = net.connect();
     let data = bytes(20_000_000, 9);
     let flow = net.open(bond, &data[..100]);

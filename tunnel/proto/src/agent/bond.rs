@@ -8,6 +8,8 @@ use crate::session::Outlet;
 
 /// Bytes of a record that are kept free for REKEY and KEYS.
 const KEYS_ROOM: usize = 64;
+/// A path with less delay than this is short.
+const SHORT: Span = Span::from_ms(2);
 /// The bound of the chance that spreads attempts.
 pub(super) const CHANCE: u64 = 1 << 10;
 /// While all carriers are full there is nothing to do before one takes more, or for so long.
@@ -325,7 +327,9 @@ impl Agent {
         let busy = carried > bond.carried + u64::from(full);
         bond.carried = carried;
         let most = self.peer(bond.peer).map_or(1, |peer| peer.carriers_max.clamp(1, MEMBERS_MAX));
-        let seen = Seen { usable: bond.usable(), most, carried, full, busy };
+        let paths = bond.slots().filter_map(|(slot, _)| bond.flows.carrier(slot));
+        let short = paths.map(|report| report.rtt_min).min().is_some_and(|rtt| rtt < SHORT);
+        let seen = Seen { usable: bond.usable(), most, carried, full, short, busy };
         let advice = bond.pool.look(now, seen);
         match advice {
             Advice::Stay => {}

@@ -188,6 +188,8 @@ pub(crate) struct Net {
     next_shard: usize,
     /// Bytes that a wire moves in a step, each way.
     pub(crate) bytes_per_step: usize,
+    /// Wires move bytes in each so many steps only: a longer path.
+    pub(crate) carry_every: u64,
     /// The site that does nothing.
     frozen: Option<usize>,
     /// Connections that were begun.
@@ -216,6 +218,7 @@ impl Net {
             lives: 0,
             next_shard: 0,
             bytes_per_step: 100_000,
+            carry_every: 1,
             frozen: None,
             dialled: 0,
         };
@@ -321,7 +324,9 @@ impl Net {
                 self.collect(site, shard);
             }
         }
-        self.carry();
+        if (now.0 / STEP.0).is_multiple_of(self.carry_every) {
+            self.carry();
+        }
     }
 
     /// Does what a shard asked for.
