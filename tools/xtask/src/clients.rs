@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use crate::steps::{run, target_dir};
 
-/// Programs that the scripts and the tests of the tunnel call, each with the Debian package that has
-/// it.
+/// Programs that the scripts and the tests of the tunnel call, each with the Debian package that
+/// has it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),

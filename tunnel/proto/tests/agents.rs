@@ -205,8 +205,8 @@ fn a_restarted_near_site_replaces_its_session() {
     assert_eq!(net.far_apps().filter(|(.., app)| app.read == b"before").count(), 1);
 }
 
-/// What waits for a session goes with its first record, and the far site hears of the session before
-/// it hears of the flow.
+/// What waits for a session goes with its first record, and the far site hears of the session
+/// before it hears of the flow.
 #[test]
 fn who_waits_goes_with_the_first_record() {
     let mut net = Net::new(18, [1, 2]);

@@ -168,9 +168,8 @@ fn strangers_cannot_tell_why_they_hear_nothing() {
     far_side.stop();
 }
 
-/// Who has a site's own key but not the second secret of the two is answered, because the answer is
-/// where that secret comes in (`Noise_IKpsk2`); but what follows does not verify, on either side, so
-/// no session begins.
+/// Who has a site's own key but not the second secret of the two is answered, because the answer
+/// is where that secret comes in (`Noise_IKpsk2`); but it does not verify, so no session begins.
 #[test]
 fn a_second_secret_that_is_wrong_lets_nobody_in() {
     let keys = Keys::new();
