@@ -40,6 +40,7 @@ mod opening;
 mod pool;
 mod proxy;
 mod recv;
+mod report;
 pub mod sabotage;
 mod send;
 mod session;
@@ -65,8 +66,7 @@ pub use opening::{
     ANSWER_BYTES, Coding, OPENING_BYTES_MAX, Opening, answer as opening_answer, read_answer,
 };
 pub use proxy::{Origin, PROXY_HEADER_MAX, write_proxy_header};
-pub use session::{
-    CarrierReport, Event, FlowReport, FlowsFull, Outlet, Role, Session, Settings, Violation,
-};
+pub use report::{CarrierReport, FlowReport};
+pub use session::{Event, FlowsFull, Outlet, Role, Session, Settings, Share, Violation};
 pub use socks::{Socks, SocksReply, greeting, reply, request};
 pub use target::{NoTarget, TARGET_BYTES_MAX, Target};
