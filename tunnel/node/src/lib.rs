@@ -6,6 +6,7 @@
 //! - `config`: the file of one side, as checked, and what another reading changes.
 //! - `invite`, `pairing`: two sites become peers by one pasted line.
 //! - `policy`: what a peer may reach through us.
+//! - `check`: why a peer is not connected.
 //! - `selftest`: what our carriers look like to who sees them pass.
 //!
 //! What always holds:
@@ -18,6 +19,7 @@
 
 mod asked;
 mod chance;
+pub mod check;
 mod ciphers;
 pub mod config;
 mod invite;
