@@ -59,7 +59,7 @@ pub use connect::{
 };
 pub use epochs::{Epochs, Exchange};
 pub use frame::{Ack, FlowId, Frame, Frames, Malformed, ResetCode};
-pub use hello::{Instance, VERSION};
+pub use hello::{Instance, VERSION, is_hello_understood, probe_hello};
 pub use link::{Link, Place, Rekeying, Salted, Step};
 pub use look::{Exempt, Flaw, LOOK_POSITIONS_MAX, Lengths, Sample, Uniformity, heuristic};
 pub use opening::{
