@@ -351,6 +351,40 @@ fn keys_change_under_flows() {
     net.run_until(Span::from_s(5), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
 }
 
+/// Who says little is not behind who says much, once there is a carrier for it.
+#[test]
+fn chatter_does_not_wait_behind_bulk() {
+    let mut net = Net::new(17, [1, 1]);
+    net.bytes_per_step = 4000;
+    let bond = net.connect();
+    let data = bytes(8_000_000, 1);
+    let bulk = net.open(bond, &data[..100]);
+    let chat = net.open(bond, b"");
+    let mut at = 100;
+    let mut read = 0;
+    let mut waits = Vec::new();
+    let mut sent_at = net.now;
+    while waits.len() < 40 {
+        pump(&mut net, bond, bulk, &data, &mut at);
+        net.step();
+        let heard = net.far_apps().find(|(.., flow, _)| *flow == chat);
+        let heard = heard.map_or(0, |(.., app)| app.read.len());
+        if heard > read || read == 0 {
+            if heard > read {
+                waits.push(net.now.since(sent_at).0 / 1_000_000);
+            }
+            read = heard.max(1);
+            sent_at = net.now;
+            net.sites[0][0].agent.push(bond, chat, b"x");
+        }
+    }
+    assert!(at < data.len(), "there was bulk all the time");
+    // The first ones wait for the second carrier.
+    let late = &mut waits[20..];
+    late.sort_unstable();
+    assert!(late[late.len() - 2] <= 5, "{late:?} ms");
+}
+
 /// More carriers where more carry more.
 #[test]
 fn a_slow_path_gets_more_carriers_and_an_idle_one_gives_them_back() {
