@@ -3,7 +3,7 @@
 
 mod net;
 
-use net::{Net, PEER, WAIT};
+use net::{Net, PEER, Shard, WAIT};
 use ringway_core::{Moment, Span};
 use ringway_crypto::Refused;
 use ringway_tunnel_proto::{BondId, FlowId, HALF_OPEN_MAX, NotLetIn, Note, ResetCode};
@@ -140,9 +140,10 @@ fn who_was_frozen_for_long_begins_anew() {
 #[test]
 fn attempts_are_spaced() {
     let mut net = Net::new(16, [1, 1]);
-    net.connect();
+    let bond = net.connect();
     let before = net.dialled;
     net.silence(|_| true);
+    net.open(bond, b"anybody?");
     for _ in 0..60_000 {
         net.step();
         net.silence(|_| true);
@@ -213,6 +214,27 @@ fn who_waits_goes_with_the_first_record() {
     net.sites[0][0].desk.waiting.push(b"early".to_vec());
     net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"early"));
     assert_eq!(net.sites[0][0].desk.notes, [Note::Up(PEER)]);
+}
+
+/// The first carrier is lost after the answer and before the far site has heard anything more: it
+/// knows of no session. Whoever waits goes on waiting, and is served by the next one.
+#[test]
+fn a_first_carrier_that_is_lost_at_once_takes_no_flow_with_it() {
+    let mut net = Net::new(20, [1, 2]);
+    // A first record takes several steps.
+    net.bytes_per_step = 10;
+    net.sites[0][0].desk.waiting.push(b"early".to_vec());
+    net.run_until(Span::from_s(5), |net| {
+        let Shard { agent, desk } = &net.sites[0][0];
+        agent.report(1, desk).iter().any(|bond| bond.session.is_some())
+    });
+    net.step();
+    assert!(net.sites[1].iter().all(|shard| shard.agent.bond_to(PEER).is_none()));
+    net.cut(|_| true);
+    net.bytes_per_step = 100_000;
+    net.run_until(Span::from_s(30), |net| net.far_apps().any(|(.., app)| app.read == b"early"));
+    assert!(net.sites[0][0].desk.apps.values().all(|app| app.reset.is_none()));
+    assert_eq!(net.sites[0][0].desk.notes.last(), Some(&Note::Up(PEER)));
 }
 
 /// A peer's key is taken away: what began by it ends, at once. One that is added changes nothing.

@@ -22,9 +22,7 @@ pub(super) type Bonds = HashMap<BondId, PeerId>;
 impl Own {
     /// A session can be used, or cannot.
     pub(super) fn note_bond(&mut self, bond: BondId, peer: PeerId, up: bool) {
-        if up {
-            self.bonds.insert(bond, peer);
-        }
+        self.bonds.insert(bond, peer);
         let up_now = self.site.name(peer);
         tracing::debug!(peer = up_now, up, "session {}", bond.0);
     }

@@ -277,12 +277,15 @@ impl Pump {
                 room
             }
         };
+        // Said before anything is sent: that may make room, and it is told once.
+        if let Some(flow) = self.own.flow(key) {
+            flow.blocked |= !room;
+        }
         if bytes.len() >= BULK_BYTES {
             self.agent.send_bulk(now, bond, &mut Desk { own: &mut self.own, io, now });
         }
         let used_up = self.own.charge(now, peer, bytes.len());
         let Some(flow) = self.own.flow(key) else { return };
-        flow.blocked |= !room;
         if used_up && !std::mem::replace(&mut flow.throttled, true) {
             self.own.touch(key);
         }

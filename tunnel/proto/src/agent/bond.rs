@@ -484,7 +484,10 @@ impl Agent {
         if core::mem::take(&mut bond.told_up) {
             host.bond(id, peer, false);
         }
-        host.note(None, Note::Forgotten(peer, flows));
+        // Without flows it may be that the far agent never heard of the session.
+        if flows > 0 {
+            host.note(None, Note::Forgotten(peer, flows));
+        }
     }
 
     /// Ends a session, here alone. Who dials begins another one.

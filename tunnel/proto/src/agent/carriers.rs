@@ -503,9 +503,11 @@ impl Agent {
         });
         bond.dialling -= 1;
         (bond.doubted, bond.failures) = (false, 0);
-        let slot = bond.flows.carrier_up(now);
+        // The far agent has the session once it has heard our first record. Until it says so, flows
+        // wait: if this carrier is lost before, there is no session in which they could go on.
+        let slot = bond.flows.carrier_on_trial(now);
         bond.enlist(slot, carrier.conn);
-        bond.tell_standing(id, true, host);
+        host.bond(id, bond.peer, false);
         carrier.standing = Standing::Member(id, slot);
         self.touch(id);
         Came::On
