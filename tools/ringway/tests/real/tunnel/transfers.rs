@@ -34,6 +34,13 @@ fn carriers_are_hurt_and_flows_are_not() {
     hurt(1);
 }
 
+/// Likewise with two shards at both sides: carriers that come back find their session on whichever
+/// shard it is.
+#[test]
+fn carriers_of_several_shards_are_hurt() {
+    hurt(2);
+}
+
 fn hurt(shards: usize) {
     let service = mirror("127.0.0.1:0");
     let pair = pair(shards, service);
