@@ -53,6 +53,14 @@ pub struct RingConfig {
     pub second: Option<Buffers>,
 }
 
+impl RingConfig {
+    /// The buffers of a group; those of the first where there is no second.
+    pub fn buffers_of(&self, group: Group) -> Buffers {
+        let first = Buffers { count: self.buffers, bytes: self.buffer_bytes };
+        self.second.filter(|_| group == Group::Second).unwrap_or(first)
+    }
+}
+
 /// A group of receive buffers.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers {

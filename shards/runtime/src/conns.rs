@@ -14,6 +14,8 @@ use std::net::TcpStream;
 use ringway_core::wheel::TimerKey;
 use ringway_core::{ConnId, limits};
 
+use crate::pair::{Each, Side};
+
 /// Bytes of the runtime per connection: its record, and its entry in the list of free ones.
 pub const CONN_BYTES: usize = size_of::<Conn>() + size_of::<u32>();
 
@@ -71,6 +73,14 @@ impl Flags {
     pub(crate) const RESET: Flags = Flags(1 << 18);
     /// On its way to another shard, as soon as the kernel has let go of everything.
     pub(crate) const LEAVING: Flags = Flags(1 << 19);
+    /// The guest's; else the host's.
+    pub(crate) const GUEST: Flags = Flags(1 << 20);
+
+    /// Whose it is.
+    #[inline]
+    pub(crate) const fn side(self) -> Side {
+        if self.has(Flags::GUEST) { Side::Guest } else { Side::Host }
+    }
 
     #[inline]
     pub(crate) const fn has(self, any: Flags) -> bool {
@@ -169,30 +179,38 @@ impl Conn {
 pub(crate) struct Conns {
     blocks: Vec<Box<[Conn]>>,
     free: Vec<u32>,
-    max: usize,
+    /// How many each side may have, and has.
+    max: Each<usize>,
+    count: Each<usize>,
 }
 
 impl Conns {
-    /// An empty table for at most `max` connections.
-    pub(crate) fn new(max: usize) -> Conns {
-        Conns { blocks: Vec::new(), free: Vec::new(), max: max.min(limits::CONNS_PER_SHARD_MAX) }
+    /// An empty table for at most `max` connections of each side.
+    pub(crate) fn new(max: Each<usize>) -> Conns {
+        let max = Each(max.0.map(|max| max.min(limits::CONNS_PER_SHARD_MAX)));
+        Conns { blocks: Vec::new(), free: Vec::new(), max, count: Each::default() }
     }
 
-    /// A new connection; gives the socket back if there are too many.
-    pub(crate) fn insert(&mut self, socket: TcpStream) -> Result<u32, TcpStream> {
-        if self.free.is_empty() && !self.add_block() {
+    /// A new connection of a side; gives the socket back if that has too many.
+    pub(crate) fn insert(&mut self, socket: TcpStream, side: Side) -> Result<u32, TcpStream> {
+        if self.count[side] >= self.max[side] || self.free.is_empty() && !self.add_block() {
             return Err(socket);
         }
         let Some(index) = self.free.pop() else { return Err(socket) };
         let conn = self.get_mut(index);
         conn.socket = Some(socket);
         conn.flags.set(Flags::OPEN);
+        if side == Side::Guest {
+            conn.flags.set(Flags::GUEST);
+        }
+        self.count[side] += 1;
         Ok(index)
     }
 
     fn add_block(&mut self) -> bool {
         let first: usize = self.blocks.iter().map(|block| block.len()).sum();
-        let count = BLOCK.min(self.max.saturating_sub(first));
+        let most: usize = self.max.0.iter().sum();
+        let count = BLOCK.min(most.saturating_sub(first));
         if count == 0 {
             return false;
         }
@@ -205,11 +223,13 @@ impl Conns {
     pub(crate) fn release(&mut self, index: u32) -> Option<TcpStream> {
         let conn = self.get_mut(index);
         debug_assert!(conn.send == NO_SEND && !conn.flags.has(Flags::ARMED.or(Flags::OPEN)));
+        let side = conn.flags.side();
         conn.flags.keep(Flags::THIRSTY);
         conn.discarded_kib = 0;
         conn.unsent = 0;
         debug_assert!(conn.charged == 0 && conn.sending == 0, "what it held was given back");
         let socket = conn.socket.take();
+        self.count[side] -= 1;
         self.free.push(index);
         socket
     }

@@ -11,6 +11,7 @@ use ringway_ring::net::{self, Tuning};
 
 use crate::conns::{Conns, Flags};
 use crate::office::Outgoing;
+use crate::pair::{Each, Side};
 use crate::parcels::Leaving;
 use crate::pool::Pool;
 use crate::service::{Close, NoSocket};
@@ -21,13 +22,13 @@ use crate::timers::{Due, Timers};
 pub(crate) struct IoState {
     pub(crate) shards: usize,
     pub(crate) conns: Conns,
-    pub(crate) pool: Pool,
+    pub(crate) pools: Each<Pool>,
     pub(crate) outgoing: Outgoing,
     pub(crate) timers: Timers,
     /// When the present turn began.
     pub(crate) now: Moment,
-    /// Bytes of memory of all connections' out buffers: the sum of what they are charged.
-    pub(crate) buffered: usize,
+    /// Bytes of memory of all out buffers of a side's connections: the sum of what they are charged.
+    pub(crate) buffered: Each<usize>,
     /// Bytes of mail that waited for room when the last turn ended.
     pub(crate) mail_waiting: usize,
     /// The connection that was appended to last, which may have grown since it was charged.
@@ -36,7 +37,7 @@ pub(crate) struct IoState {
     pub(crate) dirty: Vec<u32>,
     /// Connections that wait for a receive buffer, each once, in the order in which they came:
     /// those that did not fill the last one, and those that did.
-    pub(crate) thirsty: [VecDeque<u32>; 2],
+    pub(crate) thirsty: Each<[VecDeque<u32>; 2]>,
     /// Connections that end now.
     pub(crate) ending: Vec<u32>,
     /// Connections that were made in this turn, and where to.
@@ -48,6 +49,8 @@ pub(crate) struct IoState {
     pub(crate) door_wishes: Vec<DoorWish>,
     /// Do not sleep after this turn.
     pub(crate) again: bool,
+    /// The guest wants another turn.
+    pub(crate) guest_again: bool,
     /// Where bytes for nobody go.
     pub(crate) scratch: Vec<u8>,
 }
@@ -55,10 +58,10 @@ pub(crate) struct IoState {
 /// What is to become of a door.
 #[derive(Debug)]
 pub(crate) enum DoorWish {
-    /// Open this one under this number.
-    Open(TcpListener, u16),
-    /// Shut all with this number.
-    Shut(u16),
+    /// Open this one for a side, under this number.
+    Open(TcpListener, Side, u16),
+    /// Shut all of a side with this number.
+    Shut(Side, u16),
 }
 
 impl IoState {
@@ -76,14 +79,15 @@ impl IoState {
         let conn = self.conns.get_mut(index);
         if !conn.flags.has(Flags::THIRSTY) {
             conn.flags.set(Flags::THIRSTY);
-            self.thirsty[usize::from(conn.flags.has(Flags::GREEDY))].push_back(index);
+            self.thirsty[conn.flags.side()][usize::from(conn.flags.has(Flags::GREEDY))]
+                .push_back(index);
         }
     }
 
-    /// Whether receive buffers are short.
+    /// Whether a side's receive buffers are short.
     #[inline]
-    pub(crate) fn anybody_thirsty(&self) -> bool {
-        self.thirsty.iter().any(|queue| !queue.is_empty())
+    pub(crate) fn anybody_thirsty(&self, side: Side) -> bool {
+        self.thirsty[side].iter().any(|queue| !queue.is_empty())
     }
 
     /// Counts the memory of a connection's buffers, after they may have changed.
@@ -95,7 +99,8 @@ impl IoState {
         }
         let holds = conn.sending + conn.out.capacity() as u32;
         let before = std::mem::replace(&mut conn.charged, holds);
-        self.buffered = self.buffered + holds as usize - before as usize;
+        let buffered = &mut self.buffered[conn.flags.side()];
+        *buffered = *buffered + holds as usize - before as usize;
     }
 
     /// Counts the connection that was appended to last.
@@ -111,7 +116,7 @@ impl IoState {
     /// Counts a connection's buffers as given back: they go as soon as the kernel lets go of them.
     pub(crate) fn uncharge(&mut self, index: u32) {
         let conn = self.conns.get_mut(index);
-        self.buffered -= std::mem::take(&mut conn.charged) as usize;
+        self.buffered[conn.flags.side()] -= std::mem::take(&mut conn.charged) as usize;
     }
 
     /// A connection is to be closed without another word.
@@ -119,13 +124,13 @@ impl IoState {
         let conn = self.conns.get_mut(index);
         conn.flags.set(Flags::DYING);
         let out = std::mem::take(&mut conn.out);
-        self.pool.give(out);
+        self.pools[conn.flags.side()].give(out);
         self.uncharge(index);
     }
 
     #[inline]
-    pub(crate) fn io(&mut self) -> Io<'_> {
-        Io { state: self }
+    pub(crate) fn io(&mut self, side: Side) -> Io<'_> {
+        Io { state: self, side }
     }
 }
 
@@ -136,9 +141,29 @@ const MUTE: Flags = Flags::FLUSHING.or(Flags::DYING).or(Flags::FINISHING);
 #[derive(Debug)]
 pub struct Io<'a> {
     state: &'a mut IoState,
+    /// On whose behalf.
+    side: Side,
 }
 
 impl Io<'_> {
+    /// Whose connection or mail this call is about.
+    #[inline]
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The same hands for the guest.
+    #[inline]
+    pub(crate) fn for_guest(&mut self) -> Io<'_> {
+        self.state.io(Side::Guest)
+    }
+
+    /// Whether the guest has asked for another turn since this was asked.
+    #[inline]
+    pub(crate) fn guest_wants_a_turn(&mut self) -> bool {
+        std::mem::take(&mut self.state.guest_again)
+    }
+
     /// What is to be sent to a connection: append. It leaves at the end of the turn in one send.
     /// For a connection that is gone, closing or finished this is a buffer that nobody reads.
     #[inline]
@@ -151,7 +176,7 @@ impl Io<'_> {
             Some(found) if !found.flags.has(MUTE) => {
                 state.writing = Some(conn);
                 if found.out.capacity() == 0 {
-                    found.out = state.pool.take();
+                    found.out = state.pools[found.flags.side()].take();
                 }
                 if !found.flags.has(Flags::DIRTY) {
                     found.flags.set(Flags::DIRTY);
@@ -173,11 +198,12 @@ impl Io<'_> {
         self.state.conns.open(conn).map_or(0, |found| found.backlog())
     }
 
-    /// Bytes of memory that are kept for sending: out buffers of connections, those that wait to be
-    /// used again, and mail that found a full mailbox.
+    /// Bytes of memory that are kept for sending: out buffers of this service's connections, those
+    /// that wait to be used again, and mail that found a full mailbox.
     pub fn buffered(&mut self) -> usize {
         self.state.charge_writing();
-        self.state.buffered + self.state.pool.bytes() + self.state.mail_waiting
+        let state = &self.state;
+        state.buffered[self.side] + state.pools[self.side].bytes() + state.mail_waiting
     }
 
     /// Bytes of memory of one connection's out buffers; zero for one that is gone.
@@ -187,7 +213,7 @@ impl Io<'_> {
 
     /// Gives back the buffers that wait to be used again.
     pub fn release_spare(&mut self) {
-        self.state.pool.release();
+        self.state.pools[self.side].release();
     }
 
     /// Begins a connection; [`crate::Service::connected`] tells whether there is one. What is
@@ -198,7 +224,7 @@ impl Io<'_> {
     /// When there is no socket for it: then nothing was begun, and nothing follows.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, NoSocket> {
         let socket = net::socket_for(to).map_err(NoSocket::Host)?;
-        let index = self.state.conns.insert(socket).map_err(|_| NoSocket::Full)?;
+        let index = self.state.conns.insert(socket, self.side).map_err(|_| NoSocket::Full)?;
         let conn = self.state.conns.get_mut(index);
         conn.flags.set(Flags::CONNECTING);
         let generation = conn.generation;
@@ -261,17 +287,17 @@ impl Io<'_> {
     }
 
     /// Accepts connections of one more listening socket, from the end of this turn on. They are
-    /// told apart by [`crate::ListenerKind::Extra`] with this number, which several doors may
+    /// this service's, and told apart by [`crate::ListenerKind::Extra`] with this number, which several doors may
     /// share. How many there may be is a matter of descriptors.
     pub fn add_door(&mut self, listener: TcpListener, number: u16) {
-        self.state.door_wishes.push(DoorWish::Open(listener, number));
+        self.state.door_wishes.push(DoorWish::Open(listener, self.side, number));
     }
 
     /// Shuts this shard's doors with this number at the end of this turn, those given at the start
     /// included. Connections that came in by them stay; those that nobody was told of are closed.
     /// What was said last counts: a door that is added after this call stays.
     pub fn remove_door(&mut self, number: u16) {
-        self.state.door_wishes.push(DoorWish::Shut(number));
+        self.state.door_wishes.push(DoorWish::Shut(self.side, number));
     }
 
     /// Calls [`crate::Service::drained`] once what waits for this connection has fallen below so
@@ -338,7 +364,7 @@ impl Io<'_> {
         }
     }
 
-    /// Sends a message to another shard, or to the control plane. Messages from here to there keep
+    /// Sends a message to this service on another shard, or to its control plane. Messages from here to there keep
     /// their order; none is lost. What does not fit into the mailbox waits in memory: the service
     /// bounds it.
     ///
@@ -346,13 +372,14 @@ impl Io<'_> {
     /// If the message is longer than `MAIL_BYTES_MAX` or there is no such endpoint.
     #[inline]
     pub fn post(&mut self, to: ShardId, message: &[u8]) {
-        self.state.outgoing.post(to, message);
+        self.state.outgoing.post(to, self.side, message);
     }
 
     /// Makes another turn follow at once.
     #[inline]
     pub fn again(&mut self) {
         self.state.again = true;
+        self.state.guest_again |= self.side == Side::Guest;
     }
 
     /// This shard.
