@@ -9,7 +9,7 @@ use ringway_core::{ConnId, Moment, ShardId, Span, limits};
 use ringway_ring::Errno;
 use ringway_ring::net::{self, Tuning};
 
-use crate::conns::{Conns, Flags};
+use crate::conns::{Conns, Flags, place_of, side_of};
 use crate::office::Outgoing;
 use crate::pair::{Each, Side};
 use crate::parcels::Leaving;
@@ -79,7 +79,7 @@ impl IoState {
         let conn = self.conns.get_mut(index);
         if !conn.flags.has(Flags::THIRSTY) {
             conn.flags.set(Flags::THIRSTY);
-            self.thirsty[conn.flags.side()][usize::from(conn.flags.has(Flags::GREEDY))]
+            self.thirsty[side_of(index)][usize::from(conn.flags.has(Flags::GREEDY))]
                 .push_back(index);
         }
     }
@@ -99,7 +99,7 @@ impl IoState {
         }
         let holds = conn.sending + conn.out.capacity() as u32;
         let before = std::mem::replace(&mut conn.charged, holds);
-        let buffered = &mut self.buffered[conn.flags.side()];
+        let buffered = &mut self.buffered[side_of(index)];
         *buffered = *buffered + holds as usize - before as usize;
     }
 
@@ -116,7 +116,7 @@ impl IoState {
     /// Counts a connection's buffers as given back: they go as soon as the kernel lets go of them.
     pub(crate) fn uncharge(&mut self, index: u32) {
         let conn = self.conns.get_mut(index);
-        self.buffered[conn.flags.side()] -= std::mem::take(&mut conn.charged) as usize;
+        self.buffered[side_of(index)] -= std::mem::take(&mut conn.charged) as usize;
     }
 
     /// A connection is to be closed without another word.
@@ -124,7 +124,7 @@ impl IoState {
         let conn = self.conns.get_mut(index);
         conn.flags.set(Flags::DYING);
         let out = std::mem::take(&mut conn.out);
-        self.pools[conn.flags.side()].give(out);
+        self.pools[side_of(index)].give(out);
         self.uncharge(index);
     }
 
@@ -168,6 +168,7 @@ impl Io<'_> {
     /// For a connection that is gone, closing or finished this is a buffer that nobody reads.
     #[inline]
     pub fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
+        let conn = place_of(conn, self.side);
         let state = &mut *self.state;
         if state.writing != Some(conn) {
             state.charge_writing();
@@ -176,7 +177,7 @@ impl Io<'_> {
             Some(found) if !found.flags.has(MUTE) => {
                 state.writing = Some(conn);
                 if found.out.capacity() == 0 {
-                    found.out = state.pools[found.flags.side()].take();
+                    found.out = state.pools[side_of(conn.index)].take();
                 }
                 if !found.flags.has(Flags::DIRTY) {
                     found.flags.set(Flags::DIRTY);
@@ -195,6 +196,7 @@ impl Io<'_> {
     /// Bytes for this connection that the kernel has not taken; zero for one that is gone.
     #[inline]
     pub fn backlog(&self, conn: ConnId) -> usize {
+        let conn = place_of(conn, self.side);
         self.state.conns.open(conn).map_or(0, |found| found.backlog())
     }
 
@@ -208,6 +210,7 @@ impl Io<'_> {
 
     /// Bytes of memory of one connection's out buffers; zero for one that is gone.
     pub fn buffered_for(&self, conn: ConnId) -> usize {
+        let conn = place_of(conn, self.side);
         self.state.conns.open(conn).map_or(0, |found| found.charged as usize)
     }
 
@@ -227,14 +230,15 @@ impl Io<'_> {
         let index = self.state.conns.insert(socket, self.side).map_err(|_| NoSocket::Full)?;
         let conn = self.state.conns.get_mut(index);
         conn.flags.set(Flags::CONNECTING);
-        let generation = conn.generation;
+        let id = conn.id(index);
         self.state.connects.push((index, to));
-        Ok(ConnId { index, generation })
+        Ok(id)
     }
 
     /// Closes our end as soon as everything appended so far is sent; nothing can be appended any
     /// more. Receiving goes on, until [`crate::Service::ended`] and for as long as the peer likes.
     pub fn finish(&mut self, conn: ConnId) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::FINISHING);
             self.state.touch(conn.index);
@@ -256,6 +260,7 @@ impl Io<'_> {
     /// If the note is longer than `GIVE_NOTE_BYTES_MAX`, if there is no such shard, or if the
     /// connection is not connected yet.
     pub fn give(&mut self, conn: ConnId, to: ShardId, note: &[u8]) {
+        let conn = place_of(conn, self.side);
         let len = note.len();
         assert!(len <= limits::GIVE_NOTE_BYTES_MAX, "a note of {len} bytes");
         assert!(to.index() < self.state.shards, "there is no shard {to}");
@@ -282,6 +287,7 @@ impl Io<'_> {
     /// # Errors
     /// When the kernel does not know an option. For a connection that is gone nothing happens.
     pub fn tune(&mut self, conn: ConnId, tuning: Tuning) -> Result<bool, Errno> {
+        let conn = place_of(conn, self.side);
         let socket = self.state.conns.open(conn).and_then(|found| found.socket.as_ref());
         socket.map_or(Ok(true), |socket| net::tune(socket, tuning))
     }
@@ -304,6 +310,7 @@ impl Io<'_> {
     /// many bytes by a send that ends: whole KiB, at least one and less than 64 MiB. Something must
     /// wait, or be appended in this turn. Another call replaces it.
     pub fn await_drain(&mut self, conn: ConnId, below: usize) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::HIGH);
             found.low_kib = (below / 1024).clamp(1, usize::from(u16::MAX)) as u16;
@@ -314,6 +321,7 @@ impl Io<'_> {
     /// Calls [`crate::Service::overdue`] after so long, once, unless the connection is closed
     /// before. Another call replaces it.
     pub fn call_overdue(&mut self, conn: ConnId, after: Span) {
+        let conn = place_of(conn, self.side);
         let silent = Flags::FLUSHING.or(Flags::DYING);
         let state = &mut *self.state;
         if let Some(found) = state.conns.open_mut(conn).filter(|found| !found.flags.has(silent)) {
@@ -324,6 +332,7 @@ impl Io<'_> {
 
     /// Stops reading from a connection. Bytes that were taken already still arrive.
     pub fn pause(&mut self, conn: ConnId) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::PAUSED);
             self.state.touch(conn.index);
@@ -332,6 +341,7 @@ impl Io<'_> {
 
     /// Reads on.
     pub fn resume(&mut self, conn: ConnId) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.clear(Flags::PAUSED);
             self.state.touch(conn.index);
@@ -340,6 +350,7 @@ impl Io<'_> {
 
     /// Closes a connection; [`crate::Service::closed`] follows, never during this call.
     pub fn close(&mut self, conn: ConnId, how: Close) {
+        let conn = place_of(conn, self.side);
         let Some(found) = self.state.conns.open_mut(conn) else { return };
         if found.flags.has(Flags::DYING) {
             return;

@@ -37,12 +37,12 @@ mod parting;
 use std::net::Shutdown;
 use std::sync::Arc;
 
-use ringway_core::{ConnId, Moment, ShardId, Span, limits};
+use ringway_core::{Moment, ShardId, Span, limits};
 use ringway_ring::{
     Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host,
 };
 
-use crate::conns::{Flags, NO_SEND};
+use crate::conns::{Flags, NO_SEND, side_of};
 use crate::counters::{ShardCounters, duration_class};
 use crate::drain::{Drain, StopState, Verdict};
 use crate::io::IoState;
@@ -276,10 +276,10 @@ impl<S: Service> Shard<S> {
                 let conn = self.state.conns.get_mut(index);
                 let silent = Flags::FLUSHING.or(Flags::DYING);
                 if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
-                    let id = ConnId { index, generation: conn.generation };
+                    let id = conn.id(index);
                     // The buffer was too small for what it sent.
                     conn.flags.clear(Flags::GREEDY);
-                    let side = conn.flags.side();
+                    let side = side_of(index);
                     if filled.len() == self.buffer_bytes[side] {
                         conn.flags.set(Flags::GREEDY);
                     }
@@ -322,8 +322,8 @@ impl<S: Service> Shard<S> {
         if conn.flags.has(Flags::LINGERING) {
             conn.flags.set(Flags::DYING);
         } else if conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING) {
-            let id = ConnId { index, generation: conn.generation };
-            let side = conn.flags.side();
+            let id = conn.id(index);
+            let side = side_of(index);
             self.service.ended(self.now, id, &mut self.state.io(side));
         }
         self.state.touch(index);
@@ -337,7 +337,7 @@ impl<S: Service> Shard<S> {
         // Its time was for this.
         self.state.timers.cancel(conn.deadline.take());
         let open = conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING);
-        let (id, side) = (ConnId { index, generation: conn.generation }, conn.flags.side());
+        let (id, side) = (conn.id(index), side_of(index));
         self.state.touch(index);
         if open {
             self.service.connected(self.now, id, result, &mut self.state.io(side));
@@ -383,7 +383,7 @@ impl<S: Service> Shard<S> {
             self.start_send(index, buffer, SendMode::Patient);
         } else {
             (conn.unsent, conn.sending) = (0, 0);
-            self.state.pools[conn.flags.side()].give(buffer);
+            self.state.pools[side_of(index)].give(buffer);
             self.state.charge(index);
         }
         if broken && result != Err(Errno::CANCELLED) {
@@ -404,7 +404,7 @@ impl<S: Service> Shard<S> {
             conn.flags.clear(Flags::HIGH);
             let silent = Flags::FLUSHING.or(Flags::DYING);
             if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
-                let (id, side) = (ConnId { index, generation: conn.generation }, conn.flags.side());
+                let (id, side) = (conn.id(index), side_of(index));
                 self.service.drained(self.now, id, &mut self.state.io(side));
             }
         }
@@ -450,8 +450,8 @@ impl<S: Service> Shard<S> {
                     conn.deadline = None;
                     let silent = Flags::FLUSHING.or(Flags::DYING);
                     if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
-                        let side = conn.flags.side();
-                        let id = ConnId { index, generation: conn.generation };
+                        let side = side_of(index);
+                        let id = conn.id(index);
                         self.service.overdue(self.now, id, &mut self.state.io(side));
                     } else {
                         self.lost(index);
@@ -498,13 +498,13 @@ impl<S: Service> Shard<S> {
     /// The service's last word about a connection; its id is dead from here on.
     fn tell_closed(&mut self, index: u32) {
         let conn = self.state.conns.get_mut(index);
-        let id = ConnId { index, generation: conn.generation };
+        let id = conn.id(index);
         if !conn.flags.has(Flags::OPEN) {
             return;
         }
         conn.flags.clear(Flags::OPEN);
         conn.generation = conn.generation.wrapping_add(1);
-        let side = conn.flags.side();
+        let side = side_of(index);
         self.state.touch(index);
         self.counters.connections_now.set(self.counters.connections_now.get() - 1);
         self.service.closed(self.now, id, &mut self.state.io(side));
@@ -543,7 +543,7 @@ impl<S: Service> Shard<S> {
         }
         let buffer = std::mem::take(&mut conn.out);
         if buffer.is_empty() {
-            self.state.pools[conn.flags.side()].give(buffer);
+            self.state.pools[side_of(index)].give(buffer);
             return;
         }
         conn.unsent = buffer.len() as u32;
@@ -617,8 +617,7 @@ impl<S: Service> Shard<S> {
 
     /// Arms or cancels the receive of a connection that is not dying.
     fn settle_receive(&mut self, index: u32) {
-        let conn = self.state.conns.get_mut(index);
-        let side = conn.flags.side();
+        let side = side_of(index);
         let short = self.state.anybody_thirsty(side);
         let conn = self.state.conns.get_mut(index);
         let Some(socket) = &conn.socket else { return };
@@ -657,8 +656,7 @@ impl<S: Service> Shard<S> {
                 && !conn.flags.has(Flags::ARMED)
             {
                 conn.flags.set(Flags::ARMED);
-                // Not `side`: its place may have been another's when it came to wait.
-                self.ring.receive_once(socket, conn.flags.side().group(), Tag(index));
+                self.ring.receive_once(socket, side.group(), Tag(index));
                 begun += 1;
             }
         }

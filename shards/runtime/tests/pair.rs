@@ -164,6 +164,8 @@ fn what_is_scarce_is_divided() {
     let of_host: Vec<_> = (0..2).map(|_| host.enter(base, ListenerKind::Base)).collect();
     assert_eq!(host.on(0, move |io| io.connect(nowhere)), Err(NoSocket::Full));
 
+    assert_eq!(of_host[0].2, of_guest[0].2, "each has numbers of its own");
+
     let before = host.on(0, |io| io.buffered());
     let deaf = of_guest[0].2;
     guest.on(0, move |io| io.out(deaf).resize(32 << 20, 0));

@@ -6,7 +6,6 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use ringway_core::ConnId;
 use ringway_ring::{Errno, Tag, net};
 
 use super::Shard;
@@ -103,8 +102,7 @@ impl<S: Service> Shard<S> {
             Ok(index) => {
                 self.counters.connections_now.add(1);
                 self.state.touch(index);
-                let generation = self.state.conns.get_mut(index).generation;
-                let id = ConnId { index, generation };
+                let id = self.state.conns.get_mut(index).id(index);
                 self.service.opened(self.now, id, peer, &mut self.state.io(side));
             }
         }
