@@ -1,5 +1,6 @@
 //! A running tunnel: shards, and a thread beside them for what may block: names, another reading
-//! of the configuration, who asks for status.
+//! of the configuration, who asks for status. The shards are its own ([`Tunnel::start`]), or
+//! somebody else's ([`Tunnel::prepare`]).
 
 use std::fmt;
 use std::io;
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringway_core::{ShardId, Span};
+use ringway_core::{ShardId, Span, limits};
 use ringway_shards::{
-    Congestion, ControlPort, PinPolicy, RingConfig, RunError, Running, Runtime, RuntimeConfig,
-    StartError as ShardsError, Stopper, listen_together,
+    Buffers, Congestion, ControlPort, Guest, Lodged, PinPolicy, RingConfig, Room, RunError,
+    Running, Runtime, RuntimeConfig, ShardContext, StartError as ShardsError, Stopper,
+    listen_together,
 };
 use ringway_tunnel_proto::{AgentSettings, Instance, Registry, Target};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -146,12 +148,10 @@ impl fmt::Display for Ready {
     }
 }
 
-/// See the module.
+/// A tunnel on shards of its own.
 pub struct Tunnel {
-    ready: Ready,
     running: Running,
-    control: JoinHandle<()>,
-    caller: Caller,
+    attendant: Attendant,
 }
 
 impl Tunnel {
@@ -160,75 +160,44 @@ impl Tunnel {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: Config) -> Result<Tunnel, StartError> {
-        let host = |what| move |source| StartError::Host { what, source };
-        let mut chance = entropy()?;
-        let instance = Instance(chance.array());
-        let backends = calibrate().map(|speeds| speeds.best().0);
         let shards = config.shards;
-        let (wait, flows_max) = (config.wait, config.flows_max);
-        let window_budget = config.memory_bytes;
-        let site = Site::new(config);
-        let sockets = crate::asked::Sockets::open(&site.config)?;
-        let mut registry = Registry::default();
-        let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
-        let doors = site.doors();
-        let socket = site.config.socket.clone();
-        let shared = Arc::new(Shared::new(site, (registry, salts), shards));
-        let seeds: Vec<_> = (0..shards)
-            .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
-            .collect();
-        let runtime = runtime(shards, doors.clone());
-        let for_pumps = Arc::clone(&shared);
-        let mut running = Runtime::start(runtime, move |context| {
-            let settings = AgentSettings {
-                instance,
-                shard: context.shard.0,
-                shards: context.shards as u8,
-                backends,
-                window_budget,
-                flows_max,
-                wait,
-            };
-            let seed = seeds[context.shard.index()].lock().ok().and_then(|mut seed| seed.take());
-            let seed = seed.expect("each shard is made once");
-            Pump::new(&for_pumps, (context.shard, context.control), (settings, seed))
-        })?;
-        let ready = ready(&running, &doors, (shards, socket, sockets.admin_address()));
-        let (commands, inbox) = channel();
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let bell = Arc::new(bell.map_err(|errno| host("an eventfd")(errno.into()))?);
-        let hears = Arc::clone(&bell);
-        let caller = Caller { commands, bell };
-        let answers = caller.clone();
-        let resolver = Resolver::start(move |found| answers.tell(Command::Found(found)));
-        let resolver = resolver.map_err(host("a thread that resolves names"))?;
-        let port = running.take_control().expect("it is taken once");
-        let control = Control {
-            shared,
-            port,
-            inbox,
-            hears,
-            resolver,
-            sockets,
-            began: Instant::now(),
-            carriers: ready.carriers.clone(),
-        };
-        let thread = std::thread::Builder::new().name("ringway-tunnel".to_owned());
-        let control = thread.spawn(move || control.run()).map_err(host("a control thread"))?;
-        Ok(Tunnel { ready, running, control, caller })
+        let (guest, prepared) = Prepared::new(config)?;
+        let mut running = Runtime::start(alone(&guest.room, shards), guest.make)?;
+        let control = running.take_control().expect("it is taken once");
+        let lodged = Lodged { control, addresses: running.addresses().extra.clone() };
+        match prepared.attach(lodged) {
+            Ok(attendant) => Ok(Tunnel { running, attendant }),
+            Err(error) => {
+                running.stop();
+                // Why there is none has been said.
+                let _ = running.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what is to run on the shards of somebody else, of which there are so many, whatever
+    /// the configuration says. When they run, [`Prepared::attach`] makes the rest.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn prepare(
+        mut config: Config,
+        shards: usize,
+    ) -> Result<(Guest<Pump>, Prepared), StartError> {
+        config.shards = shards;
+        let (guest, prepared) = Prepared::new(config)?;
+        Ok((guest, Prepared { shards_are_ours: false, ..prepared }))
     }
 
     /// What is said when it serves.
     pub fn ready(&self) -> &Ready {
-        &self.ready
+        self.attendant.ready()
     }
 
     /// Takes over another reading of the configuration. Flows of peers that stay go on.
     pub fn reload(&self, config: Config) -> Reloaded {
-        let (told, outcome) = channel();
-        self.caller.tell(Command::Reload(Box::new(config), told));
-        // The control thread lives as long as this does.
-        outcome.recv().unwrap_or_default()
+        self.attendant.reload(config)
     }
 
     /// Begins to stop: nobody new is accepted, flows may end for some seconds.
@@ -247,41 +216,158 @@ impl Tunnel {
     /// If a shard did not stop of its own accord.
     pub fn join(self) -> Result<(), RunError> {
         let outcome = self.running.join();
-        self.caller.tell(Command::End);
-        // It does not panic; if it did, that was said.
-        let _ = self.control.join();
+        self.attendant.end();
         outcome
     }
 }
 
-fn runtime(shards: usize, doors: Vec<(u16, SocketAddr)>) -> RuntimeConfig {
-    RuntimeConfig {
-        listen: None,
-        shards,
-        doors,
-        pin: if shards > 1 { PinPolicy::Auto } else { PinPolicy::Off },
-        ring: RingConfig {
-            buffers: RECEIVE_BUFFERS,
-            buffer_bytes: RECEIVE_BYTES as u32,
-            ..RingConfig::default()
-        },
-        spare_buffers_max: SPARE_BUFFERS,
-        spare_buffer_bytes_max: SPARE_BUFFER_BYTES,
-        drain: DRAIN,
-        ..RuntimeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))
+/// A tunnel that has all it needs but shards.
+pub struct Prepared {
+    shared: Arc<Shared>,
+    doors: Vec<(u16, SocketAddr)>,
+    sockets: crate::asked::Sockets,
+    shards_are_ours: bool,
+}
+
+impl Prepared {
+    fn new(config: Config) -> Result<(Guest<Pump>, Prepared), StartError> {
+        let mut chance = entropy()?;
+        let instance = Instance(chance.array());
+        let backends = calibrate().map(|speeds| speeds.best().0);
+        let shards = config.shards;
+        let (wait, flows_max) = (config.wait, config.flows_max);
+        let window_budget = config.memory_bytes;
+        let site = Site::new(config);
+        let sockets = crate::asked::Sockets::open(&site.config)?;
+        let mut registry = Registry::default();
+        let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
+        let doors = site.doors();
+        let shared = Arc::new(Shared::new(site, (registry, salts), shards));
+        let seeds: Vec<_> = (0..shards)
+            .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
+            .collect();
+        let for_pumps = Arc::clone(&shared);
+        let make = move |context: ShardContext| {
+            let settings = AgentSettings {
+                instance,
+                shard: context.shard.0,
+                shards: context.shards as u8,
+                backends,
+                window_budget,
+                flows_max,
+                wait,
+            };
+            let seed = seeds[context.shard.index()].lock().ok().and_then(|mut seed| seed.take());
+            let seed = seed.expect("each shard is made once");
+            Pump::new(&for_pumps, &context, (settings, seed))
+        };
+        let guest = Guest { room: room(doors.clone()), make: Box::new(make) };
+        Ok((guest, Prepared { shared, doors, sockets, shards_are_ours: true }))
+    }
+
+    /// The shards run: makes what is beside them.
+    ///
+    /// # Errors
+    /// [`StartError::Host`]. Then the shards are of no use and to be stopped.
+    pub fn attach(self, lodged: Lodged) -> Result<Attendant, StartError> {
+        let host = |what| move |source| StartError::Host { what, source };
+        let ready = self.ready(lodged.addresses);
+        let (commands, inbox) = channel();
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|errno| host("an eventfd")(errno.into()))?);
+        let hears = Arc::clone(&bell);
+        let caller = Caller { commands, bell };
+        let answers = caller.clone();
+        let resolver = Resolver::start(move |found| answers.tell(Command::Found(found)));
+        let resolver = resolver.map_err(host("a thread that resolves names"))?;
+        let control = Control {
+            shared: self.shared,
+            port: lodged.control,
+            inbox,
+            hears,
+            resolver,
+            sockets: self.sockets,
+            began: Instant::now(),
+            carriers: ready.carriers.clone(),
+            shards_are_ours: self.shards_are_ours,
+        };
+        let thread = std::thread::Builder::new().name("ringway-tunnel".to_owned());
+        let control = thread.spawn(move || control.run()).map_err(host("a control thread"))?;
+        Ok(Attendant { ready, control, caller })
+    }
+
+    fn ready(&self, bound: Vec<SocketAddr>) -> Ready {
+        let bound = self.doors.iter().map(|(door, _)| *door).zip(bound);
+        let (carriers, listeners): (Vec<_>, Vec<_>) =
+            bound.partition(|(door, _)| *door == CARRIER_DOOR);
+        let addresses = |all: Vec<(u16, SocketAddr)>| all.into_iter().map(|(_, at)| at).collect();
+        Ready {
+            carriers: addresses(carriers),
+            listeners: addresses(listeners),
+            shards: self.shared.shards,
+            socket: self.shared.site().config.socket.clone(),
+            admin: self.sockets.admin_address(),
+        }
     }
 }
 
-fn ready(
-    running: &Running,
-    doors: &[(u16, SocketAddr)],
-    (shards, socket, admin): (usize, PathBuf, Option<SocketAddr>),
-) -> Ready {
-    let bound = doors.iter().map(|(door, _)| *door).zip(running.addresses().extra.iter().copied());
-    let (carriers, listeners): (Vec<_>, Vec<_>) =
-        bound.partition(|(door, _)| *door == CARRIER_DOOR);
-    let addresses = |all: Vec<(u16, SocketAddr)>| all.into_iter().map(|(_, at)| at).collect();
-    Ready { carriers: addresses(carriers), listeners: addresses(listeners), shards, socket, admin }
+/// What is beside the shards of a tunnel: a thread for what may block.
+pub struct Attendant {
+    ready: Ready,
+    control: JoinHandle<()>,
+    caller: Caller,
+}
+
+impl Attendant {
+    /// What is said when it serves.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Takes over another reading of the configuration. Flows of peers that stay go on.
+    pub fn reload(&self, config: Config) -> Reloaded {
+        let (told, outcome) = channel();
+        self.caller.tell(Command::Reload(Box::new(config), told));
+        // The control thread lives as long as this does.
+        outcome.recv().unwrap_or_default()
+    }
+
+    /// Ends, once the shards have.
+    pub fn end(self) {
+        self.caller.tell(Command::End);
+        // It does not panic; if it did, that was said.
+        let _ = self.control.join();
+    }
+}
+
+/// What a tunnel has of each shard.
+fn room(doors: Vec<(u16, SocketAddr)>) -> Room {
+    Room {
+        doors,
+        buffers: Buffers { count: RECEIVE_BUFFERS, bytes: RECEIVE_BYTES as u32 },
+        connections_max: limits::CONNS_PER_SHARD_MAX,
+        spare_buffers_max: SPARE_BUFFERS,
+        spare_buffer_bytes_max: SPARE_BUFFER_BYTES,
+    }
+}
+
+/// Shards on which nothing else runs.
+fn alone(room: &Room, shards: usize) -> RuntimeConfig {
+    RuntimeConfig {
+        shards,
+        doors: room.doors.clone(),
+        pin: if shards > 1 { PinPolicy::Auto } else { PinPolicy::Off },
+        ring: RingConfig {
+            buffers: room.buffers.count,
+            buffer_bytes: room.buffers.bytes,
+            ..RingConfig::default()
+        },
+        connections_max: room.connections_max,
+        spare_buffers_max: room.spare_buffers_max,
+        spare_buffer_bytes_max: room.spare_buffer_bytes_max,
+        drain: DRAIN,
+        ..RuntimeConfig::without_base()
+    }
 }
 
 /// What the control thread has.
@@ -294,6 +380,7 @@ struct Control {
     sockets: crate::asked::Sockets,
     began: Instant,
     carriers: Vec<SocketAddr>,
+    shards_are_ours: bool,
 }
 
 impl Control {
@@ -357,6 +444,9 @@ impl Control {
 
     fn reload(&mut self, mut config: Config) -> Reloaded {
         let before = self.shared.site();
+        if !self.shards_are_ours {
+            config.shards = before.config.shards;
+        }
         let reload: Reload = changes(&before.config, &config);
         config.keep_until_restart(&before.config);
         let (site, shut, open) = before.next(config, &reload);
