@@ -32,11 +32,11 @@ use crate::salts::SaltFile;
 use crate::shared::{Ask, Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
 
-/// Receive buffers of a shard: 4 MiB.
-const RECEIVE_BUFFERS: u16 = 64;
+/// Receive buffers of a shard: 2 MiB, which one turn may bring.
+const RECEIVE_BUFFERS: u16 = 32;
 /// Out buffers that are kept to be used again: as large as what is sent at a time.
-const SPARE_BUFFER_BYTES: usize = 1 << 20;
-const SPARE_BUFFERS: usize = 16 << 20;
+const SPARE_BUFFER_BYTES: usize = 4 << 20;
+const SPARE_BUFFERS: usize = 32 << 20;
 /// How long flows may go on after a stop was asked for.
 const DRAIN: Span = Span::from_s(5);
 
@@ -132,19 +132,21 @@ pub struct Ready {
     pub admin: Option<SocketAddr>,
 }
 
+impl Ready {
+    /// Everything but the shards, as the line has it: keys, some of them several times, and values.
+    pub fn words(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let carriers = self.carriers.iter().map(|address| ("carriers", address.to_string()));
+        let listeners = self.listeners.iter().map(|address| ("listen", address.to_string()));
+        let admin = self.admin.iter().map(|address| ("admin", format!("http://{address}")));
+        let socket = ("socket", self.socket.display().to_string());
+        carriers.chain(listeners).chain(admin).chain([socket])
+    }
+}
+
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ready shards={}", self.shards)?;
-        for address in &self.carriers {
-            write!(f, " carriers={address}")?;
-        }
-        for address in &self.listeners {
-            write!(f, " listen={address}")?;
-        }
-        if let Some(address) = self.admin {
-            write!(f, " admin=http://{address}")?;
-        }
-        write!(f, " socket={}", self.socket.display())
+        self.words().try_for_each(|(key, value)| write!(f, " {key}={value}"))
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Carrier {
     pub(crate) left: bool,
     srtt: Option<Span>,
     rttvar: Span,
+    /// The shortest round trip: that of the path alone.
+    rtt_min: Option<Span>,
     last_heard: Moment,
     /// The ping that is on its way: its token, and when it was sent.
     asked: Option<(u64, Moment)>,
@@ -64,6 +66,7 @@ impl Carrier {
             left: false,
             srtt: None,
             rttvar: Span::ZERO,
+            rtt_min: None,
             last_heard: now,
             asked: None,
             // A new one is asked at once: its round trip is wanted.
@@ -109,8 +112,14 @@ impl Carrier {
         core::mem::take(&mut self.suspect)
     }
 
+    /// The shortest round trip; a guess before the first answer.
+    pub(crate) fn rtt_min(&self) -> Span {
+        self.rtt_min.unwrap_or(RTT_UNKNOWN)
+    }
+
     /// RFC 6298, section 2.
     fn measured(&mut self, rtt: Span) {
+        self.rtt_min = Some(self.rtt_min.map_or(rtt, |least| least.min(rtt)));
         match self.srtt {
             None => (self.srtt, self.rttvar) = (Some(rtt), Span(rtt.0 / 2)),
             Some(srtt) => {

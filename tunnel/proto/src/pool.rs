@@ -15,16 +15,16 @@
 use ringway_core::{Moment, Span};
 
 /// All carriers have to be full for so long before another one is tried.
-const FULL_FOR: Span = Span::from_ms(100);
+const FULL_FOR: Span = Span::from_ms(250);
 /// How long a trial lasts, once the new carrier works.
-const TRIAL: Span = Span::from_ms(300);
+const TRIAL: Span = Span::from_ms(500);
 /// After a trial that brought nothing: how long until the next, at first and at most.
 const NEXT_MIN: Span = Span::from_s(2);
 const NEXT_MAX: Span = Span::from_s(300);
 /// A carrier beyond the first that the session has not needed for so long retires.
 const IDLE: Span = Span::from_s(30);
 /// More than before: by this part, in percent.
-const BETTER_PERCENT: u64 = 10;
+const BETTER_PERCENT: u64 = 25;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub(crate) struct Seen {
     pub(crate) carried: u64,
     /// There is more to send, and no carrier takes it.
     pub(crate) full: bool,
+    /// The path is so short that one carrier fills it: if it is full, it is a processor that is.
+    pub(crate) short: bool,
     /// Something was sent since the last time.
     pub(crate) busy: bool,
 }
@@ -95,7 +97,7 @@ impl Pool {
             State::Calm if seen.full => self.state = State::Full(now, seen.carried),
             State::Calm => {}
             State::Full(since, carried) => {
-                let may = seen.usable < seen.most && now >= self.next_trial_at;
+                let may = seen.usable < seen.most && !seen.short && now >= self.next_trial_at;
                 if now.since(since) >= FULL_FOR {
                     let before = rate(seen.carried - carried, now.since(since));
                     self.state = if may {
@@ -160,7 +162,7 @@ mod tests {
         let (mut usable, mut carried, mut opened) = (1, 0, 0);
         for at in 1..=ms {
             carried += rate(usable);
-            let seen = Seen { usable, most, carried, full: true, busy: true };
+            let seen = Seen { usable, most, carried, full: true, short: false, busy: true };
             match pool.look(Moment(at * MS), seen) {
                 Advice::Stay => {}
                 Advice::Open => (usable, opened) = (usable + 1, opened + 1),
@@ -174,7 +176,7 @@ mod tests {
     fn carriers_that_carry_more_stay() {
         assert_eq!(run(4, 5_000, |usable| usable as u64 * 1000), (4, 3));
         // Two fill the path.
-        assert_eq!(run(4, 1_500, |usable| usable.min(2) as u64 * 1000).0, 2);
+        assert_eq!(run(4, 2_500, |usable| usable.min(2) as u64 * 1000).0, 2);
     }
 
     #[test]
@@ -186,13 +188,23 @@ mod tests {
     }
 
     #[test]
+    fn where_a_processor_is_the_bound_nothing_is_tried() {
+        let mut pool = Pool::new(Moment(MS));
+        for at in 1..10_000 {
+            let carried = at * 500_000;
+            let seen = Seen { usable: 1, most: 4, carried, full: true, short: true, busy: true };
+            assert_eq!(pool.look(Moment(at * MS), seen), Advice::Stay);
+        }
+    }
+
+    #[test]
     fn an_idle_session_goes_back_to_one() {
         let mut pool = Pool::new(Moment(MS));
         let mut usable = 3;
         let mut now = Moment(MS);
         while let Some(at) = pool.wake_at(usable) {
             now = at;
-            let seen = Seen { usable, most: 4, carried: 0, full: false, busy: false };
+            let seen = Seen { usable, most: 4, carried: 0, full: false, short: false, busy: false };
             assert_eq!(pool.look(now, seen), Advice::Retire);
             usable -= 1;
         }
@@ -202,7 +214,7 @@ mod tests {
     #[test]
     fn one_that_does_not_come_is_tried_later() {
         let mut pool = Pool::new(Moment(MS));
-        let seen = Seen { usable: 1, most: 2, carried: 0, full: true, busy: true };
+        let seen = Seen { usable: 1, most: 2, carried: 0, full: true, short: false, busy: true };
         let mut opens = 0;
         for at in 1..10_000 {
             if pool.look(Moment(at * MS), seen) == Advice::Open {

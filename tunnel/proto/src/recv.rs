@@ -32,6 +32,9 @@ pub(crate) struct RecvStream {
     fin_at: Option<u64>,
     early: BTreeMap<u64, Vec<u8>>,
     early_bytes: u64,
+    /// What `early` covers: starts and ends, none touching another. An acknowledgement names them,
+    /// and there may be thousands of pieces to a run.
+    runs: BTreeMap<u64, u64>,
     /// Offset up to which the application has taken bytes.
     taken: u64,
     window: u64,
@@ -50,6 +53,7 @@ impl RecvStream {
             fin_at: None,
             early: BTreeMap::new(),
             early_bytes: 0,
+            runs: BTreeMap::new(),
             taken: 0,
             window,
             credit: window,
@@ -105,8 +109,7 @@ impl RecvStream {
 
     /// Offset behind the last byte that has come.
     fn highest(&self) -> u64 {
-        let early = self.early.last_key_value();
-        early.map_or(self.delivered(), |(start, bytes)| start + bytes.len() as u64)
+        self.runs.last_key_value().map_or(self.delivered(), |(_, end)| *end)
     }
 
     fn deliver_early(&mut self, deliver: &mut impl FnMut(&[u8])) {
@@ -119,6 +122,24 @@ impl RecvStream {
                 self.next += new.len() as u64;
             }
         }
+        while let Some(run) = self.runs.first_entry().filter(|run| *run.get() <= self.next) {
+            run.remove();
+        }
+        // What is left of the first run begins where delivery stopped, or later: pieces are whole.
+        debug_assert!(self.runs.keys().next().is_none_or(|start| *start > self.next), "V2");
+    }
+
+    /// Notes that `start` to `end`, of which nothing was there, came early.
+    fn join_runs(&mut self, mut start: u64, mut end: u64) {
+        if let Some((before, _)) =
+            self.runs.range(..start).next_back().filter(|run| *run.1 == start)
+        {
+            start = *before;
+        }
+        if let Some(after) = self.runs.remove(&end) {
+            end = after;
+        }
+        self.runs.insert(start, end);
     }
 
     /// Keeps what is new of a piece (V2).
@@ -136,6 +157,7 @@ impl RecvStream {
                 let new = &bytes[(at - offset) as usize..(stop - offset) as usize];
                 self.early.insert(at, new.to_vec());
                 self.early_bytes += new.len() as u64;
+                self.join_runs(at, stop);
                 news = true;
             }
             at = next_end;
@@ -200,21 +222,9 @@ impl RecvStream {
 
     /// Runs of positions that came early, ascending and apart.
     pub(crate) fn early_ranges(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let mut runs = self.early.iter().map(|(start, bytes)| (*start, start + bytes.len() as u64));
-        let mut run = runs.next();
         let fin_at = self.fin_at;
-        core::iter::from_fn(move || {
-            let (start, mut end) = run?;
-            loop {
-                run = runs.next();
-                match run {
-                    Some((next, next_end)) if next == end => end = next_end,
-                    _ => break,
-                }
-            }
-            // Whoever has the last byte and knows that it is the last has the end, too.
-            Some((start, if fin_at == Some(end) { end + 1 } else { end }))
-        })
+        // Whoever has the last byte and knows that it is the last has the end, too.
+        self.runs.iter().map(move |(start, end)| (*start, end + u64::from(fin_at == Some(*end))))
     }
 
     /// It was said.

@@ -65,8 +65,6 @@ pub(crate) struct Piece {
 #[derive(Debug)]
 pub(crate) struct SendStream {
     blocks: VecDeque<Vec<u8>>,
-    /// Blocks that wait to be used again, at most one: a stream in balance allocates nothing.
-    spare: Option<Vec<u8>>,
     /// The offset of the first byte in `blocks`.
     base: u64,
     /// The offset behind the last byte that was written.
@@ -88,7 +86,6 @@ impl SendStream {
     pub(crate) fn new(credit: u64, sabotage: Sabotage) -> Self {
         Self {
             blocks: VecDeque::new(),
-            spare: None,
             base: 0,
             end: 0,
             fin: false,
@@ -127,14 +124,13 @@ impl SendStream {
     }
 
     /// Appends `bytes`. Who writes has asked how much is kept, and has not finished.
-    pub(crate) fn write(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn write(&mut self, mut bytes: &[u8], spare: &mut Blocks) {
         assert!(!self.fin, "written to after its end");
         assert!(bytes.len() as u64 <= VARINT_MAX - 1 - self.end, "2^62 bytes are enough");
         self.end += bytes.len() as u64;
         while !bytes.is_empty() {
             if self.blocks.back().is_none_or(|block| block.len() == BLOCK_BYTES) {
-                let block = self.spare.take();
-                self.blocks.push_back(block.unwrap_or_else(|| first_block(bytes.len())));
+                self.blocks.push_back(spare.take(bytes.len()));
             }
             let block = self.blocks.back_mut().expect("it was just put there");
             // The first block of a stream starts small, for the many that never say much.
@@ -179,7 +175,7 @@ impl SendStream {
     /// Takes a carrier's word for the receiver's, as only sabotage does.
     pub(crate) fn forget_flying(&mut self) {
         self.flying.clear();
-        self.free();
+        self.free(&mut Blocks::default());
     }
 
     fn wants_end(&self) -> bool {
@@ -247,7 +243,12 @@ impl SendStream {
 
     /// The receiver has what `ack` says. `ended` hears of each segment, or part of one, that has
     /// arrived. False if it claims what was never sent.
-    pub(crate) fn acked(&mut self, ack: Ack<'_>, mut ended: impl FnMut(Segment)) -> bool {
+    pub(crate) fn acked(
+        &mut self,
+        ack: Ack<'_>,
+        spare: &mut Blocks,
+        mut ended: impl FnMut(Segment),
+    ) -> bool {
         let highest = ack.ranges().last().map_or(ack.below, |(_, end)| end);
         if highest > self.next {
             return false;
@@ -257,7 +258,7 @@ impl SendStream {
         for (start, end) in ack.ranges() {
             self.ack_range(start, end, &mut ended);
         }
-        self.free();
+        self.free(spare);
         true
     }
 
@@ -293,27 +294,18 @@ impl SendStream {
     }
 
     /// Frees what is before the lowest position that is not acknowledged.
-    fn free(&mut self) {
+    fn free(&mut self, spare: &mut Blocks) {
         let flying = self.flying.front().map_or(self.next, |segment| segment.start);
         let lost = self.lost.front().map_or(self.next, |lost| lost.start);
         let lowest = flying.min(lost).min(self.end);
         while let Some(block) = self.blocks.front() {
             let whole = block.len() as u64;
-            let last = self.blocks.len() == 1;
             // The last block is written to, so it goes only when all of it is gone.
             if self.base + whole > lowest {
                 break;
             }
             self.base += whole;
-            let mut block = self.blocks.pop_front().expect("it was just there");
-            if !last || block.capacity() >= BLOCK_BYTES {
-                block.clear();
-                self.spare = Some(block);
-            }
-        }
-        if self.blocks.is_empty() && self.next >= self.end && self.flying.is_empty() {
-            // A quiet stream keeps no memory.
-            self.spare = None;
+            spare.give(self.blocks.pop_front().expect("it was just there"));
         }
     }
 
@@ -364,8 +356,33 @@ impl SendStream {
     }
 }
 
-/// The first block of a stream is as large as what is written first, so that a small exchange costs
-/// little; it grows as vectors do.
-fn first_block(bytes: usize) -> Vec<u8> {
-    Vec::with_capacity(if bytes >= BLOCK_BYTES / 4 { BLOCK_BYTES } else { bytes })
+/// Blocks that wait to be used again, the newest first: a session in balance allocates nothing,
+/// and what it writes to is still in the cache.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks(Vec<Vec<u8>>);
+
+/// Blocks that wait, at most: 4 MiB.
+const SPARE_BLOCKS_MAX: usize = 64;
+
+impl Blocks {
+    /// A block for `bytes` that are to be written. The first one of a stream is as large as what is
+    /// written first, so that a small exchange costs little; it grows as vectors do.
+    fn take(&mut self, bytes: usize) -> Vec<u8> {
+        if bytes < BLOCK_BYTES / 4 {
+            return Vec::with_capacity(bytes);
+        }
+        self.0.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
+    }
+
+    fn give(&mut self, mut block: Vec<u8>) {
+        if block.capacity() == BLOCK_BYTES && self.0.len() < SPARE_BLOCKS_MAX {
+            block.clear();
+            self.0.push(block);
+        }
+    }
+
+    /// Gives the memory back.
+    pub(crate) fn release(&mut self) {
+        self.0 = Vec::new();
+    }
 }

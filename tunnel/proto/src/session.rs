@@ -34,7 +34,7 @@ use crate::frame::{
 };
 use crate::recv::RecvStream;
 use crate::sabotage::{Rule, Sabotage};
-use crate::send::{Segment, SendStream};
+use crate::send::{Blocks, Segment, SendStream};
 
 /// Which agent this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,8 @@ pub struct FlowReport {
 pub struct CarrierReport {
     /// Smoothed round trip, waiting in queues included.
     pub rtt: Span,
+    /// The shortest one.
+    pub rtt_min: Span,
     /// Bytes of streams on their way.
     pub flying: u64,
     /// Bytes of streams that were put on it.
@@ -217,6 +219,8 @@ pub struct Session {
     order: u64,
     /// Bytes of windows beyond the first ones.
     windows: u64,
+    /// Memory of streams that waits to be used again.
+    spare: Blocks,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -262,6 +266,7 @@ impl Session {
             since_bulk: 0,
             order: 0,
             windows: 0,
+            spare: Blocks::default(),
             sabotage: Sabotage::default(),
         }
     }
@@ -345,6 +350,7 @@ impl Session {
         let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
         Some(CarrierReport {
             rtt: carrier.rtt(),
+            rtt_min: carrier.rtt_min(),
             flying: carrier.flying,
             sent: carrier.sent,
             resent: carrier.resent,
@@ -390,7 +396,7 @@ impl Session {
         let Some(flow) = self.flows.get_mut(&id) else { return bytes.len() };
         let taken = flow.room().min(bytes.len());
         flow.blocked |= taken < bytes.len();
-        flow.send.write(&bytes[..taken]);
+        flow.send.write(&bytes[..taken], &mut self.spare);
         self.queue(id);
         taken
     }
@@ -403,7 +409,7 @@ impl Session {
     /// After [`Self::finish`].
     pub fn push(&mut self, id: FlowId, bytes: &[u8]) -> bool {
         let Some(flow) = self.flows.get_mut(&id) else { return true };
-        flow.send.write(bytes);
+        flow.send.write(bytes, &mut self.spare);
         let room = flow.room() > 0;
         flow.blocked |= !room;
         self.queue(id);
@@ -494,6 +500,9 @@ impl Session {
             carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
         }
         self.windows -= flow.recv.window() - self.settings.window_first;
+        if self.flows.is_empty() {
+            self.spare.release();
+        }
         true
     }
 
@@ -630,7 +639,7 @@ impl Session {
             let carrier = &mut carriers[usize::from(segment.carrier.0)];
             carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
         };
-        if !flow.send.acked(ack, arrived) {
+        if !flow.send.acked(ack, &mut self.spare, arrived) {
             return Err(Violation::AckOfNothing(id));
         }
         flow.unblock(id, outlet);
@@ -739,6 +748,11 @@ impl Session {
             || !self.dones.is_empty()
             || self.acks.front().is_some_and(|(_, due)| *due <= now)
             || self.has_streams()
+    }
+
+    /// Whether some stream has more than fits into a record or two.
+    pub fn has_bulk(&self) -> bool {
+        !self.ready[1].is_empty()
     }
 
     /// Whether some stream has bytes that a carrier could take now.

@@ -2,7 +2,7 @@
 
 mod invite;
 mod join;
-mod run;
+pub(crate) mod run;
 mod selftest;
 mod status;
 

@@ -22,5 +22,6 @@ mod redis_crate;
 mod refusals;
 mod restart;
 mod support;
+mod tunnel;
 mod waits;
 mod watches;

@@ -179,24 +179,25 @@ impl Desk<'_, '_> {
     pub(super) fn hand_over(&mut self, key: FlowKey, bytes: &[u8]) {
         let Some(flow) = self.own.flow(key) else { return };
         let Some(conn) = flow.conn else { return };
-        let before = self.io.backlog(conn);
-        let decoded = match flow.decoder.as_mut() {
+        let peer = flow.peer;
+        let handed = match flow.decoder {
             None => {
                 self.io.out(conn).extend_from_slice(bytes);
+                flow.bytes_out += bytes.len() as u64;
                 Ok(())
             }
-            Some(decoder) => {
-                let out = self.io.out(conn);
-                decoder.decode(bytes, |text| out.extend_from_slice(text))
+            // What came before waits, so this does.
+            Some(_) if !flow.held.is_empty() => {
+                flow.held.extend_from_slice(bytes);
+                Ok(())
             }
+            Some(_) => flow.decode(conn, bytes, self.io),
         };
-        flow.bytes_out += (self.io.backlog(conn) - before) as u64;
-        if decoded.is_err() {
+        if handed.is_err() {
             return self.give_up(key, ResetCode::Protocol);
         }
-        let first = !std::mem::replace(&mut flow.touched, true);
-        let peer = flow.peer;
-        if first {
+        let Some(flow) = self.own.flow(key) else { return };
+        if !std::mem::replace(&mut flow.touched, true) {
             self.own.touched.push(key);
         }
         if self.own.charge(self.now, peer, bytes.len())
@@ -338,13 +339,30 @@ impl Desk<'_, '_> {
         let Some(key) = self.own.at(bond, id) else { return };
         let Some(flow) = self.own.flow(key) else { return };
         flow.ended_there = true;
-        let cut = flow.decoder.as_ref().is_some_and(|decoder| decoder.end().is_err());
         match (&flow.stage, flow.conn) {
-            (Stage::Joined, _) if cut => self.give_up(key, ResetCode::Protocol),
+            // What waits to be decoded comes before the end.
+            (Stage::Joined, Some(_)) if flow.decoder.is_some() && !flow.held.is_empty() => {}
+            (Stage::Joined, Some(_)) if flow.is_cut() => self.give_up(key, ResetCode::Protocol),
             (Stage::Joined, Some(conn)) => self.io.finish(conn),
             // It ended before it said where it is to go, or what came of it.
             (Stage::Opening | Stage::Asked, _) => self.give_up(key, ResetCode::Protocol),
             _ => {}
+        }
+    }
+
+    /// Decodes what waited, as far as the application keeps up.
+    pub(super) fn decode_held(&mut self, key: FlowKey) {
+        let Some(flow) = self.own.flow(key) else { return };
+        let Some(conn) = flow.conn.filter(|_| flow.has_held_text()) else { return };
+        let held = std::mem::take(&mut flow.held);
+        if flow.decode(conn, &held, self.io).is_err() {
+            return self.give_up(key, ResetCode::Protocol);
+        }
+        if !flow.has_held_text() && flow.ended_there {
+            if flow.is_cut() {
+                return self.give_up(key, ResetCode::Protocol);
+            }
+            self.io.finish(conn);
         }
     }
 

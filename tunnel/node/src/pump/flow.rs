@@ -4,8 +4,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use ringway_core::{ConnId, Moment};
-use ringway_tunnel_coding::{Coder, Decoder};
+use ringway_shards::Io;
+use ringway_tunnel_coding::{Coder, Decoder, Malformed};
 use ringway_tunnel_proto::{BondId, FlowId, Opening, PeerId, Target};
+
+/// Text that is decoded ahead of an application that does not read it.
+const TEXT_AHEAD_MAX: usize = 1024 * 1024;
 
 /// A flow of this shard, by its place.
 pub(crate) type FlowKey = u32;
@@ -109,6 +113,34 @@ impl Flow {
             blocked: false,
             run: false,
         }
+    }
+
+    /// Gives text to the application, until it is behind; carried bytes beyond that are held: what
+    /// they would become may be 250 times as much.
+    pub(crate) fn decode(
+        &mut self,
+        conn: ConnId,
+        mut carried: &[u8],
+        io: &mut Io<'_>,
+    ) -> Result<(), Malformed> {
+        let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(()) };
+        while io.backlog(conn) < TEXT_AHEAD_MAX {
+            let Some(text) = decoder.next(&mut carried)? else { return Ok(()) };
+            io.out(conn).extend_from_slice(text);
+            self.bytes_out += text.len() as u64;
+        }
+        self.held = carried.to_vec();
+        Ok(())
+    }
+
+    /// Whether carried bytes wait to be decoded.
+    pub(crate) fn has_held_text(&self) -> bool {
+        self.decoder.is_some() && !self.held.is_empty() && self.is_answered()
+    }
+
+    /// Whether the stream ends where it cannot.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|decoder| decoder.end().is_err())
     }
 
     /// Whether the near side's application was told, or believes, that it is connected.

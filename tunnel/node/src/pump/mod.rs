@@ -45,6 +45,8 @@ const GIFT_USER: u8 = 2;
 const GREETING_MAX: Span = Span::from_s(30);
 /// Bytes of a receive buffer: a read that fills it is followed by more.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
+/// A read of so much is sealed at once; less waits for company until the turn ends.
+const BULK_BYTES: usize = 16 * 1024;
 /// How long a coder's run stays open when nothing follows.
 const RUN_LINGER: Span = Span::from_ms(2);
 
@@ -266,18 +268,20 @@ impl Pump {
             None => self.agent.push(bond, id, bytes),
             Some(coder) => {
                 let more = bytes.len() >= RECEIVE_BYTES;
-                let mut carried = std::mem::take(&mut self.scratch);
-                carried.clear();
-                coder.encode(bytes, more, &mut carried);
+                let (agent, mut room) = (&mut self.agent, true);
+                coder.encode_to(bytes, more, &mut self.scratch, |carried| {
+                    room = agent.push(bond, id, carried);
+                });
                 if more && !std::mem::replace(&mut flow.run, true) {
                     self.own.runs.push(key);
                 }
                 self.run_ends_at = (!self.own.runs.is_empty()).then_some(now + RUN_LINGER);
-                let room = self.agent.push(bond, id, &carried);
-                self.scratch = carried;
                 room
             }
         };
+        if bytes.len() >= BULK_BYTES {
+            self.agent.send_bulk(now, bond, &mut Desk { own: &mut self.own, io, now });
+        }
         let used_up = self.own.charge(now, peer, bytes.len());
         let Some(flow) = self.own.flow(key) else { return };
         flow.blocked |= !room;
@@ -318,7 +322,8 @@ impl Pump {
         self.agent.push(bond, id, &opening_answer(coding));
         let mut desk = Desk { own: &mut self.own, io, now };
         desk.hand_over(key, &held);
-        if ended {
+        let all = self.own.flow(key).is_some_and(|flow| !flow.has_held_text());
+        if ended && all {
             io.finish(conn);
         }
         self.fulfil(now, io);
@@ -376,8 +381,10 @@ impl Pump {
                     io.resume(conn);
                 }
             }
-            let waiting = io.backlog(conn);
-            self.agent.drained_by_application(now, bond, id, waiting as u64);
+            Desk { own: &mut self.own, io, now }.decode_held(key);
+            let Some(flow) = self.own.flow(key) else { continue };
+            let (waiting, held) = (io.backlog(conn), flow.held.len());
+            self.agent.drained_by_application(now, bond, id, (waiting + held) as u64);
             if waiting > 0 {
                 io.await_drain(conn, waiting / 2);
             }
@@ -545,7 +552,10 @@ impl Service for Pump {
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => self.with_agent(now, io, |agent, _| agent.drained(conn)),
             Some(Kind::User(key)) => match self.own.flow(key).map(|flow| &flow.stage) {
-                Some(Stage::Leaving) => self.own.close_when_read(key, io),
+                Some(Stage::Leaving) => {
+                    Desk { own: &mut self.own, io, now }.decode_held(key);
+                    self.own.close_when_read(key, io);
+                }
                 _ => self.own.touch(key),
             },
             None => {}

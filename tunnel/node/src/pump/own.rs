@@ -196,7 +196,7 @@ impl Own {
             self.remove(key);
             return;
         };
-        let left = io.backlog(conn);
+        let left = io.backlog(conn) + self.flow(key).map_or(0, |flow| flow.held.len());
         if left < LAST_BYTES {
             self.remove(key);
             io.close(conn, Close::AfterFlush);

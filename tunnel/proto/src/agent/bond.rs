@@ -8,6 +8,8 @@ use crate::session::Outlet;
 
 /// Bytes of a record that are kept free for REKEY and KEYS.
 const KEYS_ROOM: usize = 64;
+/// A path with less delay than this is short.
+const SHORT: Span = Span::from_ms(2);
 /// The bound of the chance that spreads attempts.
 pub(super) const CHANCE: u64 = 1 << 10;
 /// While all carriers are full there is nothing to do before one takes more, or for so long.
@@ -90,6 +92,22 @@ impl Bond {
         self.carried_before += report.map_or(0, |report| report.sent);
         self.flows.carrier_down(now, slot);
         report.map_or(0, |report| report.flying)
+    }
+
+    /// Tells the driver whether the session can be used, if it believes otherwise. It has to know
+    /// before it hears of a flow.
+    pub(super) fn tell_standing(&mut self, id: BondId, up: bool, host: &mut impl Host) {
+        if core::mem::replace(&mut self.told_up, up) == up {
+            return;
+        }
+        let again = self.flows.flows().next().is_some();
+        let note = match (up, again) {
+            (true, true) => Note::Back(self.peer),
+            (true, false) => Note::Up(self.peer),
+            (false, _) => Note::Alone(self.peer),
+        };
+        host.note(None, note);
+        host.bond(id, self.peer, up);
     }
 
     fn slots(&self) -> impl Iterator<Item = (CarrierSlot, Member)> + '_ {
@@ -222,16 +240,25 @@ impl Agent {
         while bond.flows.wants_any(now)
             || bond.known.as_ref().is_some_and(|k| k.epochs.has_to_say(now))
         {
-            let Some((slot, conn)) = self.best(bond, host) else {
+            if !self.send_one(now, id, bond, host) {
                 self.await_room(bond, host);
                 return true;
-            };
-            let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
-            if !seal(now, (id, slot), bond, carrier, (false, host)) {
-                break;
             }
         }
         false
+    }
+
+    /// Sends one record by the best carrier. Returns whether there was one that takes something.
+    pub(super) fn send_one(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        host: &mut impl Host,
+    ) -> bool {
+        let Some((slot, conn)) = self.best(bond, host) else { return false };
+        let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
+        seal(now, (id, slot), bond, carrier, (false, host))
     }
 
     fn offer_keys(&mut self, now: Moment, bond: &mut Bond) {
@@ -274,19 +301,7 @@ impl Agent {
         up: bool,
         host: &mut impl Host,
     ) -> bool {
-        let told = core::mem::replace(&mut bond.told_up, up);
-        if up != told {
-            let again = bond.flows.flows().next().is_some();
-            host.note(
-                None,
-                match (up, again) {
-                    (true, true) => Note::Back(bond.peer),
-                    (true, false) => Note::Up(bond.peer),
-                    (false, _) => Note::Alone(bond.peer),
-                },
-            );
-            host.bond(id, bond.peer, up);
-        }
+        bond.tell_standing(id, up, host);
         if up {
             bond.alone_since = None;
             bond.failures = 0;
@@ -312,7 +327,9 @@ impl Agent {
         let busy = carried > bond.carried + u64::from(full);
         bond.carried = carried;
         let most = self.peer(bond.peer).map_or(1, |peer| peer.carriers_max.clamp(1, MEMBERS_MAX));
-        let seen = Seen { usable: bond.usable(), most, carried, full, busy };
+        let paths = bond.slots().filter_map(|(slot, _)| bond.flows.carrier(slot));
+        let short = paths.map(|report| report.rtt_min).min().is_some_and(|rtt| rtt < SHORT);
+        let seen = Seen { usable: bond.usable(), most, carried, full, short, busy };
         let advice = bond.pool.look(now, seen);
         match advice {
             Advice::Stay => {}

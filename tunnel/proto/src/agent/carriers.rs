@@ -389,7 +389,8 @@ impl Agent {
             return Ok(());
         };
         let Newcomer { established, owner, id } = *newcomer;
-        if self.peer(owner.peer).is_none() || self.stopping {
+        // Another configuration may have come meanwhile.
+        if !self.trusts(established.peer, owner.peer) || self.stopping {
             return Err(Came::Over);
         }
         if let Some(old) = host.registry(|registry| registry.begin(id, owner)) {
@@ -402,6 +403,7 @@ impl Agent {
             id,
             suite: established.suite,
             theirs: owner.instance,
+            proof: established.peer,
             epochs: Epochs::new(now, Role::Responder, established.secret),
             next_number: 1,
             late: BTreeSet::new(),
@@ -411,6 +413,7 @@ impl Agent {
         let bond = self.get_mut(bond_id).expect("it was just made");
         let slot = bond.flows.carrier_up(now);
         bond.enlist(slot, carrier.conn);
+        bond.tell_standing(bond_id, true, host);
         carrier.standing = Standing::Member(bond_id, slot);
         let said = bond.flows.received(now, slot, text, &mut Door::new(host, bond_id));
         said.map_err(|_| Came::Broken(bond_id))
@@ -468,7 +471,12 @@ impl Agent {
     ) -> Came {
         let Standing::Asked(id) = carrier.standing else { return Came::Over };
         let Ok(hello) = FarHello::from_wire(&established.payload) else { return Came::Over };
-        let bond = self.bonds[id.0 as usize].as_deref_mut().expect("its end closes this one, too");
+        let bond = self.bonds[id.0 as usize].as_deref().expect("its end closes this one, too");
+        // Another configuration may have come meanwhile.
+        if !self.trusts(established.peer, bond.peer) {
+            return Came::Over;
+        }
+        let bond = self.bonds[id.0 as usize].as_deref_mut().expect("it was just there");
         if hello.lives || bond.flows_can_go() {
             // What we have is good: join it, or go on with what has just joined.
             bond.dialling -= 1;
@@ -488,6 +496,7 @@ impl Agent {
             id: hello.session,
             suite,
             theirs: hello.instance,
+            proof: established.peer,
             epochs: Epochs::new(now, Role::Initiator, secret),
             next_number: 1,
             late: BTreeSet::new(),
@@ -496,6 +505,7 @@ impl Agent {
         (bond.doubted, bond.failures) = (false, 0);
         let slot = bond.flows.carrier_up(now);
         bond.enlist(slot, carrier.conn);
+        bond.tell_standing(id, true, host);
         carrier.standing = Standing::Member(id, slot);
         self.touch(id);
         Came::On

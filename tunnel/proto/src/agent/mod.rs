@@ -249,6 +249,8 @@ struct Known {
     id: SessionId,
     suite: Suite,
     theirs: Instance,
+    /// As whom the peer has proved itself.
+    proof: PeerProof,
     epochs: Epochs,
     /// The number of the next carrier that joins; at the far end, one more than the highest that
     /// came.
@@ -351,7 +353,8 @@ impl Agent {
     }
 
     /// Sets who this site is and whom it knows, by [`PeerId`]; a peer keeps its place, and one that
-    /// is gone leaves it empty. Sessions of peers that stay go on; those of peers that go end.
+    /// is gone leaves it empty. Sessions of peers that stay go on; those of peers that go end, and
+    /// so do those whose peer has shown a key that is its own no more.
     pub fn configure(
         &mut self,
         now: Moment,
@@ -369,7 +372,8 @@ impl Agent {
         self.peers = peers;
         let bonds: Vec<(PeerId, BondId)> = self.by_peer.iter().copied().collect();
         for (peer, bond) in bonds {
-            if self.peer(peer).is_none() {
+            let proof = self.get(bond).and_then(|bond| Some(bond.known.as_ref()?.proof));
+            if self.peer(peer).is_none() || proof.is_some_and(|proof| !self.trusts(proof, peer)) {
                 self.end(now, bond, ResetCode::Denied, host);
             }
         }
@@ -383,6 +387,11 @@ impl Agent {
 
     fn peer(&self, peer: PeerId) -> Option<&Peer> {
         self.peers.get(usize::from(peer.0)).and_then(Option::as_ref)
+    }
+
+    /// Whether who proves this is this peer.
+    fn trusts(&self, proof: PeerProof, peer: PeerId) -> bool {
+        self.by_proof.get(&proof).is_some_and(|(of, _)| *of == peer)
     }
 
     fn dials(&self, peer: PeerId) -> bool {
@@ -468,6 +477,19 @@ impl Agent {
     pub fn push(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]) -> bool {
         self.touch(bond);
         self.get_mut(bond).is_none_or(|bond| bond.flows.push(flow, bytes))
+    }
+
+    /// Puts bulk on its way at once, while it is in the cache: as much as carriers take and fills
+    /// whole records. What is left waits for company until the turn ends.
+    pub fn send_bulk(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
+        let Some(mut bond) = self.bonds.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        while bond.known.is_some()
+            && bond.flows.has_bulk()
+            && self.send_one(now, id, &mut bond, host)
+        {}
+        self.bonds[id.0 as usize] = Some(bond);
     }
 
     /// Ends a flow's stream.

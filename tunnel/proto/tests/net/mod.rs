@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_types, reason = "shards of a test's site share what threads would")]
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -66,7 +66,10 @@ pub(crate) struct Desk {
     due: BTreeMap<ConnId, Moment>,
     pub(crate) apps: BTreeMap<(BondId, FlowId), App>,
     pub(crate) notes: Vec<Note>,
-    pub(crate) ups: Vec<bool>,
+    /// Sessions that the agent has spoken of.
+    told: BTreeSet<BondId>,
+    /// What users have said who wait for a session.
+    pub(crate) waiting: Vec<Vec<u8>>,
     replaced: Vec<SessionId>,
     registry: Rc<RefCell<Registry>>,
     next_conn: u32,
@@ -139,6 +142,7 @@ impl Host for Desk {
         let apps = &mut self.apps;
         match event {
             Event::Opened(flow) => {
+                assert!(self.told.contains(&bond), "whose flow is it?");
                 apps.insert((bond, flow), App::default());
             }
             Event::Finished(flow) => apps.entry((bond, flow)).or_default().finished = true,
@@ -149,8 +153,8 @@ impl Host for Desk {
         }
     }
 
-    fn bond(&mut self, _: BondId, _: PeerId, up: bool) {
-        self.ups.push(up);
+    fn bond(&mut self, bond: BondId, _: PeerId, _: bool) {
+        self.told.insert(bond);
     }
 
     fn note(&mut self, _: Option<ConnId>, note: Note) {
@@ -184,6 +188,8 @@ pub(crate) struct Net {
     next_shard: usize,
     /// Bytes that a wire moves in a step, each way.
     pub(crate) bytes_per_step: usize,
+    /// Wires move bytes in each so many steps only: a longer path.
+    pub(crate) carry_every: u64,
     /// The site that does nothing.
     frozen: Option<usize>,
     /// Connections that were begun.
@@ -212,6 +218,7 @@ impl Net {
             lives: 0,
             next_shard: 0,
             bytes_per_step: 100_000,
+            carry_every: 1,
             frozen: None,
             dialled: 0,
         };
@@ -232,6 +239,15 @@ impl Net {
         self.sites[site] =
             (0..shards).map(|shard| self.shard(site, (shard, shards), life, &registry)).collect();
         self.hang_up();
+    }
+
+    /// A site's file is read again: the other one has these private keys.
+    pub(crate) fn trust(&mut self, site: usize, keys: &[u8]) {
+        let proof = |byte: &u8| (PeerProof::Key(key(*byte).public()), None);
+        for Shard { agent, desk } in &mut self.sites[site] {
+            let known = Peer { proofs: keys.iter().map(proof).collect(), ..peer(site) };
+            agent.configure(self.now, listener(site), vec![Some(known)], desk);
+        }
     }
 
     /// Both ends of wires that died hear of it.
@@ -295,13 +311,22 @@ impl Net {
                         agent.overdue(now, conn, desk);
                     }
                 }
+                if let Some(bond) = agent.bond_to(PEER) {
+                    for said in std::mem::take(&mut desk.waiting) {
+                        let flow = agent.open(now, bond).expect("it is up");
+                        desk.apps.insert((bond, flow), App::default());
+                        agent.push(bond, flow, &said);
+                    }
+                }
                 if agent.wake_at().is_some_and(|at| at <= now) {
                     agent.settle(now, desk);
                 }
                 self.collect(site, shard);
             }
         }
-        self.carry();
+        if (now.0 / STEP.0).is_multiple_of(self.carry_every) {
+            self.carry();
+        }
     }
 
     /// Does what a shard asked for.

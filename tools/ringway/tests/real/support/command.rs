@@ -84,13 +84,18 @@ pub(crate) fn ringway_fed(server: SocketAddr, words: &[&str], input: &[u8]) -> T
 #[track_caller]
 pub(crate) fn spawn_at(server: SocketAddr, words: &[&str]) -> Held {
     let server = server.to_string();
-    let mut command = command(&[&["--server", &server, "--timeout-ms", "60000"], words].concat());
+    hold(command(&[&["--server", &server, "--timeout-ms", "60000"], words].concat()))
+}
+
+/// Starts a program that stays.
+#[track_caller]
+pub(crate) fn hold(mut command: Command) -> Held {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("the binary starts");
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let lines = lines_of(child.stdout.take().expect("piped"));
     let err = gather(child.stderr.take().expect("piped"));
     Held { child, lines, err }
@@ -127,12 +132,21 @@ impl Held {
         self.err.so_far()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         signal_to(&self.child, signal);
     }
 
     pub(crate) fn pause(&self) {
         pause(&self.child);
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn ended(&mut self) -> bool {
+        self.child.try_wait().expect("our child").is_some()
     }
 
     /// Waits for its end; its exit code.

@@ -8,10 +8,10 @@ mod server;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-pub(crate) use command::{Held, Told, command, ringway, ringway_at, ringway_fed, spawn_at};
+pub(crate) use command::{Held, Told, command, hold, ringway, ringway_at, ringway_fed, spawn_at};
 pub(crate) use latency::Watch;
 pub(crate) use proxy::Proxy;
-pub(crate) use server::{Server, Setup, pause, refused, signal_to};
+pub(crate) use server::{Server, Setup, pause, raise_open_files, refused, signal_to, status_bytes};
 
 use ringway_client::{Client, Owner, Registered};
 

@@ -194,20 +194,12 @@ impl Server {
 
     /// Bytes of memory that are its own.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.status_bytes("VmRSS:")
+        status_bytes(self.pid(), "VmRSS:")
     }
 
     /// The most that they ever were.
     pub(crate) fn resident_bytes_max(&self) -> u64 {
-        self.status_bytes("VmHWM:")
-    }
-
-    fn status_bytes(&self, key: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
-        let status = status.expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line for it");
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
-        kib * 1024
+        status_bytes(self.pid(), "VmHWM:")
     }
 
     /// Time that all of its threads have spent on a core; one that ends takes its own with it.
@@ -230,6 +222,14 @@ impl Drop for Server {
             eprintln!("the server said: {}", self.log.so_far());
         }
     }
+}
+
+/// A size that the kernel tells of a process that runs.
+pub(crate) fn status_bytes(pid: u32, key: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line for it");
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number");
+    kib * 1024
 }
 
 pub(crate) fn signal_to(child: &Child, signal: Signal) {
@@ -300,7 +300,9 @@ impl Said {
 }
 
 /// Crowds of connections need more descriptors than a shell gives; servers inherit ours.
-fn raise_open_files() {
+/// Returns how many we may have.
+pub(crate) fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }

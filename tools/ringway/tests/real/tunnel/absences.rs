@@ -1,0 +1,199 @@
+//! Somebody is away: all carriers, one side, or what a side's file said yesterday.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::flows::{Held, Load, Transfer, connect, echo, is_reset, mirror, says_again};
+use super::sites::{Pair, Words};
+use crate::support::{pass, until};
+
+/// A user and the service's end of the same flow.
+fn both_ends(pair: &Pair, service: &Held) -> (TcpStream, TcpStream) {
+    let mut user = connect(pair.near.door(0));
+    user.write_all(b"hello").expect("it takes it");
+    let mut served = service.next();
+    hears(&mut served, b"hello");
+    (user, served)
+}
+
+#[track_caller]
+fn hears(stream: &mut TcpStream, words: &[u8]) {
+    let mut heard = vec![0; words.len()];
+    stream.read_exact(&mut heard).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    assert_eq!(heard, words);
+}
+
+fn pair_with_wait(service: &Held, wait: &str) -> Pair {
+    let wait = format!("wait = \"{wait}\"");
+    let near = Words::default().set(&wait).forward(service.addr);
+    Pair::start(&near, &Words::default().set(&wait).allow([service.addr]))
+}
+
+/// Cuts all that there is between the sites, and returns when both know.
+#[track_caller]
+fn part(pair: &Pair) {
+    let (near, far) = (pair.near.log().len(), pair.far.log().len());
+    pair.wire.shut(true);
+    pair.wire.reset();
+    pair.near.says("no carrier is left", near);
+    pair.far.says("no carrier is left", far);
+}
+
+/// No carrier for seconds, and both ends of a flow write meanwhile: then all of it arrives, and
+/// the flow goes on. A connection that comes meanwhile waits, and is served.
+#[test]
+fn flows_wait_for_carriers_and_go_on() {
+    let service = Held::listen("127.0.0.1:0");
+    let pair = pair_with_wait(&service, "60 s");
+    let (mut user, mut served) = both_ends(&pair, &service);
+    part(&pair);
+    user.write_all(b"from here").expect("the tunnel takes it");
+    served.write_all(b"from there").expect("the tunnel takes it");
+    let mut later = connect(pair.near.door(0));
+    later.write_all(b"me, too").expect("the kernel takes it");
+    until("the connection waits", || (pair.near.status().peers[0].waiting == 1).then_some(()));
+    pass(Duration::from_secs(3));
+    service.is_alone();
+    pair.wire.shut(false);
+    hears(&mut served, b"from here");
+    hears(&mut user, b"from there");
+    hears(&mut service.next(), b"me, too");
+    user.write_all(b"on").expect("it goes on");
+    hears(&mut served, b"on");
+    assert!(pair.near.log().contains("its flows go on"), "{}", pair.near.log());
+    pair.stop();
+}
+
+/// No carrier for longer than flows wait: both ends hear a reset, not an end that would say that
+/// all is well. So does who came meanwhile. Afterwards all is as it was.
+#[test]
+fn flows_that_waited_too_long_are_reset() {
+    let service = Held::listen("127.0.0.1:0");
+    let pair = pair_with_wait(&service, "2 s");
+    let (mut user, mut served) = both_ends(&pair, &service);
+    part(&pair);
+    let mut later = connect(pair.near.door(0));
+    is_reset(&mut user);
+    is_reset(&mut served);
+    is_reset(&mut later);
+    pair.wire.shut(false);
+    pair.until_up();
+    let (_user, _served) = both_ends(&pair, &service);
+    pair.stop();
+}
+
+/// The far process dies without a word and starts again, elsewhere. What it knew of flows is gone:
+/// users hear a reset, not an end, also those who wrote nothing. New connections work.
+#[test]
+fn a_far_side_that_starts_anew() {
+    let service = Held::listen("127.0.0.1:0");
+    let words = Words::default().forward(service.addr);
+    let mut pair = Pair::start(&words, &Words::default().allow([service.addr]));
+    let (mut user, served) = both_ends(&pair, &service);
+    let (mut idle, _served) = both_ends(&pair, &service);
+    pair.far.dies_and_comes_back();
+    pair.wire.lead_to(pair.far.carriers());
+    is_reset(&mut user);
+    is_reset(&mut idle);
+    drop(served);
+    pair.until_up();
+    let (_user, _served) = both_ends(&pair, &service);
+    assert!(pair.near.log().contains("it was started anew"), "{}", pair.near.log());
+    pair.stop();
+}
+
+/// The near process dies and starts again: services hear a reset, not an end.
+#[test]
+fn a_near_side_that_starts_anew() {
+    let service = Held::listen("127.0.0.1:0");
+    let words = Words::default().forward(service.addr);
+    let mut pair = Pair::start(&words, &Words::default().allow([service.addr]));
+    let (_user, mut served) = both_ends(&pair, &service);
+    pair.near.dies_and_comes_back();
+    is_reset(&mut served);
+    pair.until_up();
+    let (_user, _served) = both_ends(&pair, &service);
+    pair.stop();
+}
+
+/// A forward comes, one goes, rules change: what runs is not touched, and what comes is by the new
+/// file.
+#[test]
+fn a_file_that_is_read_again() {
+    let (first, second, bulk) = (echo(), echo(), mirror("127.0.0.1:0"));
+    let near_words = Words::default().forward_from("127.0.0.1:0", first).forward(bulk);
+    let pair = Pair::start(&near_words, &Words::default().allow([first, bulk]));
+    let mut running = connect(pair.near.door(0));
+    says_again(&mut running, b"before");
+    let load = Load { seed: 3, up: 24 << 20, down: 24 << 20 };
+    let transfer = Transfer::begin(pair.near.door(1), load);
+    // The far side forgets the first service, and knows the second.
+    pair.keys.write("far", &Words::default().allow([second, bulk]), None);
+    pair.far.reload();
+    let mut denied = connect(pair.near.door(0));
+    is_reset(&mut denied);
+    // The near side, too: the socket of the first is closed, one for the second is opened.
+    let near_words = Words::default().forward(bulk).forward_from("127.0.0.2:0", second);
+    pair.keys.write("near", &near_words, Some(pair.wire.addr));
+    let old = pair.near.listens_at();
+    pair.near.reload();
+    let (gone, came) = until("other doors", || {
+        let new = pair.near.listens_at();
+        let gone: Vec<_> = old.iter().filter(|door| !new.contains(door)).copied().collect();
+        let came: Vec<_> = new.iter().filter(|door| !old.contains(door)).copied().collect();
+        (gone.len() == 1 && came.len() == 1).then(|| (gone[0], came[0]))
+    });
+    assert!(TcpStream::connect(gone).is_err(), "{gone} is still open");
+    says_again(&mut connect(came), b"by the new door");
+    says_again(&mut running, b"afterwards");
+    transfer.is_whole();
+    pair.stop();
+}
+
+/// Every key is replaced by another one, two being good for a while, as rotation goes. Flows do not
+/// notice, also not when their carriers have to come back by the new keys. A key that is taken away
+/// from who still uses it ends what it began.
+#[test]
+fn keys_that_are_rotated() {
+    let service = echo();
+    let words = [Words::default().forward(service), Words::default().allow([service])];
+    let mut pair = Pair::start(&words[0], &words[1]);
+    let mut running = connect(pair.near.door(0));
+    pair.keys.make("network2.key", &["--network"]);
+    let near = [pair.keys.public("near.key"), pair.keys.make("near2.key", &[])];
+    let far = [pair.keys.public("far.key"), pair.keys.make("far2.key", &[])];
+    let reread = |pair: &Pair, side: &str, [network, own, theirs]: [&[&str]; 3]| {
+        let list = |field: &str, all: &[&str]| format!("{field} = {all:?}");
+        let keys = [list("network_key", network), list("key", own), list("public_key", theirs)];
+        let is_far = side == "far";
+        let words = Words { keys: Some(keys), ..words[usize::from(is_far)].clone() };
+        pair.keys.write(side, &words, (!is_far).then_some(pair.wire.addr));
+        if is_far { pair.far.reload() } else { pair.near.reload() }
+    };
+    let comes_back = |pair: &Pair, running: &mut TcpStream, word: &str| {
+        let before = pair.near.log().len();
+        pair.wire.reset();
+        pair.near.says("its flows go on", before);
+        says_again(running, word.as_bytes());
+    };
+    // First everybody takes both, then who dials shows the new ones.
+    let both = [&["network.key", "network2.key"][..], &["far.key", "far2.key"]];
+    reread(&pair, "far", [both[0], both[1], &[&near[0], &near[1]]]);
+    let both = [&["network2.key", "network.key"][..], &["near2.key", "near.key"]];
+    reread(&pair, "near", [both[0], both[1], &[&far[1], &far[0]]]);
+    says_again(&mut running, b"both");
+    comes_back(&pair, &mut running, "by a new network key");
+    // A session of its own shows the new identities, and then the old ones go.
+    pair.near.dies_and_comes_back();
+    pair.until_up();
+    let mut running = connect(pair.near.door(0));
+    says_again(&mut running, b"by new identities");
+    reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&near[1]]]);
+    reread(&pair, "near", [&["network2.key"], &["near2.key"], &[&far[1]]]);
+    comes_back(&pair, &mut running, "without the old ones");
+    let stranger = pair.keys.make("stranger.key", &[]);
+    reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&stranger]]);
+    is_reset(&mut running);
+    pair.stop();
+}

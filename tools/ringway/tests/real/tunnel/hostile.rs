@@ -1,0 +1,275 @@
+//! Strangers at the far side's door, and harm on the wire: nobody learns anything, and flows that
+//! are somebody's are not hurt.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType};
+
+use super::CROWD;
+use super::flows::{End, Load, Transfer, connect, echo, listen, mirror, says_again};
+use super::sites::{Keys, Pair, Side, Words};
+use super::wire::{Harm, Mood};
+use crate::support::{PATIENCE, pass, raise_open_files, until};
+
+/// First messages that a near side would say to a far one: the far one is a notebook, which hangs
+/// up, so that another one comes soon.
+fn first_messages(keys: &Keys, words: &Words, many: usize) -> Vec<Vec<u8>> {
+    let (notebook, addr) = listen("127.0.0.1:0");
+    let _near = keys.near(words, addr);
+    (0..many).map(|_| first_message(&notebook)).collect()
+}
+
+fn first_message(notebook: &TcpListener) -> Vec<u8> {
+    let (mut stream, _) = notebook.accept().expect("it dials");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut message = vec![0; 4096];
+    // It is written at once, and so it is read on loopback.
+    let many = stream.read(&mut message).expect("it says something");
+    message.truncate(many);
+    message
+}
+
+/// Bytes that nobody meant.
+fn chance(seed: u64, many: usize) -> Vec<u8> {
+    let mut bytes = vec![0; many];
+    super::flows::Pattern::new(seed * 2).fill(&mut bytes);
+    bytes
+}
+
+/// Somebody at the door, from an address in 127/8.
+struct Stranger {
+    what: &'static str,
+    stream: TcpStream,
+    since: Instant,
+}
+
+impl Stranger {
+    #[track_caller]
+    fn knocks(from: [u8; 4], to: SocketAddr, what: &'static str, words: &[u8]) -> Stranger {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let socket = socket.expect("a socket");
+        rustix::net::bind(&socket, &SocketAddr::from((from, 0))).expect("loopback");
+        rustix::net::connect(&socket, &to).expect("it listens");
+        let since = Instant::now();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(words).expect("the kernel takes it");
+        stream.set_nonblocking(true).expect("a socket");
+        Stranger { what, stream, since }
+    }
+
+    /// How it was sent away, if it was. It never hears a byte.
+    #[track_caller]
+    fn sent_away(&mut self) -> Option<(End, Duration)> {
+        let end = match self.stream.read(&mut [0; 64]) {
+            Ok(0) => End::Whole,
+            Ok(many) => panic!("{} hears {many} bytes", self.what),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => End::Reset,
+            Err(error) => panic!("{}: {error}", self.what),
+        };
+        Some((end, self.since.elapsed()))
+    }
+}
+
+/// Says a first message; whether it is answered is known by the far side's count of the refused.
+#[track_caller]
+fn is_answered(far: &Side, message: &[u8]) -> bool {
+    let before = far.counter("not_let_in_replayed");
+    let mut stream = connect(far.carriers());
+    stream.write_all(message).expect("the kernel takes it");
+    stream.set_nonblocking(true).expect("a socket");
+    until("an answer or a refusal", || match stream.read(&mut [0; 64]) {
+        Ok(many) => Some(many > 0),
+        Err(_) => (far.counter("not_let_in_replayed") > before).then_some(false),
+    })
+}
+
+/// Words of a side that has other keys.
+fn keyed(network: &str, key: &str, public: &str, psk: &str) -> Words {
+    let list = [
+        format!("network_key = {network:?}"),
+        format!("key = {key:?}"),
+        format!("public_key = {public:?}"),
+    ];
+    Words { keys: Some(list), ..Words::default() }.peer(psk)
+}
+
+/// Who lacks a key, who repeats what he heard, who wants another gateway and who just makes noise:
+/// none hears a byte, and all are sent away in the same way and after the same time, which differs
+/// from neighbourhood to neighbourhood. Who has all keys is answered, at the same door.
+#[test]
+fn strangers_cannot_tell_why_they_hear_nothing() {
+    let keys = Keys::new();
+    keys.make("right.psk", &["--shared"]);
+    let right = "psk = \"right.psk\"";
+    keys.make("other-network.key", &["--network"]);
+    keys.make("stranger.key", &[]);
+    let gateway = keys.make("gateway.key", &[]);
+    let (near, far) = (keys.public("near.key"), keys.public("far.key"));
+    let far_words = keyed("network.key", "far.key", &near, right);
+    let mut far_side = keys.far(&far_words);
+    // One neighbourhood each is enough: the one that is sent away first tells.
+    let many = HOODS.len();
+    let says = |words: Words, many| first_messages(&keys, &words, many);
+    let good = says(keyed("network.key", "near.key", &far, right), 2);
+    assert!(is_answered(&far_side, &good[0]), "who has all keys is let in");
+    assert!(!is_answered(&far_side, &good[0]), "a message is good once");
+    far_side.dies_and_comes_back();
+    assert!(!is_answered(&far_side, &good[0]), "also for who was started anew");
+    assert!(is_answered(&far_side, &good[1]), "who was not heard before is let in");
+    let mut kinds = vec![
+        ("wrong network key", says(keyed("other-network.key", "near.key", &far, right), many)),
+        ("wrong identity", says(keyed("network.key", "stranger.key", &far, right), many)),
+        ("another gateway", says(keyed("network.key", "near.key", &gateway, right), many)),
+        ("replay", vec![good[0].clone(); many]),
+        ("noise", (0..many).map(|at| chance(at as u64, 500)).collect()),
+        ("little noise", (0..many).map(|at| chance(at as u64, 9)).collect()),
+        ("half of it", vec![good[0][..good[0].len() / 2].to_vec(); many]),
+        ("much noise", (0..many).map(|at| chance(at as u64, 20_000)).collect()),
+        ("nothing", vec![Vec::new(); many]),
+    ];
+    kinds.push(("http", vec![b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(); many]));
+    let at = far_side.carriers();
+    let mut hoods: Vec<Vec<Stranger>> = HOODS
+        .iter()
+        .enumerate()
+        .map(|(hood, from)| {
+            let knocks = |(what, words): &(&'static str, Vec<Vec<u8>>)| {
+                Stranger::knocks(*from, at, what, &words[hood])
+            };
+            kinds.iter().map(knocks).collect()
+        })
+        .collect();
+    let (hood, first) = until("somebody is sent away", || {
+        hoods.iter_mut().enumerate().find_map(|(at, hood)| Some((at, hood[0].sent_away()?)))
+    });
+    println!("{:?}: {first:?}", HOODS[hood]);
+    assert!(first.1 > Duration::from_secs(9), "so soon? {first:?}");
+    for stranger in &mut hoods[hood][1..] {
+        let (end, took) = until(stranger.what, || stranger.sent_away());
+        println!("{}: {end:?} after {took:?}", stranger.what);
+        assert_eq!(end, first.0, "{}", stranger.what);
+        assert!(took.abs_diff(first.1) < Duration::from_secs(3), "{}: {took:?}", stranger.what);
+    }
+    // The others are told nothing, either, and not one of them was let in.
+    hoods.iter_mut().enumerate().filter(|(at, _)| *at != hood).for_each(|(_, hood)| {
+        hood.iter_mut().for_each(|stranger| {
+            let _ = stranger.sent_away();
+        });
+    });
+    far_side.stop();
+}
+
+/// Who has a site's own key but not the second secret of the two is answered, because the answer is
+/// where that secret comes in (`Noise_IKpsk2`); but what follows does not verify, on either side, so
+/// no session begins.
+#[test]
+fn a_second_secret_that_is_wrong_lets_nobody_in() {
+    let keys = Keys::new();
+    keys.make("right.psk", &["--shared"]);
+    keys.make("wrong.psk", &["--shared"]);
+    let (near, far) = (keys.public("near.key"), keys.public("far.key"));
+    let side = keys.far(&keyed("network.key", "far.key", &near, "psk = \"right.psk\""));
+    for psk in ["psk = \"wrong.psk\"", ""] {
+        let words = keyed("network.key", "near.key", &far, psk);
+        let near = keys.near(&words, side.carriers());
+        near.says("what answered is not this peer", 0);
+        assert!(!near.status().peers[0].up && !side.status().peers[0].up);
+    }
+    let words = keyed("network.key", "near.key", &far, "psk = \"right.psk\"");
+    let near = keys.near(&words, side.carriers());
+    near.says("connected", 0);
+}
+
+/// Addresses in networks that are judged apart.
+const HOODS: [[u8; 4]; 4] = [[127, 3, 1, 1], [127, 3, 2, 1], [127, 3, 3, 1], [127, 3, 4, 1]];
+
+/// Bits are turned, bytes are lost, a carrier ends in the middle of a record: it is noticed, that
+/// carrier is over, and every byte of the transfer arrives by others.
+#[test]
+fn harm_on_the_wire_costs_a_carrier_and_no_byte() {
+    let service = mirror("127.0.0.1:0");
+    let near = Words::default().forward(service);
+    let pair = Pair::start(&near, &Words::default().allow([service]));
+    pair.wire.be(Mood::Crawling(6 << 20));
+    let transfers: Vec<Transfer> = (0..3)
+        .map(|seed| Load { seed: 20 + seed, up: 8 << 20, down: 4 << 20 })
+        .map(|load| Transfer::begin(pair.near.door(0), load))
+        .collect();
+    let mut harmed = Vec::new();
+    for harm in [Harm::Flip, Harm::Lack, Harm::Cut, Harm::Flip, Harm::Cut] {
+        let victim = until("a carrier, or the end", || {
+            if transfers.iter().all(Transfer::is_over) {
+                return Some(None);
+            }
+            // What was harmed is not used any more, but stays open: nobody is to see what happened.
+            pair.wire.alive().into_iter().rfind(|at| !harmed.contains(at)).map(Some)
+        });
+        let Some(victim) = victim else { break };
+        let before = pair.far.counter("carriers_lost") + pair.far.counter("broken");
+        pair.wire.harm_at(victim, harm);
+        until("the harm is noticed", || {
+            let lost = pair.far.counter("carriers_lost") + pair.far.counter("broken");
+            (lost > before || transfers.iter().all(Transfer::is_over)).then_some(())
+        });
+        harmed.push(victim);
+    }
+    pair.wire.be(Mood::Passing);
+    transfers.into_iter().for_each(Transfer::is_whole);
+    println!("{} harms; {} records broken", harmed.len(), pair.far.counter("broken"));
+    assert!(pair.far.counter("broken") >= 2, "turned bits were not noticed");
+    pair.stop();
+}
+
+/// Ten thousand strangers come while a transfer runs, many more at once than are listened to, and
+/// half of them say a byte now and then for as long as they may. The far side's memory stays where
+/// it was but for what so many sockets cost, the transfer arrives, and friends are let in.
+#[test]
+fn ten_thousand_strangers_are_not_felt() {
+    let _alone = CROWD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let open_files = raise_open_files() as usize;
+    let held_max = 4700.min(open_files / 4);
+    let service = mirror("127.0.0.1:0");
+    let friend = echo();
+    let near = Words::default().forward(service).forward(friend);
+    let pair = Pair::start(&near, &Words::default().allow([service, friend]));
+    let load = Load { seed: 6, up: 40 << 20, down: 40 << 20 };
+    let warm = Transfer::begin(pair.near.door(0), Load { up: 8 << 20, down: 8 << 20, ..load });
+    warm.is_whole();
+    let before = pair.far.resident_bytes();
+    // The wire keeps it going until all strangers have come.
+    pair.wire.be(Mood::Crawling(8 << 20));
+    let transfer = Transfer::begin(pair.near.door(0), load);
+    let mut held: VecDeque<TcpStream> = VecDeque::new();
+    for number in 0..10_000usize {
+        let mut stream = connect(pair.far.carriers());
+        let many = if number % 2 == 0 { 1 } else { number % 1400 };
+        // One that has been sent away meanwhile takes nothing, and that is fine.
+        let _ = stream.write_all(&chance(number as u64, many));
+        held.push_back(stream);
+        if held.len() > held_max {
+            held.pop_front();
+        }
+        // The slow ones: one byte more for some of those that are there.
+        if number % 10 == 0 {
+            let at = number % held.len();
+            let _ = held[at].write_all(b"!");
+        }
+    }
+    let grown = pair.far.resident_bytes().saturating_sub(before);
+    let crowded = pair.far.counter("not_let_in_crowded");
+    println!("{held_max} at once: far grew by {} KiB; {crowded} had to go", grown >> 10);
+    assert!(grown < 64 << 20, "{grown} bytes");
+    assert!(held_max < 4200 || crowded > 0, "more are listened to than may be");
+    says_again(&mut connect(pair.near.door(1)), b"a friend");
+    pair.wire.reset();
+    says_again(&mut connect(pair.near.door(1)), b"a friend on a new carrier");
+    pair.wire.be(Mood::Passing);
+    transfer.is_whole();
+    drop(held);
+    pass(Duration::ZERO);
+    pair.stop();
+}
