@@ -26,8 +26,9 @@ impl Calibration {
     }
 }
 
-/// Seals 16 KiB again and again with each library and suite, and takes the best time. `clock` is the time since any fixed
-/// moment. Costs a few milliseconds; one that is too fast to be timed counts as infinitely fast.
+/// Seals 16 KiB again and again with each library and suite, and takes the best time. `clock` is
+/// the time since any fixed moment. Costs a few milliseconds; one that is too fast to be timed
+/// counts as infinitely fast.
 pub fn calibrate(mut clock: impl FnMut() -> Duration) -> [Calibration; Suite::ALL.len()] {
     let mut text = vec![0; TEXT_BYTES + TAG_BYTES];
     Suite::ALL.map(|suite| Calibration {

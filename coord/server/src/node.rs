@@ -22,7 +22,7 @@ use ringway_ring::{
 };
 use ringway_shards::{
     ControlPort as Mailbox, Guest, Lodged, Make, PinPolicy, RunError, Running, Runtime as Shards,
-    RuntimeConfig, Service, ShardContext, ShardCounters, SpinPolicy,
+    RuntimeConfig, Service, ShardContext, ShardCounters, SpinPolicy, StartError as NoShards,
 };
 use ringway_table::{HashKey, Regions, Table};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub enum StartError {
     Credentials(#[from] CredentialsError),
     /// The shards.
     #[error(transparent)]
-    Shards(#[from] ringway_shards::StartError),
+    Shards(#[from] NoShards),
     /// A shard ended before it was told to.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -247,7 +247,7 @@ impl Node {
 
     fn launch(
         config: Config,
-        launch: impl FnOnce(RuntimeConfig, Make<Pump>) -> Result<Running, ringway_shards::StartError>,
+        launch: impl FnOnce(RuntimeConfig, Make<Pump>) -> Result<Running, NoShards>,
     ) -> Result<Node, StartError> {
         // Before anything else: glommio ends the process where io_uring is refused.
         let kernel = ringway_ring::probe(ProbeMask::default())?;
@@ -272,12 +272,7 @@ impl Node {
                 tell_all(&news_box, &mail::epoch_message(port.epoch()));
             }
         };
-        let settings = ControlSettings {
-            state: config.state.clone(),
-            admin: config.admin.clone(),
-            lease_max: config.lease_max,
-            runtime: Runtime::Auto,
-        };
+        let settings = control_settings(&config);
         let started = control::start(&settings, Arc::clone(&shared) as _, Arc::new(news))?;
         let opened = started.opened;
         let grants_from = host::now() + lease_to_wait_for(opened.previous);
@@ -387,6 +382,15 @@ impl Node {
         let clean = ended.is_ok() && waited && !self.shared.anybody_leased();
         self.control.stop(clean)?;
         Ok(ended?)
+    }
+}
+
+fn control_settings(config: &Config) -> ControlSettings {
+    ControlSettings {
+        state: config.state.clone(),
+        admin: config.admin.clone(),
+        lease_max: config.lease_max,
+        runtime: Runtime::Auto,
     }
 }
 

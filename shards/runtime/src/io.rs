@@ -27,7 +27,8 @@ pub(crate) struct IoState {
     pub(crate) timers: Timers,
     /// When the present turn began.
     pub(crate) now: Moment,
-    /// Bytes of memory of all out buffers of a side's connections: the sum of what they are charged.
+    /// Bytes of memory of the out buffers of each side's connections: the sum of what those are
+    /// charged.
     pub(crate) buffered: Each<usize>,
     /// Bytes of mail that waited for room when the last turn ended.
     pub(crate) mail_waiting: usize,
@@ -293,8 +294,8 @@ impl Io<'_> {
     }
 
     /// Accepts connections of one more listening socket, from the end of this turn on. They are
-    /// this service's, and told apart by [`crate::ListenerKind::Extra`] with this number, which several doors may
-    /// share. How many there may be is a matter of descriptors.
+    /// this service's, and told apart by [`crate::ListenerKind::Extra`] with this number, which
+    /// several doors may share. How many there may be is a matter of descriptors.
     pub fn add_door(&mut self, listener: TcpListener, number: u16) {
         self.state.door_wishes.push(DoorWish::Open(listener, self.side, number));
     }
@@ -375,9 +376,9 @@ impl Io<'_> {
         }
     }
 
-    /// Sends a message to this service on another shard, or to its control plane. Messages from here to there keep
-    /// their order; none is lost. What does not fit into the mailbox waits in memory: the service
-    /// bounds it.
+    /// Sends a message to this service on another shard, or to its control plane. Messages from
+    /// here to there keep their order; none is lost. What does not fit into the mailbox waits in
+    /// memory: the service bounds it.
     ///
     /// # Panics
     /// If the message is longer than `MAIL_BYTES_MAX` or there is no such endpoint.

@@ -5,8 +5,8 @@
 //! everything. Each side keeps a copy of the other's count and looks again only when that copy
 //! says full, or empty: the cache line of a count travels once per batch.
 //!
-//! A message is a word with its length and a mark, and the bytes, padded to a word. It may wrap around the
-//! end, so that any message up to the ring's size less a word fits an empty ring.
+//! A message is a word with its length and a mark, and the bytes, padded to a word. It may wrap
+//! around the end, so that any message up to the ring's size less a word fits an empty ring.
 //!
 //! Always:
 //! - B1  head <= tail <= head + capacity.

@@ -3,9 +3,9 @@
 //! Each is told of its own connections and its own mail, as if it were alone. A connection belongs
 //! to who opened the door that it came in by, who connected it, or who was given it by its like on
 //! another shard; that is a bit of the number by which the loop and the kernel speak of it, and the
-//! services' own numbers are without. What is scarce is divided where the shards are started ([`Room`]): neither
-//! can take the other's connections, receive buffers or spare buffers, and neither is told of the
-//! other's as its own.
+//! services' own numbers are without. What is scarce is divided where the shards are started
+//! ([`Room`]): neither can take the other's connections, receive buffers or spare buffers, and
+//! neither is told of the other's as its own.
 //!
 //! Always:
 //! - P1  A call about a connection, or about mail, goes to the one whose it is; who is called says

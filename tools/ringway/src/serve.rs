@@ -4,10 +4,12 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use ringway_coord_server::config::{Access, Beside, Config, Draft, Host, Key, LogFormat, LogLevel};
+use ringway_coord_server::config::{
+    Access, AdminPlace, Beside, Config, Draft, Host, Key, LogFormat, LogLevel,
+};
 use ringway_coord_server::node::{Node, Ready, StartError};
 use ringway_tunnel_node::config::Config as TunnelConfig;
-use ringway_tunnel_node::{Attendant, Ready as TunnelReady, Tunnel};
+use ringway_tunnel_node::{Attendant, Demo, Ready as TunnelReady, Tunnel};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::server::{ServeArgs, UpArgs};
@@ -34,6 +36,15 @@ Any Redis client works as well, on the same port:
   redis-cli -p PORT GET lock
 ";
 
+const TOUR_TUNNEL: &str = "
+Two sites of an encrypted tunnel run here as well. What follows goes through it; the far site lets
+the near one reach this server and nothing else:
+
+  redis-cli -p FORWARD PORT.QUERY leader
+  curl --socks5-hostname SOCKS5 ADMIN/metrics
+  ringway tunnel status --socket SOCKET
+";
+
 /// Runs a server until a signal comes.
 pub(crate) fn serve(args: &ServeArgs, json: bool) -> Result<ExitCode, Failure> {
     let mut draft = Draft::default();
@@ -46,7 +57,7 @@ pub(crate) fn serve(args: &ServeArgs, json: bool) -> Result<ExitCode, Failure> {
         say(&config.to_toml());
         return Ok(ExitCode::SUCCESS);
     }
-    run(config, json, |_| {})
+    run(config, json, |_| None)
 }
 
 /// Runs a server that keeps nothing, and says what to do with it.
@@ -59,23 +70,53 @@ pub(crate) fn up(args: &UpArgs, json: bool) -> Result<ExitCode, Failure> {
     draft.flag(Key::LogLevel, "warn");
     let config = draft.check(&Host::probe())?;
     run(config, json, |node| {
-        if !json {
-            say(&tour(node));
+        if json {
+            return None;
         }
+        let demo = demo(node);
+        say(&tour(node, demo.as_ref()));
+        demo
     })
 }
 
-fn tour(node: &Node) -> String {
+/// A tunnel to this server. Without one there is less to try, and that is all.
+fn demo(node: &Node) -> Option<Demo> {
+    let server = *node.addresses().first()?;
+    let admin = match node.admin() {
+        AdminPlace::Tcp(admin) => Some(*admin),
+        AdminPlace::Off | AdminPlace::Unix(_) => None,
+    };
+    let demo = Demo::start(server, admin.as_slice());
+    demo.inspect_err(|error| tracing::warn!("the tour goes without a tunnel: {error}")).ok()
+}
+
+fn tour(node: &Node, demo: Option<&Demo>) -> String {
     let Some(addr) = node.addresses().first().copied() else { return TOUR.to_owned() };
     let server = format!("ringway --server {addr} ");
     let usual = addr.port() == 7400 && addr.ip().is_loopback();
     let tour = if usual { TOUR.to_owned() } else { TOUR.replace("ringway ", &server) };
     let mut text = tour + &TOUR_REDIS.replace("PORT", &addr.port().to_string());
+    if let Some(demo) = demo {
+        text += &tour_of_tunnel(node, demo);
+    }
     if let Some(dir) = not_on_path() {
         text += &format!("\nFor the short name: export PATH=\"{}:$PATH\"\n", dir.display());
     }
     text.push_str("\nCtrl-C stops it.\n");
     text
+}
+
+fn tour_of_tunnel(node: &Node, demo: &Demo) -> String {
+    let admin = match node.admin() {
+        AdminPlace::Tcp(admin) => Some(format!("http://{admin}")),
+        AdminPlace::Off | AdminPlace::Unix(_) => None,
+    };
+    let lines = TOUR_TUNNEL.lines().filter(|line| admin.is_some() || !line.contains("ADMIN"));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    text.replace("FORWARD", &demo.forward().port().to_string())
+        .replace("SOCKS5", &demo.socks5().to_string())
+        .replace("ADMIN", &admin.unwrap_or_default())
+        .replace("SOCKET", &demo.socket().display().to_string())
 }
 
 /// The directory of this program, if a shell would not find it by its name.
@@ -86,7 +127,11 @@ fn not_on_path() -> Option<PathBuf> {
     (!found).then_some(dir)
 }
 
-fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode, Failure> {
+fn run(
+    config: Config,
+    json: bool,
+    greet: impl FnOnce(&Node) -> Option<Demo>,
+) -> Result<ExitCode, Failure> {
     log(config.log_level, config.log_format);
     let has_users = matches!(config.access, Access::Users(_));
     // With nothing to read again a closed terminal ends the server.
@@ -97,7 +142,7 @@ fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode
     let (node, tunnel) = start(config)?;
     say_ready(&node.ready(), tunnel.as_ref().map(|(tunnel, _)| tunnel.ready()), json);
     notify::ready();
-    greet(&node);
+    let demo = greet(&node);
     while let Came::Hangup = stop.next() {
         notify::reloading();
         if has_users {
@@ -111,10 +156,13 @@ fn run(config: Config, json: bool, greet: impl FnOnce(&Node)) -> Result<ExitCode
     tracing::info!("stopping; a second signal stops at once");
     notify::stopping();
     node.stop();
+    // The server has closed its connections, so the tunnel's flows end by themselves.
+    let stopped = demo.map_or(Ok(()), Demo::stop);
     let ended = node.join();
     if let Some((tunnel, _)) = tunnel {
         tunnel.end();
     }
+    stopped.map_err(|error| Failure::Host(error.to_string()))?;
     ended.map_err(|error| Failure::Host(error.to_string()))?;
     Ok(ExitCode::SUCCESS)
 }

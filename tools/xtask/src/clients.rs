@@ -20,11 +20,19 @@ use std::time::Instant;
 
 use crate::steps::{run, target_dir};
 
-/// Programs that the scripts call, each with the Debian package that has it.
+/// Programs that the scripts and the tests of the tunnel call, each with the Debian package that
+/// has it.
 const PROGRAMS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("redis-benchmark", "redis-tools"),
+    ("iperf3", "iperf3"),
+    ("curl", "curl"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
+    ("rsync", "rsync"),
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
     ("python3", "python3"),
     ("node", "nodejs"),
     ("npm", "npm"),
@@ -66,7 +74,7 @@ pub(crate) fn setup(root: &Path) -> Result<Ready, String> {
     }
     let node = target_dir(root).join("clients-node");
     make_node(&root.join(NODE_PACKAGE), &node)?;
-    println!("redis-server, redis-cli, redis-benchmark, redis-py and node-redis are there");
+    println!("all programs, redis-py and node-redis are there");
     Ok(Ready { venv, node })
 }
 
@@ -82,7 +90,9 @@ fn missing_packages() -> Vec<&'static str> {
 
 fn is_on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| is_executable(&folder.join(program)))
+    // Where Debian keeps servers, and only root looks.
+    let mut folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.any(|folder| is_executable(&folder.join(program)))
 }
 
 fn is_executable(path: &Path) -> bool {

@@ -271,7 +271,8 @@ fn prometheus(status: &Status, shared: &Shared) -> String {
         let _ = writeln!(text, "# TYPE ringway_tunnel_peer_{name} gauge");
         for peer in &status.peers {
             let of = &peer.name;
-            let _ = writeln!(text, "ringway_tunnel_peer_{name}{{peer=\"{of}\"}} {}", value(peer));
+            let _ =
+                writeln!(text, "ringway_tunnel_peer_{name}{{peer=\"{of}\"}} {}", value(peer) + 0.0);
         }
     }
     text

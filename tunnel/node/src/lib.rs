@@ -6,6 +6,7 @@
 //! - `config`: the file of one side, as checked, and what another reading changes.
 //! - `invite`, `pairing`: two sites become peers by one pasted line.
 //! - `policy`: what a peer may reach through us.
+//! - `check`: why a peer is not connected.
 //! - `selftest`: what our carriers look like to who sees them pass.
 //!
 //! What always holds:
@@ -18,8 +19,10 @@
 
 mod asked;
 mod chance;
+pub mod check;
 mod ciphers;
 pub mod config;
+mod demo;
 mod invite;
 mod key_file;
 mod metrics;
@@ -37,6 +40,7 @@ mod tunnel;
 pub use asked::ask;
 pub use chance::{NoChance, entropy};
 pub use ciphers::{Backend, Calibration, Suite, calibrate};
+pub use demo::{Demo, DemoError};
 pub use invite::{Invite, LINE_BYTES_MAX, NoInvite};
 pub use key_file::{KeyFileError, KeyKind, Made, make, read_network, read_private, read_shared};
 pub use pairing::{Guest, Invited, Joined, PairError, Wanted, invite, join};

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ringway_crypto::Refused;
 use ringway_tunnel_proto::{NotLetIn, ResetCode};
 
 /// A number that grows.
@@ -42,8 +43,18 @@ pub(crate) struct Metrics {
 }
 
 /// Why somebody was not let in, as labels.
-pub(crate) const NOT_LET_IN: [&str; 6] =
-    ["stranger", "replayed", "unknown_key", "version", "no_session", "crowded"];
+pub(crate) const NOT_LET_IN: [&str; 10] = [
+    "stranger",
+    "clock",
+    "another_site",
+    "forged",
+    "no_cipher",
+    "replayed",
+    "unknown_key",
+    "version",
+    "no_session",
+    "crowded",
+];
 
 impl Metrics {
     /// A flow failed.
@@ -61,12 +72,16 @@ impl Metrics {
     /// Somebody was not let in.
     pub(crate) fn not_let_in(&self, why: NotLetIn) {
         let at = match why {
-            NotLetIn::Refused(_) => 0,
-            NotLetIn::Replayed => 1,
-            NotLetIn::Unknown(_) => 2,
-            NotLetIn::Version => 3,
-            NotLetIn::NoSession => 4,
-            NotLetIn::Crowded => 5,
+            NotLetIn::Refused(Refused::Stranger) => 0,
+            NotLetIn::Refused(Refused::Clock { .. }) => 1,
+            NotLetIn::Refused(Refused::UnknownKey(_)) => 2,
+            NotLetIn::Refused(Refused::Length | Refused::Forged) => 3,
+            NotLetIn::Refused(Refused::NoCommonSuite) => 4,
+            NotLetIn::Replayed => 5,
+            NotLetIn::Unknown(_) => 6,
+            NotLetIn::Version => 7,
+            NotLetIn::NoSession => 8,
+            NotLetIn::Crowded => 9,
         };
         self.not_let_in[at].add(1);
     }

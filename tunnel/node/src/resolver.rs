@@ -15,7 +15,7 @@ use crate::shared::Ask;
 /// Names that are resolved at once.
 const THREADS: usize = 4;
 /// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
+pub(crate) const ADDRESSES_MAX: usize = 16;
 
 /// What became of one name, or of all of a peer's.
 pub(crate) type Found = (Ask, Result<Vec<SocketAddr>, ResetCode>);

@@ -238,7 +238,8 @@ impl Prepared {
         let backends = calibrate().map(|speeds| speeds.best().0);
         let shards = config.shards;
         let (wait, flows_max) = (config.wait, config.flows_max);
-        let window_budget = config.memory_bytes;
+        // Each peer may have its part: one cannot take what is another's.
+        let window_budget = config.memory_bytes / config.peers.len().max(1) as u64;
         let site = Site::new(config);
         let sockets = crate::asked::Sockets::open(&site.config)?;
         let mut registry = Registry::default();
@@ -451,6 +452,7 @@ impl Control {
         }
         let reload: Reload = changes(&before.config, &config);
         config.keep_until_restart(&before.config);
+        let nothing = reload.is_nothing() && config == before.config;
         let (site, shut, open) = before.next(config, &reload);
         let mut sockets: Vec<Vec<(u16, TcpListener)>> =
             (0..self.shared.shards).map(|_| Vec::new()).collect();
@@ -471,7 +473,7 @@ impl Control {
             let mail = Mail::Reload { shut: shut.clone(), open };
             self.shared.send(ShardId(shard as u8), mail, &mut self.port);
         }
-        Reloaded { restart: reload.restart.clone(), failed, nothing: reload.is_nothing() }
+        Reloaded { restart: reload.restart.clone(), failed, nothing }
     }
 
     /// Answers one who asks.

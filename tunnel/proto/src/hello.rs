@@ -51,6 +51,17 @@ impl From<Truncated> for NotUnderstood {
     }
 }
 
+/// What somebody says who only wants to know whether the peer answers. No session follows from it:
+/// one begins with its first record.
+pub fn probe_hello(instance: Instance) -> Vec<u8> {
+    NearHello { instance, shard: 0, wanted: None }.to_wire()
+}
+
+/// Whether this program understands what a peer answers to a hello.
+pub fn is_hello_understood(answer: &[u8]) -> bool {
+    FarHello::from_wire(answer).is_ok()
+}
+
 /// Features that this program has: none beyond version 1.
 const FEATURES: u32 = 0;
 
@@ -114,6 +125,10 @@ mod tests {
         assert_eq!(NearHello::from_wire(&near.to_wire()), Ok(near));
         let first = NearHello { wanted: None, ..near };
         assert_eq!(NearHello::from_wire(&first.to_wire()), Ok(first));
+        assert_eq!(
+            NearHello::from_wire(&probe_hello(instance)),
+            Ok(NearHello { shard: 0, ..first })
+        );
         let far = FarHello { instance, session: SessionId(1 << 40), lives: true };
         assert_eq!(FarHello::from_wire(&far.to_wire()), Ok(far));
     }
@@ -124,7 +139,9 @@ mod tests {
         let mut said = far.to_wire();
         said.extend_from_slice(b"and more");
         assert_eq!(FarHello::from_wire(&said), Ok(far));
+        assert!(is_hello_understood(&said));
         said[0] = VERSION + 1;
+        assert!(!is_hello_understood(&said));
         assert_eq!(FarHello::from_wire(&said), Err(NotUnderstood));
         for cut in 0..far.to_wire().len() {
             assert_eq!(FarHello::from_wire(&far.to_wire()[..cut]), Err(NotUnderstood));

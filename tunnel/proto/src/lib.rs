@@ -40,6 +40,7 @@ mod opening;
 mod pool;
 mod proxy;
 mod recv;
+mod report;
 pub mod sabotage;
 mod send;
 mod session;
@@ -58,15 +59,14 @@ pub use connect::{
 };
 pub use epochs::{Epochs, Exchange};
 pub use frame::{Ack, FlowId, Frame, Frames, Malformed, ResetCode};
-pub use hello::{Instance, VERSION};
+pub use hello::{Instance, VERSION, is_hello_understood, probe_hello};
 pub use link::{Link, Place, Rekeying, Salted, Step};
 pub use look::{Exempt, Flaw, LOOK_POSITIONS_MAX, Lengths, Sample, Uniformity, heuristic};
 pub use opening::{
     ANSWER_BYTES, Coding, OPENING_BYTES_MAX, Opening, answer as opening_answer, read_answer,
 };
 pub use proxy::{Origin, PROXY_HEADER_MAX, write_proxy_header};
-pub use session::{
-    CarrierReport, Event, FlowReport, FlowsFull, Outlet, Role, Session, Settings, Violation,
-};
+pub use report::{CarrierReport, FlowReport};
+pub use session::{Event, FlowsFull, Outlet, Role, Session, Settings, Share, Violation};
 pub use socks::{Socks, SocksReply, greeting, reply, request};
 pub use target::{NoTarget, TARGET_BYTES_MAX, Target};

@@ -33,6 +33,7 @@ use crate::frame::{
     stream_head, write_ack,
 };
 use crate::recv::RecvStream;
+use crate::report::{CarrierReport, FlowReport};
 use crate::sabotage::{Rule, Sabotage};
 use crate::send::{Blocks, Segment, SendStream};
 
@@ -110,51 +111,20 @@ pub enum Violation {
     FlowFromNowhere(FlowId),
 }
 
+/// A part of what there is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// All of it.
+    All,
+    /// Control, and streams with little to say.
+    Little,
+    /// Streams with much.
+    Bulk,
+}
+
 /// As many flows as may be are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowsFull;
-
-/// What is known of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowReport {
-    /// Bytes that were written here and are not acknowledged.
-    pub kept: u64,
-    /// Of those, bytes that were not sent yet.
-    pub unsent: u64,
-    /// Of those, bytes that are on their way.
-    pub flying: u64,
-    /// Bytes that came and wait for others before them.
-    pub early: u64,
-    /// Bytes that were delivered here.
-    pub delivered: u64,
-    /// Bytes of credit that the other agent has, counted from what was taken.
-    pub window: u64,
-    /// It has bytes to send and no credit: the other side's reader is slow, or its window small.
-    pub out_of_credit: bool,
-}
-
-/// What is known of a carrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CarrierReport {
-    /// Smoothed round trip, waiting in queues included.
-    pub rtt: Span,
-    /// The shortest one.
-    pub rtt_min: Span,
-    /// Bytes of streams on their way.
-    pub flying: u64,
-    /// Bytes of streams that were put on it.
-    pub sent: u64,
-    /// Bytes that went again by others because of it.
-    pub resent: u64,
-    /// It does not answer.
-    pub suspect: bool,
-    /// It may be given something.
-    pub usable: bool,
-    /// Something authentic has come by it.
-    pub proved: bool,
-    /// LEAVE was said on it: once that is sent, it can be closed.
-    pub left: bool,
-}
 
 #[derive(Debug)]
 struct Flow {
@@ -226,6 +196,8 @@ pub struct Session {
 
 /// A flow with no more than this to send goes before those with more.
 const LITTLE: u64 = 16 * 1024;
+/// Nor does one with more than this on its way.
+const UNDER_WAY: u64 = 64 * 1024;
 /// Of so many records one has bulk first, so that chatter does not starve it.
 const BULK_EVERY: u32 = 8;
 /// An acknowledgement waits at most this long for something to travel with.
@@ -717,8 +689,10 @@ impl Session {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         if !flow.queued && flow.send.wants_any() {
             flow.queued = true;
-            let bulk = usize::from(flow.send.unsent() > LITTLE);
-            self.ready[bulk].push_back(id);
+            // One that has much on its way stays bulk to its last byte, which goes behind it.
+            let under_way = flow.send.kept() - flow.send.unsent();
+            let bulk = flow.send.unsent() > LITTLE || under_way > UNDER_WAY;
+            self.ready[usize::from(bulk)].push_back(id);
         }
     }
 
@@ -744,20 +718,20 @@ impl Session {
 
     /// Whether there is something that any carrier could take.
     pub fn wants_any(&self, now: Moment) -> bool {
+        self.has_little(now) || self.has_bulk()
+    }
+
+    /// Whether there is something that is not bulk.
+    pub fn has_little(&self, now: Moment) -> bool {
         self.resets_unsent > 0
             || !self.dones.is_empty()
             || self.acks.front().is_some_and(|(_, due)| *due <= now)
-            || self.has_streams()
+            || !self.ready[0].is_empty()
     }
 
     /// Whether some stream has more than fits into a record or two.
     pub fn has_bulk(&self) -> bool {
         !self.ready[1].is_empty()
-    }
-
-    /// Whether some stream has bytes that a carrier could take now.
-    pub fn has_streams(&self) -> bool {
-        self.ready.iter().any(|queue| !queue.is_empty())
     }
 
     /// Puts up to `room` bytes into a record of this carrier: appends frames to `out`. Nothing is
@@ -773,6 +747,20 @@ impl Session {
         out: &mut Vec<u8>,
         outlet: &mut impl Outlet,
     ) {
+        self.fill_share(now, (slot, Share::All), room, (out, outlet));
+    }
+
+    /// The same with a part of what there is to say.
+    ///
+    /// # Panics
+    /// If `room` is smaller than 1 KiB.
+    pub fn fill_share(
+        &mut self,
+        now: Moment,
+        (slot, share): (CarrierSlot, Share),
+        room: usize,
+        (out, outlet): (&mut Vec<u8>, &mut impl Outlet),
+    ) {
         assert!(room >= 1024, "a record holds any control frame");
         let end = out.len() + room;
         let carrier = &mut self.carriers[usize::from(slot.0)];
@@ -784,8 +772,10 @@ impl Session {
         }
         if carrier.is_usable() {
             let (before, end) = (out.len(), end - PING_BYTES);
-            self.fill_control(now, out, end, outlet);
-            self.fill_streams(now, slot, (out, end), outlet);
+            if share != Share::Bulk {
+                self.fill_control(now, out, end, outlet);
+            }
+            self.fill_streams(now, (slot, share), (out, end), outlet);
             if out.len() > before {
                 self.carriers[usize::from(slot.0)].note_use();
             }
@@ -851,7 +841,7 @@ impl Session {
     fn fill_streams(
         &mut self,
         now: Moment,
-        slot: CarrierSlot,
+        (slot, share): (CarrierSlot, Share),
         (out, end): (&mut Vec<u8>, usize),
         outlet: &mut impl Outlet,
     ) {
@@ -859,7 +849,13 @@ impl Session {
         let alone = usable < 2;
         self.since_bulk += 1;
         let bulk_first = self.since_bulk >= BULK_EVERY && !self.ready[1].is_empty();
-        for class in if bulk_first { [1, 0] } else { [0, 1] } {
+        let classes: &[usize] = match share {
+            Share::All if bulk_first => &[1, 0],
+            Share::All => &[0, 1],
+            Share::Little => &[0],
+            Share::Bulk => &[1],
+        };
+        for class in classes.iter().copied() {
             // Each once: what a flow leaves over for want of room ends the record anyway.
             for _ in 0..self.ready[class].len() {
                 if end - out.len() <= STREAM_HEAD_MAX {

@@ -205,8 +205,8 @@ fn a_restarted_near_site_replaces_its_session() {
     assert_eq!(net.far_apps().filter(|(.., app)| app.read == b"before").count(), 1);
 }
 
-/// What waits for a session goes with its first record, and the far site hears of the session before
-/// it hears of the flow.
+/// What waits for a session goes with its first record, and the far site hears of the session
+/// before it hears of the flow.
 #[test]
 fn who_waits_goes_with_the_first_record() {
     let mut net = Net::new(18, [1, 2]);
@@ -349,6 +349,40 @@ fn keys_change_under_flows() {
     // A carrier that comes now joins under the present epoch.
     net.cut(|_| true);
     net.run_until(Span::from_s(5), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
+}
+
+/// Who says little is not behind who says much, once there is a carrier for it.
+#[test]
+fn chatter_does_not_wait_behind_bulk() {
+    let mut net = Net::new(17, [1, 1]);
+    net.bytes_per_step = 4000;
+    let bond = net.connect();
+    let data = bytes(8_000_000, 1);
+    let bulk = net.open(bond, &data[..100]);
+    let chat = net.open(bond, b"");
+    let mut at = 100;
+    let mut read = 0;
+    let mut waits = Vec::new();
+    let mut sent_at = net.now;
+    while waits.len() < 40 {
+        pump(&mut net, bond, bulk, &data, &mut at);
+        net.step();
+        let heard = net.far_apps().find(|(.., flow, _)| *flow == chat);
+        let heard = heard.map_or(0, |(.., app)| app.read.len());
+        if heard > read || read == 0 {
+            if heard > read {
+                waits.push(net.now.since(sent_at).0 / 1_000_000);
+            }
+            read = heard.max(1);
+            sent_at = net.now;
+            net.sites[0][0].agent.push(bond, chat, b"x");
+        }
+    }
+    assert!(at < data.len(), "there was bulk all the time");
+    // The first ones wait for the second carrier.
+    let late = &mut waits[20..];
+    late.sort_unstable();
+    assert!(late[late.len() - 2] <= 5, "{late:?} ms");
 }
 
 /// More carriers where more carry more.

@@ -87,6 +87,32 @@ pub(crate) struct StatusArgs {
     pub(crate) flows: usize,
 }
 
+const CHECK_HELP: &str = "\
+Looks, in this order: are the file and its keys readable; does a tunnel run with it, and is the peer
+connected there; does its name resolve; does TCP connect; does the peer answer our first message, by
+the right key, in our version, at our time. What is not well comes with what to do, the likeliest
+first. No session is begun, and a tunnel that runs is not disturbed. Nobody answers whom they do not
+know, so silence has to be told apart at the other side: run it there, too.
+
+Exit code 0 says that all is well, 1 that something is not.
+
+Examples:
+  ringway tunnel check --config near.toml
+  ringway --json tunnel check --config near.toml --peer office";
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The configuration of this side.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Only this peer.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) peer: Option<String>,
+    /// How long the peer may take to answer, and before that to be connected to.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) patience: f64,
+}
+
 const INVITE_HELP: &str = "\
 The side that can be dialled invites, the other one joins. What --config names must be there: the
 least is
@@ -139,6 +165,9 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TunnelCommand {
+    /// Why a peer is not connected, step by step, with what to do about it.
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
     /// Peers, carriers and flows of a tunnel that runs, and what limits each flow.
     #[command(after_help = STATUS_HELP)]
     Status(StatusArgs),

@@ -1,5 +1,6 @@
 //! `ringway tunnel ...`: two sites that are connected without anybody being able to look in.
 
+mod check;
 mod invite;
 mod join;
 pub(crate) mod run;
@@ -15,6 +16,7 @@ use crate::failure::Failure;
 
 pub(crate) fn run(args: &TunnelArgs, json: bool) -> Result<ExitCode, Failure> {
     match (&args.command, &args.config) {
+        (Some(TunnelCommand::Check(args)), _) => check::run(args, json),
         (Some(TunnelCommand::Status(args)), _) => status::run(args, json),
         (Some(TunnelCommand::Invite(args)), _) => invite::run(args, json),
         (Some(TunnelCommand::Join(args)), _) => join::run(args, json),

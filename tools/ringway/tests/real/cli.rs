@@ -360,17 +360,72 @@ fn the_printed_configuration_reads_back() {
 }
 
 /// `ringway up` needs nothing, keeps nothing, prints a tour whose commands fit, and stops on
-/// Ctrl-C.
+/// Ctrl-C. A part of the tour goes through a tunnel, which leads to this server and nowhere else.
 #[test]
 fn up_is_a_tour() {
-    let words = ["up", "--listen", "127.0.0.1:0", "--admin", "off", "--shards", "1"];
+    let words = ["up", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--shards", "1"];
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringway"));
     command.args(words);
     let server = Server::start(command);
     let told = ringway_at(server.addr, &["port", "register", "leader", "--once"]).with(0);
     assert!(told.out.contains("leader  granted"), "{told:?}");
+
+    let redis = server.says("PORT.QUERY");
+    let port: u16 = word_after(&redis, "-p").parse().expect("a port");
+    assert_eq!(exchange(("127.0.0.1", port), b"PING\r\n", b"+PONG\r\n".len()), b"+PONG\r\n");
+
+    let curl = server.says("curl --socks5-hostname");
+    let socks: std::net::SocketAddr =
+        word_after(&curl, "--socks5-hostname").parse().expect("an address");
+    let admin = server.word("admin").and_then(|admin| admin.strip_prefix("http://"));
+    let admin: std::net::SocketAddr = admin.and_then(|at| at.parse().ok()).expect("an address");
+    assert!(curl.ends_with(&format!("http://{admin}/metrics")), "{curl}");
+    let page = through_socks(socks, admin, b"GET /healthz HTTP/1.0\r\n\r\n");
+    assert!(page.contains("ready"), "{page}");
+    // Nobody has said that this one may be reached.
+    let denied = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+    assert_eq!(through_socks(socks, denied, b""), "reply 2");
+
+    let status = server.says("tunnel status --socket");
+    let socket = word_after(&status, "--socket").to_owned();
+    let told = ringway(&["--json", "tunnel", "status", "--socket", &socket]).with(0);
+    assert_eq!(told.json()["peers"][0]["up"], json!(true));
     server.signal(Signal::INT);
     assert!(server.wait().success());
+    assert!(!std::path::Path::new(&socket).parent().expect("a directory").exists());
+}
+
+fn word_after<'a>(line: &'a str, word: &str) -> &'a str {
+    line.split_whitespace().skip_while(|one| *one != word).nth(1).expect("a word behind it")
+}
+
+/// Says something and reads so many bytes of the answer.
+fn exchange(to: impl std::net::ToSocketAddrs, said: &[u8], many: usize) -> Vec<u8> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(to).expect("connects");
+    stream.write_all(said).expect("writes");
+    let mut heard = vec![0; many];
+    stream.read_exact(&mut heard).expect("an answer");
+    heard
+}
+
+/// What a server behind SOCKS5 says, or the code of the reply if it is not reached.
+fn through_socks(socks: std::net::SocketAddr, to: std::net::SocketAddr, said: &[u8]) -> String {
+    use std::io::{Read, Write};
+    let std::net::SocketAddr::V4(to) = to else { panic!("these stories are told in IPv4") };
+    let mut stream = std::net::TcpStream::connect(socks).expect("connects");
+    let [high, low] = to.port().to_be_bytes();
+    let [a, b, c, d] = to.ip().octets();
+    stream.write_all(&[5, 1, 0, 5, 1, 0, 1, a, b, c, d, high, low]).expect("writes");
+    let mut replies = [0; 12];
+    stream.read_exact(&mut replies).expect("two replies");
+    if replies[3] != 0 {
+        return format!("reply {}", replies[3]);
+    }
+    stream.write_all(said).expect("writes");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
 }
 
 /// The admin endpoint: health, the shards as JSON, metrics; gone with the server.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_crypto::SessionId;
-use ringway_shards::{Close, Io, Tuning};
+use ringway_shards::{Close, CongestionControl, Io, Tuning};
 use ringway_tunnel_coding::{Coder, Decoder, Mode};
 use ringway_tunnel_proto::{
     ANSWER_BYTES, BondId, Coding, ConnectReply, Event, FlowId, Host, Note, OPENING_BYTES_MAX,
@@ -36,6 +36,9 @@ pub(super) fn tune_carrier(conn: ConnId, io: &mut Io<'_>) {
         unsent_bytes_max: Some(CARRIER_UNSENT_MAX),
         unheard_max: Some(CARRIER_UNHEARD_MAX),
         keepalive: Some(CARRIER_UNHEARD_MAX),
+        // It keeps the queues short that chatter would wait in, and does not take every loss for a
+        // full path. Where the kernel has none, its own choice stays.
+        congestion: Some(CongestionControl::BBR),
         ..Tuning::default()
     };
     if let Err(errno) = io.tune(conn, tuning) {

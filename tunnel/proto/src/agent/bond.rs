@@ -4,7 +4,8 @@ use super::*;
 use crate::epochs::Exchange;
 use crate::frame::Frame;
 use crate::pool::{Advice, Seen};
-use crate::session::Outlet;
+use crate::session::{Outlet, Share};
+use ringway_crypto::{KeySpent, RECORD_OVERHEAD};
 
 /// Bytes of a record that are kept free for REKEY and KEYS.
 const KEYS_ROOM: usize = 64;
@@ -126,6 +127,22 @@ impl Bond {
         self.usable() > 0
     }
 
+    /// The carrier that has no bulk, if there are several and several flows: of those that can be
+    /// used, the one that has carried least, which so it stays.
+    fn express(&self) -> Option<CarrierSlot> {
+        self.flows.flows().nth(1)?;
+        let usable = self.slots().filter_map(|(slot, _)| {
+            let report = self.flows.carrier(slot).filter(|report| report.usable)?;
+            Some((report.sent, slot))
+        });
+        let (mut many, mut least) = (0, None);
+        for one in usable {
+            many += 1;
+            least = Some(least.map_or(one, |least: (u64, CarrierSlot)| least.min(one)));
+        }
+        least.filter(|_| many > 1).map(|(_, slot)| slot)
+    }
+
     /// Carriers that have joined and of which nothing was heard yet.
     fn on_trial(&self) -> usize {
         let new = |slot| self.flows.carrier(slot).is_some_and(|one| !one.proved && !one.suspect);
@@ -234,7 +251,7 @@ impl Agent {
             carrier.pace.look(now, waiting);
             // What asks after a carrier may wait behind what it carries, and so measures that, too.
             if bond.flows.wants_own(now, slot) && waiting <= carrier.pace.waiting_max() {
-                seal(now, (id, slot), bond, carrier, (true, host));
+                seal_own(now, slot, bond, carrier, host);
             }
         }
         while bond.flows.wants_any(now)
@@ -248,7 +265,7 @@ impl Agent {
         false
     }
 
-    /// Sends one record by the best carrier. Returns whether there was one that takes something.
+    /// Sends one record, little before bulk. Returns whether some carrier took it.
     pub(super) fn send_one(
         &mut self,
         now: Moment,
@@ -256,9 +273,29 @@ impl Agent {
         bond: &mut Bond,
         host: &mut impl Host,
     ) -> bool {
-        let Some((slot, conn)) = self.best(bond, host) else { return false };
+        let Some(express) = bond.express() else {
+            return self.send_share(now, (id, Share::All), bond, (|_| true, host));
+        };
+        // What is little goes by the carrier that has no bulk, unless another is faster.
+        let little = bond.flows.has_little(now);
+        if little && self.send_share(now, (id, Share::Little), bond, (|_| true, host)) {
+            return true;
+        }
+        let others = |slot| slot != express;
+        bond.flows.has_bulk() && self.send_share(now, (id, Share::Bulk), bond, (others, host))
+    }
+
+    /// Sends one record with this share, by the best of some carriers.
+    fn send_share(
+        &mut self,
+        now: Moment,
+        (id, share): (BondId, Share),
+        bond: &mut Bond,
+        (takes, host): (impl Fn(CarrierSlot) -> bool, &mut impl Host),
+    ) -> bool {
+        let Some((slot, conn)) = self.best(bond, takes, host) else { return false };
         let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
-        seal(now, (id, slot), bond, carrier, (false, host))
+        seal(now, (id, slot), bond, carrier, (share, host))
     }
 
     fn offer_keys(&mut self, now: Moment, bond: &mut Bond) {
@@ -272,13 +309,19 @@ impl Agent {
     }
 
     /// The carrier by which something would arrive first, if any takes something.
-    fn best(&self, bond: &Bond, host: &impl Host) -> Option<(CarrierSlot, ConnId)> {
-        let candidates = bond.slots().filter_map(|(slot, Member { conn, .. })| {
+    fn best(
+        &self,
+        bond: &Bond,
+        takes: impl Fn(CarrierSlot) -> bool,
+        host: &impl Host,
+    ) -> Option<(CarrierSlot, ConnId)> {
+        let candidates = bond.slots().filter(|(slot, _)| takes(*slot));
+        let candidates = candidates.filter_map(|(slot, Member { conn, .. })| {
             let report = bond.flows.carrier(slot).filter(|report| report.usable)?;
             let pace = &self.carriers[conn.index as usize].as_ref()?.pace;
             let waiting = host.backlog(conn);
-            let takes = waiting < pace.waiting_max();
-            takes.then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
+            let has_room = waiting < pace.waiting_max();
+            has_room.then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
         });
         candidates.min_by_key(|(arrives, ..)| *arrives).map(|(_, slot, conn)| (slot, conn))
     }
@@ -329,13 +372,17 @@ impl Agent {
         let most = self.peer(bond.peer).map_or(1, |peer| peer.carriers_max.clamp(1, MEMBERS_MAX));
         let paths = bond.slots().filter_map(|(slot, _)| bond.flows.carrier(slot));
         let short = paths.map(|report| report.rtt_min).min().is_some_and(|rtt| rtt < SHORT);
-        let seen = Seen { usable: bond.usable(), most, carried, full, short, busy };
-        let advice = bond.pool.look(now, seen);
+        // Where bulk goes beside others, one carrier is kept for those.
+        let beside = full && bond.flows.flows().nth(1).is_some();
+        bond.wants_express |= beside && most > 1;
+        let (usable, apart) = (bond.usable(), usize::from(bond.wants_express));
+        let advice = bond.pool.look(now, Seen { usable, most, carried, full, short, busy });
         match advice {
-            Advice::Stay => {}
-            Advice::Open => bond.wanted = (seen.usable + 1).min(most),
+            Advice::Stay => bond.wanted = bond.wanted.max(1 + apart),
+            Advice::Open => bond.wanted = (usable + 1).min(most),
             Advice::Retire => {
-                bond.wanted = 1;
+                bond.wants_express &= busy;
+                bond.wanted = 1 + usize::from(bond.wants_express);
                 let newest = bond.slots().filter(|(slot, _)| {
                     bond.flows.carrier(*slot).is_some_and(|report| report.usable)
                 });
@@ -461,31 +508,47 @@ impl Agent {
     }
 }
 
-/// Seals one record for a carrier: what can go by it alone if `own`, otherwise what is most worth
-/// it. Returns whether there was anything.
+/// Seals one record for a carrier with what can go by it alone.
+fn seal_own(
+    now: Moment,
+    slot: CarrierSlot,
+    bond: &mut Bond,
+    carrier: &mut Carrier,
+    host: &mut impl Host,
+) {
+    let Bond { flows, known: Some(known), .. } = bond else { return };
+    let epoch = known.epochs.number();
+    let changes = carrier.link.epoch() != epoch;
+    let sealed = carrier.link.seal(host.out(carrier.conn), |out| {
+        flows.fill_own(now, slot, out);
+        if changes {
+            Frame::Keys { epoch }.write(out);
+        }
+    });
+    carrier.sent(sealed, known, changes);
+}
+
+/// Seals one record for a carrier: of this share what is most worth it. Returns whether there was
+/// anything.
 fn seal(
     now: Moment,
     (id, slot): (BondId, CarrierSlot),
     bond: &mut Bond,
     carrier: &mut Carrier,
-    (own, host): (bool, &mut impl Host),
+    (share, host): (Share, &mut impl Host),
 ) -> bool {
     let Bond { flows, known: Some(known), .. } = bond else { return false };
     let room = carrier.pace.text_max() - KEYS_ROOM;
     let epoch = known.epochs.number();
     let changes = carrier.link.epoch() != epoch;
-    let exchange = if own { None } else { known.epochs.to_say(now) };
+    let exchange = if share == Share::Bulk { None } else { known.epochs.to_say(now) };
     let mut later = Later::default();
     let sealed = carrier.link.seal(host.out(carrier.conn), |out| {
         let start = out.len();
-        if own {
-            flows.fill_own(now, slot, out);
-        } else {
-            if let Some(exchange) = exchange {
-                Frame::Rekey(exchange).write(out);
-            }
-            flows.fill(now, slot, room, out, &mut later);
+        if let Some(exchange) = exchange {
+            Frame::Rekey(exchange).write(out);
         }
+        flows.fill_share(now, (slot, share), room, (out, &mut later));
         if changes && out.len() > start {
             Frame::Keys { epoch }.write(out);
         }
@@ -493,15 +556,24 @@ fn seal(
     for event in later.0 {
         host.flow(id, event);
     }
-    let Ok(len @ 1..) = sealed else {
-        // No key lasts for ever; that nobody answered for new ones in all the time means that
-        // nobody is there. It is found to be silent, then.
-        return false;
-    };
-    carrier.pace.put(len + ringway_crypto::RECORD_OVERHEAD);
-    if changes {
-        let secret = known.epochs.secret(epoch).expect("the present one is there");
-        carrier.link.change_over(epoch, secret);
+    carrier.sent(sealed, known, changes)
+}
+
+impl Carrier {
+    /// A record was sealed, or not. If it said so, the next one is under the present epoch.
+    /// Returns whether there was anything.
+    fn sent(&mut self, sealed: Result<usize, KeySpent>, known: &Known, changes: bool) -> bool {
+        let Ok(len @ 1..) = sealed else {
+            // No key lasts for ever; that nobody answered for new ones in all the time means that
+            // nobody is there. It is found to be silent, then.
+            return false;
+        };
+        self.pace.put(len + RECORD_OVERHEAD);
+        if changes {
+            let epoch = known.epochs.number();
+            let secret = known.epochs.secret(epoch).expect("the present one is there");
+            self.link.change_over(epoch, secret);
+        }
+        true
     }
-    true
 }

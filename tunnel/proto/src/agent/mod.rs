@@ -40,7 +40,8 @@ use crate::frame::{FlowId, ResetCode};
 use crate::hello::Instance;
 use crate::link::Link;
 use crate::pool::Pool;
-use crate::session::{Event, FlowReport, Role, Session, Settings, Violation};
+use crate::report::FlowReport;
+use crate::session::{Event, Role, Session, Settings, Violation};
 use pace::Pace;
 pub use registry::{Owner, Registry};
 
@@ -215,6 +216,8 @@ struct Bond {
     pool: Pool,
     /// Carriers that there should be.
     wanted: usize,
+    /// One of them is for who says little beside bulk.
+    wants_express: bool,
     /// Connections that were dialled and are no members yet.
     dialling: usize,
     /// Attempts in a row that came to nothing.
@@ -428,6 +431,7 @@ impl Agent {
             members: Vec::new(),
             pool: Pool::new(now),
             wanted: 1,
+            wants_express: false,
             dialling: 0,
             failures: 0,
             doubted: false,

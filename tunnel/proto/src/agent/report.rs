@@ -1,7 +1,7 @@
 //! What an agent knows of its sessions, for who asks.
 
 use super::*;
-use crate::session::CarrierReport;
+use crate::report::CarrierReport;
 
 /// A session.
 #[derive(Clone, Debug)]

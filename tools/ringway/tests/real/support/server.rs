@@ -95,6 +95,7 @@ pub(crate) struct Server {
     /// What it says to wait before it grants anything; zero if it grants at once.
     pub(crate) starting: Duration,
     ready: String,
+    lines: Mutex<Receiver<String>>,
     log: Said,
 }
 
@@ -117,12 +118,25 @@ impl Server {
         let (Some(addr), Some(epoch)) = (addr, epoch) else { panic!("not ready: {ready:?}") };
         let starting_ms = word("starting_ms").map_or(0, |ms| ms.parse().expect("a number"));
         let starting = Duration::from_millis(starting_ms);
-        Server { child, addr, epoch, starting, ready, log }
+        Server { child, addr, epoch, starting, ready, lines: Mutex::new(lines), log }
     }
 
     /// The value of `key=` in the ready line.
     pub(crate) fn word(&self, key: &str) -> Option<&str> {
         word_of(&self.ready, key)
+    }
+
+    /// The next line on its standard output that has this word.
+    #[track_caller]
+    pub(crate) fn says(&self, word: &str) -> String {
+        let lines = self.lines.lock().expect("not poisoned");
+        loop {
+            let line = lines.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("{word:?} was not said: {}", self.log.all()));
+            if line.contains(word) {
+                return line;
+            }
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {

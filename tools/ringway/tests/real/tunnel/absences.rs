@@ -61,6 +61,7 @@ fn flows_wait_for_carriers_and_go_on() {
     hears(&mut service.next(), b"me, too");
     user.write_all(b"on").expect("it goes on");
     hears(&mut served, b"on");
+    drop((user, served, later));
     assert!(pair.near.log().contains("its flows go on"), "{}", pair.near.log());
     pair.stop();
 }
@@ -79,7 +80,7 @@ fn flows_that_waited_too_long_are_reset() {
     is_reset(&mut later);
     pair.wire.shut(false);
     pair.until_up();
-    let (_user, _served) = both_ends(&pair, &service);
+    drop(both_ends(&pair, &service));
     pair.stop();
 }
 
@@ -87,18 +88,26 @@ fn flows_that_waited_too_long_are_reset() {
 /// users hear a reset, not an end, also those who wrote nothing. New connections work.
 #[test]
 fn a_far_side_that_starts_anew() {
-    let service = Held::listen("127.0.0.1:0");
-    let words = Words::default().forward(service.addr);
-    let mut pair = Pair::start(&words, &Words::default().allow([service.addr]));
+    let (service, bulk) = (Held::listen("127.0.0.1:0"), mirror("127.0.0.1:0"));
+    let words = Words::default().forward(service.addr).forward(bulk);
+    // Slow enough to be in the middle of it.
+    let far = Words::default().allow([service.addr, bulk]).peer("rate = \"200 Mbit/s\"");
+    let mut pair = Pair::start(&words, &far);
     let (mut user, served) = both_ends(&pair, &service);
     let (mut idle, _served) = both_ends(&pair, &service);
+    let transfer = Transfer::begin(pair.near.door(1), Load { seed: 2, up: 1 << 40, down: 1 << 40 });
+    until("the transfer moves", || {
+        let moved: u64 = pair.near.session().flows.iter().map(|flow| flow.bytes_out).sum();
+        (moved > 1 << 20).then_some(())
+    });
     pair.far.dies_and_comes_back();
     pair.wire.lead_to(pair.far.carriers());
     is_reset(&mut user);
     is_reset(&mut idle);
+    transfer.breaks();
     drop(served);
     pair.until_up();
-    let (_user, _served) = both_ends(&pair, &service);
+    drop(both_ends(&pair, &service));
     assert!(pair.near.log().contains("it was started anew"), "{}", pair.near.log());
     pair.stop();
 }
@@ -113,7 +122,7 @@ fn a_near_side_that_starts_anew() {
     pair.near.dies_and_comes_back();
     is_reset(&mut served);
     pair.until_up();
-    let (_user, _served) = both_ends(&pair, &service);
+    drop(both_ends(&pair, &service));
     pair.stop();
 }
 
@@ -147,7 +156,8 @@ fn a_file_that_is_read_again() {
     assert!(TcpStream::connect(gone).is_err(), "{gone} is still open");
     says_again(&mut connect(came), b"by the new door");
     says_again(&mut running, b"afterwards");
-    transfer.is_whole();
+    transfer.arrives();
+    drop(running);
     pair.stop();
 }
 
@@ -156,10 +166,10 @@ fn a_file_that_is_read_again() {
 /// from who still uses it ends what it began.
 #[test]
 fn keys_that_are_rotated() {
-    let service = echo();
-    let words = [Words::default().forward(service), Words::default().allow([service])];
+    let service = Held::listen("127.0.0.1:0");
+    let words = [Words::default().forward(service.addr), Words::default().allow([service.addr])];
     let mut pair = Pair::start(&words[0], &words[1]);
-    let mut running = connect(pair.near.door(0));
+    let mut flow = both_ends(&pair, &service);
     pair.keys.make("network2.key", &["--network"]);
     let near = [pair.keys.public("near.key"), pair.keys.make("near2.key", &[])];
     let far = [pair.keys.public("far.key"), pair.keys.make("far2.key", &[])];
@@ -171,29 +181,34 @@ fn keys_that_are_rotated() {
         pair.keys.write(side, &words, (!is_far).then_some(pair.wire.addr));
         if is_far { pair.far.reload() } else { pair.near.reload() }
     };
-    let comes_back = |pair: &Pair, running: &mut TcpStream, word: &str| {
+    let goes_on = |(user, served): &mut (TcpStream, TcpStream), word: &str| {
+        user.write_all(word.as_bytes()).expect("it takes it");
+        hears(served, word.as_bytes());
+    };
+    let comes_back = |pair: &Pair, flow: &mut (TcpStream, TcpStream), word: &str| {
         let before = pair.near.log().len();
         pair.wire.reset();
         pair.near.says("its flows go on", before);
-        says_again(running, word.as_bytes());
+        goes_on(flow, word);
     };
     // First everybody takes both, then who dials shows the new ones.
     let both = [&["network.key", "network2.key"][..], &["far.key", "far2.key"]];
     reread(&pair, "far", [both[0], both[1], &[&near[0], &near[1]]]);
     let both = [&["network2.key", "network.key"][..], &["near2.key", "near.key"]];
     reread(&pair, "near", [both[0], both[1], &[&far[1], &far[0]]]);
-    says_again(&mut running, b"both");
-    comes_back(&pair, &mut running, "by a new network key");
+    goes_on(&mut flow, "both");
+    comes_back(&pair, &mut flow, "by a new network key");
     // A session of its own shows the new identities, and then the old ones go.
     pair.near.dies_and_comes_back();
     pair.until_up();
-    let mut running = connect(pair.near.door(0));
-    says_again(&mut running, b"by new identities");
+    flow = both_ends(&pair, &service);
+    goes_on(&mut flow, "by new identities");
     reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&near[1]]]);
     reread(&pair, "near", [&["network2.key"], &["near2.key"], &[&far[1]]]);
-    comes_back(&pair, &mut running, "without the old ones");
+    comes_back(&pair, &mut flow, "without the old ones");
     let stranger = pair.keys.make("stranger.key", &[]);
     reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&stranger]]);
-    is_reset(&mut running);
+    is_reset(&mut flow.1);
+    drop(flow);
     pair.stop();
 }

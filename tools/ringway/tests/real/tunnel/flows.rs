@@ -239,9 +239,19 @@ impl Transfer {
         self.0.is_finished()
     }
 
+    /// It broke, and its user knows that what came is not all.
+    #[track_caller]
+    pub(crate) fn breaks(self) {
+        let told = self.0.join().expect("no panic");
+        assert!(
+            told.as_ref().is_err_and(|what| what.contains("reset") || what.contains("Reset")),
+            "{told:?}"
+        );
+    }
+
     /// Every byte has arrived, at both ends, once and in its place.
     #[track_caller]
-    pub(crate) fn is_whole(self) {
+    pub(crate) fn arrives(self) {
         if let Err(what) = self.0.join().expect("no panic") {
             panic!("{what}");
         }
@@ -263,8 +273,9 @@ fn transfer(mut stream: &TcpStream, load: Load) -> Result<(), String> {
             stream.read_to_end(&mut last).map(|_| last)
         });
         let wrote = writes.join().expect("no panic");
-        let last = read.map_err(|error| format!("down, seed {seed}: {error}"))?;
-        wrote.map_err(|error| format!("up, seed {seed}: {error}"))?;
+        // Of a reset one of the two hears, and the other that it is over.
+        let last = read.map_err(|error| format!("seed {seed}: down: {error}; up: {wrote:?}"))?;
+        wrote.map_err(|error| format!("seed {seed}: up: {error}"))?;
         if last == b"+" { Ok(()) } else { Err(format!("seed {seed}: the service said {last:?}")) }
     })
 }

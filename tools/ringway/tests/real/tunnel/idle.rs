@@ -28,7 +28,7 @@ fn idle_flows_cost_little() {
     // What a process needs once, and the buffers of a busy flow, are there before it is weighed.
     let busy = |seed| {
         let load = Load { seed, up: 16 << 20, down: 16 << 20 };
-        Transfer::begin(pair.near.door(1), load).is_whole();
+        Transfer::begin(pair.near.door(1), load).arrives();
     };
     busy(1);
     let (mut users, mut served) = (Vec::with_capacity(many), Vec::with_capacity(many));

@@ -79,9 +79,9 @@ fn a_server_is_reached_through_the_tunnel_that_it_runs() {
     server.stop();
 }
 
-/// Both sites run server and tunnel on two shards each. Users come to every shard at either side and
-/// are given to the one that has the session; much goes both ways; and the servers answer meanwhile.
-/// A stop ends both.
+/// Both sites run server and tunnel on two shards each. Users come to every shard at either side
+/// and are given to the one that has the session; much goes both ways; and the servers answer
+/// meanwhile. A stop ends both.
 #[test]
 fn two_servers_are_two_sites() {
     let keys = Keys::new();
@@ -111,7 +111,7 @@ fn two_servers_are_two_sites() {
         round += 1;
     }
     println!("{round} rounds beside the transfers");
-    transfers.into_iter().for_each(Transfer::is_whole);
+    transfers.into_iter().for_each(Transfer::arrives);
     for side in [&near_side, &far_side] {
         let told = status(side);
         let flows: u64 = told.peers[0].sessions.iter().map(|session| session.flow_count).sum();

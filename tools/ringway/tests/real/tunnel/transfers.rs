@@ -1,5 +1,6 @@
 //! Much goes both ways while everything between the two sites breaks, again and again.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::flows::{Load, Transfer, mirror};
@@ -17,28 +18,38 @@ impl Dice {
     }
 }
 
-fn pair(far_words: Words, service: std::net::SocketAddr) -> Pair {
-    let near = Words::default().peer("carriers = 4").forward(service);
-    Pair::start(&near, &far_words.allow([service]))
+fn pair(shards: usize, service: SocketAddr) -> Pair {
+    let words = Words::default().set(&format!("shards = {shards}"));
+    Pair::start(&words.clone().forward(service), &words.allow([service]))
 }
 
 fn loads(many: u64, bytes: u64) -> Vec<Load> {
     (0..many).map(|seed| Load { seed: seed + 10, up: bytes - seed, down: bytes + seed }).collect()
 }
 
-/// Carriers are reset, go silent, crawl and lag while six flows move 25 MB or so each way. Whatever
+/// Carriers are reset, go silent, crawl and lag while six flows move 100 MB each way. Whatever
 /// happens to carriers, applications see nothing of it: every byte arrives, once and in order.
 #[test]
 fn carriers_are_hurt_and_flows_are_not() {
+    hurt(1);
+}
+
+/// Likewise with two shards at both sides: carriers that come back find their session on whichever
+/// shard it is.
+#[test]
+fn carriers_of_several_shards_are_hurt() {
+    hurt(2);
+}
+
+fn hurt(shards: usize) {
     let service = mirror("127.0.0.1:0");
-    let pair = pair(Words::default(), service);
+    let pair = pair(shards, service);
     let begun = Instant::now();
     let flows: Vec<Transfer> = loads(6, 16 << 20)
         .into_iter()
         .map(|load| Transfer::begin(pair.near.door(0), load))
         .collect();
     let (mut dice, mut hurt) = (Dice(7), 0);
-    // The rate of the wire keeps the transfer going until enough has happened to it.
     while !flows.iter().all(Transfer::is_over) {
         let alive = pair.wire.alive();
         if !alive.is_empty() && hurt < 40 {
@@ -54,7 +65,7 @@ fn carriers_are_hurt_and_flows_are_not() {
         }
         pass(Duration::from_millis(100));
     }
-    flows.into_iter().for_each(Transfer::is_whole);
+    flows.into_iter().for_each(Transfer::arrives);
     println!("{hurt} times hurt in {:.1?}", begun.elapsed());
     assert!(hurt >= 5, "it was over before anything happened");
     assert!(pair.near.counter("carriers_lost") >= 2, "nothing was lost");
@@ -66,7 +77,7 @@ fn carriers_are_hurt_and_flows_are_not() {
 #[test]
 fn a_far_side_that_stands_still_for_seconds() {
     let service = mirror("127.0.0.1:0");
-    let pair = pair(Words::default(), service);
+    let pair = pair(1, service);
     let flows: Vec<Transfer> = loads(3, 12 << 20)
         .into_iter()
         .map(|load| Transfer::begin(pair.near.door(0), load))
@@ -80,6 +91,6 @@ fn a_far_side_that_stands_still_for_seconds() {
         pass(Duration::from_secs(seconds));
         pair.far.go_on();
     }
-    flows.into_iter().for_each(Transfer::is_whole);
+    flows.into_iter().for_each(Transfer::arrives);
     pair.stop();
 }

@@ -216,6 +216,7 @@ fn failures_to_connect_have_names() {
     let (mut stream, told) = by_socks(socks, &service.to_string());
     assert_eq!(told, 0);
     says_again(&mut stream, b"all is well");
+    drop(stream);
     pair.stop();
 }
 
@@ -253,11 +254,12 @@ fn a_way_that_is_not_there_and_a_way_over_ipv6() {
         let near = keys.near(&near, far.carriers());
         let mut user = connect(near.door(0));
         says_again(&mut user, b"over six");
-        let (mut user, code) = by_socks(near.door(1), &service.to_string());
+        let (mut other, code) = by_socks(near.door(1), &service.to_string());
         assert_eq!(code, 0);
-        says_again(&mut user, b"over six");
+        says_again(&mut other, b"over six");
         assert_eq!(by_socks(near.door(1), "192.0.2.7:80").1, 4);
         assert_eq!(by_connect(near.door(2), "192.0.2.7:80").1, 502);
+        drop((user, other));
         near.stop();
         far.stop();
     });
@@ -287,6 +289,7 @@ fn a_service_learns_who_connects() {
     wanted.extend(destination.port().to_be_bytes());
     wanted.extend(b"GET");
     assert_eq!(head[..], wanted);
+    drop((user, served));
     pair.stop();
 }
 

@@ -1,0 +1,397 @@
+//! Why a peer is not connected: all that has to be right, looked at in the order in which it can be
+//! wrong. Each finding says what was seen and, if that is not well, what to do.
+//!
+//! What always holds:
+//! - C1  No session is left at the far side, and none is taken from a tunnel that runs: a first
+//!   message is said and its answer read, and without a record behind it no session begins.
+//! - C2  Nothing is changed here, and no finding repeats a secret.
+//!
+//! Bounds: [`AT_ONCE`] addresses at a time; each takes [`Patience`] once to connect and once for
+//! each key that may be shown. A name's resolver has its own patience.
+//! Not here: how findings are printed. Tests: `tests/check.rs`, against tunnels that run.
+
+mod dial;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ringway_tunnel_proto::Target;
+use serde::Serialize;
+
+use crate::asked::ask;
+use crate::chance::NoChance;
+use crate::config::{Config, Peer, PeerIndex};
+use crate::resolver;
+use crate::status::{PeerStatus, Status};
+
+/// Addresses that are tried at a time.
+const AT_ONCE: usize = 32;
+/// How long something of this host may take to be connected to.
+const NEAR_MAX: Duration = Duration::from_secs(2);
+
+/// How good a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Worth knowing, and no reason for anything.
+    Note,
+    /// A reason why a peer is not connected, or soon is not.
+    Bad,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The file and its keys.
+    Config,
+    /// The tunnel that runs with the file, and what it thinks of a peer.
+    Tunnel,
+    /// An address where carriers come in.
+    Listen,
+    /// A name of a peer's address.
+    Name,
+    /// The way to an address.
+    Tcp,
+    /// Who answers there.
+    Handshake,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Config => "config",
+            Stage::Tunnel => "tunnel",
+            Stage::Listen => "listen",
+            Stage::Name => "name",
+            Stage::Tcp => "TCP",
+            Stage::Handshake => "handshake",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How good it is.
+    pub verdict: Verdict,
+    /// What was looked at.
+    pub stage: Stage,
+    /// The peer that it is about.
+    pub peer: Option<String>,
+    /// The address or name that it is about.
+    pub place: Option<String>,
+    /// What was seen.
+    pub found: String,
+    /// What to do, the likeliest first.
+    pub remedies: Vec<String>,
+}
+
+impl Finding {
+    fn new(verdict: Verdict, stage: Stage, found: impl Into<String>) -> Finding {
+        let found = found.into();
+        Finding { verdict, stage, peer: None, place: None, found, remedies: Vec::new() }
+    }
+
+    fn ok(stage: Stage, found: impl Into<String>) -> Finding {
+        Finding::new(Verdict::Ok, stage, found)
+    }
+
+    fn note(stage: Stage, found: impl Into<String>) -> Finding {
+        Finding::new(Verdict::Note, stage, found)
+    }
+
+    fn bad(stage: Stage, found: impl Into<String>) -> Finding {
+        Finding::new(Verdict::Bad, stage, found)
+    }
+
+    fn at(self, place: impl fmt::Display) -> Finding {
+        Finding { place: Some(place.to_string()), ..self }
+    }
+
+    fn of(self, peer: &Peer) -> Finding {
+        Finding { peer: Some(peer.name.clone()), ..self }
+    }
+
+    fn remedy(mut self, what: impl Into<String>) -> Finding {
+        self.remedies.push(what.into());
+        self
+    }
+}
+
+/// How long to wait for others.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until a connection is there.
+    pub connect: Duration,
+    /// Until a first message is answered: a far side that wants to answer does so at once.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    /// As a tunnel waits.
+    fn default() -> Patience {
+        Patience { connect: Duration::from_secs(10), answer: Duration::from_secs(10) }
+    }
+}
+
+/// Nothing could be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum NotChecked {
+    /// There is no such peer.
+    #[error("no [[peer]] of the file is named {name:?}; there are: {}", known.join(", "))]
+    NoSuchPeer {
+        /// Who was asked for.
+        name: String,
+        /// Who there is.
+        known: Vec<String>,
+    },
+    /// No first message can be made.
+    #[error(transparent)]
+    NoChance(#[from] NoChance),
+}
+
+/// Looks at everything that connects the side of this file with its peers, or with `only` one.
+///
+/// # Errors
+/// [`NotChecked`]. A file that cannot be used is a finding.
+pub fn check(
+    path: &Path,
+    only: Option<&str>,
+    patience: Patience,
+) -> Result<Vec<Finding>, NotChecked> {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return Ok(vec![Finding::bad(Stage::Config, error.to_string())]),
+    };
+    let known = |peer: &Peer| only.is_none_or(|name| name == peer.name);
+    let peers: Vec<&Peer> = config.peers.iter().filter(|peer| known(peer)).collect();
+    if let Some(name) = only.filter(|_| peers.is_empty()) {
+        let known = config.peers.iter().map(|peer| peer.name.clone()).collect();
+        return Err(NotChecked::NoSuchPeer { name: name.to_owned(), known });
+    }
+    let many = if config.peers.len() == 1 { "1 peer" } else { "peers" };
+    let many = many.replace("peers", &format!("{} peers", config.peers.len()));
+    let read = format!("{}: {many}; its keys can be read", path.display());
+    let mut findings = vec![Finding::ok(Stage::Config, read)];
+    let running = Running::ask(&config, path);
+    findings.push(running.finding());
+    if peers.iter().any(|peer| peer.addresses.is_empty()) {
+        findings.extend(config.listen.iter().map(|address| running.listens(*address)));
+    }
+    let dialled = dial_all(&config, &peers, patience)?;
+    for (peer, dialled) in peers.into_iter().zip(dialled) {
+        findings.extend(running.thinks_of(peer).map(|finding| finding.of(peer)));
+        findings.extend(dialled.into_iter().map(|finding| finding.of(peer)));
+    }
+    Ok(findings)
+}
+
+/// What came of one address of a peer.
+type Dialled = Result<Vec<Finding>, NoChance>;
+
+/// Dials every address of these peers; findings by peer, in the order of the file.
+fn dial_all(
+    config: &Config,
+    peers: &[&Peer],
+    patience: Patience,
+) -> Result<Vec<Vec<Finding>>, NotChecked> {
+    let one_peers = |(at, peer): (usize, &&'_ Peer)| -> Vec<(usize, Target)> {
+        peer.addresses.iter().map(|target| (at, target.clone())).collect()
+    };
+    let tasks: Vec<(usize, Target)> = peers.iter().enumerate().flat_map(one_peers).collect();
+    let results: Vec<Mutex<Option<Dialled>>> = tasks.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(((peer, target), result)) = {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            tasks.get(at).zip(results.get(at))
+        } {
+            let index = config.peer_named(&peers[*peer].name).expect("it is from there");
+            let found = dial_target(config, index, target, patience);
+            *result.lock().expect("nobody panics with it") = Some(found);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..tasks.len().min(AT_ONCE) {
+            scope.spawn(work);
+        }
+    });
+    let mut by_peer = vec![Vec::new(); peers.len()];
+    for ((peer, _), result) in tasks.iter().zip(results) {
+        let result = result.into_inner().expect("nobody panics with it");
+        by_peer[*peer].extend(result.expect("each task was done")?);
+    }
+    Ok(by_peer)
+}
+
+/// One address of a peer, and all that its name leads to.
+fn dial_target(config: &Config, index: PeerIndex, target: &Target, patience: Patience) -> Dialled {
+    let (name, port) = match target {
+        Target::Address(ip, port) => {
+            return dial::look(config, index, SocketAddr::new(*ip, *port), patience);
+        }
+        Target::Host(name, port) => (name.as_str(), *port),
+        Target::Service(_) => unreachable!("a peer's address is none, by the configuration"),
+    };
+    let began = Instant::now();
+    let addresses: Vec<SocketAddr> = match (name, port).to_socket_addrs() {
+        Ok(addresses) => addresses.take(resolver::ADDRESSES_MAX).collect(),
+        Err(error) => return Ok(vec![unresolved(name, &error).at(target)]),
+    };
+    let texts: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    let found = format!("{} ({})", texts.join(", "), lasted(began));
+    let mut findings = vec![Finding::ok(Stage::Name, found).at(target)];
+    let mut answered = false;
+    for address in &addresses {
+        let more = dial::look(config, index, *address, patience)?;
+        answered |= more.iter().all(|finding| finding.verdict != Verdict::Bad);
+        findings.extend(more);
+    }
+    // The tunnel tries them in turn: one that works is enough.
+    for finding in findings.iter_mut().filter(|one| answered && one.verdict == Verdict::Bad) {
+        finding.verdict = Verdict::Note;
+        finding.remedies = vec!["another address of the same name answers".to_owned()];
+    }
+    Ok(findings)
+}
+
+fn unresolved(name: &str, error: &io::Error) -> Finding {
+    Finding::bad(Stage::Name, format!("it has no address: {error}"))
+        .remedy(format!(
+            "`getent hosts {name}` asks the same resolver: mend the name or /etc/hosts"
+        ))
+        .remedy("or give the address itself in `addresses`")
+}
+
+/// The tunnel that runs with the file, if one does.
+struct Running<'a> {
+    config: &'a Config,
+    path: &'a Path,
+    answer: io::Result<Status>,
+}
+
+impl Running<'_> {
+    fn ask<'a>(config: &'a Config, path: &'a Path) -> Running<'a> {
+        Running { config, path, answer: ask(&config.socket, 0) }
+    }
+
+    fn finding(&self) -> Finding {
+        let socket = self.config.socket.display();
+        match &self.answer {
+            Ok(status) => {
+                let (pid, up) = (status.pid, status.uptime_s);
+                Finding::ok(Stage::Tunnel, format!("process {pid} has run for {up} s"))
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let found = format!("{socket} may not be asked by this user");
+                Finding::note(Stage::Tunnel, found).remedy("ask as the user that runs the tunnel")
+            }
+            Err(_) => Finding::note(Stage::Tunnel, format!("none answers at {socket}"))
+                .remedy(format!("`ringway tunnel --config {}` starts it", self.path.display())),
+        }
+    }
+
+    /// Whether carriers can come in at an address of ours.
+    fn listens(&self, address: SocketAddr) -> Finding {
+        let is_it = |bound: &&SocketAddr| {
+            bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port())
+        };
+        let bound = self.answer.as_ref().ok().and_then(|one| one.listen.iter().find(is_it));
+        let taken = TcpStream::connect_timeout(&from_here(*bound.unwrap_or(&address)), NEAR_MAX);
+        match (&self.answer, bound, taken) {
+            (Ok(_), Some(_), Ok(_)) => Finding::ok(Stage::Listen, "carriers can come in"),
+            (Ok(_), Some(_), Err(error)) => {
+                Finding::bad(Stage::Listen, format!("it is not reached from here: {error}"))
+                    .remedy("a filter of this host may be in the way: `nft list ruleset`")
+            }
+            (Ok(_), None, _) => {
+                Finding::bad(Stage::Listen, "the tunnel that runs does not listen there")
+                    .remedy("another `listen` takes a restart")
+            }
+            (Err(_), _, Ok(_)) => {
+                let port = address.port();
+                Finding::bad(
+                    Stage::Listen,
+                    "another program listens there, or this tunnel is not told of",
+                )
+                .remedy(format!("`ss -ltnp 'sport = :{port}'` names it"))
+            }
+            (Err(_), _, Err(_)) => Finding::bad(Stage::Listen, "nothing listens there")
+                .remedy(format!("`ringway tunnel --config {}`", self.path.display())),
+        }
+        .at(address)
+    }
+
+    /// What the tunnel says of a peer.
+    fn thinks_of(&self, peer: &Peer) -> Option<Finding> {
+        let status = self.answer.as_ref().ok()?;
+        let Some(seen) = status.peers.iter().find(|seen| seen.name == peer.name) else {
+            let found = "the tunnel that runs does not know this peer: its file was another one";
+            let reload = format!("`kill -HUP {}` makes it read the file again", status.pid);
+            return Some(Finding::bad(Stage::Tunnel, found).remedy(reload));
+        };
+        if seen.up {
+            return Some(Finding::ok(Stage::Tunnel, connected(seen)));
+        }
+        if seen.dials {
+            let failures = seen.sessions.iter().map(|session| session.failures).max().unwrap_or(0);
+            let found =
+                format!("not connected; attempts in a row that came to nothing: {failures}");
+            return Some(Finding::bad(Stage::Tunnel, found).remedy("what follows says why"));
+        }
+        Some(self.does_not_come(status))
+    }
+
+    fn does_not_come(&self, status: &Status) -> Finding {
+        let refused: Vec<String> = status
+            .counters
+            .iter()
+            .filter(|(_, many)| **many > 0)
+            .filter_map(|(name, many)| {
+                Some(format!("{} {many}", name.strip_prefix("not_let_in_")?))
+            })
+            .collect();
+        let finding = Finding::bad(Stage::Tunnel, "not connected; it dials us and has not come");
+        let finding = match refused.is_empty() {
+            true => finding,
+            false => finding.remedy(format!(
+                "connections were not let in ({}), perhaps its own: our log says why at each",
+                refused.join(", ")
+            )),
+        };
+        finding
+            .remedy("at its side: `ringway tunnel check --config FILE` tells what it meets")
+            .remedy("see that its `addresses` lead here, through every firewall between")
+    }
+}
+
+fn connected(seen: &PeerStatus) -> String {
+    let carriers = || seen.sessions.iter().flat_map(|session| &session.carriers);
+    let rtt_us = carriers().map(|carrier| carrier.rtt_us).min().unwrap_or(0);
+    let flows: u64 = seen.sessions.iter().map(|session| session.flow_count).sum();
+    let (count, rtt) = (carriers().count(), rtt_us as f64 / 1000.0);
+    let plural = if count == 1 { "" } else { "s" };
+    format!("connected by {count} carrier{plural}, round trip {rtt:.1} ms, {flows} flows")
+}
+
+/// Where to connect to what listens at an address of this host.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn lasted(since: Instant) -> String {
+    format!("{:.1} ms", since.elapsed().as_secs_f64() * 1000.0)
+}

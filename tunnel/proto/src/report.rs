@@ -1,0 +1,45 @@
+//! What a session knows of its flows and carriers, for who asks.
+
+use ringway_core::Span;
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowReport {
+    /// Bytes that were written here and are not acknowledged.
+    pub kept: u64,
+    /// Of those, bytes that were not sent yet.
+    pub unsent: u64,
+    /// Of those, bytes that are on their way.
+    pub flying: u64,
+    /// Bytes that came and wait for others before them.
+    pub early: u64,
+    /// Bytes that were delivered here.
+    pub delivered: u64,
+    /// Bytes of credit that the other agent has, counted from what was taken.
+    pub window: u64,
+    /// It has bytes to send and no credit: the other side's reader is slow, or its window small.
+    pub out_of_credit: bool,
+}
+
+/// What is known of a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CarrierReport {
+    /// Smoothed round trip, waiting in queues included.
+    pub rtt: Span,
+    /// The shortest one.
+    pub rtt_min: Span,
+    /// Bytes of streams on their way.
+    pub flying: u64,
+    /// Bytes of streams that were put on it.
+    pub sent: u64,
+    /// Bytes that went again by others because of it.
+    pub resent: u64,
+    /// It does not answer.
+    pub suspect: bool,
+    /// It may be given something.
+    pub usable: bool,
+    /// Something authentic has come by it.
+    pub proved: bool,
+    /// LEAVE was said on it: once that is sent, it can be closed.
+    pub left: bool,
+}
