@@ -3,8 +3,8 @@
 //! Endpoints are the shards and, numbered after them, the control plane, and that of a guest
 //! ([`crate::Guest`]). Mail is for one side of a shard; both travel in the same mailboxes. Mail
 //! between two endpoints keeps its order: what does not fit into the mailbox waits in a queue of
-//! its own, behind which everything later waits, too. That queue has no bound here; who posts bounds it
-//! (a shard by the credits of its clients).
+//! its own, behind which everything later waits, too. That queue has no bound here; who posts
+//! bounds it (a shard by the credits of its clients).
 //!
 //! A turn posts, and [`Outgoing::flush`] publishes once per peer, makes one fence, and rings those
 //! who sleep. Before its own sleep an endpoint asks [`Outgoing::may_sleep`].
