@@ -23,6 +23,9 @@ const NEXT_MIN: Span = Span::from_s(2);
 const NEXT_MAX: Span = Span::from_s(300);
 /// A carrier beyond the first that the session has not needed for so long retires.
 const IDLE: Span = Span::from_s(30);
+/// Bytes a second that any short path can do: if carriers are full at more, it is a processor that
+/// is.
+const SHORT_PATH: u64 = 12_500_000;
 /// More than before: by this part, in percent.
 const BETTER_PERCENT: u64 = 25;
 
@@ -35,6 +38,8 @@ pub(crate) enum Advice {
     Open,
     /// Let the newest go.
     Retire,
+    /// Let the slowest go, and open another one in its place.
+    Replace,
 }
 
 /// What is so at a moment.
@@ -48,7 +53,7 @@ pub(crate) struct Seen {
     pub(crate) carried: u64,
     /// There is more to send, and no carrier takes it.
     pub(crate) full: bool,
-    /// The path is so short that one carrier fills it: if it is full, it is a processor that is.
+    /// The path has next to no delay.
     pub(crate) short: bool,
     /// Something was sent since the last time.
     pub(crate) busy: bool,
@@ -71,6 +76,9 @@ pub(crate) struct Pool {
     state: State,
     next_trial_at: Moment,
     next_after: Span,
+    /// When the slowest may be replaced next, and how long it is until the time after that.
+    replace_at: Moment,
+    replace_after: Span,
     /// When a second carrier was last of use.
     needed_at: Moment,
 }
@@ -81,7 +89,14 @@ fn rate(bytes: u64, took: Span) -> u64 {
 
 impl Pool {
     pub(crate) fn new(now: Moment) -> Self {
-        Self { state: State::Calm, next_trial_at: now, next_after: NEXT_MIN, needed_at: now }
+        Self {
+            state: State::Calm,
+            next_trial_at: now,
+            next_after: NEXT_MIN,
+            replace_at: now,
+            replace_after: NEXT_MIN,
+            needed_at: now,
+        }
     }
 
     /// Looks at what is, and says what to do. Called whenever something was sent or could not be.
@@ -97,15 +112,9 @@ impl Pool {
             State::Calm if seen.full => self.state = State::Full(now, seen.carried),
             State::Calm => {}
             State::Full(since, carried) => {
-                let may = seen.usable < seen.most && !seen.short && now >= self.next_trial_at;
                 if now.since(since) >= FULL_FOR {
                     let before = rate(seen.carried - carried, now.since(since));
-                    self.state = if may {
-                        State::Opening(before, seen.usable)
-                    } else {
-                        State::Full(now, seen.carried)
-                    };
-                    return if may { Advice::Open } else { Advice::Stay };
+                    return self.full(now, seen, before);
                 }
             }
             State::Opening(before, usable) if seen.usable > usable => {
@@ -121,6 +130,28 @@ impl Pool {
             }
         }
         Advice::Stay
+    }
+
+    /// All carriers were full for a while, and moved `before` bytes a second together.
+    fn full(&mut self, now: Moment, seen: Seen, before: u64) -> Advice {
+        self.state = State::Full(now, seen.carried);
+        if seen.short && before >= SHORT_PATH {
+            return Advice::Stay;
+        }
+        if seen.usable < seen.most {
+            if now < self.next_trial_at {
+                return Advice::Stay;
+            }
+            self.state = State::Opening(before, seen.usable);
+            return Advice::Open;
+        }
+        // All may crawl, each for a reason of its own that another one would not have.
+        if now < self.replace_at {
+            return Advice::Stay;
+        }
+        self.replace_at = now + self.replace_after;
+        self.replace_after = Span(self.replace_after.0 * 2).min(NEXT_MAX);
+        Advice::Replace
     }
 
     fn judge(&mut self, now: Moment, before: u64, after: u64) -> Advice {
@@ -164,7 +195,7 @@ mod tests {
             carried += rate(usable);
             let seen = Seen { usable, most, carried, full: true, short: false, busy: true };
             match pool.look(Moment(at * MS), seen) {
-                Advice::Stay => {}
+                Advice::Stay | Advice::Replace => {}
                 Advice::Open => (usable, opened) = (usable + 1, opened + 1),
                 Advice::Retire => usable -= 1,
             }
@@ -195,6 +226,18 @@ mod tests {
             let seen = Seen { usable: 1, most: 4, carried, full: true, short: true, busy: true };
             assert_eq!(pool.look(Moment(at * MS), seen), Advice::Stay);
         }
+    }
+
+    #[test]
+    fn where_all_crawl_one_after_the_other_is_replaced() {
+        let mut pool = Pool::new(Moment(MS));
+        let mut replaced = 0;
+        for at in 1..60_000 {
+            let carried = at * 400;
+            let seen = Seen { usable: 4, most: 4, carried, full: true, short: true, busy: true };
+            replaced += u32::from(pool.look(Moment(at * MS), seen) == Advice::Replace);
+        }
+        assert_eq!(replaced, 5, "after 0.25, 2.5, 6.5, 14.5 and 30.5 seconds");
     }
 
     #[test]

@@ -361,22 +361,20 @@ fn chatter_does_not_wait_behind_bulk() {
     let bulk = net.open(bond, &data[..100]);
     let chat = net.open(bond, b"");
     let mut at = 100;
-    let mut read = 0;
-    let mut waits = Vec::new();
-    let mut sent_at = net.now;
+    let (mut said, mut said_at, mut waits) = (0, net.now, Vec::new());
+    let until = net.now + Span::from_s(20);
     while waits.len() < 40 {
+        assert!(net.now < until, "{waits:?}");
         pump(&mut net, bond, bulk, &data, &mut at);
-        net.step();
         let heard = net.far_apps().find(|(.., flow, _)| *flow == chat);
-        let heard = heard.map_or(0, |(.., app)| app.read.len());
-        if heard > read || read == 0 {
-            if heard > read {
-                waits.push(net.now.since(sent_at).0 / 1_000_000);
+        if heard.map_or(0, |(.., app)| app.read.len()) == said {
+            if said > 0 {
+                waits.push(net.now.since(said_at).0 / 1_000_000);
             }
-            read = heard.max(1);
-            sent_at = net.now;
+            (said, said_at) = (said + 1, net.now);
             net.sites[0][0].agent.push(bond, chat, b"x");
         }
+        net.step();
     }
     assert!(at < data.len(), "there was bulk all the time");
     // The first ones wait for the second carrier.

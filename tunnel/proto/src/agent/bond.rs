@@ -383,15 +383,22 @@ impl Agent {
             Advice::Retire => {
                 bond.wants_express &= busy;
                 bond.wanted = 1 + usize::from(bond.wants_express);
-                let newest = bond.slots().filter(|(slot, _)| {
-                    bond.flows.carrier(*slot).is_some_and(|report| report.usable)
-                });
-                if let Some((slot, _)) = newest.max_by_key(|(_, member)| member.conn.index) {
-                    bond.flows.retire(slot);
-                }
+                self.retire_slowest(bond);
             }
+            Advice::Replace => self.retire_slowest(bond),
         }
-        advice == Advice::Retire
+        matches!(advice, Advice::Retire | Advice::Replace)
+    }
+
+    /// Puts nothing new on the carrier that takes least.
+    fn retire_slowest(&self, bond: &mut Bond) {
+        let usable = bond.slots().filter_map(|(slot, Member { conn, .. })| {
+            bond.flows.carrier(slot).filter(|report| report.usable)?;
+            Some((self.carriers[conn.index as usize].as_ref()?.pace.rate(), slot))
+        });
+        if let Some((_, slot)) = usable.min() {
+            bond.flows.retire(slot);
+        }
     }
 
     fn wants_dial(&self, now: Moment, bond: &Bond, up: bool) -> bool {
