@@ -31,6 +31,7 @@ use crate::resolver::{Found, Resolver};
 use crate::salts::SaltFile;
 use crate::shared::{Ask, Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
+use crate::status::ShardStatus;
 
 /// Receive buffers of a shard: 2 MiB, which one turn may bring.
 const RECEIVE_BUFFERS: u16 = 32;
@@ -473,28 +474,36 @@ impl Control {
             let mail = Mail::Reload { shut: shut.clone(), open };
             self.shared.send(ShardId(shard as u8), mail, &mut self.port);
         }
+        // Mail keeps its order: a shard that reports has taken over what was sent before. Who hears
+        // that the configuration is in force is to find it so.
+        self.reports(0);
         Reloaded { restart: reload.restart.clone(), failed, nothing }
     }
 
-    /// Answers one who asks.
-    fn answer(&mut self, request: &crate::asked::Request) -> String {
+    /// What all shards report, with so many flows of each session; nothing if one takes too long.
+    fn reports(&mut self, flows_max: usize) -> Vec<ShardStatus> {
         let number = self.shared.begin_reports();
         for shard in 0..self.shared.shards {
-            let mail = Mail::Report { number, flows_max: request.flows_max };
+            let mail = Mail::Report { number, flows_max };
             self.shared.send(ShardId(shard as u8), mail, &mut self.port);
         }
         let deadline = Instant::now() + REPORT_MAX;
-        let reports = loop {
+        loop {
             if let Some(reports) = self.shared.take_reports(number) {
-                break reports;
+                return reports;
             }
             if Instant::now() >= deadline {
-                break Vec::new();
+                return Vec::new();
             }
             let mut fds = [PollFd::new(&self.port, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&SOON));
             self.port.receive(|_, _| {});
-        };
+        }
+    }
+
+    /// Answers one who asks.
+    fn answer(&mut self, request: &crate::asked::Request) -> String {
+        let reports = self.reports(request.flows_max);
         let site = self.shared.site();
         let up = self.began.elapsed();
         crate::asked::answer(request, &site, &self.shared, (reports, up, &self.carriers))
