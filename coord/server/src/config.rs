@@ -110,6 +110,9 @@ keys! {
     Credentials "credentials" "--credentials" "off"
         "a file that `ringway credentials add` has written, or \"off\"",
         "Who may connect, and to which namespaces";
+    Tunnel "tunnel" "--tunnel" "off"
+        "the file of one side of a tunnel, as `ringway tunnel --config` takes it, or \"off\"",
+        "A tunnel that runs on the same shards";
     Quotas "quotas" "--quotas" ""
         "namespaces with the names that each may have, for example \"orders=1000000, jobs=500\"",
         "How many names a namespace may have: what stands before the first / of a name";
@@ -183,6 +186,15 @@ pub enum Access {
     Users(PathBuf),
 }
 
+/// What else runs on the shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing.
+    Nothing,
+    /// The side of a tunnel that this file describes.
+    Tunnel(PathBuf),
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {
@@ -228,6 +240,8 @@ pub struct Config {
     pub admin: AdminPlace,
     /// Who may connect.
     pub access: Access,
+    /// What else runs on the shards.
+    pub beside: Beside,
     /// Namespaces, and how many names each may have.
     pub quotas: Vec<(String, u64)>,
     /// The operator knows that the wire is plain.
@@ -545,6 +559,7 @@ impl Draft {
             profile,
             admin: self.get(Key::Admin)?,
             access: self.access()?,
+            beside: self.beside()?,
             quotas: self.get::<value::QuotaList>(Key::Quotas)?.0,
             allow_plain_remote: self.get(Key::AllowPlainRemote)?,
             pin,
@@ -590,6 +605,14 @@ impl Draft {
             "off" => Ok(Access::Anyone),
             "" => Err(self.wrong(Key::Credentials)),
             file => Ok(Access::Users(self.path(Key::Credentials, file))),
+        }
+    }
+
+    fn beside(&self) -> Result<Beside, ConfigError> {
+        match self.text(Key::Tunnel) {
+            "off" => Ok(Beside::Nothing),
+            "" => Err(self.wrong(Key::Tunnel)),
+            file => Ok(Beside::Tunnel(self.path(Key::Tunnel, file))),
         }
     }
 
@@ -708,6 +731,10 @@ impl Config {
             Key::Credentials => match &self.access {
                 Access::Anyone => quoted(&"off"),
                 Access::Users(file) => quoted(&value::absolute(file).display()),
+            },
+            Key::Tunnel => match &self.beside {
+                Beside::Nothing => quoted(&"off"),
+                Beside::Tunnel(file) => quoted(&value::absolute(file).display()),
             },
             Key::Quotas => quoted(&value::quotas_text(&self.quotas)),
             Key::AllowPlainRemote => self.allow_plain_remote.to_string(),

@@ -65,7 +65,7 @@ fn the_printed_configuration_reads_back() {
         "listen = \"[::1]:7500\"\nadmin = \"unix:/run/ringway.sock\"\nshards = 2\nspin = false",
         "listen = \"10.0.0.1:7400\"\ncredentials = \"users.toml\"\nallow_plain_remote = true\n\
          state_dir = \"temporary\"\nlog_level = \"trace\"\nlog_format = \"json\"\npin = false",
-        "quotas = \"orders=1_000_000, jobs = 500,\"",
+        "quotas = \"orders=1_000_000, jobs = 500,\"\ntunnel = \"near.toml\"",
         "admin = \"off\"\nstate_dir = \"with \\\"quotes\\\"\"\nmax_memory = \"1GiB\"\ndrain_ms = 0",
     ];
     for text in texts {
@@ -82,9 +82,12 @@ fn the_printed_configuration_reads_back() {
 /// A path in a file is meant from the file's place.
 #[test]
 fn paths_start_at_their_file() {
-    let config = file("state_dir = \"var\"\ncredentials = \"/abs/users\"").expect("valid");
+    let text = "state_dir = \"var\"\ncredentials = \"/abs/users\"\ntunnel = \"near.toml\"";
+    let config = file(text).expect("valid");
     assert_eq!(config.state, StatePlace::Dir(PathBuf::from("/etc/var")));
     assert_eq!(config.access, Access::Users(PathBuf::from("/abs/users")));
+    assert_eq!(config.beside, Beside::Tunnel(PathBuf::from("/etc/near.toml")));
+    assert_eq!(file("").expect("valid").beside, Beside::Nothing);
 }
 
 /// Every error says where it is and what to write instead.

@@ -21,8 +21,8 @@ use ringway_ring::{
     Committer, MappedRegion, MemoryBudget, ProbeMask, RingConfig, SetupError, host,
 };
 use ringway_shards::{
-    ControlPort as Mailbox, PinPolicy, RunError, Running, Runtime as Shards, RuntimeConfig,
-    ShardContext, ShardCounters, SpinPolicy,
+    ControlPort as Mailbox, Guest, Lodged, Make, PinPolicy, RunError, Running, Runtime as Shards,
+    RuntimeConfig, Service, ShardContext, ShardCounters, SpinPolicy, StartError as NoShards,
 };
 use ringway_table::{HashKey, Regions, Table};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub enum StartError {
     Credentials(#[from] CredentialsError),
     /// The shards.
     #[error(transparent)]
-    Shards(#[from] ringway_shards::StartError),
+    Shards(#[from] NoShards),
     /// A shard ended before it was told to.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -227,6 +227,28 @@ impl Node {
     /// # Errors
     /// When the configuration does not fit the host. Nothing is left running then.
     pub fn start(config: Config) -> Result<Node, StartError> {
+        Node::launch(config, Shards::start)
+    }
+
+    /// Starts a server with another service beside it on its shards, which takes what memory it
+    /// needs beyond `max_memory`; returns when this one serves.
+    ///
+    /// # Errors
+    /// As with [`Node::start`].
+    pub fn start_with<G: Service + 'static>(
+        config: Config,
+        guest: Guest<G>,
+    ) -> Result<(Node, Lodged), StartError> {
+        let mut node =
+            Node::launch(config, |runtime, make| Shards::start_pair(runtime, make, guest))?;
+        let lodged = node.running.take_lodged().expect("there is a guest, and it is taken once");
+        Ok((node, lodged))
+    }
+
+    fn launch(
+        config: Config,
+        launch: impl FnOnce(RuntimeConfig, Make<Pump>) -> Result<Running, NoShards>,
+    ) -> Result<Node, StartError> {
         // Before anything else: glommio ends the process where io_uring is refused.
         let kernel = ringway_ring::probe(ProbeMask::default())?;
         tracing::info!("{kernel}");
@@ -250,17 +272,13 @@ impl Node {
                 tell_all(&news_box, &mail::epoch_message(port.epoch()));
             }
         };
-        let settings = ControlSettings {
-            state: config.state.clone(),
-            admin: config.admin.clone(),
-            lease_max: config.lease_max,
-            runtime: Runtime::Auto,
-        };
+        let settings = control_settings(&config);
         let started = control::start(&settings, Arc::clone(&shared) as _, Arc::new(news))?;
         let opened = started.opened;
         let grants_from = host::now() + lease_to_wait_for(opened.previous);
         let _ = shared.port.set(started.port.clone());
-        let running = start_shards(&config, map, (&shared, &started.port), &opened, grants_from);
+        let parts = shards_of(&config, map, (&shared, &started.port), &opened, grants_from);
+        let running = parts.and_then(|(runtime, make)| Ok(launch(runtime, make)?));
         let mut running = match running {
             Ok(running) => running,
             Err(error) => {
@@ -367,6 +385,15 @@ impl Node {
     }
 }
 
+fn control_settings(config: &Config) -> ControlSettings {
+    ControlSettings {
+        state: config.state.clone(),
+        admin: config.admin.clone(),
+        lease_max: config.lease_max,
+        runtime: Runtime::Auto,
+    }
+}
+
 /// How long grants have to wait for leases of the server's earlier life.
 fn lease_to_wait_for(previous: Previous) -> Span {
     match previous {
@@ -384,13 +411,14 @@ fn tell_all(mailbox: &Mutex<Option<Mailbox>>, message: &[u8]) {
     }
 }
 
-fn start_shards(
+/// What the shards are to be, and what makes each.
+fn shards_of(
     config: &Config,
     map: SlotMap,
     (shared, port): (&Arc<Shared>, &ControlPort),
     opened: &Opened,
     grants_from: Moment,
-) -> Result<Running, StartError> {
+) -> Result<(RuntimeConfig, Make<Pump>), StartError> {
     let shares = Shares::of(config.memory_bytes_max, config.shards);
     tracing::info!("{}", shares.line(config.memory_bytes_max, config.shards));
     let budget = MemoryBudget::new(shares.table);
@@ -445,8 +473,7 @@ fn start_shards(
         let shard = Shard::new(context.now, start, table, shared.access());
         Pump::new(shard, port.clone(), &shared, (context.shard, context.control))
     };
-    let runtime = runtime_config(config, &shares);
-    Ok(Shards::start(runtime, make)?)
+    Ok((runtime_config(config, &shares), Box::new(make)))
 }
 
 /// The address for cluster clients: none where we listen on every address of the host.

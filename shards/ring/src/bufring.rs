@@ -17,7 +17,7 @@ use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
 use crate::mapping::Mapping;
-use crate::sq::BUFFER_GROUP;
+use crate::sq::Group;
 
 /// Bytes from one buffer's end to the next one's start.
 const GAP: usize = 3 * 64;
@@ -28,6 +28,7 @@ pub(crate) struct BufRing {
     entries: Mapping,
     /// The buffers themselves.
     data: Mapping,
+    group: Group,
     count: u16,
     size: u32,
     tail: u16,
@@ -41,6 +42,7 @@ pub(crate) struct BufRing {
 #[derive(Debug)]
 #[must_use = "a buffer that is not recycled is lost to its ring"]
 pub struct Filled {
+    group: Group,
     id: u16,
     len: u32,
 }
@@ -51,6 +53,12 @@ impl Filled {
         self.len as usize
     }
 
+    /// Which group it is of.
+    #[inline]
+    pub(crate) fn group(&self) -> Group {
+        self.group
+    }
+
     /// Never: an end of the stream fills no buffer.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -59,7 +67,7 @@ impl Filled {
 
 impl BufRing {
     /// Makes `count` buffers (a power of two, at most 32768) of `size` bytes, known to nobody yet.
-    pub(crate) fn new(count: u16, size: u32) -> io::Result<BufRing> {
+    pub(crate) fn new(group: Group, count: u16, size: u32) -> io::Result<BufRing> {
         assert!(count.is_power_of_two() && count <= 1 << 15, "{count} buffers");
         assert!(size > 0 && size.is_multiple_of(64), "buffers of {size} bytes");
         let entries = Mapping::reserve(usize::from(count) * size_of::<BufRingEntry>())?;
@@ -67,7 +75,8 @@ impl BufRing {
         data.prefer_huge_pages();
         let held = vec![u64::MAX; usize::from(count).div_ceil(64)];
         let mut buffers =
-            BufRing { entries, data, count, size, tail: 0, held, held_count: u32::from(count) };
+            BufRing { entries, data, group, count, size, tail: 0, held, held_count: 0 };
+        buffers.held_count = u32::from(count);
         for id in 0..count {
             buffers.give(id);
         }
@@ -81,7 +90,12 @@ impl BufRing {
         // owned by no reference, and both live in `self`, which `Ring` drops after the kernel's
         // ring is gone and every request has ended (or leaks).
         unsafe {
-            uring.submitter().register_buf_ring_with_flags(address, self.count, BUFFER_GROUP, 0)
+            uring.submitter().register_buf_ring_with_flags(
+                address,
+                self.count,
+                self.group as u16,
+                0,
+            )
         }
     }
 
@@ -92,7 +106,7 @@ impl BufRing {
         assert!(self.held[word] & bit == 0, "the kernel filled buffer {id}, which is ours");
         self.held[word] |= bit;
         self.held_count += 1;
-        Filled { id, len }
+        Filled { group: self.group, id, len }
     }
 
     /// What a filled buffer holds.
@@ -176,7 +190,7 @@ mod tests {
     /// Buffers never touch each other and never start in the same set of a 4 KiB-stride cache.
     #[test]
     fn buffers_are_apart_and_staggered() {
-        let buffers = BufRing::new(64, 4096).unwrap();
+        let buffers = BufRing::new(Group::First, 64, 4096).unwrap();
         let starts: Vec<usize> = (0..64).map(|id| buffers.start_of(id).as_ptr() as usize).collect();
         assert!(starts.windows(2).all(|pair| pair[0] + 4096 <= pair[1]));
         let mut sets: Vec<usize> = starts.iter().map(|start| start / 64 % 64).collect();
@@ -190,7 +204,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "which is ours")]
     fn a_held_buffer_is_not_filled() {
-        let mut buffers = BufRing::new(8, 64).unwrap();
+        let mut buffers = BufRing::new(Group::First, 8, 64).unwrap();
         let filled = buffers.take(3, 10);
         assert_eq!(buffers.bytes(&filled), [0; 10]);
         buffers.recycle(filled);
@@ -201,7 +215,7 @@ mod tests {
     /// What is changed in a buffer of ours stays in that buffer: its neighbours are as they were.
     #[test]
     fn a_held_buffer_can_be_changed() {
-        let mut buffers = BufRing::new(8, 64).unwrap();
+        let mut buffers = BufRing::new(Group::First, 8, 64).unwrap();
         let (mut one, other) = (buffers.take(3, 64), buffers.take(4, 64));
         buffers.bytes_mut(&mut one).fill(7);
         assert_eq!((buffers.bytes(&one), buffers.bytes(&other)), (&[7; 64][..], &[0; 64][..]));
@@ -211,8 +225,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "not of this ring")]
     fn a_foreign_buffer_is_refused() {
-        let mut mine = BufRing::new(8, 64).unwrap();
-        let other = BufRing::new(8, 64).unwrap();
+        let mut mine = BufRing::new(Group::First, 8, 64).unwrap();
+        let other = BufRing::new(Group::First, 8, 64).unwrap();
         let filled = mine.take(1, 1);
         other.bytes(&filled);
     }

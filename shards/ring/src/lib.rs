@@ -32,8 +32,8 @@ pub use bufring::Filled;
 pub use committer::Committer;
 pub use cq::{Completion, Errno, Received};
 pub use mapped::{CommitCounts, MappedRegion};
-pub use ring::{Ring, RingConfig, RingHandle, SendMode, Wait};
+pub use ring::{Buffers, Ring, RingConfig, RingHandle, SendMode, Wait};
 pub use setup::{
     Feature, Features, KernelVersion, ProbeMask, Report, ReportRow, RowState, SetupError, probe,
 };
-pub use sq::Tag;
+pub use sq::{Group, Tag};

@@ -36,7 +36,7 @@ use crate::cq::{Completion, Errno, Received, result_of};
 use crate::net;
 use crate::ops::Lent;
 use crate::setup::{self, Feature, Features, SetupError};
-use crate::sq::{self, Kind, Tag};
+use crate::sq::{self, Group, Kind, Tag};
 
 /// Sizes of one ring. Memory: 64 bytes per entry, 16 per completion, and the buffers.
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +49,37 @@ pub struct RingConfig {
     pub buffers: u16,
     /// Bytes of each; a multiple of 64.
     pub buffer_bytes: u32,
+    /// More buffers, of another size, for receives that ask for them.
+    pub second: Option<Buffers>,
+}
+
+impl RingConfig {
+    /// The buffers of a group; those of the first where there is no second.
+    pub fn buffers_of(&self, group: Group) -> Buffers {
+        let first = Buffers { count: self.buffers, bytes: self.buffer_bytes };
+        self.second.filter(|_| group == Group::Second).unwrap_or(first)
+    }
+}
+
+/// A group of receive buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffers {
+    /// How many; a power of two.
+    pub count: u16,
+    /// Bytes of each; a multiple of 64.
+    pub bytes: u32,
 }
 
 impl Default for RingConfig {
     /// 1024 requests, 8192 completions, 256 buffers of 16 KiB: about 4.4 MiB.
     fn default() -> Self {
-        Self { entries: 1024, completions: 8192, buffers: 256, buffer_bytes: 16 * 1024 }
+        Self {
+            entries: 1024,
+            completions: 8192,
+            buffers: 256,
+            buffer_bytes: 16 * 1024,
+            second: None,
+        }
     }
 }
 
@@ -88,6 +113,7 @@ pub struct RingHandle {
 pub struct Ring {
     uring: IoUring,
     buffers: BufRing,
+    second: Option<BufRing>,
     lent: Lent,
     /// Slots of quiet sends that no `reap` has ended yet.
     quiet: Vec<u32>,
@@ -109,12 +135,19 @@ impl Ring {
             .setup_cqsize(config.completions)
             .build(config.entries)
             .map_err(|error| SetupError::from_setup(&error))?;
-        let buffers = BufRing::new(config.buffers, config.buffer_bytes)
-            .map_err(|source| SetupError::Failed { what: "mapping receive buffers", source })?;
-        buffers.register(&uring).map_err(|error| SetupError::from_setup(&error))?;
+        let buffers = |group, count, bytes| {
+            let buffers = BufRing::new(group, count, bytes)
+                .map_err(|source| SetupError::Failed { what: "mapping receive buffers", source })?;
+            buffers.register(&uring).map_err(|error| SetupError::from_setup(&error))?;
+            Ok::<_, SetupError>(buffers)
+        };
+        let second = config.second.map(|more| buffers(Group::Second, more.count, more.bytes));
+        let (second, buffers) =
+            (second.transpose()?, buffers(Group::First, config.buffers, config.buffer_bytes)?);
         Ok(Ring {
             uring,
             buffers,
+            second,
             lent: Lent::default(),
             quiet: Vec::new(),
             raw: Vec::new(),
@@ -154,21 +187,21 @@ impl Ring {
 
     /// Receives from a socket, again and again while `more` is true. The socket stays open at
     /// least until the next submission.
-    pub fn receive(&mut self, socket: &impl AsFd, tag: Tag) {
+    pub fn receive(&mut self, socket: &impl AsFd, into: Group, tag: Tag) {
         let multishot = self.features.has(Feature::MultishotReceive);
-        self.begin(&sq::receive(socket.as_fd().as_raw_fd(), multishot, tag));
+        self.begin(&sq::receive(socket.as_fd().as_raw_fd(), multishot, into, tag));
     }
 
     /// Receives from a socket once, one buffer at most: what is left to do when buffers are short,
     /// because a receive that goes on takes all there are for itself.
-    pub fn receive_once(&mut self, socket: &impl AsFd, tag: Tag) {
-        self.begin(&sq::receive(socket.as_fd().as_raw_fd(), false, tag));
+    pub fn receive_once(&mut self, socket: &impl AsFd, into: Group, tag: Tag) {
+        self.begin(&sq::receive(socket.as_fd().as_raw_fd(), false, into, tag));
     }
 
     /// Ends [`Self::receive`]; bytes that were taken already still come before its last
     /// completion.
-    pub fn stop_receiving(&mut self, tag: Tag) {
-        self.push(&sq::cancel(Kind::Receive.with(tag.0)));
+    pub fn stop_receiving(&mut self, into: Group, tag: Tag) {
+        self.push(&sq::cancel(into.kind().with(tag.0)));
     }
 
     /// Sends `range` of `bytes`, which comes back with the completion. Returns a number for
@@ -308,7 +341,10 @@ impl Ring {
     /// If the buffer is of another ring.
     #[inline]
     pub fn bytes(&self, filled: &Filled) -> &[u8] {
-        self.buffers.bytes(filled)
+        match filled.group() {
+            Group::First => self.buffers.bytes(filled),
+            Group::Second => self.second.as_ref().expect(ONE_GROUP).bytes(filled),
+        }
     }
 
     /// What a filled buffer holds, to be changed in place until it is given back.
@@ -317,7 +353,7 @@ impl Ring {
     /// If the buffer is of another ring.
     #[inline]
     pub fn bytes_mut(&mut self, filled: &mut Filled) -> &mut [u8] {
-        self.buffers.bytes_mut(filled)
+        self.buffers_of(filled.group()).bytes_mut(filled)
     }
 
     /// Gives a filled buffer back to the kernel.
@@ -326,10 +362,18 @@ impl Ring {
     /// If the buffer is of another ring.
     #[inline]
     pub fn recycle(&mut self, filled: Filled) {
-        self.buffers.recycle(filled);
+        self.buffers_of(filled.group()).recycle(filled);
     }
 
-    /// How many buffers are filled and not given back.
+    #[inline]
+    fn buffers_of(&mut self, group: Group) -> &mut BufRing {
+        match group {
+            Group::First => &mut self.buffers,
+            Group::Second => self.second.as_mut().expect(ONE_GROUP),
+        }
+    }
+
+    /// How many buffers of the first group are filled and not given back.
     pub fn buffers_held(&self) -> u32 {
         self.buffers.held()
     }
@@ -410,8 +454,8 @@ impl Ring {
         let (kind, number) = Kind::of(entry.user_data())?;
         let result = result_of(entry.result());
         let more = cqueue::more(entry.flags());
-        use Kind::{Accept, Connect, Receive, Send, Watch};
-        if !more && matches!(kind, Accept | Receive | Send | Watch | Connect) {
+        use Kind::{Accept, Connect, Receive, ReceiveSecond, Send, Watch};
+        if !more && matches!(kind, Accept | Receive | ReceiveSecond | Send | Watch | Connect) {
             self.in_flight -= 1;
         }
         let tag = Tag(number);
@@ -420,8 +464,9 @@ impl Ring {
                 let result = result.map(own_accepted);
                 Some(Completion::Accepted { tag, result, more })
             }
-            Kind::Receive => {
-                let result = self.received(result, entry.flags());
+            Kind::Receive | Kind::ReceiveSecond => {
+                let group = if kind == Receive { Group::First } else { Group::Second };
+                let result = self.received(group, result, entry.flags());
                 Some(Completion::Received { tag, result, more })
             }
             Kind::Send => {
@@ -439,14 +484,20 @@ impl Ring {
         }
     }
 
-    fn received(&mut self, result: Result<u32, Errno>, flags: u32) -> Result<Received, Errno> {
-        let filled = cqueue::buffer_select(flags)
-            .map(|id| self.buffers.take(id, *result.as_ref().unwrap_or(&0)));
+    fn received(
+        &mut self,
+        group: Group,
+        result: Result<u32, Errno>,
+        flags: u32,
+    ) -> Result<Received, Errno> {
+        let buffers = self.buffers_of(group);
+        let filled =
+            cqueue::buffer_select(flags).map(|id| buffers.take(id, *result.as_ref().unwrap_or(&0)));
         match (result, filled) {
             (Ok(len), Some(filled)) if len > 0 => Ok(Received::Bytes(filled)),
             (Ok(_), None) => Ok(Received::End),
             (result, Some(unused)) => {
-                self.buffers.recycle(unused);
+                buffers.recycle(unused);
                 result.map(|_| Received::End)
             }
             (Err(errno), None) => Err(errno),
@@ -472,6 +523,7 @@ impl Drop for Ring {
         if self.in_flight > 0 {
             self.lent.leak();
             self.buffers.leak();
+            self.second.iter_mut().for_each(BufRing::leak);
         }
     }
 }
@@ -483,6 +535,8 @@ fn own_accepted(fd: u32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
+/// Why nothing of a second group is answered for: its buffer is of another ring.
+const ONE_GROUP: &str = "this ring has one group of buffers";
 /// Attempts to hand over a queue that the kernel does not take for want of memory.
 const SUBMIT_ATTEMPTS_MAX: u32 = 10_000;
 /// Waits of 10 ms for cancelled requests to end before a dropped ring leaks its buffers.

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use crate::bufring::BufRing;
 use crate::host::{self, Limit};
-use crate::sq::{self, Tag};
+use crate::sq::{self, Group, Tag};
 
 /// Something that newer kernels offer and older ones lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -452,7 +452,7 @@ fn features_of(uring: &IoUring, kernel: KernelVersion) -> Result<Features, Setup
 }
 
 fn has_buffer_rings() -> Result<bool, SetupError> {
-    let Some(buffers) = tried(BufRing::new(8, 64))? else { return Ok(false) };
+    let Some(buffers) = tried(BufRing::new(Group::First, 8, 64))? else { return Ok(false) };
     let Some(uring) = tried(IoUring::new(4))? else { return Ok(false) };
     let registered = tried(buffers.register(&uring))?.is_some();
     // The ring is dropped, and with it the registration, before the buffers.
@@ -473,14 +473,14 @@ fn answers(uring: &mut IoUring, entry: &squeue::Entry, wait: usize) -> Vec<cqueu
 }
 
 fn has_multishot_receive() -> Result<bool, SetupError> {
-    let Some(buffers) = tried(BufRing::new(8, 64))? else { return Ok(false) };
+    let Some(buffers) = tried(BufRing::new(Group::First, 8, 64))? else { return Ok(false) };
     let Some((ours, theirs)) = tried(UnixStream::pair())? else { return Ok(false) };
     let Some(mut uring) = tried(IoUring::new(4))? else { return Ok(false) };
     let registered = tried(buffers.register(&uring))?.is_some();
     if !registered || io::Write::write(&mut &theirs, b"x").is_err() {
         return Ok(false);
     }
-    let got = answers(&mut uring, &sq::receive(ours.as_raw_fd(), true, Tag(0)), 1);
+    let got = answers(&mut uring, &sq::receive(ours.as_raw_fd(), true, Group::First, Tag(0)), 1);
     // The peer goes first, so that the request ends before its ring does.
     drop(theirs);
     let ended = uring.submit_and_wait(1).is_ok();

@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Ignored = 8,
     /// A connect.
     Connect = 9,
+    /// As [`Kind::Receive`], into buffers of the second group.
+    ReceiveSecond = 10,
 }
 
 impl Kind {
@@ -56,14 +58,33 @@ impl Kind {
             7 => Kind::RingFailed,
             8 => Kind::Ignored,
             9 => Kind::Connect,
+            10 => Kind::ReceiveSecond,
             _ => return None,
         };
         Some((kind, user_data as u32))
     }
 }
 
-/// The only group of provided buffers.
-pub(crate) const BUFFER_GROUP: u16 = 0;
+/// Which of a ring's buffers a receive fills. The number is the kernel's name for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub enum Group {
+    /// Those that every ring has.
+    First = 0,
+    /// Those of [`crate::RingConfig::second`].
+    Second = 1,
+}
+
+impl Group {
+    /// What a receive into these buffers is about.
+    #[inline]
+    pub(crate) const fn kind(self) -> Kind {
+        match self {
+            Group::First => Kind::Receive,
+            Group::Second => Kind::ReceiveSecond,
+        }
+    }
+}
 
 pub(crate) fn accept(fd: RawFd, multishot: bool, tag: Tag) -> Entry {
     let entry = if multishot {
@@ -76,16 +97,16 @@ pub(crate) fn accept(fd: RawFd, multishot: bool, tag: Tag) -> Entry {
 }
 
 /// Receives into provided buffers. A length of zero means: as much as the buffer holds.
-pub(crate) fn receive(fd: RawFd, multishot: bool, tag: Tag) -> Entry {
+pub(crate) fn receive(fd: RawFd, multishot: bool, group: Group, tag: Tag) -> Entry {
     let entry = if multishot {
-        opcode::RecvMulti::new(types::Fd(fd), BUFFER_GROUP).build()
+        opcode::RecvMulti::new(types::Fd(fd), group as u16).build()
     } else {
         opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
-            .buf_group(BUFFER_GROUP)
+            .buf_group(group as u16)
             .build()
             .flags(Flags::BUFFER_SELECT)
     };
-    entry.user_data(Kind::Receive.with(tag.0))
+    entry.user_data(group.kind().with(tag.0))
 }
 
 /// Sends all of `bytes` however long it takes. The caller keeps the bytes until the completion.

@@ -10,13 +10,13 @@ use std::os::unix::net::UnixStream;
 
 use ringway_core::Span;
 use ringway_ring::{
-    Bell, Completion, Errno, Feature, Features, ProbeMask, Received, Ring, RingConfig, SendMode,
-    Tag, Wait, net, probe,
+    Bell, Buffers, Completion, Errno, Feature, Features, Group, ProbeMask, Received, Ring,
+    RingConfig, SendMode, Tag, Wait, net, probe,
 };
 
 /// Small queues, so that tests reach their ends.
 const SMALL: RingConfig =
-    RingConfig { entries: 16, completions: 64, buffers: 8, buffer_bytes: 1024 };
+    RingConfig { entries: 16, completions: 64, buffers: 8, buffer_bytes: 1024, second: None };
 
 fn features() -> Features {
     probe(ProbeMask::default()).unwrap().features
@@ -93,7 +93,7 @@ fn one_request_receives_again_and_again() {
     for features in [features(), features_without(Feature::DeferTaskrun)] {
         let mut story = Story::new(features);
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        story.ring.receive(&ours, Tag(5));
+        story.ring.receive(&ours, Group::First, Tag(5));
         for word in [b"one", b"two"] {
             theirs.write_all(word).unwrap();
             let got = story.until(is_received);
@@ -116,7 +116,7 @@ fn single_receives_end_each_time() {
     let mut story = Story::new(features_without(Feature::MultishotReceive));
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     for _ in 0..3 {
-        story.ring.receive(&ours, Tag(1));
+        story.ring.receive(&ours, Group::First, Tag(1));
         theirs.write_all(b"x").unwrap();
         assert_eq!(story.receive_until_end(Tag(1)), (b"x".to_vec(), Ok(())));
     }
@@ -132,7 +132,7 @@ fn no_buffers_ends_a_receive_and_loses_nothing() {
     theirs.write_all(&sent).unwrap();
     drop(theirs);
     let (mut got, mut held, mut starved) = (Vec::new(), Vec::new(), 0);
-    story.ring.receive(&ours, Tag(0));
+    story.ring.receive(&ours, Group::First, Tag(0));
     while got.len() < sent.len() {
         let Completion::Received { result, more, .. } = story.until(is_received) else { panic!() };
         match result {
@@ -145,7 +145,7 @@ fn no_buffers_ends_a_receive_and_loses_nothing() {
                 assert_eq!((errno, more), (Errno::NO_BUFFERS, false));
                 assert_eq!(held.len(), 8, "all buffers were ours");
                 held.drain(..).for_each(|filled| story.ring.recycle(filled));
-                story.ring.receive(&ours, Tag(0));
+                story.ring.receive(&ours, Group::First, Tag(0));
                 starved += 1;
             }
         }
@@ -153,15 +153,59 @@ fn no_buffers_ends_a_receive_and_loses_nothing() {
     assert!(starved > 0 && got == sent);
 }
 
+/// A second group has buffers of its own, of another size: while one group has none left the other
+/// goes on, and what is cancelled in one is not in the other.
+#[test]
+fn two_groups_do_not_starve_each_other() {
+    let config = RingConfig { second: Some(Buffers { count: 2, bytes: 4096 }), ..SMALL };
+    let ring = Ring::new(&config, features()).unwrap();
+    let mut story = Story { ring, heard: Vec::new() };
+    let (first, mut to_first) = UnixStream::pair().unwrap();
+    let (second, mut to_second) = UnixStream::pair().unwrap();
+    to_second.write_all(&[7; 3 * 4096]).unwrap();
+    story.ring.receive(&second, Group::Second, Tag(4));
+    let mut held = Vec::new();
+    loop {
+        let Completion::Received { result, .. } = story.until(is_received) else { panic!() };
+        match result {
+            Ok(Received::Bytes(filled)) => held.push(filled),
+            Ok(Received::End) => panic!("the end came before the bytes"),
+            Err(errno) => break assert_eq!(errno, Errno::NO_BUFFERS),
+        }
+    }
+    assert!(held.len() == 2 && held.iter().all(|filled| filled.len() == 4096));
+    assert_eq!(story.ring.buffers_held(), 0, "those of the first group");
+    story.ring.receive(&first, Group::First, Tag(4));
+    to_first.write_all(b"free").unwrap();
+    let Completion::Received { result: Ok(Received::Bytes(filled)), more: true, .. } =
+        story.until(is_received)
+    else {
+        panic!("{:?}", story.heard)
+    };
+    assert_eq!(story.ring.bytes(&filled), b"free");
+    story.ring.recycle(filled);
+    for mut filled in held {
+        assert!(story.ring.bytes_mut(&mut filled).iter().all(|byte| *byte == 7));
+        story.ring.recycle(filled);
+    }
+    story.ring.receive(&second, Group::Second, Tag(4));
+    story.ring.stop_receiving(Group::First, Tag(4));
+    assert_eq!(story.receive_until_end(Tag(4)).1, Err(Errno::CANCELLED));
+    to_second.write_all(b"still").unwrap();
+    drop(to_second);
+    let (bytes, end) = story.receive_until_end(Tag(4));
+    assert!(bytes.ends_with(b"still") && end == Ok(()), "{bytes:?} {end:?}");
+}
+
 /// A cancelled receive may have taken bytes: they come before the cancellation, which is last.
 #[test]
 fn a_cancelled_receive_still_delivers() {
     let mut story = Story::new(features());
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    story.ring.receive(&ours, Tag(9));
+    story.ring.receive(&ours, Group::First, Tag(9));
     story.submit();
     theirs.write_all(b"late").unwrap();
-    story.ring.stop_receiving(Tag(9));
+    story.ring.stop_receiving(Group::First, Tag(9));
     let (bytes, end) = story.receive_until_end(Tag(9));
     assert_eq!(end, Err(Errno::CANCELLED));
     // Whether the bytes were taken is the kernel's choice; that none is lost is not.
@@ -353,7 +397,7 @@ fn a_ring_can_be_dropped_any_time() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (full, _kept) = UnixStream::pair().unwrap();
         let bell = Bell::new().unwrap();
-        story.ring.receive(&ours, Tag(0));
+        story.ring.receive(&ours, Group::First, Tag(0));
         story.ring.watch(&bell, Tag(1));
         story.ring.send(&full, vec![1; 8 << 20], 0..8 << 20, SendMode::Patient, Tag(2));
         story.submit();

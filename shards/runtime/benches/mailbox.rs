@@ -31,14 +31,14 @@ const MESSAGE_BYTES: [usize; 3] = [24, 40, 2_048];
 /// Takes everything out; gives a number that depends on every message.
 fn take_all(receiver: &mut Receiver) -> u64 {
     let mut sum = 0;
-    receiver.receive(|message| sum += u64::from(message[0]) + message.len() as u64);
+    receiver.receive(|_, message| sum += u64::from(message[0]) + message.len() as u64);
     sum
 }
 
 /// A turn of one shard and of its peer, one after the other: push all, publish once, take all.
 fn turn(ends: &mut (Sender, Receiver), message: &[u8], messages: usize) -> u64 {
     for _ in 0..messages {
-        assert!(ends.0.push(black_box(message)), "the peer has taken all of the last turn");
+        assert!(ends.0.push(0, black_box(message)), "the peer has taken all of the last turn");
     }
     ends.0.publish();
     take_all(&mut ends.1)
@@ -80,7 +80,7 @@ fn with_echo<R>(run: impl FnOnce(&mut Sender, &mut Receiver) -> R) -> R {
         scope.spawn(|| {
             let mut idle = 0;
             while !stop.load(Ordering::Relaxed) {
-                from_us.receive(|message| assert!(to_us.push(message), "we take as we send"));
+                from_us.receive(|_, message| assert!(to_us.push(0, message), "we take as we send"));
                 if !to_us.publish() {
                     wait(&mut idle);
                 }
@@ -101,12 +101,12 @@ fn round_trips(count: u64, message: &[u8], ahead: u64) -> Duration {
         while back < count {
             let room = (back + ahead).min(count) - sent;
             for _ in 0..room {
-                assert!(to.push(message), "{ahead} messages fit");
+                assert!(to.push(0, message), "{ahead} messages fit");
             }
             sent += room;
             to.publish();
             let before = back;
-            from.receive(|message| back += u64::from(black_box(message)[0] == 7));
+            from.receive(|_, message| back += u64::from(black_box(message)[0] == 7));
             if back == before {
                 wait(&mut idle);
             }

@@ -1,4 +1,4 @@
-//! The connections of one shard, by index.
+//! The connections of one shard, by index: those of the host and those of the guest.
 //!
 //! What a connection costs while it is idle is [`CONN_BYTES`] here, and nothing else in this
 //! process: its receive waits in the kernel without a buffer, its out buffer is in the pool.
@@ -13,6 +13,8 @@ use std::net::TcpStream;
 
 use ringway_core::wheel::TimerKey;
 use ringway_core::{ConnId, limits};
+
+use crate::pair::{Each, Side};
 
 /// Bytes of the runtime per connection: its record, and its entry in the list of free ones.
 pub const CONN_BYTES: usize = size_of::<Conn>() + size_of::<u32>();
@@ -150,6 +152,12 @@ impl Conn {
         }
     }
 
+    /// As its service knows it.
+    #[inline]
+    pub(crate) fn id(&self, index: u32) -> ConnId {
+        ConnId { index: index & !GUEST, generation: self.generation }
+    }
+
     /// Bytes that wait for the peer to read.
     #[inline]
     pub(crate) fn backlog(&self) -> usize {
@@ -164,32 +172,38 @@ impl Conn {
     }
 }
 
-/// The table.
+/// The table: one for each side, so that a service's numbers are as dense as its connections.
 #[derive(Debug)]
 pub(crate) struct Conns {
+    tables: Each<Table>,
+}
+
+/// One side's.
+#[derive(Debug)]
+struct Table {
     blocks: Vec<Box<[Conn]>>,
     free: Vec<u32>,
     max: usize,
 }
 
-impl Conns {
-    /// An empty table for at most `max` connections.
-    pub(crate) fn new(max: usize) -> Conns {
-        Conns { blocks: Vec::new(), free: Vec::new(), max: max.min(limits::CONNS_PER_SHARD_MAX) }
-    }
+/// In an index: whose it is. Ids that services have are without.
+const GUEST: u32 = 1 << 31;
 
-    /// A new connection; gives the socket back if there are too many.
-    pub(crate) fn insert(&mut self, socket: TcpStream) -> Result<u32, TcpStream> {
-        if self.free.is_empty() && !self.add_block() {
-            return Err(socket);
-        }
-        let Some(index) = self.free.pop() else { return Err(socket) };
-        let conn = self.get_mut(index);
-        conn.socket = Some(socket);
-        conn.flags.set(Flags::OPEN);
-        Ok(index)
-    }
+const _: () = assert!(limits::CONNS_PER_SHARD_MAX <= GUEST as usize);
 
+/// Whose the connection at an index is.
+#[inline]
+pub(crate) const fn side_of(index: u32) -> Side {
+    if index & GUEST == 0 { Side::Host } else { Side::Guest }
+}
+
+/// An id of a service's as it is here.
+#[inline]
+pub(crate) const fn place_of(id: ConnId, side: Side) -> ConnId {
+    ConnId { index: id.index | (side as u32) << 31, generation: id.generation }
+}
+
+impl Table {
     fn add_block(&mut self) -> bool {
         let first: usize = self.blocks.iter().map(|block| block.len()).sum();
         let count = BLOCK.min(self.max.saturating_sub(first));
@@ -199,6 +213,31 @@ impl Conns {
         self.blocks.push((0..count).map(|_| Conn::vacant()).collect());
         self.free.extend((first..first + count).rev().map(|index| index as u32));
         true
+    }
+}
+
+impl Conns {
+    /// Empty tables for at most `max` connections of each side.
+    pub(crate) fn new(max: Each<usize>) -> Conns {
+        let table = |max: usize| {
+            let max = max.min(limits::CONNS_PER_SHARD_MAX);
+            Table { blocks: Vec::new(), free: Vec::new(), max }
+        };
+        Conns { tables: Each(max.0.map(table)) }
+    }
+
+    /// A new connection of a side; gives the socket back if that has too many.
+    pub(crate) fn insert(&mut self, socket: TcpStream, side: Side) -> Result<u32, TcpStream> {
+        let table = &mut self.tables[side];
+        if table.free.is_empty() && !table.add_block() {
+            return Err(socket);
+        }
+        let Some(index) = table.free.pop() else { return Err(socket) };
+        let index = index | (side as u32) << 31;
+        let conn = self.get_mut(index);
+        conn.socket = Some(socket);
+        conn.flags.set(Flags::OPEN);
+        Ok(index)
     }
 
     /// Frees an index whose connection has nothing in flight.
@@ -210,33 +249,37 @@ impl Conns {
         conn.unsent = 0;
         debug_assert!(conn.charged == 0 && conn.sending == 0, "what it held was given back");
         let socket = conn.socket.take();
-        self.free.push(index);
+        self.tables[side_of(index)].free.push(index & !GUEST);
         socket
     }
 
     /// The connection at an index that was given out.
     #[inline]
     pub(crate) fn get_mut(&mut self, index: u32) -> &mut Conn {
-        &mut self.blocks[index as usize / BLOCK][index as usize % BLOCK]
+        let at = (index & !GUEST) as usize;
+        &mut self.tables[side_of(index)].blocks[at / BLOCK][at % BLOCK]
     }
 
     /// The connection of an id, if the service still has it.
     #[inline]
     pub(crate) fn open_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let block = self.blocks.get_mut(id.index as usize / BLOCK)?;
-        let conn = block.get_mut(id.index as usize % BLOCK)?;
+        let at = (id.index & !GUEST) as usize;
+        let block = self.tables[side_of(id.index)].blocks.get_mut(at / BLOCK)?;
+        let conn = block.get_mut(at % BLOCK)?;
         (conn.generation == id.generation && conn.flags.has(Flags::OPEN)).then_some(conn)
     }
 
     /// As [`Self::open_mut`], to be read.
     #[inline]
     pub(crate) fn open(&self, id: ConnId) -> Option<&Conn> {
-        let conn = self.blocks.get(id.index as usize / BLOCK)?.get(id.index as usize % BLOCK)?;
+        let at = (id.index & !GUEST) as usize;
+        let conn = self.tables[side_of(id.index)].blocks.get(at / BLOCK)?.get(at % BLOCK)?;
         (conn.generation == id.generation && conn.flags.has(Flags::OPEN)).then_some(conn)
     }
 
     /// All sockets, for the end.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = &TcpStream> {
-        self.blocks.iter().flatten().filter_map(|conn| conn.socket.as_ref())
+        let blocks = self.tables.0.iter().flat_map(|table| &table.blocks);
+        blocks.flatten().filter_map(|conn| conn.socket.as_ref())
     }
 }

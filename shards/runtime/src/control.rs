@@ -1,12 +1,14 @@
-//! The control plane's mailbox: one more endpoint, for a thread that is no shard and may block.
+//! A control plane's mailbox: one more endpoint, for a thread that is no shard and may block.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ringway_core::ShardId;
 
 use crate::office::{Incoming, Outgoing};
+use crate::pair::Side;
 
-/// Sends to and receives from all shards. Its number is the number of shards.
+/// Sends to and receives from all shards: from its own side of them, if there are two. Its number
+/// follows those of the shards.
 ///
 /// Wait on its descriptor for readability, then [`ControlPort::receive`]. Mail that arrives after a
 /// `receive` makes the descriptor readable again.
@@ -14,13 +16,19 @@ use crate::office::{Incoming, Outgoing};
 pub struct ControlPort {
     outgoing: Outgoing,
     incoming: Incoming,
+    side: Side,
+    shards: usize,
 }
 
 impl ControlPort {
-    pub(crate) fn new(mut outgoing: Outgoing, incoming: Incoming) -> Self {
+    pub(crate) fn new(
+        (mut outgoing, incoming): (Outgoing, Incoming),
+        side: Side,
+        shards: usize,
+    ) -> Self {
         // Asleep from the start: the first mail rings.
         outgoing.may_sleep(&incoming);
-        Self { outgoing, incoming }
+        Self { outgoing, incoming, side, shards }
     }
 
     /// Its number, as shards know it.
@@ -30,7 +38,7 @@ impl ControlPort {
 
     /// How many shards there are.
     pub fn shards(&self) -> usize {
-        self.incoming.endpoints() - 1
+        self.shards
     }
 
     /// Sends a message to a shard, and wakes it if it sleeps.
@@ -41,7 +49,7 @@ impl ControlPort {
     /// # Panics
     /// If the message is longer than `MAIL_BYTES_MAX` or there is no such shard.
     pub fn send(&mut self, to: ShardId, message: &[u8]) {
-        self.outgoing.post(to, message);
+        self.outgoing.post(to, self.side, message);
         self.flush();
     }
 
@@ -53,7 +61,7 @@ impl ControlPort {
         loop {
             for from in 0..self.incoming.endpoints() {
                 let from = ShardId(from as u8);
-                self.incoming.deliver(from, |message| take(from, message));
+                self.incoming.deliver(from, |_, message| take(from, message));
             }
             self.flush();
             // False if something came meanwhile, or there is room for what waits.

@@ -9,8 +9,9 @@ use ringway_core::{ConnId, Moment, ShardId, Span, limits};
 use ringway_ring::Errno;
 use ringway_ring::net::{self, Tuning};
 
-use crate::conns::{Conns, Flags};
+use crate::conns::{Conns, Flags, place_of, side_of};
 use crate::office::Outgoing;
+use crate::pair::{Each, Side};
 use crate::parcels::Leaving;
 use crate::pool::Pool;
 use crate::service::{Close, NoSocket};
@@ -21,13 +22,14 @@ use crate::timers::{Due, Timers};
 pub(crate) struct IoState {
     pub(crate) shards: usize,
     pub(crate) conns: Conns,
-    pub(crate) pool: Pool,
+    pub(crate) pools: Each<Pool>,
     pub(crate) outgoing: Outgoing,
     pub(crate) timers: Timers,
     /// When the present turn began.
     pub(crate) now: Moment,
-    /// Bytes of memory of all connections' out buffers: the sum of what they are charged.
-    pub(crate) buffered: usize,
+    /// Bytes of memory of the out buffers of each side's connections: the sum of what those are
+    /// charged.
+    pub(crate) buffered: Each<usize>,
     /// Bytes of mail that waited for room when the last turn ended.
     pub(crate) mail_waiting: usize,
     /// The connection that was appended to last, which may have grown since it was charged.
@@ -36,7 +38,7 @@ pub(crate) struct IoState {
     pub(crate) dirty: Vec<u32>,
     /// Connections that wait for a receive buffer, each once, in the order in which they came:
     /// those that did not fill the last one, and those that did.
-    pub(crate) thirsty: [VecDeque<u32>; 2],
+    pub(crate) thirsty: Each<[VecDeque<u32>; 2]>,
     /// Connections that end now.
     pub(crate) ending: Vec<u32>,
     /// Connections that were made in this turn, and where to.
@@ -48,6 +50,8 @@ pub(crate) struct IoState {
     pub(crate) door_wishes: Vec<DoorWish>,
     /// Do not sleep after this turn.
     pub(crate) again: bool,
+    /// The guest wants another turn.
+    pub(crate) guest_again: bool,
     /// Where bytes for nobody go.
     pub(crate) scratch: Vec<u8>,
 }
@@ -55,10 +59,10 @@ pub(crate) struct IoState {
 /// What is to become of a door.
 #[derive(Debug)]
 pub(crate) enum DoorWish {
-    /// Open this one under this number.
-    Open(TcpListener, u16),
-    /// Shut all with this number.
-    Shut(u16),
+    /// Open this one for a side, under this number.
+    Open(TcpListener, Side, u16),
+    /// Shut all of a side with this number.
+    Shut(Side, u16),
 }
 
 impl IoState {
@@ -76,14 +80,15 @@ impl IoState {
         let conn = self.conns.get_mut(index);
         if !conn.flags.has(Flags::THIRSTY) {
             conn.flags.set(Flags::THIRSTY);
-            self.thirsty[usize::from(conn.flags.has(Flags::GREEDY))].push_back(index);
+            self.thirsty[side_of(index)][usize::from(conn.flags.has(Flags::GREEDY))]
+                .push_back(index);
         }
     }
 
-    /// Whether receive buffers are short.
+    /// Whether a side's receive buffers are short.
     #[inline]
-    pub(crate) fn anybody_thirsty(&self) -> bool {
-        self.thirsty.iter().any(|queue| !queue.is_empty())
+    pub(crate) fn anybody_thirsty(&self, side: Side) -> bool {
+        self.thirsty[side].iter().any(|queue| !queue.is_empty())
     }
 
     /// Counts the memory of a connection's buffers, after they may have changed.
@@ -95,7 +100,8 @@ impl IoState {
         }
         let holds = conn.sending + conn.out.capacity() as u32;
         let before = std::mem::replace(&mut conn.charged, holds);
-        self.buffered = self.buffered + holds as usize - before as usize;
+        let buffered = &mut self.buffered[side_of(index)];
+        *buffered = *buffered + holds as usize - before as usize;
     }
 
     /// Counts the connection that was appended to last.
@@ -111,7 +117,7 @@ impl IoState {
     /// Counts a connection's buffers as given back: they go as soon as the kernel lets go of them.
     pub(crate) fn uncharge(&mut self, index: u32) {
         let conn = self.conns.get_mut(index);
-        self.buffered -= std::mem::take(&mut conn.charged) as usize;
+        self.buffered[side_of(index)] -= std::mem::take(&mut conn.charged) as usize;
     }
 
     /// A connection is to be closed without another word.
@@ -119,13 +125,13 @@ impl IoState {
         let conn = self.conns.get_mut(index);
         conn.flags.set(Flags::DYING);
         let out = std::mem::take(&mut conn.out);
-        self.pool.give(out);
+        self.pools[side_of(index)].give(out);
         self.uncharge(index);
     }
 
     #[inline]
-    pub(crate) fn io(&mut self) -> Io<'_> {
-        Io { state: self }
+    pub(crate) fn io(&mut self, side: Side) -> Io<'_> {
+        Io { state: self, side }
     }
 }
 
@@ -136,13 +142,34 @@ const MUTE: Flags = Flags::FLUSHING.or(Flags::DYING).or(Flags::FINISHING);
 #[derive(Debug)]
 pub struct Io<'a> {
     state: &'a mut IoState,
+    /// On whose behalf.
+    side: Side,
 }
 
 impl Io<'_> {
+    /// Whose connection or mail this call is about.
+    #[inline]
+    pub(crate) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The same hands for the guest.
+    #[inline]
+    pub(crate) fn for_guest(&mut self) -> Io<'_> {
+        self.state.io(Side::Guest)
+    }
+
+    /// Whether the guest has asked for another turn since this was asked.
+    #[inline]
+    pub(crate) fn guest_wants_a_turn(&mut self) -> bool {
+        std::mem::take(&mut self.state.guest_again)
+    }
+
     /// What is to be sent to a connection: append. It leaves at the end of the turn in one send.
     /// For a connection that is gone, closing or finished this is a buffer that nobody reads.
     #[inline]
     pub fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
+        let conn = place_of(conn, self.side);
         let state = &mut *self.state;
         if state.writing != Some(conn) {
             state.charge_writing();
@@ -151,7 +178,7 @@ impl Io<'_> {
             Some(found) if !found.flags.has(MUTE) => {
                 state.writing = Some(conn);
                 if found.out.capacity() == 0 {
-                    found.out = state.pool.take();
+                    found.out = state.pools[side_of(conn.index)].take();
                 }
                 if !found.flags.has(Flags::DIRTY) {
                     found.flags.set(Flags::DIRTY);
@@ -170,24 +197,27 @@ impl Io<'_> {
     /// Bytes for this connection that the kernel has not taken; zero for one that is gone.
     #[inline]
     pub fn backlog(&self, conn: ConnId) -> usize {
+        let conn = place_of(conn, self.side);
         self.state.conns.open(conn).map_or(0, |found| found.backlog())
     }
 
-    /// Bytes of memory that are kept for sending: out buffers of connections, those that wait to be
-    /// used again, and mail that found a full mailbox.
+    /// Bytes of memory that are kept for sending: out buffers of this service's connections, those
+    /// that wait to be used again, and mail that found a full mailbox.
     pub fn buffered(&mut self) -> usize {
         self.state.charge_writing();
-        self.state.buffered + self.state.pool.bytes() + self.state.mail_waiting
+        let state = &self.state;
+        state.buffered[self.side] + state.pools[self.side].bytes() + state.mail_waiting
     }
 
     /// Bytes of memory of one connection's out buffers; zero for one that is gone.
     pub fn buffered_for(&self, conn: ConnId) -> usize {
+        let conn = place_of(conn, self.side);
         self.state.conns.open(conn).map_or(0, |found| found.charged as usize)
     }
 
     /// Gives back the buffers that wait to be used again.
     pub fn release_spare(&mut self) {
-        self.state.pool.release();
+        self.state.pools[self.side].release();
     }
 
     /// Begins a connection; [`crate::Service::connected`] tells whether there is one. What is
@@ -198,17 +228,18 @@ impl Io<'_> {
     /// When there is no socket for it: then nothing was begun, and nothing follows.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, NoSocket> {
         let socket = net::socket_for(to).map_err(NoSocket::Host)?;
-        let index = self.state.conns.insert(socket).map_err(|_| NoSocket::Full)?;
+        let index = self.state.conns.insert(socket, self.side).map_err(|_| NoSocket::Full)?;
         let conn = self.state.conns.get_mut(index);
         conn.flags.set(Flags::CONNECTING);
-        let generation = conn.generation;
+        let id = conn.id(index);
         self.state.connects.push((index, to));
-        Ok(ConnId { index, generation })
+        Ok(id)
     }
 
     /// Closes our end as soon as everything appended so far is sent; nothing can be appended any
     /// more. Receiving goes on, until [`crate::Service::ended`] and for as long as the peer likes.
     pub fn finish(&mut self, conn: ConnId) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::FINISHING);
             self.state.touch(conn.index);
@@ -230,6 +261,7 @@ impl Io<'_> {
     /// If the note is longer than `GIVE_NOTE_BYTES_MAX`, if there is no such shard, or if the
     /// connection is not connected yet.
     pub fn give(&mut self, conn: ConnId, to: ShardId, note: &[u8]) {
+        let conn = place_of(conn, self.side);
         let len = note.len();
         assert!(len <= limits::GIVE_NOTE_BYTES_MAX, "a note of {len} bytes");
         assert!(to.index() < self.state.shards, "there is no shard {to}");
@@ -256,28 +288,30 @@ impl Io<'_> {
     /// # Errors
     /// When the kernel does not know an option. For a connection that is gone nothing happens.
     pub fn tune(&mut self, conn: ConnId, tuning: Tuning) -> Result<bool, Errno> {
+        let conn = place_of(conn, self.side);
         let socket = self.state.conns.open(conn).and_then(|found| found.socket.as_ref());
         socket.map_or(Ok(true), |socket| net::tune(socket, tuning))
     }
 
     /// Accepts connections of one more listening socket, from the end of this turn on. They are
-    /// told apart by [`crate::ListenerKind::Extra`] with this number, which several doors may
-    /// share. How many there may be is a matter of descriptors.
+    /// this service's, and told apart by [`crate::ListenerKind::Extra`] with this number, which
+    /// several doors may share. How many there may be is a matter of descriptors.
     pub fn add_door(&mut self, listener: TcpListener, number: u16) {
-        self.state.door_wishes.push(DoorWish::Open(listener, number));
+        self.state.door_wishes.push(DoorWish::Open(listener, self.side, number));
     }
 
     /// Shuts this shard's doors with this number at the end of this turn, those given at the start
     /// included. Connections that came in by them stay; those that nobody was told of are closed.
     /// What was said last counts: a door that is added after this call stays.
     pub fn remove_door(&mut self, number: u16) {
-        self.state.door_wishes.push(DoorWish::Shut(number));
+        self.state.door_wishes.push(DoorWish::Shut(self.side, number));
     }
 
     /// Calls [`crate::Service::drained`] once what waits for this connection has fallen below so
     /// many bytes by a send that ends: whole KiB, at least one and less than 64 MiB. Something must
     /// wait, or be appended in this turn. Another call replaces it.
     pub fn await_drain(&mut self, conn: ConnId, below: usize) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::HIGH);
             found.low_kib = (below / 1024).clamp(1, usize::from(u16::MAX)) as u16;
@@ -288,6 +322,7 @@ impl Io<'_> {
     /// Calls [`crate::Service::overdue`] after so long, once, unless the connection is closed
     /// before. Another call replaces it.
     pub fn call_overdue(&mut self, conn: ConnId, after: Span) {
+        let conn = place_of(conn, self.side);
         let silent = Flags::FLUSHING.or(Flags::DYING);
         let state = &mut *self.state;
         if let Some(found) = state.conns.open_mut(conn).filter(|found| !found.flags.has(silent)) {
@@ -298,6 +333,7 @@ impl Io<'_> {
 
     /// Stops reading from a connection. Bytes that were taken already still arrive.
     pub fn pause(&mut self, conn: ConnId) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.set(Flags::PAUSED);
             self.state.touch(conn.index);
@@ -306,6 +342,7 @@ impl Io<'_> {
 
     /// Reads on.
     pub fn resume(&mut self, conn: ConnId) {
+        let conn = place_of(conn, self.side);
         if let Some(found) = self.state.conns.open_mut(conn) {
             found.flags.clear(Flags::PAUSED);
             self.state.touch(conn.index);
@@ -314,6 +351,7 @@ impl Io<'_> {
 
     /// Closes a connection; [`crate::Service::closed`] follows, never during this call.
     pub fn close(&mut self, conn: ConnId, how: Close) {
+        let conn = place_of(conn, self.side);
         let Some(found) = self.state.conns.open_mut(conn) else { return };
         if found.flags.has(Flags::DYING) {
             return;
@@ -338,21 +376,22 @@ impl Io<'_> {
         }
     }
 
-    /// Sends a message to another shard, or to the control plane. Messages from here to there keep
-    /// their order; none is lost. What does not fit into the mailbox waits in memory: the service
-    /// bounds it.
+    /// Sends a message to this service on another shard, or to its control plane. Messages from
+    /// here to there keep their order; none is lost. What does not fit into the mailbox waits in
+    /// memory: the service bounds it.
     ///
     /// # Panics
     /// If the message is longer than `MAIL_BYTES_MAX` or there is no such endpoint.
     #[inline]
     pub fn post(&mut self, to: ShardId, message: &[u8]) {
-        self.state.outgoing.post(to, message);
+        self.state.outgoing.post(to, self.side, message);
     }
 
     /// Makes another turn follow at once.
     #[inline]
     pub fn again(&mut self) {
         self.state.again = true;
+        self.state.guest_again |= self.side == Side::Guest;
     }
 
     /// This shard.

@@ -2,14 +2,15 @@
 //!
 //! Whoever builds a server implements [`Service`] and gives it to [`Runtime::start`]. The runtime
 //! accepts, connects, receives, sends and closes for it, wakes it for its timers, and carries its
-//! mail between shards. Nothing is shared between shards on the hot path, and no bytes are
-//! understood here: protocols live elsewhere.
+//! mail between shards. Two services can have the same shards: the second one is a [`Guest`] of the
+//! first, and neither knows of the other. Nothing is shared between shards on the hot path, and no
+//! bytes are understood here: protocols live elsewhere.
 //!
 //! The map: `runtime.rs` starts and stops, `shard.rs` is the loop (`shard/doors.rs` who comes in,
 //! `shard/parting.rs` who leaves), `conns.rs` the connections, `io.rs` and `service.rs` what a
 //! service sees, `mailbox.rs`, `wake.rs`, `office.rs` and `control.rs` the mail, `parcels.rs`
 //! connections on their way to another shard, `spin.rs`, `timers.rs` and `drain.rs` the waiting,
-//! `placement.rs` cores and slots.
+//! `placement.rs` cores and slots, `pair.rs` two services as one.
 
 #![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand, see `sync.rs`")]
 
@@ -20,6 +21,7 @@ mod drain;
 mod io;
 mod mailbox;
 mod office;
+mod pair;
 mod parcels;
 mod placement;
 mod pool;
@@ -37,6 +39,7 @@ pub use counters::{
     Counter, DURATION_CLASSES, ShardCounters, duration_class, duration_class_end_ns,
 };
 pub use io::Io;
+pub use pair::{Guest, Lodged, Make, Room};
 pub use placement::PinPolicy;
 pub use runtime::{Addresses, RunError, Running, Runtime, RuntimeConfig, StartError, Stopper};
 pub use service::{
@@ -47,4 +50,4 @@ pub use spin::SpinPolicy;
 pub use ringway_ring::net::{
     Congestion, CongestionControl, KEEPALIVE_PROBES, Tuning, listen_together,
 };
-pub use ringway_ring::{Errno, Feature, ProbeMask, Report, RingConfig, SetupError, host};
+pub use ringway_ring::{Buffers, Errno, Feature, ProbeMask, Report, RingConfig, SetupError, host};

@@ -5,8 +5,8 @@
 //! everything. Each side keeps a copy of the other's count and looks again only when that copy
 //! says full, or empty: the cache line of a count travels once per batch.
 //!
-//! A message is a word with its length and the bytes, padded to a word. It may wrap around the
-//! end, so that any message up to the ring's size less a word fits an empty ring.
+//! A message is a word with its length and a mark, and the bytes, padded to a word. It may wrap
+//! around the end, so that any message up to the ring's size less a word fits an empty ring.
 //!
 //! Always:
 //! - B1  head <= tail <= head + capacity.
@@ -70,18 +70,31 @@ impl Shared {
     }
 }
 
+/// What stands before a message: its length, and its mark.
+#[inline]
+pub(crate) fn header_of(mark: u32, len: usize) -> [u8; 8] {
+    (u64::from(mark) << 32 | len as u64).to_le_bytes()
+}
+
+/// The mark and the length that stand in a header.
+#[inline]
+pub(crate) fn read_header(header: [u8; 8]) -> (u32, usize) {
+    let header = u64::from_le_bytes(header);
+    ((header >> 32) as u32, header as u32 as usize)
+}
+
 /// Words that a message takes.
 fn words_of(len: usize) -> usize {
     1 + len.div_ceil(8)
 }
 
 impl Sender {
-    /// Puts a message in, for the receiver to see after [`Self::publish`]; false if it does not
-    /// fit now.
+    /// Puts a message in, with a mark that travels beside it, for the receiver to see after
+    /// [`Self::publish`]; false if it does not fit now.
     ///
     /// # Panics
     /// If it would never fit.
-    pub(crate) fn push(&mut self, message: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, mark: u32, message: &[u8]) -> bool {
         let needed = words_of(message.len());
         assert!(needed <= self.shared.words.len(), "a message of {} bytes", message.len());
         if !self.has_room(message.len()) {
@@ -90,7 +103,7 @@ impl Sender {
         // SAFETY: `has_room` means that these words lie beyond everything published and not yet
         // read (B2): the receiver accesses them after `publish`, which happens after the writes.
         unsafe {
-            let header = (message.len() as u64).to_le_bytes();
+            let header = header_of(mark, message.len());
             self.shared.words.write(self.shared.index(self.tail), &header);
             let start = self.shared.index(self.tail + 1);
             let split = message.len().min((self.shared.words.len() - start) * 8);
@@ -135,7 +148,7 @@ impl Sender {
 impl Receiver {
     /// Takes out everything published so far, in order. Returns how many bytes of the ring that
     /// frees; if any, a SeqCst fence and [`Self::sender_waits`] are due.
-    pub(crate) fn receive(&mut self, mut take: impl FnMut(&[u8])) -> usize {
+    pub(crate) fn receive(&mut self, mut take: impl FnMut(u32, &[u8])) -> usize {
         // Acquire: what was published is written.
         let tail = self.shared.tail.0.load(Ordering::Acquire);
         let start = self.head;
@@ -149,24 +162,23 @@ impl Receiver {
         self.head.wrapping_sub(start) * 8
     }
 
-    fn receive_one(&mut self, take: &mut impl FnMut(&[u8])) -> usize {
+    fn receive_one(&mut self, take: &mut impl FnMut(u32, &[u8])) -> usize {
         let Shared { words, .. } = &*self.shared;
         let start = self.shared.index(self.head + 1);
         // SAFETY: all words read here lie between head and the published tail, where they are
         // ours (B2) until `receive` moves the head in shared memory, after this.
         unsafe {
-            let header = words.read(self.shared.index(self.head), 8, |bytes| {
-                u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
+            let (mark, len) = words.read(self.shared.index(self.head), 8, |bytes| {
+                read_header(bytes.try_into().expect("eight bytes"))
             });
-            let len = header as usize;
             let split = len.min((words.len() - start) * 8);
             if split == len {
-                words.read(start, len, take);
+                words.read(start, len, |bytes| take(mark, bytes));
             } else {
                 self.wrapped.clear();
                 words.read(start, split, |bytes| self.wrapped.extend_from_slice(bytes));
                 words.read(0, len - split, |bytes| self.wrapped.extend_from_slice(bytes));
-                take(&self.wrapped);
+                take(mark, &self.wrapped);
             }
             words_of(len)
         }
@@ -192,7 +204,7 @@ mod tests {
 
     fn all(receiver: &mut Receiver) -> Vec<Vec<u8>> {
         let mut got = Vec::new();
-        receiver.receive(|bytes| got.push(bytes.to_vec()));
+        receiver.receive(|_, bytes| got.push(bytes.to_vec()));
         got
     }
 
@@ -200,7 +212,7 @@ mod tests {
     #[test]
     fn messages_appear_when_published() {
         let (mut sender, mut receiver) = mailbox(64);
-        assert!(sender.push(b"one") && sender.push(b"") && sender.push(b"three"));
+        assert!(sender.push(0, b"one") && sender.push(0, b"") && sender.push(0, b"three"));
         assert!(!receiver.has_mail());
         assert!(sender.publish() && !sender.publish());
         assert!(receiver.has_mail());
@@ -213,20 +225,23 @@ mod tests {
     #[test]
     fn a_full_mailbox_refuses() {
         let (mut sender, mut receiver) = mailbox(64);
-        assert!(sender.push(&[1; 40]) && !sender.push(&[2; 16]) && sender.push(&[3; 8]));
+        assert!(sender.push(0, &[1; 40]) && !sender.push(0, &[2; 16]) && sender.push(0, &[3; 8]));
         sender.publish();
-        assert!(!sender.push(b""));
+        assert!(!sender.push(0, b""));
         sender.ask_for_room();
         assert_eq!(all(&mut receiver), [vec![1; 40], vec![3; 8]]);
         assert!(receiver.sender_waits() && !receiver.sender_waits());
-        assert!(sender.push(&[4; 56]), "a message as large as the ring fits it when it is empty");
+        assert!(
+            sender.push(0, &[4; 56]),
+            "a message as large as the ring fits it when it is empty"
+        );
     }
 
     /// A message that could never fit is our bug, not a wait for ever.
     #[test]
     #[should_panic(expected = "a message of 57 bytes")]
     fn a_message_beyond_the_ring_is_a_bug() {
-        mailbox(64).0.push(&[0; 57]);
+        mailbox(64).0.push(0, &[0; 57]);
     }
 
     proptest! {
@@ -241,12 +256,12 @@ mod tests {
                 for len in lens {
                     next = next.wrapping_add(1);
                     let message = vec![next; len];
-                    if sender.push(&message) {
+                    if sender.push(0, &message) {
                         sent.push(message);
                     }
                 }
                 sender.publish();
-                receiver.receive(|bytes| got.push(bytes.to_vec()));
+                receiver.receive(|_, bytes| got.push(bytes.to_vec()));
                 prop_assert_eq!(&sent, &got);
             }
         }
@@ -258,7 +273,7 @@ mod tests {
         let (mut sender, mut receiver) = mailbox(4096);
         let thread = std::thread::spawn(move || {
             for number in 0..1_000_000u64 {
-                while !sender.push(&number.to_le_bytes()) {
+                while !sender.push(0, &number.to_le_bytes()) {
                     sender.publish();
                     std::thread::yield_now();
                 }
@@ -270,7 +285,7 @@ mod tests {
         });
         let mut next = 0u64;
         while next < 1_000_000 {
-            let freed = receiver.receive(|bytes| {
+            let freed = receiver.receive(|_, bytes| {
                 assert_eq!(bytes, next.to_le_bytes());
                 next += 1;
             });
@@ -295,7 +310,7 @@ mod loom_tests {
             let thread = loom::thread::spawn(move || {
                 let mut pushed = 0;
                 for byte in 1..=3u8 {
-                    if sender.push(&[byte; 12]) {
+                    if sender.push(0, &[byte; 12]) {
                         sender.publish();
                         pushed += 1;
                     }
@@ -303,10 +318,10 @@ mod loom_tests {
                 pushed
             });
             let mut got = Vec::new();
-            receiver.receive(|bytes| got.push(bytes.to_vec()));
-            receiver.receive(|bytes| got.push(bytes.to_vec()));
+            receiver.receive(|_, bytes| got.push(bytes.to_vec()));
+            receiver.receive(|_, bytes| got.push(bytes.to_vec()));
             let pushed = thread.join().unwrap();
-            receiver.receive(|bytes| got.push(bytes.to_vec()));
+            receiver.receive(|_, bytes| got.push(bytes.to_vec()));
             assert_eq!(got.len(), pushed);
             assert!(got.iter().all(|bytes| bytes.len() == 12));
             assert!(got.windows(2).all(|pair| pair[0][0] < pair[1][0]));

@@ -1,9 +1,10 @@
 //! The post of one endpoint: a mailbox to and from every endpoint, and the bells.
 //!
-//! Endpoints are the shards and, numbered after them, the control plane. Mail between two
-//! endpoints keeps its order: what does not fit into the mailbox waits in a queue of its own,
-//! behind which everything later waits, too. That queue has no bound here; who posts bounds it
-//! (a shard by the credits of its clients).
+//! Endpoints are the shards and, numbered after them, the control plane, and that of a guest
+//! ([`crate::Guest`]). Mail is for one side of a shard; both travel in the same mailboxes. Mail
+//! between two endpoints keeps its order: what does not fit into the mailbox waits in a queue of
+//! its own, behind which everything later waits, too. That queue has no bound here; who posts
+//! bounds it (a shard by the credits of its clients).
 //!
 //! A turn posts, and [`Outgoing::flush`] publishes once per peer, makes one fence, and rings those
 //! who sleep. Before its own sleep an endpoint asks [`Outgoing::may_sleep`].
@@ -16,7 +17,8 @@ use std::sync::OnceLock;
 use ringway_core::{ShardId, limits};
 use ringway_ring::{Bell, RingHandle};
 
-use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::mailbox::{Receiver, Sender, header_of, mailbox, read_header};
+use crate::pair::Side;
 use crate::parcels::Parcels;
 use crate::sync::{Ordering, fence};
 use crate::wake::Sleeper;
@@ -55,7 +57,7 @@ pub(crate) struct Incoming {
     relieved: Vec<ShardId>,
 }
 
-/// Messages that did not fit, in order, each behind its length in four bytes.
+/// Messages that did not fit, in order, each behind its header.
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: Vec<u8>,
@@ -71,24 +73,25 @@ impl Waiting {
         self.bytes.len() - self.from
     }
 
-    fn push(&mut self, message: &[u8]) {
-        self.bytes.extend_from_slice(&(message.len() as u32).to_le_bytes());
+    fn push(&mut self, mark: u32, message: &[u8]) {
+        self.bytes.extend_from_slice(&header_of(mark, message.len()));
         self.bytes.extend_from_slice(message);
     }
 
-    fn first(&self) -> Option<&[u8]> {
-        let (len, rest) = self.bytes[self.from..].split_first_chunk::<4>()?;
-        Some(&rest[..u32::from_le_bytes(*len) as usize])
+    fn first(&self) -> Option<(u32, &[u8])> {
+        let (header, rest) = self.bytes[self.from..].split_first_chunk::<8>()?;
+        let (mark, len) = read_header(*header);
+        Some((mark, &rest[..len]))
     }
 
     /// Moves as much as fits. What has moved is cut off when it is the larger part, so that a
     /// byte moves at most twice.
     fn drain_into(&mut self, sender: &mut Sender) {
-        while let Some(message) = self.first() {
-            if !sender.push(message) {
+        while let Some((mark, message)) = self.first() {
+            if !sender.push(mark, message) {
                 break;
             }
-            self.from += 4 + message.len();
+            self.from += 8 + message.len();
         }
         if self.from * 2 >= self.bytes.len() {
             self.bytes.drain(..self.from);
@@ -141,16 +144,18 @@ pub(crate) fn offices(count: usize) -> std::io::Result<(Ends, Vec<(Outgoing, Inc
 }
 
 impl Outgoing {
-    /// Posts a message; it leaves at the next flush.
+    /// Posts a message for one side of an endpoint; it leaves at the next flush.
     ///
     /// # Panics
     /// If it is longer than `MAIL_BYTES_MAX` or there is no such endpoint: bugs of the caller.
-    pub(crate) fn post(&mut self, to: ShardId, message: &[u8]) {
+    #[inline]
+    pub(crate) fn post(&mut self, to: ShardId, side: Side, message: &[u8]) {
         let len = message.len();
         assert!(len <= limits::MAIL_BYTES_MAX, "mail of {len} bytes is not split by its sender");
         let waiting = &mut self.waiting[to.index()];
-        if !waiting.is_empty() || !self.senders[to.index()].push(message) {
-            waiting.push(message);
+        let mark = side as u32;
+        if !waiting.is_empty() || !self.senders[to.index()].push(mark, message) {
+            waiting.push(mark, message);
         }
         if !std::mem::replace(&mut self.is_touched[to.index()], true) {
             self.touched.push(to);
@@ -196,7 +201,7 @@ impl Outgoing {
         let (waiting, senders) = (&self.waiting, &mut self.senders);
         let has_room = self.touched.iter().any(|to| {
             let first = waiting[to.index()].first();
-            first.is_none_or(|message| senders[to.index()].has_room(message.len()))
+            first.is_none_or(|(_, message)| senders[to.index()].has_room(message.len()))
         });
         if has_room || incoming.has_mail() {
             self.get_up();
@@ -229,12 +234,12 @@ impl Outgoing {
 impl Incoming {
     /// Hands over everything that has arrived from one endpoint, in order. Returns how many bytes
     /// of its mailbox that was.
-    pub(crate) fn deliver(&mut self, from: ShardId, take: impl FnMut(&[u8])) -> usize {
+    pub(crate) fn deliver(&mut self, from: ShardId, mut take: impl FnMut(Side, &[u8])) -> usize {
         let receiver = &mut self.receivers[from.index()];
         if !receiver.has_mail() {
             return 0;
         }
-        let freed = receiver.receive(take);
+        let freed = receiver.receive(|mark, message| take(Side::of(mark), message));
         self.relieved.push(from);
         freed
     }
@@ -267,13 +272,13 @@ mod tests {
         let mut message = vec![0u8; 1000];
         for id in 0..5_000u32 {
             message[..4].copy_from_slice(&id.to_le_bytes());
-            near.0.post(ShardId(1), &message);
+            near.0.post(ShardId(1), Side::Host, &message);
         }
         assert!(near.0.waiting_bytes() > 3_000_000);
         let mut next = 0;
         while next < 5_000 {
             near.0.flush(&mut near.1, |_, _| {});
-            far.1.deliver(ShardId(0), |bytes| {
+            far.1.deliver(ShardId(0), |_, bytes| {
                 assert_eq!((number(bytes), bytes.len()), (next, 1000));
                 next += 1;
             });
@@ -291,19 +296,19 @@ mod tests {
         let (_, mut offices) = offices(2).unwrap();
         let (mut far, mut near) = (offices.pop().unwrap(), offices.pop().unwrap());
         let mut woken = Vec::new();
-        near.0.post(ShardId(1), b"awake");
+        near.0.post(ShardId(1), Side::Host, b"awake");
         near.0.flush(&mut near.1, |to, _| woken.push(to));
         assert!(woken.is_empty());
         assert!(!far.0.may_sleep(&far.1), "there is mail");
-        far.1.deliver(ShardId(0), |_| {});
+        far.1.deliver(ShardId(0), |_, _| {});
         assert!(far.0.may_sleep(&far.1));
         for _ in 0..4 {
-            near.0.post(ShardId(1), &[0; limits::MAIL_BYTES_MAX]);
+            near.0.post(ShardId(1), Side::Host, &[0; limits::MAIL_BYTES_MAX]);
             near.0.flush(&mut near.1, |to, _| woken.push(to));
         }
         assert_eq!(woken, [ShardId(1)]);
         assert!(near.0.may_sleep(&near.1), "no room, so nothing to do");
-        far.1.deliver(ShardId(0), |_| {});
+        far.1.deliver(ShardId(0), |_, _| {});
         far.0.flush(&mut far.1, |to, _| woken.push(to));
         assert_eq!(woken, [ShardId(1), ShardId(0)]);
         assert!(!near.0.may_sleep(&near.1), "there is room again");
@@ -314,11 +319,11 @@ mod tests {
     fn mail_to_oneself_arrives() {
         let (_, mut offices) = offices(1).unwrap();
         let mut me = offices.pop().unwrap();
-        me.0.post(ShardId(0), b"note");
+        me.0.post(ShardId(0), Side::Host, b"note");
         me.0.flush(&mut me.1, |_, _| panic!("one does not wake oneself"));
         assert!(!me.0.may_sleep(&me.1));
         let mut got = Vec::new();
-        me.1.deliver(ShardId(0), |bytes| got.push(bytes.to_vec()));
+        me.1.deliver(ShardId(0), |_, bytes| got.push(bytes.to_vec()));
         assert_eq!(got, [b"note"]);
     }
 }

@@ -17,6 +17,8 @@ use std::sync::{Mutex, PoisonError};
 
 use ringway_core::ShardId;
 
+use crate::pair::Side;
+
 /// A connection that is to leave.
 #[derive(Debug)]
 pub(crate) struct Leaving {
@@ -40,6 +42,7 @@ impl Leaving {
 #[derive(Debug)]
 pub(crate) struct Parcel {
     pub(crate) socket: TcpStream,
+    pub(crate) side: Side,
     pub(crate) what: Leaving,
     /// What is to be sent.
     pub(crate) out: Vec<u8>,

@@ -24,6 +24,7 @@ use crate::counters::ShardCounters;
 use crate::drain::StopState;
 use crate::io::IoState;
 use crate::office::{Ends, Incoming, Outgoing, offices};
+use crate::pair::{Each, Guest, Lodged, Make, Pair, Room, Side};
 use crate::placement::PinPolicy;
 use crate::pool::Pool;
 use crate::service::{ListenerKind, Service, ShardContext};
@@ -189,6 +190,7 @@ pub struct Running {
     threads: Vec<JoinHandle<io::Result<()>>>,
     /// The control plane's mailbox; [`Running::take_control`] moves it to another thread.
     pub control: Option<ControlPort>,
+    lodged: Option<Lodged>,
 }
 
 /// Asks shards to stop, from any thread.
@@ -242,6 +244,11 @@ impl Running {
         self.control.take()
     }
 
+    /// The guest's part, once.
+    pub fn take_lodged(&mut self) -> Option<Lodged> {
+        self.lodged.take()
+    }
+
     /// Waits until all shards have stopped.
     ///
     /// # Errors
@@ -277,9 +284,8 @@ struct Seed {
     ring: RingConfig,
     features: Features,
     spin: Span,
-    connections_max: usize,
-    pool: Pool,
-    drain: Span,
+    connections_max: Each<usize>,
+    pools: Each<Pool>,
     doors: Vec<Door>,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -297,78 +303,122 @@ impl Runtime {
         S: Service + 'static,
         F: Fn(ShardContext) -> S + Send + Sync + 'static,
     {
-        let shards = config.shards;
-        if !(1..=limits::SHARDS_MAX).contains(&shards) {
-            return Err(StartError::ShardCount { shards });
-        }
-        let report = probe(config.probe_mask)?;
-        let host_error = |what| move |source| StartError::Host { what, source };
-        let cores = host::cores().map_err(host_error("asking for this process's cores"))?;
-        let pins = config.pin.assign(shards, &cores);
-        let pins = pins.map_err(|cores| StartError::TooFewCores { shards, cores })?;
-        let (addresses, doors) = open_doors(&config)?;
-        let (ends, offices) =
-            offices(shards + 1).map_err(host_error("making eventfds for the shards"))?;
-        let stop = Arc::new(StopState::new(shards));
-        let counters: Vec<Arc<ShardCounters>> = (0..shards).map(|_| Arc::default()).collect();
-        let mut offices = offices.into_iter();
-        let mut seeds = Vec::with_capacity(shards);
-        for (index, ((doors, core), counters)) in
-            doors.into_iter().zip(pins).zip(&counters).enumerate()
-        {
-            let (outgoing, incoming) = offices.next().expect("one office per endpoint");
-            let shard = ShardId(index as u8);
-            let control = ShardId(shards as u8);
-            seeds.push(Seed {
-                context: ShardContext { shard, shards, control, core, now: host::now() },
-                ring: config.ring,
-                features: report.features,
-                spin: config.spin.limit(shards, cores.len()),
-                connections_max: config.connections_max,
-                pool: Pool::new(config.spare_buffers_max, config.spare_buffer_bytes_max),
-                drain: config.drain,
-                doors,
-                outgoing,
-                incoming,
-                counters: Arc::clone(counters),
-                stop: Arc::clone(&stop),
-            });
-        }
-        let (outgoing, incoming) = offices.next().expect("one office for the control plane");
-        let stopper = Stopper { stop, ends };
-        let threads = spawn_all(seeds, &stopper, Arc::new(make))?;
-        let control = Some(ControlPort::new(outgoing, incoming));
-        Ok(Running { addresses, report, counters, stopper, threads, control })
+        start(config, None, make)
+    }
+
+    /// Starts shards, each with two services that know nothing of each other: what is in `config`
+    /// is the first one's, what the other has is in its [`Room`]. [`Running::take_lodged`] is the
+    /// way to the other.
+    ///
+    /// # Errors
+    /// When the host refuses something; nothing is left running then.
+    pub fn start_pair<H, G>(
+        config: RuntimeConfig,
+        make: Make<H>,
+        guest: Guest<G>,
+    ) -> Result<Running, StartError>
+    where
+        H: Service + 'static,
+        G: Service + 'static,
+    {
+        let control = control_of(Side::Guest, config.shards);
+        start(config, Some(guest.room), move |context| {
+            let of_guest = ShardContext { control, ..context.clone() };
+            Pair::new(make(context), (guest.make)(of_guest))
+        })
     }
 }
 
-fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), StartError> {
+/// The number of a side's control plane.
+fn control_of(side: Side, shards: usize) -> ShardId {
+    ShardId((shards + side as usize) as u8)
+}
+
+fn start<S, F>(
+    mut config: RuntimeConfig,
+    room: Option<Room>,
+    make: F,
+) -> Result<Running, StartError>
+where
+    S: Service + 'static,
+    F: Fn(ShardContext) -> S + Send + Sync + 'static,
+{
+    let shards = config.shards;
+    if !(1..=limits::SHARDS_MAX).contains(&shards) {
+        return Err(StartError::ShardCount { shards });
+    }
+    let report = probe(config.probe_mask)?;
+    let host_error = |what| move |source| StartError::Host { what, source };
+    let cores = host::cores().map_err(host_error("asking for this process's cores"))?;
+    let pins = config.pin.assign(shards, &cores);
+    let pins = pins.map_err(|cores| StartError::TooFewCores { shards, cores })?;
+    let (addresses, of_guest, doors) = open_doors(&config, room.as_ref())?;
+    let sides = 1 + usize::from(room.is_some());
+    let (ends, offices) =
+        offices(shards + sides).map_err(host_error("making eventfds for the shards"))?;
+    let stop = Arc::new(StopState::new(shards));
+    let counters: Vec<Arc<ShardCounters>> = (0..shards).map(|_| Arc::default()).collect();
+    let mut offices = offices.into_iter();
+    config.ring.second = room.as_ref().map(|room| room.buffers);
+    let mut seeds = Vec::with_capacity(shards);
+    for (index, ((doors, core), counters)) in doors.into_iter().zip(pins).zip(&counters).enumerate()
+    {
+        let (outgoing, incoming) = offices.next().expect("one office per endpoint");
+        let (shard, control) = (ShardId(index as u8), control_of(Side::Host, shards));
+        let (drain, now) = (config.drain, host::now());
+        let (connections_max, pools) = portions(&config, room.as_ref());
+        seeds.push(Seed {
+            context: ShardContext { shard, shards, control, core, drain, now },
+            ring: config.ring,
+            features: report.features,
+            spin: config.spin.limit(shards, cores.len()),
+            connections_max,
+            pools,
+            doors,
+            outgoing,
+            incoming,
+            counters: Arc::clone(counters),
+            stop: Arc::clone(&stop),
+        });
+    }
+    let stopper = Stopper { stop, ends };
+    let threads = spawn_all(seeds, &stopper, Arc::new(make))?;
+    let mut ports = offices.zip(Side::ALL).map(|(of, side)| ControlPort::new(of, side, shards));
+    let control = ports.next();
+    let lodged = ports.next().map(|control| Lodged { control, addresses: of_guest });
+    Ok(Running { addresses, report, counters, stopper, threads, control, lodged })
+}
+
+/// What each side has of a shard. A guest that is not there has nothing.
+fn portions(config: &RuntimeConfig, room: Option<&Room>) -> (Each<usize>, Each<Pool>) {
+    let host = Pool::new(config.spare_buffers_max, config.spare_buffer_bytes_max);
+    let guest = room.map(|room| (room.spare_buffers_max, room.spare_buffer_bytes_max));
+    let (bytes_max, buffer_bytes_max) = guest.unwrap_or_default();
+    let connections_max = [config.connections_max, room.map_or(0, |room| room.connections_max)];
+    (Each(connections_max), Each([host, Pool::new(bytes_max, buffer_bytes_max)]))
+}
+
+/// Where the host listens, where the guest does, and the doors of each shard.
+type Opened = (Addresses, Vec<SocketAddr>, Vec<Vec<Door>>);
+
+fn open_doors(config: &RuntimeConfig, room: Option<&Room>) -> Result<Opened, StartError> {
     let shards = config.shards;
     let mut doors: Vec<Vec<Door>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Addresses { base: None, own: Vec::new(), extra: Vec::new() };
-    let address_of = |listener: &TcpListener| {
-        listener.local_addr().map_err(|source| StartError::Host { what: "naming a socket", source })
-    };
     if let Some(wanted) = config.listen {
         let listeners = listen(wanted, |address| {
             net::listen_together(address, shards, Congestion::ForReplies)
         })?;
         addresses.base = Some(address_of(&listeners[0])?);
         for (doors, listener) in doors.iter_mut().zip(listeners) {
-            doors.push(Door::new(listener, ListenerKind::Base));
+            doors.push(Door::new(listener, Side::Host, ListenerKind::Base));
         }
     }
-    for (number, wanted) in &config.doors {
-        let listeners = listen(*wanted, |address| {
-            net::listen_together(address, shards, Congestion::AsTheHost)
-        })?;
-        addresses.extra.push(address_of(&listeners[0])?);
-        for (doors, listener) in doors.iter_mut().zip(listeners) {
-            doors.push(Door::new(listener, ListenerKind::Extra(*number)));
-        }
-    }
+    addresses.extra = open_extra(&config.doors, Side::Host, &mut doors)?;
+    let wanted = room.map_or(&[][..], |room| &room.doors);
+    let of_guest = open_extra(wanted, Side::Guest, &mut doors)?;
     let Some(base) = config.listen.filter(|_| config.own_ports) else {
-        return Ok((addresses, doors));
+        return Ok((addresses, of_guest, doors));
     };
     for (shard, doors) in doors.iter_mut().enumerate() {
         let mut wanted = base;
@@ -380,9 +430,32 @@ fn open_doors(config: &RuntimeConfig) -> Result<(Addresses, Vec<Vec<Door>>), Sta
         }
         let listener = listen(wanted, net::listen_alone)?;
         addresses.own.push(address_of(&listener)?);
-        doors.push(Door::new(listener, ListenerKind::Own));
+        doors.push(Door::new(listener, Side::Host, ListenerKind::Own));
     }
-    Ok((addresses, doors))
+    Ok((addresses, of_guest, doors))
+}
+
+/// Opens the further doors of a side at every shard.
+fn open_extra(
+    wanted: &[(u16, SocketAddr)],
+    side: Side,
+    doors: &mut [Vec<Door>],
+) -> Result<Vec<SocketAddr>, StartError> {
+    let mut addresses = Vec::with_capacity(wanted.len());
+    for (number, address) in wanted {
+        let listeners = listen(*address, |address| {
+            net::listen_together(address, doors.len(), Congestion::AsTheHost)
+        })?;
+        addresses.push(address_of(&listeners[0])?);
+        for (doors, listener) in doors.iter_mut().zip(listeners) {
+            doors.push(Door::new(listener, side, ListenerKind::Extra(*number)));
+        }
+    }
+    Ok(addresses)
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Host { what: "naming a socket", source })
 }
 
 fn listen<T>(
@@ -497,11 +570,11 @@ impl Seed {
             state: IoState {
                 shards: self.context.shards,
                 conns: Conns::new(self.connections_max),
-                pool: self.pool,
+                pools: self.pools,
                 outgoing: self.outgoing,
                 timers: Timers::new(now),
                 now,
-                buffered: 0,
+                buffered: Each::default(),
                 mail_waiting: 0,
                 writing: None,
                 dirty: Vec::new(),
@@ -511,13 +584,14 @@ impl Seed {
                 leaving: Vec::new(),
                 door_wishes: Vec::new(),
                 again: false,
+                guest_again: false,
                 scratch: Vec::new(),
             },
             incoming: self.incoming,
             doors: self.doors,
             counters: self.counters,
             stop: self.stop,
-            drain_span: self.drain,
+            drain_span: self.context.drain,
             spin: Spin::new(if spins { self.spin } else { Span::ZERO }),
             now,
         }

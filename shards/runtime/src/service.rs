@@ -106,7 +106,8 @@ pub trait Service {
         io.close(conn, Close::AfterFlush);
     }
 
-    /// A message of another shard, or of the control plane (whose number is the number of shards).
+    /// A message of this service on another shard, or of its control plane
+    /// ([`ShardContext::control`]).
     fn mail(&mut self, now: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>);
 
     /// All input of this turn is delivered: execute, and append what is to be sent. Called once
@@ -131,10 +132,12 @@ pub struct ShardContext {
     pub shard: ShardId,
     /// Of how many.
     pub shards: usize,
-    /// Where the control plane's mail goes: its number.
+    /// Where the mail of the service's control plane goes: its number.
     pub control: ShardId,
     /// The core it is pinned to, if it is.
     pub core: Option<usize>,
+    /// How long it may take to stop.
+    pub drain: Span,
     /// Now.
     pub now: Moment,
 }

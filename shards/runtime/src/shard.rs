@@ -37,16 +37,17 @@ mod parting;
 use std::net::Shutdown;
 use std::sync::Arc;
 
-use ringway_core::{ConnId, Moment, ShardId, Span, limits};
+use ringway_core::{Moment, ShardId, Span, limits};
 use ringway_ring::{
     Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host,
 };
 
-use crate::conns::{Flags, NO_SEND};
+use crate::conns::{Flags, NO_SEND, side_of};
 use crate::counters::{ShardCounters, duration_class};
 use crate::drain::{Drain, StopState, Verdict};
 use crate::io::IoState;
 use crate::office::Incoming;
+use crate::pair::{Each, Side};
 use crate::service::{FLUSH_MAX, LINGER_MAX, Service};
 use crate::spin::Spin;
 use crate::timers::Due;
@@ -74,9 +75,9 @@ pub(crate) struct Shard<S> {
     shard: ShardId,
     ring: Ring,
     /// Receives of connections that waited for a buffer that are begun in one turn.
-    receives_per_turn: usize,
+    receives_per_turn: Each<usize>,
     /// Bytes of a receive buffer.
-    buffer_bytes: usize,
+    buffer_bytes: Each<usize>,
     state: IoState,
     incoming: Incoming,
     doors: Vec<Door>,
@@ -111,12 +112,13 @@ const SPIN_LOOKS: u32 = 32;
 
 impl<S: Service> Shard<S> {
     pub(crate) fn new(parts: Parts, service: S) -> Self {
+        let buffers = Each(Side::ALL.map(|side| parts.ring_config.buffers_of(side.group())));
         Self {
             service,
             shard: parts.shard,
             ring: parts.ring,
-            receives_per_turn: (usize::from(parts.ring_config.buffers) / 2).max(1),
-            buffer_bytes: parts.ring_config.buffer_bytes as usize,
+            receives_per_turn: Each(buffers.0.map(|all| (usize::from(all.count) / 2).max(1))),
+            buffer_bytes: Each(buffers.0.map(|all| all.bytes as usize)),
             state: parts.state,
             incoming: parts.incoming,
             doors: parts.doors,
@@ -148,10 +150,10 @@ impl<S: Service> Shard<S> {
             self.adopt_parcels();
             self.fire_timers();
             self.look_for_stop();
-            self.service.turn(self.now, &mut self.state.io());
+            self.service.turn(self.now, &mut self.state.io(Side::Host));
             self.settle_all();
             self.settle_doors();
-            self.serve_thirsty();
+            Side::ALL.into_iter().for_each(|side| self.serve_thirsty(side));
             self.flush_mail();
             let done = self.is_done();
             let verdict = self.drain.judge(self.now, done, &self.stop);
@@ -274,14 +276,15 @@ impl<S: Service> Shard<S> {
                 let conn = self.state.conns.get_mut(index);
                 let silent = Flags::FLUSHING.or(Flags::DYING);
                 if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
-                    let id = ConnId { index, generation: conn.generation };
+                    let id = conn.id(index);
                     // The buffer was too small for what it sent.
                     conn.flags.clear(Flags::GREEDY);
-                    if filled.len() == self.buffer_bytes {
+                    let side = side_of(index);
+                    if filled.len() == self.buffer_bytes[side] {
                         conn.flags.set(Flags::GREEDY);
                     }
                     let bytes = self.ring.bytes_mut(&mut filled);
-                    self.service.received(self.now, id, bytes, &mut self.state.io());
+                    self.service.received(self.now, id, bytes, &mut self.state.io(side));
                 } else if conn.flags.has(Flags::LEAVING) {
                     let bytes = self.ring.bytes(&filled);
                     self.state.leaving_of(index).arrived.extend_from_slice(bytes);
@@ -319,8 +322,9 @@ impl<S: Service> Shard<S> {
         if conn.flags.has(Flags::LINGERING) {
             conn.flags.set(Flags::DYING);
         } else if conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING) {
-            let id = ConnId { index, generation: conn.generation };
-            self.service.ended(self.now, id, &mut self.state.io());
+            let id = conn.id(index);
+            let side = side_of(index);
+            self.service.ended(self.now, id, &mut self.state.io(side));
         }
         self.state.touch(index);
     }
@@ -333,10 +337,10 @@ impl<S: Service> Shard<S> {
         // Its time was for this.
         self.state.timers.cancel(conn.deadline.take());
         let open = conn.flags.has(Flags::OPEN) && !conn.flags.has(Flags::DYING);
-        let id = ConnId { index, generation: conn.generation };
+        let (id, side) = (conn.id(index), side_of(index));
         self.state.touch(index);
         if open {
-            self.service.connected(self.now, id, result, &mut self.state.io());
+            self.service.connected(self.now, id, result, &mut self.state.io(side));
             if result.is_err() {
                 self.counters.connects_failed.add(1);
                 self.lost(index);
@@ -379,7 +383,7 @@ impl<S: Service> Shard<S> {
             self.start_send(index, buffer, SendMode::Patient);
         } else {
             (conn.unsent, conn.sending) = (0, 0);
-            self.state.pool.give(buffer);
+            self.state.pools[side_of(index)].give(buffer);
             self.state.charge(index);
         }
         if broken && result != Err(Errno::CANCELLED) {
@@ -400,8 +404,8 @@ impl<S: Service> Shard<S> {
             conn.flags.clear(Flags::HIGH);
             let silent = Flags::FLUSHING.or(Flags::DYING);
             if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
-                let id = ConnId { index, generation: conn.generation };
-                self.service.drained(self.now, id, &mut self.state.io());
+                let (id, side) = (conn.id(index), side_of(index));
+                self.service.drained(self.now, id, &mut self.state.io(side));
             }
         }
     }
@@ -412,9 +416,9 @@ impl<S: Service> Shard<S> {
             let from = ShardId(from as u8);
             let (service, state, mails) =
                 (&mut self.service, &mut self.state, &self.counters.mails);
-            taken += self.incoming.deliver(from, |message| {
+            taken += self.incoming.deliver(from, |side, message| {
                 mails.add(1);
-                service.mail(self.now, from, message, &mut state.io());
+                service.mail(self.now, from, message, &mut state.io(side));
             });
         }
         self.counters.mail_bytes_max.raise_to(taken as u64);
@@ -446,8 +450,9 @@ impl<S: Service> Shard<S> {
                     conn.deadline = None;
                     let silent = Flags::FLUSHING.or(Flags::DYING);
                     if conn.flags.has(Flags::OPEN) && !conn.flags.has(silent) {
-                        let id = ConnId { index, generation: conn.generation };
-                        self.service.overdue(self.now, id, &mut self.state.io());
+                        let side = side_of(index);
+                        let id = conn.id(index);
+                        self.service.overdue(self.now, id, &mut self.state.io(side));
                     } else {
                         self.lost(index);
                     }
@@ -493,15 +498,16 @@ impl<S: Service> Shard<S> {
     /// The service's last word about a connection; its id is dead from here on.
     fn tell_closed(&mut self, index: u32) {
         let conn = self.state.conns.get_mut(index);
-        let id = ConnId { index, generation: conn.generation };
+        let id = conn.id(index);
         if !conn.flags.has(Flags::OPEN) {
             return;
         }
         conn.flags.clear(Flags::OPEN);
         conn.generation = conn.generation.wrapping_add(1);
+        let side = side_of(index);
         self.state.touch(index);
         self.counters.connections_now.set(self.counters.connections_now.get() - 1);
-        self.service.closed(self.now, id, &mut self.state.io());
+        self.service.closed(self.now, id, &mut self.state.io(side));
         // The turn was before this news.
         self.state.again = true;
     }
@@ -537,7 +543,7 @@ impl<S: Service> Shard<S> {
         }
         let buffer = std::mem::take(&mut conn.out);
         if buffer.is_empty() {
-            self.state.pool.give(buffer);
+            self.state.pools[side_of(index)].give(buffer);
             return;
         }
         conn.unsent = buffer.len() as u32;
@@ -611,7 +617,8 @@ impl<S: Service> Shard<S> {
 
     /// Arms or cancels the receive of a connection that is not dying.
     fn settle_receive(&mut self, index: u32) {
-        let short = self.state.anybody_thirsty();
+        let side = side_of(index);
+        let short = self.state.anybody_thirsty(side);
         let conn = self.state.conns.get_mut(index);
         let Some(socket) = &conn.socket else { return };
         let (flags, wanted) = (conn.flags, conn.flags.may_receive());
@@ -621,21 +628,21 @@ impl<S: Service> Shard<S> {
                 self.state.queue_for_buffer(index);
             } else if !flags.has(Flags::THIRSTY) {
                 conn.flags.set(Flags::ARMED);
-                self.ring.receive(socket, Tag(index));
+                self.ring.receive(socket, side.group(), Tag(index));
             }
         } else if !wanted && flags.has(Flags::ARMED) && !flags.has(Flags::CANCELLING) {
             conn.flags.set(Flags::CANCELLING);
-            self.ring.stop_receiving(Tag(index));
+            self.ring.stop_receiving(side.group(), Tag(index));
         }
     }
 
     /// S4. While buffers are short, who waits for one gets one, in turn. Half of them are left to
     /// those that have nothing to receive yet, and will be answered at once when they have.
-    fn serve_thirsty(&mut self) {
+    fn serve_thirsty(&mut self, side: Side) {
         let mut begun = 0;
-        while begun < self.receives_per_turn {
+        while begun < self.receives_per_turn[side] {
             // The modest first; but nobody waits for ever.
-            let [modest, greedy] = &mut self.state.thirsty;
+            let [modest, greedy] = &mut self.state.thirsty[side];
             let queue = if modest.is_empty() || begun % 4 == 3 && !greedy.is_empty() {
                 greedy
             } else {
@@ -649,11 +656,11 @@ impl<S: Service> Shard<S> {
                 && !conn.flags.has(Flags::ARMED)
             {
                 conn.flags.set(Flags::ARMED);
-                self.ring.receive_once(socket, Tag(index));
+                self.ring.receive_once(socket, side.group(), Tag(index));
                 begun += 1;
             }
         }
-        self.state.again |= self.state.anybody_thirsty();
+        self.state.again |= self.state.anybody_thirsty(side);
     }
 
     // ---- Stopping.
@@ -663,7 +670,7 @@ impl<S: Service> Shard<S> {
     fn look_for_stop(&mut self) {
         if self.drain.is_draining() {
             if !std::mem::replace(&mut self.stop_told, true) {
-                self.service.stop(self.now, &mut self.state.io());
+                self.service.stop(self.now, &mut self.state.io(Side::Host));
             }
             return;
         }

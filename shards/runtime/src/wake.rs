@@ -87,7 +87,7 @@ mod loom_tests {
             let theirs = Arc::clone(&shared);
             let posting = thread::spawn(move || {
                 for byte in 0..2u8 {
-                    assert!(sender.push(&[byte]));
+                    assert!(sender.push(0, &[byte]));
                     sender.publish();
                     fence(Ordering::SeqCst);
                     if theirs.0.must_be_woken() {
@@ -97,7 +97,7 @@ mod loom_tests {
             });
             let mut got = 0;
             while got < 2 {
-                receiver.receive(|_| got += 1);
+                receiver.receive(|_, _| got += 1);
                 if got == 2 {
                     break;
                 }
@@ -119,12 +119,12 @@ mod loom_tests {
             let (mut sender, mut receiver) = mailbox(16);
             let bell = Arc::new(Bell::default());
             let theirs = Arc::clone(&bell);
-            assert!(sender.push(&[1]));
+            assert!(sender.push(0, &[1]));
             sender.publish();
             let reading = thread::spawn(move || {
                 let mut got = 0;
                 while got < 2 {
-                    if receiver.receive(|_| got += 1) > 0 {
+                    if receiver.receive(|_, _| got += 1) > 0 {
                         fence(Ordering::SeqCst);
                         if receiver.sender_waits() {
                             theirs.ring();
@@ -133,7 +133,7 @@ mod loom_tests {
                     thread::yield_now();
                 }
             });
-            while !sender.push(&[2]) {
+            while !sender.push(0, &[2]) {
                 sender.ask_for_room();
                 fence(Ordering::SeqCst);
                 if !sender.has_room(1) {

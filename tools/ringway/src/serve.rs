@@ -5,16 +5,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ringway_coord_server::config::{
-    Access, AdminPlace, Config, Draft, Host, Key, LogFormat, LogLevel,
+    Access, AdminPlace, Beside, Config, Draft, Host, Key, LogFormat, LogLevel,
 };
-use ringway_coord_server::node::Node;
-use ringway_tunnel_node::Demo;
+use ringway_coord_server::node::{Node, Ready, StartError};
+use ringway_tunnel_node::config::Config as TunnelConfig;
+use ringway_tunnel_node::{Attendant, Demo, Ready as TunnelReady, Tunnel};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::server::{ServeArgs, UpArgs};
 use crate::failure::Failure;
+use crate::notify;
 use crate::output::say;
 use crate::signals::{Came, Stop};
+use crate::tunnel::run::reload;
 
 const TOUR: &str = "
 This server forgets everything when it stops. In another terminal, try:
@@ -130,33 +133,80 @@ fn run(
     greet: impl FnOnce(&Node) -> Option<Demo>,
 ) -> Result<ExitCode, Failure> {
     log(config.log_level, config.log_format);
-    // Without credentials there is nothing to read again, and a closed terminal ends the server.
-    let stop = match config.access {
-        Access::Users(_) => Stop::install_with_hangup()?,
-        Access::Anyone => Stop::install()?,
+    let has_users = matches!(config.access, Access::Users(_));
+    // With nothing to read again a closed terminal ends the server.
+    let stop = match (has_users, &config.beside) {
+        (false, Beside::Nothing) => Stop::install()?,
+        _ => Stop::install_with_hangup()?,
     };
-    let node = Node::start(config).map_err(|error| Failure::Host(error.to_string()))?;
-    let ready = node.ready();
-    if json {
-        let object = serde_json::to_value(&ready).map(|value| value.to_string());
-        say(&object.expect("plain numbers and texts"));
-    } else {
-        say(&ready.to_string());
-    }
+    let (node, tunnel) = start(config)?;
+    say_ready(&node.ready(), tunnel.as_ref().map(|(tunnel, _)| tunnel.ready()), json);
+    notify::ready();
     let demo = greet(&node);
     while let Came::Hangup = stop.next() {
-        match node.reload_credentials() {
-            Ok(users) => tracing::info!("the credentials were read again: {users} users"),
-            Err(error) => tracing::error!("the earlier credentials stay in force: {error}"),
+        notify::reloading();
+        if has_users {
+            reload_credentials(&node);
         }
+        if let Some((tunnel, path)) = &tunnel {
+            reload(path, |config| tunnel.reload(config));
+        }
+        notify::ready();
     }
     tracing::info!("stopping; a second signal stops at once");
+    notify::stopping();
     node.stop();
     // The server has closed its connections, so the tunnel's flows end by themselves.
     let stopped = demo.map_or(Ok(()), Demo::stop);
+    let ended = node.join();
+    if let Some((tunnel, _)) = tunnel {
+        tunnel.end();
+    }
     stopped.map_err(|error| Failure::Host(error.to_string()))?;
-    node.join().map_err(|error| Failure::Host(error.to_string()))?;
+    ended.map_err(|error| Failure::Host(error.to_string()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The server, and the tunnel on its shards with its file.
+type Started = (Node, Option<(Attendant, PathBuf)>);
+
+fn start(config: Config) -> Result<Started, Failure> {
+    let hosts_doing = |error: StartError| Failure::Host(error.to_string());
+    let Beside::Tunnel(path) = config.beside.clone() else {
+        return Ok((Node::start(config).map_err(hosts_doing)?, None));
+    };
+    let (guest, prepared) = Tunnel::prepare(TunnelConfig::load(&path)?, config.shards)?;
+    let (node, lodged) = Node::start_with(config, guest).map_err(hosts_doing)?;
+    match prepared.attach(lodged) {
+        Ok(tunnel) => Ok((node, Some((tunnel, path)))),
+        Err(error) => {
+            node.stop();
+            // Why it ends is said.
+            let _ = node.join();
+            Err(error.into())
+        }
+    }
+}
+
+/// One line of text, or one object of JSON. What is the tunnel's says so.
+fn say_ready(ready: &Ready, tunnel: Option<&TunnelReady>, json: bool) {
+    if json {
+        let mut object = serde_json::to_value(ready).expect("plain numbers and texts");
+        if let Some(tunnel) = tunnel {
+            object["tunnel"] = serde_json::to_value(tunnel).expect("plain numbers and texts");
+        }
+        return say(&object.to_string());
+    }
+    let words = tunnel.into_iter().flat_map(TunnelReady::words);
+    let words = words.map(|(key, value)| format!(" tunnel_{key}={value}"));
+    say(&(ready.to_string() + &words.collect::<String>()));
+}
+
+fn reload_credentials(node: &Node) {
+    match node.reload_credentials() {
+        Ok(users) => tracing::info!("the credentials were read again: {users} users"),
+        Err(error) => tracing::error!("the earlier credentials stay in force: {error}"),
+    }
 }
 
 /// Logs to standard error: standard output is for the ready line.

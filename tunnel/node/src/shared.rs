@@ -119,9 +119,9 @@ impl Shared {
     }
 
     /// Asks the control thread for the addresses of a name.
-    pub(crate) fn ask(&self, ask: Ask, io: &mut Io<'_>) {
+    pub(crate) fn ask(&self, ask: Ask, control: ShardId, io: &mut Io<'_>) {
         locked(&self.asks).push(ask);
-        io.post(ShardId(self.shards as u8), &[1]);
+        io.post(control, &[1]);
     }
 
     pub(crate) fn take_asks(&self) -> Vec<Ask> {

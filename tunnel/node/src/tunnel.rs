@@ -1,5 +1,6 @@
 //! A running tunnel: shards, and a thread beside them for what may block: names, another reading
-//! of the configuration, who asks for status.
+//! of the configuration, who asks for status. The shards are its own ([`Tunnel::start`]), or
+//! somebody else's ([`Tunnel::prepare`]).
 
 use std::fmt;
 use std::io;
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringway_core::{ShardId, Span};
+use ringway_core::{ShardId, Span, limits};
 use ringway_shards::{
-    Congestion, ControlPort, PinPolicy, RingConfig, RunError, Running, Runtime, RuntimeConfig,
-    StartError as ShardsError, Stopper, listen_together,
+    Buffers, Congestion, ControlPort, Guest, Lodged, PinPolicy, RingConfig, Room, RunError,
+    Running, Runtime, RuntimeConfig, ShardContext, StartError as ShardsError, Stopper,
+    listen_together,
 };
 use ringway_tunnel_proto::{AgentSettings, Instance, Registry, Target};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -29,6 +31,7 @@ use crate::resolver::{Found, Resolver};
 use crate::salts::SaltFile;
 use crate::shared::{Ask, Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
+use crate::status::ShardStatus;
 
 /// Receive buffers of a shard: 2 MiB, which one turn may bring.
 const RECEIVE_BUFFERS: u16 = 32;
@@ -130,28 +133,28 @@ pub struct Ready {
     pub admin: Option<SocketAddr>,
 }
 
-impl fmt::Display for Ready {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ready shards={}", self.shards)?;
-        for address in &self.carriers {
-            write!(f, " carriers={address}")?;
-        }
-        for address in &self.listeners {
-            write!(f, " listen={address}")?;
-        }
-        if let Some(address) = self.admin {
-            write!(f, " admin=http://{address}")?;
-        }
-        write!(f, " socket={}", self.socket.display())
+impl Ready {
+    /// Everything but the shards, as the line has it: keys, some of them several times, and values.
+    pub fn words(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let carriers = self.carriers.iter().map(|address| ("carriers", address.to_string()));
+        let listeners = self.listeners.iter().map(|address| ("listen", address.to_string()));
+        let admin = self.admin.iter().map(|address| ("admin", format!("http://{address}")));
+        let socket = ("socket", self.socket.display().to_string());
+        carriers.chain(listeners).chain(admin).chain([socket])
     }
 }
 
-/// See the module.
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ready shards={}", self.shards)?;
+        self.words().try_for_each(|(key, value)| write!(f, " {key}={value}"))
+    }
+}
+
+/// A tunnel on shards of its own.
 pub struct Tunnel {
-    ready: Ready,
     running: Running,
-    control: JoinHandle<()>,
-    caller: Caller,
+    attendant: Attendant,
 }
 
 impl Tunnel {
@@ -160,76 +163,44 @@ impl Tunnel {
     /// # Errors
     /// [`StartError`].
     pub fn start(config: Config) -> Result<Tunnel, StartError> {
-        let host = |what| move |source| StartError::Host { what, source };
-        let mut chance = entropy()?;
-        let instance = Instance(chance.array());
-        let backends = calibrate().map(|speeds| speeds.best().0);
         let shards = config.shards;
-        let (wait, flows_max) = (config.wait, config.flows_max);
-        // Each peer may have its part: one cannot take what is another's.
-        let window_budget = config.memory_bytes / config.peers.len().max(1) as u64;
-        let site = Site::new(config);
-        let sockets = crate::asked::Sockets::open(&site.config)?;
-        let mut registry = Registry::default();
-        let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
-        let doors = site.doors();
-        let socket = site.config.socket.clone();
-        let shared = Arc::new(Shared::new(site, (registry, salts), shards));
-        let seeds: Vec<_> = (0..shards)
-            .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
-            .collect();
-        let runtime = runtime(shards, doors.clone());
-        let for_pumps = Arc::clone(&shared);
-        let mut running = Runtime::start(runtime, move |context| {
-            let settings = AgentSettings {
-                instance,
-                shard: context.shard.0,
-                shards: context.shards as u8,
-                backends,
-                window_budget,
-                flows_max,
-                wait,
-            };
-            let seed = seeds[context.shard.index()].lock().ok().and_then(|mut seed| seed.take());
-            let seed = seed.expect("each shard is made once");
-            Pump::new(&for_pumps, (context.shard, context.control), (settings, seed))
-        })?;
-        let ready = ready(&running, &doors, (shards, socket, sockets.admin_address()));
-        let (commands, inbox) = channel();
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
-        let bell = Arc::new(bell.map_err(|errno| host("an eventfd")(errno.into()))?);
-        let hears = Arc::clone(&bell);
-        let caller = Caller { commands, bell };
-        let answers = caller.clone();
-        let resolver = Resolver::start(move |found| answers.tell(Command::Found(found)));
-        let resolver = resolver.map_err(host("a thread that resolves names"))?;
-        let port = running.take_control().expect("it is taken once");
-        let control = Control {
-            shared,
-            port,
-            inbox,
-            hears,
-            resolver,
-            sockets,
-            began: Instant::now(),
-            carriers: ready.carriers.clone(),
-        };
-        let thread = std::thread::Builder::new().name("ringway-tunnel".to_owned());
-        let control = thread.spawn(move || control.run()).map_err(host("a control thread"))?;
-        Ok(Tunnel { ready, running, control, caller })
+        let (guest, prepared) = Prepared::new(config)?;
+        let mut running = Runtime::start(alone(&guest.room, shards), guest.make)?;
+        let control = running.take_control().expect("it is taken once");
+        let lodged = Lodged { control, addresses: running.addresses().extra.clone() };
+        match prepared.attach(lodged) {
+            Ok(attendant) => Ok(Tunnel { running, attendant }),
+            Err(error) => {
+                running.stop();
+                // Why there is none has been said.
+                let _ = running.join();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes what is to run on the shards of somebody else, of which there are so many, whatever
+    /// the configuration says. When they run, [`Prepared::attach`] makes the rest.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn prepare(
+        mut config: Config,
+        shards: usize,
+    ) -> Result<(Guest<Pump>, Prepared), StartError> {
+        config.shards = shards;
+        let (guest, prepared) = Prepared::new(config)?;
+        Ok((guest, Prepared { shards_are_ours: false, ..prepared }))
     }
 
     /// What is said when it serves.
     pub fn ready(&self) -> &Ready {
-        &self.ready
+        self.attendant.ready()
     }
 
     /// Takes over another reading of the configuration. Flows of peers that stay go on.
     pub fn reload(&self, config: Config) -> Reloaded {
-        let (told, outcome) = channel();
-        self.caller.tell(Command::Reload(Box::new(config), told));
-        // The control thread lives as long as this does.
-        outcome.recv().unwrap_or_default()
+        self.attendant.reload(config)
     }
 
     /// Begins to stop: nobody new is accepted, flows may end for some seconds.
@@ -248,41 +219,159 @@ impl Tunnel {
     /// If a shard did not stop of its own accord.
     pub fn join(self) -> Result<(), RunError> {
         let outcome = self.running.join();
-        self.caller.tell(Command::End);
-        // It does not panic; if it did, that was said.
-        let _ = self.control.join();
+        self.attendant.end();
         outcome
     }
 }
 
-fn runtime(shards: usize, doors: Vec<(u16, SocketAddr)>) -> RuntimeConfig {
-    RuntimeConfig {
-        listen: None,
-        shards,
-        doors,
-        pin: if shards > 1 { PinPolicy::Auto } else { PinPolicy::Off },
-        ring: RingConfig {
-            buffers: RECEIVE_BUFFERS,
-            buffer_bytes: RECEIVE_BYTES as u32,
-            ..RingConfig::default()
-        },
-        spare_buffers_max: SPARE_BUFFERS,
-        spare_buffer_bytes_max: SPARE_BUFFER_BYTES,
-        drain: DRAIN,
-        ..RuntimeConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)))
+/// A tunnel that has all it needs but shards.
+pub struct Prepared {
+    shared: Arc<Shared>,
+    doors: Vec<(u16, SocketAddr)>,
+    sockets: crate::asked::Sockets,
+    shards_are_ours: bool,
+}
+
+impl Prepared {
+    fn new(config: Config) -> Result<(Guest<Pump>, Prepared), StartError> {
+        let mut chance = entropy()?;
+        let instance = Instance(chance.array());
+        let backends = calibrate().map(|speeds| speeds.best().0);
+        let shards = config.shards;
+        let (wait, flows_max) = (config.wait, config.flows_max);
+        // Each peer may have its part: one cannot take what is another's.
+        let window_budget = config.memory_bytes / config.peers.len().max(1) as u64;
+        let site = Site::new(config);
+        let sockets = crate::asked::Sockets::open(&site.config)?;
+        let mut registry = Registry::default();
+        let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
+        let doors = site.doors();
+        let shared = Arc::new(Shared::new(site, (registry, salts), shards));
+        let seeds: Vec<_> = (0..shards)
+            .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
+            .collect();
+        let for_pumps = Arc::clone(&shared);
+        let make = move |context: ShardContext| {
+            let settings = AgentSettings {
+                instance,
+                shard: context.shard.0,
+                shards: context.shards as u8,
+                backends,
+                window_budget,
+                flows_max,
+                wait,
+            };
+            let seed = seeds[context.shard.index()].lock().ok().and_then(|mut seed| seed.take());
+            let seed = seed.expect("each shard is made once");
+            Pump::new(&for_pumps, &context, (settings, seed))
+        };
+        let guest = Guest { room: room(doors.clone()), make: Box::new(make) };
+        Ok((guest, Prepared { shared, doors, sockets, shards_are_ours: true }))
+    }
+
+    /// The shards run: makes what is beside them.
+    ///
+    /// # Errors
+    /// [`StartError::Host`]. Then the shards are of no use and to be stopped.
+    pub fn attach(self, lodged: Lodged) -> Result<Attendant, StartError> {
+        let host = |what| move |source| StartError::Host { what, source };
+        let ready = self.ready(lodged.addresses);
+        let (commands, inbox) = channel();
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|errno| host("an eventfd")(errno.into()))?);
+        let hears = Arc::clone(&bell);
+        let caller = Caller { commands, bell };
+        let answers = caller.clone();
+        let resolver = Resolver::start(move |found| answers.tell(Command::Found(found)));
+        let resolver = resolver.map_err(host("a thread that resolves names"))?;
+        let control = Control {
+            shared: self.shared,
+            port: lodged.control,
+            inbox,
+            hears,
+            resolver,
+            sockets: self.sockets,
+            began: Instant::now(),
+            carriers: ready.carriers.clone(),
+            shards_are_ours: self.shards_are_ours,
+        };
+        let thread = std::thread::Builder::new().name("ringway-tunnel".to_owned());
+        let control = thread.spawn(move || control.run()).map_err(host("a control thread"))?;
+        Ok(Attendant { ready, control, caller })
+    }
+
+    fn ready(&self, bound: Vec<SocketAddr>) -> Ready {
+        let bound = self.doors.iter().map(|(door, _)| *door).zip(bound);
+        let (carriers, listeners): (Vec<_>, Vec<_>) =
+            bound.partition(|(door, _)| *door == CARRIER_DOOR);
+        let addresses = |all: Vec<(u16, SocketAddr)>| all.into_iter().map(|(_, at)| at).collect();
+        Ready {
+            carriers: addresses(carriers),
+            listeners: addresses(listeners),
+            shards: self.shared.shards,
+            socket: self.shared.site().config.socket.clone(),
+            admin: self.sockets.admin_address(),
+        }
     }
 }
 
-fn ready(
-    running: &Running,
-    doors: &[(u16, SocketAddr)],
-    (shards, socket, admin): (usize, PathBuf, Option<SocketAddr>),
-) -> Ready {
-    let bound = doors.iter().map(|(door, _)| *door).zip(running.addresses().extra.iter().copied());
-    let (carriers, listeners): (Vec<_>, Vec<_>) =
-        bound.partition(|(door, _)| *door == CARRIER_DOOR);
-    let addresses = |all: Vec<(u16, SocketAddr)>| all.into_iter().map(|(_, at)| at).collect();
-    Ready { carriers: addresses(carriers), listeners: addresses(listeners), shards, socket, admin }
+/// What is beside the shards of a tunnel: a thread for what may block.
+pub struct Attendant {
+    ready: Ready,
+    control: JoinHandle<()>,
+    caller: Caller,
+}
+
+impl Attendant {
+    /// What is said when it serves.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Takes over another reading of the configuration. Flows of peers that stay go on.
+    pub fn reload(&self, config: Config) -> Reloaded {
+        let (told, outcome) = channel();
+        self.caller.tell(Command::Reload(Box::new(config), told));
+        // The control thread lives as long as this does.
+        outcome.recv().unwrap_or_default()
+    }
+
+    /// Ends, once the shards have.
+    pub fn end(self) {
+        self.caller.tell(Command::End);
+        // It does not panic; if it did, that was said.
+        let _ = self.control.join();
+    }
+}
+
+/// What a tunnel has of each shard.
+fn room(doors: Vec<(u16, SocketAddr)>) -> Room {
+    Room {
+        doors,
+        buffers: Buffers { count: RECEIVE_BUFFERS, bytes: RECEIVE_BYTES as u32 },
+        connections_max: limits::CONNS_PER_SHARD_MAX,
+        spare_buffers_max: SPARE_BUFFERS,
+        spare_buffer_bytes_max: SPARE_BUFFER_BYTES,
+    }
+}
+
+/// Shards on which nothing else runs.
+fn alone(room: &Room, shards: usize) -> RuntimeConfig {
+    RuntimeConfig {
+        shards,
+        doors: room.doors.clone(),
+        pin: if shards > 1 { PinPolicy::Auto } else { PinPolicy::Off },
+        ring: RingConfig {
+            buffers: room.buffers.count,
+            buffer_bytes: room.buffers.bytes,
+            ..RingConfig::default()
+        },
+        connections_max: room.connections_max,
+        spare_buffers_max: room.spare_buffers_max,
+        spare_buffer_bytes_max: room.spare_buffer_bytes_max,
+        drain: DRAIN,
+        ..RuntimeConfig::without_base()
+    }
 }
 
 /// What the control thread has.
@@ -295,6 +384,7 @@ struct Control {
     sockets: crate::asked::Sockets,
     began: Instant,
     carriers: Vec<SocketAddr>,
+    shards_are_ours: bool,
 }
 
 impl Control {
@@ -358,6 +448,9 @@ impl Control {
 
     fn reload(&mut self, mut config: Config) -> Reloaded {
         let before = self.shared.site();
+        if !self.shards_are_ours {
+            config.shards = before.config.shards;
+        }
         let reload: Reload = changes(&before.config, &config);
         config.keep_until_restart(&before.config);
         let nothing = reload.is_nothing() && config == before.config;
@@ -381,28 +474,36 @@ impl Control {
             let mail = Mail::Reload { shut: shut.clone(), open };
             self.shared.send(ShardId(shard as u8), mail, &mut self.port);
         }
+        // Mail keeps its order: a shard that reports has taken over what was sent before. Who hears
+        // that the configuration is in force is to find it so.
+        self.reports(0);
         Reloaded { restart: reload.restart.clone(), failed, nothing }
     }
 
-    /// Answers one who asks.
-    fn answer(&mut self, request: &crate::asked::Request) -> String {
+    /// What all shards report, with so many flows of each session; nothing if one takes too long.
+    fn reports(&mut self, flows_max: usize) -> Vec<ShardStatus> {
         let number = self.shared.begin_reports();
         for shard in 0..self.shared.shards {
-            let mail = Mail::Report { number, flows_max: request.flows_max };
+            let mail = Mail::Report { number, flows_max };
             self.shared.send(ShardId(shard as u8), mail, &mut self.port);
         }
         let deadline = Instant::now() + REPORT_MAX;
-        let reports = loop {
+        loop {
             if let Some(reports) = self.shared.take_reports(number) {
-                break reports;
+                return reports;
             }
             if Instant::now() >= deadline {
-                break Vec::new();
+                return Vec::new();
             }
             let mut fds = [PollFd::new(&self.port, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&SOON));
             self.port.receive(|_, _| {});
-        };
+        }
+    }
+
+    /// Answers one who asks.
+    fn answer(&mut self, request: &crate::asked::Request) -> String {
+        let reports = self.reports(request.flows_max);
         let site = self.shared.site();
         let up = self.began.elapsed();
         crate::asked::answer(request, &site, &self.shared, (reports, up, &self.carriers))

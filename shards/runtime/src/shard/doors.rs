@@ -6,11 +6,11 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use ringway_core::ConnId;
 use ringway_ring::{Errno, Tag, net};
 
 use super::Shard;
 use crate::io::DoorWish;
+use crate::pair::Side;
 use crate::service::{ACCEPT_PAUSE, ListenerKind, Peer, Service};
 use crate::timers::Due;
 
@@ -19,14 +19,15 @@ use crate::timers::Due;
 pub(crate) struct Door {
     /// `None` once the door is shut for good and nothing in the kernel is about it.
     listener: Option<TcpListener>,
+    side: Side,
     kind: ListenerKind,
     armed: bool,
     shut: bool,
 }
 
 impl Door {
-    pub(crate) fn new(listener: TcpListener, kind: ListenerKind) -> Door {
-        Door { listener: Some(listener), kind, armed: false, shut: false }
+    pub(crate) fn new(listener: TcpListener, side: Side, kind: ListenerKind) -> Door {
+        Door { listener: Some(listener), side, kind, armed: false, shut: false }
     }
 }
 
@@ -92,8 +93,8 @@ impl<S: Service> Shard<S> {
         }
         // A peer that is gone already has no address; it has no need of us either.
         let Ok(address) = socket.peer_addr() else { return };
-        let peer = Peer { address, listener: door.kind };
-        match self.state.conns.insert(socket) {
+        let (peer, side) = (Peer { address, listener: door.kind }, door.side);
+        match self.state.conns.insert(socket, side) {
             Err(socket) => {
                 self.counters.accepts_refused.add(1);
                 self.ring.close(socket);
@@ -101,9 +102,8 @@ impl<S: Service> Shard<S> {
             Ok(index) => {
                 self.counters.connections_now.add(1);
                 self.state.touch(index);
-                let generation = self.state.conns.get_mut(index).generation;
-                let id = ConnId { index, generation };
-                self.service.opened(self.now, id, peer, &mut self.state.io());
+                let id = self.state.conns.get_mut(index).id(index);
+                self.service.opened(self.now, id, peer, &mut self.state.io(side));
             }
         }
     }
@@ -115,10 +115,11 @@ impl<S: Service> Shard<S> {
         }
         for wish in std::mem::take(&mut self.state.door_wishes) {
             match wish {
-                DoorWish::Open(listener, number) => self.add_door(listener, number),
-                DoorWish::Shut(number) => {
+                DoorWish::Open(listener, side, number) => self.add_door(listener, side, number),
+                DoorWish::Shut(side, number) => {
                     for index in 0..self.doors.len() {
-                        if self.doors[index].kind == ListenerKind::Extra(number) {
+                        let door = &self.doors[index];
+                        if door.side == side && door.kind == ListenerKind::Extra(number) {
                             self.shut_door(index);
                         }
                     }
@@ -128,12 +129,12 @@ impl<S: Service> Shard<S> {
         self.arm_doors();
     }
 
-    fn add_door(&mut self, listener: TcpListener, number: u16) {
+    fn add_door(&mut self, listener: TcpListener, side: Side, number: u16) {
         if self.drain.is_draining() {
             net::stop_listening(&listener);
             return;
         }
-        let door = Door::new(listener, ListenerKind::Extra(number));
+        let door = Door::new(listener, side, ListenerKind::Extra(number));
         let free = |door: &Door| door.listener.is_none() && !door.armed;
         match self.doors.iter().position(free) {
             Some(index) => self.doors[index] = door,

@@ -11,7 +11,7 @@ use ringway_core::ConnId;
 use ringway_ring::{Tag, net};
 
 use super::Shard;
-use crate::conns::{Flags, NO_SEND};
+use crate::conns::{Flags, NO_SEND, side_of};
 use crate::io::IoState;
 use crate::parcels::{Leaving, Parcel, Parcels};
 use crate::service::Service;
@@ -34,13 +34,13 @@ impl<S: Service> Shard<S> {
         }
         self.state.timers.cancel(conn.deadline.take());
         if conn.flags.has(Flags::DYING) {
-            self.state.pool.give(std::mem::take(&mut conn.out));
+            self.state.pools[side_of(index)].give(std::mem::take(&mut conn.out));
             self.state.uncharge(index);
         }
         let conn = self.state.conns.get_mut(index);
         if conn.flags.has(Flags::ARMED) && !conn.flags.has(Flags::CANCELLING) {
             conn.flags.set(Flags::CANCELLING);
-            self.ring.stop_receiving(Tag(index));
+            self.ring.stop_receiving(side_of(index).group(), Tag(index));
         }
         if conn.send != NO_SEND {
             if conn.flags.has(Flags::PATIENT) && !conn.flags.has(Flags::SEND_CANCELLED) {
@@ -85,7 +85,8 @@ impl<S: Service> Shard<S> {
             buffer.append(&mut conn.out);
             std::mem::swap(&mut buffer, &mut conn.out);
         }
-        self.state.pool.give(buffer);
+        let side = side_of(index);
+        self.state.pools[side].give(buffer);
         self.state.charge(index);
         self.state.touch(index);
     }
@@ -96,13 +97,13 @@ impl<S: Service> Shard<S> {
         let what = self.state.leaving.swap_remove(at.expect("noted when it was given away"));
         self.state.uncharge(index);
         let conn = self.state.conns.get_mut(index);
-        let finishing = conn.flags.has(Flags::FINISHING);
+        let (side, finishing) = (side_of(index), conn.flags.has(Flags::FINISHING));
         let out = std::mem::take(&mut conn.out);
         self.counters.connections_now.set(self.counters.connections_now.get() - 1);
         self.counters.given.add(1);
         if let Some(socket) = self.state.conns.release(index) {
             let end = &self.state.outgoing.ends()[what.to.index()];
-            end.parcels.put(Parcel { socket, what, out, finishing });
+            end.parcels.put(Parcel { socket, side, what, out, finishing });
             end.bell.ring();
         }
     }
@@ -125,8 +126,8 @@ impl<S: Service> Shard<S> {
     }
 
     fn adopt(&mut self, parcel: Parcel) {
-        let Parcel { socket, mut what, out, finishing } = parcel;
-        let index = match self.state.conns.insert(socket) {
+        let Parcel { socket, side, mut what, out, finishing } = parcel;
+        let index = match self.state.conns.insert(socket, side) {
             Ok(index) => index,
             Err(socket) => return self.turn_away(socket),
         };
@@ -137,12 +138,13 @@ impl<S: Service> Shard<S> {
         if finishing {
             conn.flags.set(Flags::FINISHING);
         }
-        let id = ConnId { index, generation: conn.generation };
+        let id = conn.id(index);
         self.state.charge(index);
         self.state.touch(index);
-        self.service.adopted(self.now, id, what.peer, &what.note, &mut self.state.io());
+        let io = &mut self.state.io(side);
+        self.service.adopted(self.now, id, what.peer, &what.note, io);
         if !what.arrived.is_empty() {
-            self.hear(id, &mut what.arrived);
+            self.hear(index, id, &mut what.arrived);
         }
         // The kernel tells of a failure once, of an end as often as it is asked.
         if what.broken {
@@ -151,12 +153,13 @@ impl<S: Service> Shard<S> {
     }
 
     /// What a connection brought along, which may be closed or given away already.
-    fn hear(&mut self, id: ConnId, bytes: &mut [u8]) {
-        let conn = self.state.conns.get_mut(id.index);
+    fn hear(&mut self, index: u32, id: ConnId, bytes: &mut [u8]) {
+        let conn = self.state.conns.get_mut(index);
         if conn.flags.has(Flags::LEAVING) {
-            self.state.leaving_of(id.index).arrived.extend_from_slice(bytes);
+            self.state.leaving_of(index).arrived.extend_from_slice(bytes);
         } else if !conn.flags.has(Flags::FLUSHING.or(Flags::DYING)) {
-            self.service.received(self.now, id, bytes, &mut self.state.io());
+            let side = side_of(index);
+            self.service.received(self.now, id, bytes, &mut self.state.io(side));
         }
     }
 

@@ -37,6 +37,13 @@ pub(crate) struct Echo {
     stuck: Vec<ConnId>,
 }
 
+impl Echo {
+    /// One whose deeds nobody looks at.
+    pub(crate) fn new() -> Echo {
+        Echo { seen: Arc::default(), stuck: Vec::new() }
+    }
+}
+
 impl Service for Echo {
     fn opened(&mut self, _: Moment, _: ConnId, _: Peer, _: &mut Io<'_>) {
         self.seen.opened.fetch_add(1, Ordering::Relaxed);

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use ringway_core::{ConnId, Moment, ShardId};
 use ringway_shards::{
-    ControlPort, Errno, Io, ListenerKind, Peer, Running, Runtime, RuntimeConfig, Service,
-    ShardContext, ShardCounters,
+    ControlPort, Errno, Guest, Io, ListenerKind, Make, Peer, Room, Running, Runtime, RuntimeConfig,
+    Service, ShardContext, ShardCounters,
 };
 
 use super::PATIENCE;
@@ -25,6 +26,7 @@ pub(crate) enum Heard {
     Overdue,
     Adopted(SocketAddr, Vec<u8>),
     Stopped,
+    Mail(ShardId, Vec<u8>),
 }
 
 /// Who heard it, about which connection.
@@ -37,6 +39,7 @@ type Habit = fn(ConnId, &mut Heard, &mut Io<'_>);
 
 struct Puppet {
     me: ShardId,
+    control: ShardId,
     news: Sender<News>,
     orders: Orders,
     habit: Habit,
@@ -51,7 +54,7 @@ impl Puppet {
 }
 
 /// For news that are about no connection.
-const NOBODY: ConnId = ConnId { index: u32::MAX, generation: 0 };
+pub(crate) const NOBODY: ConnId = ConnId { index: u32::MAX, generation: 0 };
 
 impl Service for Puppet {
     fn opened(&mut self, _: Moment, conn: ConnId, peer: Peer, io: &mut Io<'_>) {
@@ -89,7 +92,10 @@ impl Service for Puppet {
         self.tell(conn, Heard::Overdue, io);
     }
 
-    fn mail(&mut self, _: Moment, _: ShardId, _: &[u8], io: &mut Io<'_>) {
+    fn mail(&mut self, _: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>) {
+        if from != self.control {
+            return self.tell(NOBODY, Heard::Mail(from, message.to_vec()), io);
+        }
         loop {
             let order = self.orders[self.me.index()].lock().unwrap().pop_front();
             let Some(order) = order else { return };
@@ -113,11 +119,45 @@ impl Service for Puppet {
 }
 
 /// The test's end of the strings.
-pub(crate) struct Stage {
-    pub(crate) running: Running,
+pub(crate) struct Strings {
     control: ControlPort,
     news: Receiver<News>,
     orders: Orders,
+}
+
+/// Shards, and the strings of their puppets.
+pub(crate) struct Stage {
+    pub(crate) running: Running,
+    strings: Strings,
+}
+
+impl Deref for Stage {
+    type Target = Strings;
+
+    fn deref(&self) -> &Strings {
+        &self.strings
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Strings {
+        &mut self.strings
+    }
+}
+
+/// Makes puppets; the test's ends of their strings.
+fn puppets(shards: usize, habit: Habit) -> (Make<Puppet>, Receiver<News>, Orders) {
+    let orders: Orders = Arc::new((0..shards).map(|_| Mutex::default()).collect());
+    let (say, news) = channel();
+    let theirs = Arc::clone(&orders);
+    let make = move |context: ShardContext| Puppet {
+        me: context.shard,
+        control: context.control,
+        news: say.clone(),
+        orders: Arc::clone(&theirs),
+        habit,
+    };
+    (Box::new(make), news, orders)
 }
 
 impl Stage {
@@ -126,20 +166,45 @@ impl Stage {
     }
 
     pub(crate) fn with_habit(config: RuntimeConfig, habit: Habit) -> Stage {
-        let orders: Orders = Arc::new((0..config.shards).map(|_| Mutex::default()).collect());
-        let (say, news) = channel();
-        let theirs = Arc::clone(&orders);
-        let make = move |context: ShardContext| Puppet {
-            me: context.shard,
-            news: say.clone(),
-            orders: Arc::clone(&theirs),
-            habit,
-        };
+        let (make, news, orders) = puppets(config.shards, habit);
         let mut running = Runtime::start(config, make).unwrap();
         let control = running.take_control().unwrap();
-        Stage { running, control, news, orders }
+        Stage { running, strings: Strings { control, news, orders } }
     }
 
+    /// Shards with two puppets each: the host's stage, the guest's strings, and where the guest
+    /// listens.
+    pub(crate) fn pair(config: RuntimeConfig, room: Room) -> (Stage, Strings, Vec<SocketAddr>) {
+        let (make, news, orders) = puppets(config.shards, |_, _, _| {});
+        let (guest, news_of_guest, orders_of_guest) = puppets(config.shards, |_, _, _| {});
+        let mut running = Runtime::start_pair(config, make, Guest { room, make: guest }).unwrap();
+        let control = running.take_control().unwrap();
+        let lodged = running.take_lodged().unwrap();
+        let guest =
+            Strings { control: lodged.control, news: news_of_guest, orders: orders_of_guest };
+        let stage = Stage { running, strings: Strings { control, news, orders } };
+        (stage, guest, lodged.addresses)
+    }
+
+    /// A client of the base door, and the connection that the shard has of it.
+    pub(crate) fn connect(&mut self) -> (TcpStream, ShardId, ConnId) {
+        let base = self.running.addresses().base.unwrap();
+        self.strings.enter(base, ListenerKind::Base)
+    }
+
+    pub(crate) fn sum(&self, of: impl Fn(&ShardCounters) -> u64) -> u64 {
+        self.running.counters().iter().map(|counters| of(counters)).sum()
+    }
+
+    /// Stops, and checks that nothing else was heard.
+    pub(crate) fn stop(mut self) {
+        self.running.stop();
+        self.strings.hear_the_stop();
+        self.running.join().unwrap();
+    }
+}
+
+impl Strings {
     /// Has a shard do something, and waits for what that gives.
     pub(crate) fn on<R: Send + 'static>(
         &mut self,
@@ -177,13 +242,17 @@ impl Stage {
         bytes
     }
 
-    /// A client of the base door, and the connection that the shard has of it.
-    pub(crate) fn connect(&mut self) -> (TcpStream, ShardId, ConnId) {
-        let client = TcpStream::connect(self.running.addresses().base.unwrap()).unwrap();
+    /// A client that comes in by a door, and the connection that the shard has of it.
+    pub(crate) fn enter(
+        &mut self,
+        address: SocketAddr,
+        door: ListenerKind,
+    ) -> (TcpStream, ShardId, ConnId) {
+        let client = TcpStream::connect(address).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.set_nodelay(true).unwrap();
         let (shard, conn, heard) = self.next();
-        assert_eq!(heard, Heard::Opened(ListenerKind::Base));
+        assert_eq!(heard, Heard::Opened(door));
         (client, shard, conn)
     }
 
@@ -199,17 +268,19 @@ impl Stage {
         (client, conn)
     }
 
-    pub(crate) fn sum(&self, of: impl Fn(&ShardCounters) -> u64) -> u64 {
-        self.running.counters().iter().map(|counters| of(counters)).sum()
+    /// The next mail to the control plane.
+    pub(crate) fn control_mail(&mut self) -> (ShardId, Vec<u8>) {
+        super::wait_readable(&self.control);
+        let mut heard = None;
+        self.control.receive(|from, message| heard = Some((from, message.to_vec())));
+        heard.expect("the bell rings for mail")
     }
 
-    /// Stops, and checks that nothing else was heard.
-    pub(crate) fn stop(mut self) {
-        self.running.stop();
-        for _ in self.running.counters().to_vec() {
+    /// Every shard is told to stop, and nothing else was heard before.
+    pub(crate) fn hear_the_stop(&mut self) {
+        for _ in 0..self.control.shards() {
             let (_, conn, heard) = self.next();
             assert_eq!((conn, heard), (NOBODY, Heard::Stopped));
         }
-        self.running.join().unwrap();
     }
 }

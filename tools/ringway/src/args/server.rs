@@ -9,6 +9,7 @@ pub(crate) const SERVE_HELP: &str = "\
 Prints one line `ready ...` on standard output when it serves; logs go to standard error. SIGTERM
 and Ctrl-C answer what was asked, close the connections, and stop; a second one stops at once. Who
 counts on a lease then works on until it has passed, so the next start grants nothing before that.
+SIGHUP reads the credentials and the tunnel's file again.
 
 A flag beats the configuration file, the file beats the default. `--print-config` prints all keys
 with their meaning: redirect it into a file to have one to start from.
@@ -16,7 +17,8 @@ with their meaning: redirect it into a file to have one to start from.
 Examples:
   ringway serve
   ringway serve --print-config > ringway.toml
-  ringway serve --config ringway.toml --shards 4";
+  ringway serve --config ringway.toml --shards 4
+  ringway serve --tunnel near.toml";
 
 /// Declares a flag for each key of the configuration, and what it does to a draft.
 macro_rules! config_flags {
@@ -66,6 +68,9 @@ config_flags! {
     /// Who may connect, and to which namespaces: a file that `ringway credentials add` has written,
     /// or off [default: off].
     credentials: Credentials "FILE",
+    /// A tunnel that runs on the same shards: the file of one side, as `ringway tunnel --config`
+    /// takes it, or off [default: off].
+    tunnel: Tunnel "FILE",
     /// How many names a namespace may have, which is what stands before the first / of a name, for
     /// example "orders=1000000, jobs=500" [default: as many as there is room for].
     quotas: Quotas "LIST",

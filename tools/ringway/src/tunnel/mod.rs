@@ -3,7 +3,7 @@
 mod check;
 mod invite;
 mod join;
-mod run;
+pub(crate) mod run;
 mod selftest;
 mod status;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ringway_tunnel_node::config::{Config, ConfigError};
-use ringway_tunnel_node::{StartError, Tunnel};
+use ringway_tunnel_node::{Reloaded, StartError, Tunnel};
 
 use crate::args::tunnel::RunArgs;
 use crate::failure::Failure;
@@ -28,7 +28,7 @@ pub(super) fn run(path: &Path, args: &RunArgs, json: bool) -> Result<ExitCode, F
     notify::ready();
     while let Came::Hangup = stop.next() {
         notify::reloading();
-        reload(&tunnel, path);
+        reload(path, |config| tunnel.reload(config));
         notify::ready();
     }
     tracing::info!("stopping: flows have five seconds to end; a second signal stops at once");
@@ -39,14 +39,14 @@ pub(super) fn run(path: &Path, args: &RunArgs, json: bool) -> Result<ExitCode, F
 }
 
 /// Reads the configuration again. What cannot be read changes nothing.
-fn reload(tunnel: &Tunnel, path: &Path) {
+pub(crate) fn reload(path: &Path, take_over: impl FnOnce(Config) -> Reloaded) {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            return tracing::error!("{error}. The earlier configuration stays in force");
+            return tracing::error!("{error}. The tunnel's earlier configuration stays in force");
         }
     };
-    let done = tunnel.reload(config);
+    let done = take_over(config);
     for field in &done.restart {
         tracing::warn!("{field}");
     }
@@ -54,7 +54,7 @@ fn reload(tunnel: &Tunnel, path: &Path) {
         tracing::error!("cannot listen on {address}: {why}; mend it and send SIGHUP again");
     }
     let what = if done.nothing { "nothing is different" } else { "it is in force" };
-    tracing::info!("the configuration was read again: {what}");
+    tracing::info!("the tunnel's configuration was read again: {what}");
 }
 
 impl From<ConfigError> for Failure {

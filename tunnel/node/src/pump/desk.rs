@@ -282,7 +282,7 @@ impl Desk<'_, '_> {
         let (whose, name, port) = (Whose::Flow(bond, id), name.clone(), *port);
         flow.stage = Stage::Resolving(target);
         let ask = Ask { shard: self.own.me, whose, name, port };
-        self.own.shared.ask(ask, self.io);
+        self.own.shared.ask(ask, self.own.control, self.io);
     }
 
     /// The addresses of a flow's target are known.

@@ -67,7 +67,7 @@ impl Own {
             dialling.asked = true;
             let ask =
                 Ask { shard: self.me, whose: Whose::Peer(peer), name: String::new(), port: 0 };
-            self.shared.ask(ask, io);
+            self.shared.ask(ask, self.control, io);
         }
         self.dialling.get(&peer)?.addresses.get(self.dialling.get(&peer)?.at).copied()
     }

@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
-use ringway_shards::{Close, Errno, Io, ListenerKind, Peer, Service};
+use ringway_shards::{Close, Errno, Io, ListenerKind, Peer, Service, ShardContext};
 use ringway_tunnel_coding::{Coder, Mode};
 use ringway_tunnel_proto::{
     Agent, AgentSettings, Coding, Connect, ConnectReply, Opening, Origin, PeerId, ResetCode, Socks,
@@ -45,20 +45,20 @@ const GIFT_USER: u8 = 2;
 const GREETING_MAX: Span = Span::from_s(30);
 /// Bytes of a receive buffer: a read that fills it is followed by more.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
-/// How long flows may go on after a stop was asked for.
-const FAREWELL: Span = Span::from_s(4);
 /// A read of so much is sealed at once; less waits for company until the turn ends.
 const BULK_BYTES: usize = 16 * 1024;
 /// How long a coder's run stays open when nothing follows.
 const RUN_LINGER: Span = Span::from_ms(2);
 
-/// See the module.
-pub(crate) struct Pump {
+/// See the module. Its users have it from [`crate::Tunnel::prepare`].
+pub struct Pump {
     agent: Agent,
     own: Own,
     run_ends_at: Option<Moment>,
     /// The configuration was taken over.
     begun: bool,
+    /// How long flows may go on after a stop was asked for.
+    farewell: Span,
     /// After a stop was asked for: when flows that have not ended are reset, so that their other
     /// ends need not wait for us.
     farewell_at: Option<Moment>,
@@ -69,15 +69,17 @@ pub(crate) struct Pump {
 impl Pump {
     pub(crate) fn new(
         shared: &Arc<Shared>,
-        (me, control): (ShardId, ShardId),
+        context: &ShardContext,
         (settings, seed): (AgentSettings, ringway_crypto::Entropy),
     ) -> Pump {
-        let own = Own::new(Arc::clone(shared), me, control);
+        let own = Own::new(Arc::clone(shared), context.shard, context.control);
         Pump {
             agent: Agent::new(settings, seed),
             own,
             run_ends_at: None,
             begun: false,
+            // Their other ends are to hear of it before the shards are gone.
+            farewell: Span(context.drain.0 / 5 * 4),
             farewell_at: None,
             scratch: Vec::new(),
         }
@@ -617,7 +619,7 @@ impl Service for Pump {
 
     fn stop(&mut self, now: Moment, _: &mut Io<'_>) {
         self.agent.stop();
-        self.farewell_at = Some(now + FAREWELL);
+        self.farewell_at = Some(now + self.farewell);
     }
 
     fn may_stop(&self) -> bool {

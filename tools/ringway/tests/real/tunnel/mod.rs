@@ -13,6 +13,7 @@ mod flows;
 mod hostile;
 mod idle;
 mod place;
+mod served;
 mod sites;
 mod tools;
 mod transfers;

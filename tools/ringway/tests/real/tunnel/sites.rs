@@ -226,7 +226,7 @@ impl Side {
     pub(crate) fn reload(&self) {
         let before = self.log().len();
         self.held().signal(Signal::HUP);
-        self.says("the configuration was read again", before);
+        self.says("configuration was read again", before);
     }
 
     /// What it says of itself.

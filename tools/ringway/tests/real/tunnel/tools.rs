@@ -10,7 +10,7 @@ use crate::support::{Held, Told, hold, until};
 
 /// Runs a program to its end, which must be a good one, within a minute.
 #[track_caller]
-fn run(words: &[&str]) -> String {
+pub(crate) fn run(words: &[&str]) -> String {
     let output = Command::new("timeout").arg("60").args(words).output();
     let told = Told::from(output.expect("coreutils are everywhere"));
     assert_ne!(told.code, Some(127), "{} is not installed: {told:?}", words[0]);
