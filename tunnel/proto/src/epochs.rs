@@ -177,8 +177,8 @@ impl Epochs {
         Ok(())
     }
 
-    /// The other side sends under epoch `number` on some carrier from now on: it said so, or brought
-    /// the carrier with it. Returns the epoch's secret.
+    /// The other side sends under epoch `number` on some carrier from now on: it said so, or joined
+    /// by it. Returns the epoch's secret.
     ///
     /// # Errors
     /// [`Violation::Rekey`] for an epoch that is not known.

@@ -465,8 +465,8 @@ fn keys_change_under_flows() {
     net.run_until(Span::from_s(5), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
 }
 
-/// The near side has new keys, and before it says so all carriers are lost. The next one joins under
-/// them, which says the same.
+/// The near side has new keys, and before it says so all carriers are lost. The next one joins
+/// under them, which says the same.
 #[test]
 fn a_carrier_that_joins_under_new_keys_announces_them() {
     let mut net = Net::new(25, [1, 1]);

@@ -23,7 +23,7 @@ fn witnesses(rule: Rule) -> Vec<u64> {
             lines: 1 + (seed % 3) as usize,
             flows: 6,
             faults_per_mille: 5,
-            resets_per_mille: if seed % 2 == 0 { 0 } else { 500 },
+            resets_per_mille: if seed.is_multiple_of(2) { 0 } else { 500 },
             broken: Some(rule),
         };
         !matches!(catch_unwind(move || run(world)), Ok(Ok(_)))

@@ -80,7 +80,7 @@ const RETRY_MAX: Span = Span::from_s(10);
 pub const WINDOW_FIRST: u64 = 64 * 1024;
 /// Carriers of a session.
 const MEMBERS_MAX: usize = 64;
-/// Carriers' numbers that may come late, because carriers overtake each other; of more, the highest.
+/// Carriers' numbers that may come late, because carriers overtake each other; of more the highest.
 const NUMBERS_LATE_MAX: usize = 1024;
 
 /// How a shard's agent is set up.
@@ -198,8 +198,8 @@ pub trait Host {
     /// What happened to a flow.
     fn flow(&mut self, bond: BondId, event: Event);
 
-    /// A session can be used ([`Agent::bond_to`]), or cannot, or not yet. Said of each before any of
-    /// its flows is spoken of.
+    /// A session can be used ([`Agent::bond_to`]), or cannot, or not yet. Said of each before any
+    /// of its flows is spoken of.
     fn bond(&mut self, bond: BondId, peer: PeerId, up: bool);
 
     /// For the log and the counters.

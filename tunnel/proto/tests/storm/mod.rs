@@ -33,7 +33,7 @@ const TROUBLE: Span = Span::from_ms(2500);
 const OVER_BY: Span = Span::from_s(100);
 /// By when sites that have forgotten nothing work together again: an answer that does not come, and
 /// the pause behind it.
-const MEET_WITHIN: Span = Span::from_s(12);
+const MEET_WITHIN: Span = Span::from_s(16);
 /// After this time nothing is left over: the longest that a stranger is listened to, and more than
 /// a carrier that is not needed stays.
 const QUIET_FOR: Span = Span::from_s(100);
@@ -175,11 +175,6 @@ impl Storm {
             self.pass(minute)?;
             self.talks.begin(4, mild);
         }
-        if self.weather == Weather::Carriers && self.rng.chance(400) {
-            // Who was asked does not answer.
-            self.turn()?;
-            self.net.silence(|_| true);
-        }
         let often = 15 + self.rng.below(100);
         let grave_at = self.net.now + Span::from_ms(self.rng.below(TROUBLE.0 / 1_000_000));
         let end = self.net.now + TROUBLE;
@@ -201,6 +196,15 @@ impl Storm {
             shard.desk.cut_off = false;
         }
         self.net.bytes_per_step = self.net.bytes_per_step.max(2000);
+        if self.weather == Weather::Carriers && self.rng.chance(500) {
+            // Nobody who is dialled answers: neither who is joined, nor who is asked then.
+            let end = self.net.now + Span::from_ms(900);
+            while self.net.now < end {
+                self.net.silence(|_| true);
+                self.turn()?;
+            }
+            self.net.silence(|_| true);
+        }
         Ok(())
     }
 
