@@ -91,7 +91,7 @@ impl Carrier {
 
     /// Whether bulk may be put on it: there is not more on the way than serves any purpose.
     pub(crate) fn has_window(&self) -> bool {
-        self.flying < self.delivery.most(self.rtt_min())
+        self.flying < self.delivery.most()
     }
 
     /// There is more to send than carriers take.
@@ -99,10 +99,15 @@ impl Carrier {
         self.delivery.note_full();
     }
 
-    /// Bytes that were on their way by it have arrived.
-    pub(crate) fn arrived(&mut self, now: Moment, bytes: u64) {
+    /// The shortest time that bytes were on their way by it.
+    pub(crate) fn base(&self) -> Option<Span> {
+        self.delivery.base().filter(|_| self.up)
+    }
+
+    /// Bytes have arrived after `way`; `base` is the shortest time by any carrier.
+    pub(crate) fn arrived(&mut self, now: Moment, bytes: u64, way: Span, base: Option<Span>) {
         self.flying = self.flying.saturating_sub(bytes);
-        self.delivery.arrived(now, bytes, self.rtt());
+        self.delivery.arrived(now, bytes, way, base);
     }
 
     /// Whether LEAVE is to be said now: nothing that went by it is missing.

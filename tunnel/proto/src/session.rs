@@ -625,10 +625,11 @@ impl Session {
             }
             return Ok(());
         };
+        let base = self.carriers.iter().filter_map(Carrier::base).min();
         let carriers = &mut self.carriers;
         let arrived = |segment: Segment| {
             let carrier = &mut carriers[usize::from(segment.carrier.0)];
-            carrier.arrived(now, segment.end - segment.start);
+            carrier.arrived(now, segment.end - segment.start, now.since(segment.at), base);
         };
         if !flow.send.acked(ack, &mut self.spare, arrived) {
             return Err(Violation::AckOfNothing(id));
