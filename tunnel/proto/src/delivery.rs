@@ -19,7 +19,7 @@ use ringway_core::{Moment, Span};
 
 /// What may be on the way at first, and at least.
 const LEAST: u64 = 64 * 1024;
-/// How long bytes may wait. Acknowledgements are delayed by up to half of it, and agents have turns.
+/// How long bytes may wait. Acknowledgements are delayed by up to half of it, agents have turns.
 const WAITING: Span = Span::from_ms(10);
 /// The rate is measured over at least this time, several delayed acknowledgements.
 const MEASURE: Span = Span::from_ms(15);
@@ -42,7 +42,7 @@ pub(crate) struct Delivery {
     since: Moment,
     arrived: u64,
     least: Span,
-    /// There was more to send than carriers took, so the rate is the carrier's and not the writers'.
+    /// There was more to send than carriers took, so the rate is the carrier's, not the writers'.
     full: bool,
 }
 
