@@ -257,6 +257,7 @@ impl Agent {
             || bond.known.as_ref().is_some_and(|k| k.epochs.has_to_say(now))
         {
             if !self.send_one(now, id, bond, host) {
+                bond.flows.note_full();
                 self.await_room(bond, host);
                 return true;
             }
@@ -272,14 +273,18 @@ impl Agent {
         bond: &mut Bond,
         host: &mut impl Host,
     ) -> bool {
-        let Some(express) = bond.express() else {
-            return self.send_share(now, (id, Share::All), bond, (|_| true, host));
-        };
-        // What is little goes by the carrier that has no bulk, unless another is faster.
-        let little = bond.flows.has_little(now);
+        let express = bond.express();
+        if express.is_none() && self.send_share(now, (id, Share::All), bond, (|_| true, host)) {
+            return true;
+        }
+        // What is little goes by the carrier that has no bulk, unless another is faster. It passes
+        // by bulk that waits for acknowledgements.
+        let exchange = bond.known.as_ref().is_some_and(|known| known.epochs.has_to_say(now));
+        let little = exchange || bond.flows.has_little(now);
         if little && self.send_share(now, (id, Share::Little), bond, (|_| true, host)) {
             return true;
         }
+        let Some(express) = express else { return false };
         let others = |slot| slot != express;
         bond.flows.has_bulk() && self.send_share(now, (id, Share::Bulk), bond, (others, host))
     }
@@ -292,7 +297,7 @@ impl Agent {
         bond: &mut Bond,
         (takes, host): (impl Fn(CarrierSlot) -> bool, &mut impl Host),
     ) -> bool {
-        let Some((slot, conn)) = self.best(bond, takes, host) else { return false };
+        let Some((slot, conn)) = self.best(bond, (takes, share), host) else { return false };
         let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
         seal(now, (id, slot), bond, carrier, (share, host))
     }
@@ -307,11 +312,11 @@ impl Agent {
         }
     }
 
-    /// The carrier by which something would arrive first, if any takes something.
+    /// The carrier by which something of this share would arrive first, if any takes something.
     fn best(
         &self,
         bond: &Bond,
-        takes: impl Fn(CarrierSlot) -> bool,
+        (takes, share): (impl Fn(CarrierSlot) -> bool, Share),
         host: &impl Host,
     ) -> Option<(CarrierSlot, ConnId)> {
         let candidates = bond.slots().filter(|(slot, _)| takes(*slot));
@@ -319,8 +324,9 @@ impl Agent {
             let report = bond.flows.carrier(slot).filter(|report| report.usable)?;
             let pace = &self.carriers[conn.index as usize].as_ref()?.pace;
             let waiting = host.backlog(conn);
-            let has_room = waiting < pace.waiting_max();
-            has_room.then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
+            let has_window = share == Share::Little || report.has_window;
+            (has_window && waiting < pace.waiting_max())
+                .then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
         });
         candidates.min_by_key(|(arrives, ..)| *arrives).map(|(_, slot, conn)| (slot, conn))
     }

@@ -197,8 +197,8 @@ pub trait Host {
     /// What happened to a flow.
     fn flow(&mut self, bond: BondId, event: Event);
 
-    /// A session can be used ([`Agent::bond_to`]), or cannot, or not yet. Said of each before any of
-    /// its flows is spoken of.
+    /// A session can be used ([`Agent::bond_to`]), or cannot, or not yet. Said of each before any
+    /// of its flows is spoken of.
     fn bond(&mut self, bond: BondId, peer: PeerId, up: bool);
 
     /// For the log and the counters.
