@@ -101,11 +101,10 @@ impl Bond {
         if core::mem::replace(&mut self.told_up, up) == up {
             return;
         }
-        let again = self.flows.flows().next().is_some();
-        let note = match (up, again) {
-            (true, true) => Note::Back(self.peer),
-            (true, false) => Note::Up(self.peer),
-            (false, _) => Note::Alone(self.peer),
+        let note = match (up, self.flows.flows().count() as u64) {
+            (true, 0) => Note::Up(self.peer),
+            (true, _) => Note::Back(self.peer),
+            (false, flows) => Note::Alone(self.peer, flows),
         };
         host.note(None, note);
         host.bond(id, self.peer, up);
