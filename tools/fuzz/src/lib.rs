@@ -59,6 +59,7 @@ pub const TARGETS: &[Target] = &[
     targets::tunnel::HANDSHAKE,
     targets::tunnel::RECORDS,
     targets::tunnel::SESSION,
+    targets::tunnel_agent::AGENT,
     targets::tunnel_config::CONFIG,
     targets::tunnel_edge::EDGE,
 ];

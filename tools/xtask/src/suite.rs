@@ -60,9 +60,9 @@ fn test_steps(root: &Path, steps: &mut Steps) {
         let args = ["test", "--package", "ringway-sim", "--features", "sabotage"];
         run(cargo(root, &args).args(["--test", "sabotage"]))
     });
-    steps.step("tunnel's swarm: every rule that is switched off is noticed", || {
+    steps.step("tunnel's swarms: every rule that is switched off is noticed", || {
         let args = ["test", "--package", "ringway-tunnel-proto", "--features", "sabotage"];
-        run(cargo(root, &args).args(["--test", "sabotage"]))
+        run(cargo(root, &args).args(["--test", "sabotage", "--test", "agent_sabotage"]))
     });
     // A bench that no longer runs answers no question; here each runs once, unmeasured.
     if has_benches(root) {

@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! - E1  Nobody sends under an epoch that the other end cannot have: the responder waits for the
-//!   first KEYS of the initiator.
+//!   first KEYS of the initiator, or for the first carrier that joins under the new epoch.
 //! - E2  An epoch is offered once at a time and only by the initiator, so both ends agree on each.
 //! - E3  The epoch before the present one is kept until the next exchange, for carriers that have
 //!   not changed over; older ones are gone.
@@ -23,6 +23,7 @@ use alloc::boxed::Box;
 use ringway_core::{Moment, Span};
 use ringway_crypto::{Entropy, EpochSecret, RekeyOffer, Spent, answer_rekey};
 
+use crate::sabotage::{Rule, Sabotage};
 use crate::session::{Role, Violation};
 
 /// An offer that was not answered is made again after this: its carrier may be lost.
@@ -56,6 +57,7 @@ pub struct Epochs {
     /// The answer is to be said.
     answer_due: bool,
     offered: Option<Box<Offered>>,
+    pub(crate) sabotage: Sabotage,
 }
 
 impl Epochs {
@@ -70,6 +72,7 @@ impl Epochs {
             next: None,
             answer_due: false,
             offered: None,
+            sabotage: Sabotage::default(),
         }
     }
 
@@ -103,8 +106,13 @@ impl Epochs {
 
     /// Whether [`Self::to_say`] has something.
     pub fn has_to_say(&self, now: Moment) -> bool {
-        let due = |offered: &Offered| offered.said_at.is_none_or(|at| now.since(at) >= OFFER_AGAIN);
-        self.answer_due || self.offered.as_deref().is_some_and(due)
+        self.answer_due || self.offered.as_deref().is_some_and(|offered| self.is_due(now, offered))
+    }
+
+    fn is_due(&self, now: Moment, offered: &Offered) -> bool {
+        let again = |at| now.since(at) >= OFFER_AGAIN;
+        let again = |at| again(at) && !self.sabotage.breaks(Rule::OffersRepeated);
+        offered.said_at.is_none_or(again)
     }
 
     /// What is to be said now: an offer, or an answer.
@@ -112,10 +120,10 @@ impl Epochs {
         if core::mem::take(&mut self.answer_due) {
             return self.next.as_ref().map(|(_, exchange)| *exchange);
         }
-        let offered = self.offered.as_mut()?;
-        if offered.said_at.is_some_and(|at| now.since(at) < OFFER_AGAIN) {
+        if !self.offered.as_deref().is_some_and(|offered| self.is_due(now, offered)) {
             return None;
         }
+        let offered = self.offered.as_mut()?;
         offered.said_at = Some(now);
         Some(offered.exchange)
     }
@@ -169,7 +177,8 @@ impl Epochs {
         Ok(())
     }
 
-    /// The other side sends under epoch `number` on some carrier from now on. Returns its secret.
+    /// The other side sends under epoch `number` on some carrier from now on: it said so, or brought
+    /// the carrier with it. Returns the epoch's secret.
     ///
     /// # Errors
     /// [`Violation::Rekey`] for an epoch that is not known.

@@ -1,7 +1,8 @@
-//! Rules that can be switched off, so that the swarm can show that it would notice.
+//! Rules that can be switched off, so that the swarms can show that they would notice.
 //!
-//! Without the feature `sabotage` a [`Sabotage`] has no bytes and every question to it is the
-//! constant `false`. Only `tests/sabotage.rs` is built with it.
+//! Without the feature `sabotage` a `Sabotage` has no bytes and every question to it is the
+//! constant `false`. Only `tests/sabotage.rs` (sessions) and `tests/agent_sabotage.rs` (agents) are
+//! built with it.
 
 /// A rule of the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,11 +27,51 @@ pub enum Rule {
     ResetsRepeated,
     /// Who asks about a flow that is over is answered.
     OverIsSaid,
+    /// Who proves to be somebody that the site does not know is not answered.
+    KnownAlone,
+    /// A message that came before is not answered.
+    MessagesOnce,
+    /// Who joins a session shows that they have its secret.
+    JoinsProved,
+    /// Who has not come in within their time is closed.
+    StrangersDropped,
+    /// Connections that have not proved themselves are bounded.
+    HalfOpenBounded,
+    /// A peer that shows a key which is its own no more has no session.
+    TrustEnds,
+    /// A carrier that comes to a shard without its session is given to the one that has it.
+    HandedOver,
+    /// Who asks for a session that lives goes on with it.
+    LivingGoesOn,
+    /// A shard of a peer has one session: a new one ends the old one.
+    OneSession,
+    /// Flows of which the far agent knows nothing any more are reset.
+    GoneIsSaid,
+    /// Who could not join asks whether the session lives.
+    DoubtAsks,
+    /// Flows wait until the far agent has said that it has the session.
+    FirstOnTrial,
+    /// A carrier that does not answer for long is closed.
+    SilentClosed,
+    /// Who is asked and does not answer is not waited for.
+    AnswersTimed,
+    /// Flows without carriers are given up after the time to wait.
+    StrandedEnds,
+    /// Flows that were given up here are reset there, too.
+    GivenUpIsSaid,
+    /// Attempts that come to nothing are spaced.
+    AttemptsSpaced,
+    /// A record under new keys comes behind one that says so.
+    KeysAnnounced,
+    /// The responder sends under new keys after the initiator has.
+    ResponderWaits,
+    /// New keys are offered until they are answered.
+    OffersRepeated,
 }
 
 impl Rule {
-    /// All of them.
-    pub const ALL: [Rule; 10] = [
+    /// Those of a session.
+    pub const SESSION: [Rule; 10] = [
         Rule::KeptUntilAcked,
         Rule::LostGoesAgain,
         Rule::SilenceIsAsked,
@@ -41,6 +82,30 @@ impl Rule {
         Rule::NumbersOnce,
         Rule::ResetsRepeated,
         Rule::OverIsSaid,
+    ];
+
+    /// Those of an agent.
+    pub const AGENT: [Rule; 20] = [
+        Rule::KnownAlone,
+        Rule::MessagesOnce,
+        Rule::JoinsProved,
+        Rule::StrangersDropped,
+        Rule::HalfOpenBounded,
+        Rule::TrustEnds,
+        Rule::HandedOver,
+        Rule::LivingGoesOn,
+        Rule::OneSession,
+        Rule::GoneIsSaid,
+        Rule::DoubtAsks,
+        Rule::FirstOnTrial,
+        Rule::SilentClosed,
+        Rule::AnswersTimed,
+        Rule::StrandedEnds,
+        Rule::GivenUpIsSaid,
+        Rule::AttemptsSpaced,
+        Rule::KeysAnnounced,
+        Rule::ResponderWaits,
+        Rule::OffersRepeated,
     ];
 }
 
@@ -71,6 +136,14 @@ const _: () = assert!(size_of::<Sabotage>() == 0, "a product has nothing to swit
 #[cfg(feature = "sabotage")]
 impl crate::Session {
     /// Switches one rule off, for good; before the first flow.
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.sabotage.rule = Some(rule);
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl crate::Agent {
+    /// Switches one rule off, for good; before anything else.
     pub fn break_rule(&mut self, rule: Rule) {
         self.sabotage.rule = Some(rule);
     }

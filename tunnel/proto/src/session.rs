@@ -411,8 +411,17 @@ impl Session {
         (UNSENT_ALL / (1 + others)).clamp(UNSENT_MIN, UNSENT_MAX)
     }
 
-    /// Ends all flows here, each with this reason, without a word to the other agent: it has gone,
-    /// or is not waited for any longer.
+    /// Ends all flows, each with this reason. The other agent, which may believe that they live, is
+    /// told when there is a carrier again.
+    pub fn give_up(&mut self, code: ResetCode, outlet: &mut impl Outlet) {
+        let ids: Vec<FlowId> = self.flows.keys().copied().collect();
+        for id in ids {
+            self.reset(id, code);
+            outlet.event(Event::Reset(id, code));
+        }
+    }
+
+    /// Ends all flows here, each with this reason, without a word to the other agent: it has gone.
     pub fn abandon(&mut self, code: ResetCode, outlet: &mut impl Outlet) {
         let ids: Vec<FlowId> = self.flows.keys().copied().collect();
         for id in ids {

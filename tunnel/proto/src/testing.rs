@@ -4,8 +4,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use ringway_crypto::{
-    CarrierKind, Credentials, Dial, Entropy, EpochSecret, FIRST_BYTES, Initiator, Listener,
-    NetworkKey, PrivateKey, Secret, Suite, SuiteSet,
+    CarrierKind, Credentials, Dial, Entropy, EpochSecret, Established, FIRST_BYTES, Initiator,
+    Listener, NetworkKey, PrivateKey, Secret, Suite, SuiteSet,
 };
 
 /// The clock of all handshakes.
@@ -52,6 +52,11 @@ pub(crate) fn dial(out: &mut Vec<u8>) -> Initiator {
 
 /// The secret of a session's first epoch.
 pub(crate) fn epoch_secret() -> EpochSecret {
+    established().secret
+}
+
+/// What the far side of a handshake has.
+pub(crate) fn established() -> Established {
     let mut message = Vec::new();
     dial(&mut message);
     let (first, body) = message.split_first_chunk_mut::<FIRST_BYTES>().expect("a message");
@@ -59,5 +64,5 @@ pub(crate) fn epoch_secret() -> EpochSecret {
     let knock = listener.knock(first, NOW_MS).expect("it is good");
     let visitor = knock.read(&listener, body, &mut entropy(3)).expect("it is good");
     let accepted = visitor.accept(None, &[], &mut entropy(4), &mut Vec::new());
-    accepted.expect("good points").secret
+    accepted.expect("good points")
 }

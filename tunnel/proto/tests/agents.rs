@@ -261,6 +261,98 @@ fn a_key_that_is_trusted_no_more_ends_its_session() {
     net.connect();
 }
 
+/// The far site's address is taken away: what is there goes on, and what breaks is not dialled.
+#[test]
+fn who_has_no_address_any_more_is_not_dialled() {
+    let mut net = Net::new(21, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"before");
+    net.run(Span::from_ms(50));
+    net.know_address(false);
+    net.sites[0][0].agent.push(bond, flow, b" and after");
+    net.run_until(Span::from_s(1), |net| {
+        net.far_apps().any(|(.., app)| app.read == b"before and after")
+    });
+    let before = net.dialled;
+    net.cut(|_| true);
+    net.run(Span(WAIT.0 + Span::from_s(1).0));
+    assert_eq!(net.dialled, before);
+    assert_eq!(net.sites[0][0].desk.apps[&(bond, flow)].reset, Some(ResetCode::Broken));
+    assert!(net.sites[0][0].agent.report(1, &net.sites[0][0].desk).is_empty());
+    net.know_address(true);
+    let bond = net.connect();
+    net.open(bond, b"again");
+    net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"again"));
+}
+
+/// The near side's wait is over before the far side has noticed anything: its ends of the flows
+/// have nothing to say. They hear that the flows are over as soon as a carrier is back.
+#[test]
+fn flows_that_were_given_up_end_at_the_far_side_too() {
+    let mut net = Net::new(22, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"x");
+    net.run(Span::from_s(1));
+    net.sites[0][0].agent.push(bond, flow, b"y");
+    net.sites[0][0].desk.cut_off = true;
+    net.silence(|_| true);
+    net.run(Span(WAIT.0 + Span::from_s(1).0));
+    assert_eq!(net.sites[0][0].desk.apps[&(bond, flow)].reset, Some(ResetCode::Broken));
+    assert!(net.far_apps().all(|(.., app)| app.reset.is_none()));
+    net.sites[0][0].desk.cut_off = false;
+    net.connect();
+    net.run_until(Span::from_s(5), |net| {
+        net.far_apps().all(|(.., app)| app.reset == Some(ResetCode::Broken))
+    });
+}
+
+/// Keys are old, and nothing little is to be said beside bulk: they change all the same.
+#[test]
+fn keys_change_beside_bulk_alone() {
+    let mut net = Net::new(23, [1, 1]);
+    net.bytes_per_step = 4000;
+    let bond = net.connect();
+    let data = bytes(1_000_000, 1);
+    let bulk = net.open(bond, &data);
+    net.open(bond, b"a second flow");
+    let epoch = |net: &Net| net.sites[0][0].agent.report(1, &net.sites[0][0].desk)[0].epoch;
+    while net.now < Moment(Span::from_s(63).0) {
+        // There is always more.
+        let agent = &mut net.sites[0][0].agent;
+        if agent.flow(bond, bulk).is_some_and(|report| report.unsent < 200_000) {
+            agent.push(bond, bulk, &data);
+        }
+        pump(&mut net, bond, bulk, &[], &mut 0);
+        net.step();
+        net.sites[1][0].desk.apps.values_mut().for_each(|app| app.read.clear());
+    }
+    assert_eq!(epoch(&net), 1);
+}
+
+/// A crowd comes between a carrier's first message and its first record: the carrier is the oldest
+/// of those that have not proved themselves, and goes. Its session goes on.
+#[test]
+fn a_carrier_that_a_crowd_pushes_out_is_missed_by_its_session() {
+    let mut net = Net::new(24, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"before");
+    net.run(Span::from_ms(50));
+    net.bytes_per_step = 10;
+    net.cut(|_| true);
+    net.run_until(Span::from_s(5), |net| {
+        let reports = net.sites[1][0].agent.report(1, &net.sites[1][0].desk);
+        reports[0].members.iter().any(|member| !member.carrier.proved)
+    });
+    for _ in 0..HALF_OPEN_MAX {
+        net.knock(0, &mut []);
+    }
+    net.bytes_per_step = 100_000;
+    net.sites[0][0].agent.push(bond, flow, b" and after");
+    net.run_until(Span::from_s(20), |net| {
+        net.far_apps().any(|(.., app)| app.read == b"before and after")
+    });
+}
+
 /// Each shard of the near site has a session of its own, and none replaces another's.
 #[test]
 fn shards_have_sessions_of_their_own() {
@@ -374,6 +466,37 @@ fn keys_change_under_flows() {
     // A carrier that comes now joins under the present epoch.
     net.cut(|_| true);
     net.run_until(Span::from_s(5), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
+}
+
+/// The near side has new keys, and before it says so all carriers are lost. The next one joins under
+/// them, which says the same.
+#[test]
+fn a_carrier_that_joins_under_new_keys_announces_them() {
+    let mut net = Net::new(25, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"x");
+    let epochs = |net: &Net| {
+        [0, 1].map(|site| {
+            let Shard { agent, desk } = &net.sites[site][0];
+            agent.report(1, desk)[0].epoch
+        })
+    };
+    let (mut said, mut lost) = (1, false);
+    while net.now < Moment(Span::from_s(125).0) {
+        net.step();
+        if !lost && epochs(&net) == [1, 0] {
+            net.cut(|_| true);
+            lost = true;
+        }
+        if net.now.0.is_multiple_of(Span::from_ms(500).0) {
+            net.sites[0][0].agent.push(bond, flow, b"x");
+            said += 1;
+        }
+    }
+    assert!(lost);
+    net.run(Span::from_s(1));
+    assert_eq!(epochs(&net), [2, 2]);
+    assert!(net.far_apps().all(|(.., app)| app.read.len() == said && app.reset.is_none()));
 }
 
 /// Who says little is not behind who says much, once there is a carrier for it.

@@ -36,7 +36,7 @@ fn every_broken_rule_is_noticed() {
     // Assertions fail on purpose here, and say nothing to anybody.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let found: Vec<_> = Rule::ALL.map(|rule| (rule, witnesses(rule))).into();
+    let found: Vec<_> = Rule::SESSION.map(|rule| (rule, witnesses(rule))).into();
     std::panic::set_hook(print);
     found.iter().for_each(|(rule, seeds)| println!("{rule:?}: noticed at seeds {seeds:?}"));
     let missed: Vec<_> = found.iter().filter(|(_, seeds)| seeds.len() < WITNESSES).collect();

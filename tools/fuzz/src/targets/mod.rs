@@ -8,5 +8,6 @@ pub mod resp;
 pub mod server;
 pub mod table;
 pub mod tunnel;
+pub mod tunnel_agent;
 pub mod tunnel_config;
 pub mod tunnel_edge;

@@ -126,6 +126,10 @@ impl Bond {
         self.usable() > 0
     }
 
+    fn has_keys_to_say(&self, now: Moment) -> bool {
+        self.known.as_ref().is_some_and(|known| known.epochs.has_to_say(now))
+    }
+
     /// The carrier that has no bulk, if there are several and several flows: of those that can be
     /// used, the one that has carried least, which so it stays.
     fn express(&self) -> Option<CarrierSlot> {
@@ -154,6 +158,9 @@ impl Bond {
         let wait = (RETRY_MIN.0 << self.failures.min(10)).min(RETRY_MAX.0);
         self.failures = self.failures.saturating_add(1);
         self.retry_at = now + Span(wait / 2 + wait / 2 * chance / CHANCE);
+        if self.flows.sabotage.breaks(Rule::AttemptsSpaced) {
+            self.retry_at = now;
+        }
         self.pool.not_opened(now);
     }
 
@@ -187,15 +194,17 @@ impl Agent {
         bond.dirty = false;
         bond.flows.tick(now, &mut Door::new(host, id));
         self.look_at_carriers(now, &mut bond, host);
-        let full = bond.known.is_some() && self.transmit(now, id, &mut bond, host);
         let up = bond.flows_can_go();
+        let (full, late) = self.transmit(now, id, &mut bond, host);
         let stranded = self.judge_standing(now, id, &mut bond, up, host);
         let retires = bond.role == Role::Initiator && self.plan_carriers(now, &mut bond, full);
-        let dials = self.wants_dial(now, &bond, up);
-        self.set_due(now, id, &mut bond, full);
-        let role = bond.role;
+        let dial_at = self.dial_at(&bond, up);
+        let dials = dial_at.is_some_and(|at| at <= now);
+        let no_sooner = if full || late { now + FULL_PAUSE } else { now };
+        self.set_due(id, &mut bond, dial_at, no_sooner);
+        let ends = stranded && !self.may_dial(&bond);
         self.bonds[id.0 as usize] = Some(bond);
-        if stranded && role == Role::Responder {
+        if ends {
             // Whoever comes back finds it gone, and begins anew.
             self.end(now, id, ResetCode::Broken, host);
         } else if dials {
@@ -216,7 +225,8 @@ impl Agent {
             let since = report.suspect.then(|| member.suspect_since.unwrap_or(now));
             bond.members[at] = Some(Member { suspect_since: since, ..member });
             let near = bond.role == Role::Initiator;
-            let given_up = since.is_some_and(|since| now.since(since) >= SUSPECT_MAX);
+            let given_up = since.is_some_and(|since| now.since(since) >= SUSPECT_MAX)
+                && !self.sabotage.breaks(Rule::SilentClosed);
             let (left, not_taken) =
                 (near && report.left && member.left, near && report.suspect && !report.proved);
             if !given_up && !left && !not_taken {
@@ -229,7 +239,7 @@ impl Agent {
             host.close(member.conn, left);
             if not_taken {
                 // Perhaps the far agent has forgotten the session: the next attempt asks.
-                bond.doubted = true;
+                bond.doubted = !self.sabotage.breaks(Rule::DoubtAsks);
                 host.note(Some(member.conn), Note::NoAnswer(bond.peer));
                 let chance = self.entropy.below(CHANCE);
                 bond.fail_dial(now, chance);
@@ -239,9 +249,17 @@ impl Agent {
         }
     }
 
-    /// Sends what there is. Returns whether there is more than carriers take.
-    fn transmit(&mut self, now: Moment, id: BondId, bond: &mut Bond, host: &mut impl Host) -> bool {
+    /// Sends what there is. Returns whether there is more than carriers take, and whether something
+    /// that can go by one alone waits for it.
+    fn transmit(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        host: &mut impl Host,
+    ) -> (bool, bool) {
         self.offer_keys(now, bond);
+        let mut late = false;
         for at in 0..bond.members.len() {
             let Some(Member { conn, .. }) = bond.members[at] else { continue };
             let slot = CarrierSlot(at as u16);
@@ -249,20 +267,25 @@ impl Agent {
             let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
             carrier.pace.look(now, waiting);
             // What asks after a carrier may wait behind what it carries, and so measures that, too.
-            if bond.flows.wants_own(now, slot) && waiting <= carrier.pace.waiting_max() {
+            if !bond.flows.wants_own(now, slot) {
+                continue;
+            }
+            if waiting <= carrier.pace.waiting_max() {
                 seal_own(now, slot, bond, carrier, host);
+            } else {
+                late = true;
+                host.await_drain(conn, carrier.pace.waiting_max() / 2);
             }
         }
-        while bond.flows.wants_any(now)
-            || bond.known.as_ref().is_some_and(|k| k.epochs.has_to_say(now))
-        {
+        let up = bond.flows_can_go();
+        while up && (bond.flows.wants_any(now) || bond.has_keys_to_say(now)) {
             if !self.send_one(now, id, bond, host) {
                 bond.flows.note_full();
                 self.await_room(bond, host);
-                return true;
+                return (true, late);
             }
         }
-        false
+        (false, late)
     }
 
     /// Sends one record, little before bulk. Returns whether some carrier took it.
@@ -279,8 +302,7 @@ impl Agent {
         }
         // What is little goes by the carrier that has no bulk, unless another is faster. It passes
         // by bulk that waits for acknowledgements.
-        let exchange = bond.known.as_ref().is_some_and(|known| known.epochs.has_to_say(now));
-        let little = exchange || bond.flows.has_little(now);
+        let little = bond.flows.has_little(now) || bond.has_keys_to_say(now);
         if little && self.send_share(now, (id, Share::Little), bond, (|_| true, host)) {
             return true;
         }
@@ -356,13 +378,18 @@ impl Agent {
             return false;
         }
         let since = *bond.alone_since.get_or_insert(now);
-        if now.since(since) < self.settings.wait {
+        if now.since(since) < self.settings.wait || self.sabotage.breaks(Rule::StrandedEnds) {
             return false;
         }
         bond.alone_since = Some(now);
         let flows = bond.flows.flows().count() as u64;
         if flows > 0 {
-            bond.flows.abandon(ResetCode::Broken, &mut Door::new(host, id));
+            let mut door = Door::new(host, id);
+            if self.sabotage.breaks(Rule::GivenUpIsSaid) {
+                bond.flows.abandon(ResetCode::Broken, &mut door);
+            } else {
+                bond.flows.give_up(ResetCode::Broken, &mut door);
+            }
             host.note(None, Note::GivenUp(bond.peer, flows));
         }
         true
@@ -406,32 +433,34 @@ impl Agent {
         }
     }
 
-    fn wants_dial(&self, now: Moment, bond: &Bond, up: bool) -> bool {
+    /// Whether it is ours to dial, and there is an address: another configuration may have come.
+    fn may_dial(&self, bond: &Bond) -> bool {
+        bond.role == Role::Initiator && self.dials(bond.peer)
+    }
+
+    /// When to dial, if there are too few carriers and none is on its way.
+    fn dial_at(&self, bond: &Bond, up: bool) -> Option<Moment> {
         let members = bond.slots().count();
         let fewer = !up || bond.usable() < bond.wanted;
-        bond.role == Role::Initiator
+        let wanted = self.may_dial(bond)
             && !self.stopping
             && bond.dialling == 0
             && bond.on_trial() == 0
-            && now >= bond.retry_at
             && fewer
-            && members < MEMBERS_MAX
+            && members < MEMBERS_MAX;
+        wanted.then_some(bond.retry_at)
     }
 
-    fn set_due(&mut self, now: Moment, id: BondId, bond: &mut Bond, full: bool) {
+    fn set_due(&mut self, id: BondId, bond: &mut Bond, dial_at: Option<Moment>, no_sooner: Moment) {
         let suspects = bond.slots().filter_map(|(_, member)| member.suspect_since);
         let given_up = suspects.map(|since| since + SUSPECT_MAX).min();
         let alone = bond.alone_since.map(|since| since + self.settings.wait);
-        let waits =
-            bond.dialling == 0 && (bond.alone_since.is_some() || bond.usable() < bond.wanted);
-        let dials = bond.role == Role::Initiator && waits && !self.stopping;
-        let retry = dials.then_some(bond.retry_at);
         let pool =
             (bond.role == Role::Initiator).then(|| bond.pool.wake_at(bond.usable())).flatten();
-        let keys = bond.known.as_ref().and_then(|known| known.epochs.wake_at());
-        let due = [bond.flows.wake_at(), keys, given_up, alone, retry, pool];
-        let due = due.into_iter().flatten().min();
-        let due = due.map(|at| if full { at.max(now + FULL_PAUSE) } else { at });
+        let keys = bond.known.as_ref().filter(|_| bond.flows_can_go());
+        let keys = keys.and_then(|known| known.epochs.wake_at());
+        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool];
+        let due = due.into_iter().flatten().min().map(|at| at.max(no_sooner));
         if bond.due != due {
             if let Some(before) = bond.due {
                 self.due.remove(&(before, id));
@@ -470,14 +499,14 @@ impl Agent {
         host: &mut impl Host,
     ) {
         self.close_all(id, host);
-        let AgentSettings { window_budget, flows_max, .. } = self.settings;
+        let fresh = self.session(Role::Initiator);
         let Some(bond) = self.get_mut(id) else { return };
         let peer = bond.peer;
         let flows = bond.flows.flows().count() as u64;
-        bond.flows.abandon(code, &mut Door::new(host, id));
-        let role = bond.role;
-        let settings = Settings { role, window_first: WINDOW_FIRST, window_budget, flows_max };
-        bond.flows = Session::new(settings);
+        if !bond.flows.sabotage.breaks(Rule::GoneIsSaid) {
+            bond.flows.abandon(code, &mut Door::new(host, id));
+        }
+        bond.flows = fresh;
         bond.members.clear();
         bond.pool = Pool::new(now);
         bond.known = None;
@@ -536,7 +565,7 @@ fn seal_own(
     let changes = carrier.link.epoch() != epoch;
     let sealed = carrier.link.seal(host.out(carrier.conn), |out| {
         flows.fill_own(now, slot, out);
-        if changes {
+        if changes && !flows.sabotage.breaks(Rule::KeysAnnounced) {
             Frame::Keys { epoch }.write(out);
         }
     });
@@ -564,7 +593,7 @@ fn seal(
             Frame::Rekey(exchange).write(out);
         }
         flows.fill_share(now, (slot, share), room, (out, &mut later));
-        if changes && out.len() > start {
+        if changes && out.len() > start && !flows.sabotage.breaks(Rule::KeysAnnounced) {
             Frame::Keys { epoch }.write(out);
         }
     });

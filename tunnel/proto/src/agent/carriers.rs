@@ -55,17 +55,20 @@ impl Agent {
     /// Somebody connected.
     pub fn accepted(&mut self, now: Moment, conn: ConnId, source: IpAddr, host: &mut impl Host) {
         let mut carrier = Carrier::new(now, conn, Link::far(), Standing::Stranger);
-        self.note_half_open(&mut carrier, host);
+        self.note_half_open(now, &mut carrier, host);
         host.call_overdue(conn, self.deaf_for(source));
         self.put_carrier(Box::new(carrier));
     }
 
-    fn note_half_open(&mut self, carrier: &mut Carrier, host: &mut impl Host) {
-        while self.half_open.len() >= HALF_OPEN_MAX {
+    fn note_half_open(&mut self, now: Moment, carrier: &mut Carrier, host: &mut impl Host) {
+        let bounded = !self.sabotage.breaks(Rule::HalfOpenBounded);
+        while bounded && self.half_open.len() >= HALF_OPEN_MAX {
             let (_, oldest) = self.half_open.pop_first().expect("there are as many");
-            if self.take_carrier(oldest).is_some() {
+            if let Some(carrier) = self.take_carrier(oldest) {
                 host.note(Some(oldest), Note::NotLetIn(NotLetIn::Crowded));
                 host.close(oldest, false);
+                // It may have joined a session and said nothing more yet.
+                self.over(now, &carrier, host);
             }
         }
         self.half_open.insert(self.arrivals, carrier.conn);
@@ -159,7 +162,7 @@ impl Agent {
             return host.close(conn, false);
         };
         let mut carrier = Box::new(Carrier::new(now, conn, Link::far(), Standing::Stranger));
-        self.note_half_open(&mut carrier, host);
+        self.note_half_open(now, &mut carrier, host);
         host.call_overdue(conn, DEAF_MIN);
         self.admit(now, &mut carrier, &request, host);
         self.put_carrier(carrier);
@@ -281,6 +284,9 @@ impl Agent {
         outcome?;
         if let Some(exchange) = door.exchange {
             known.epochs.heard(now, exchange, &mut self.entropy)?;
+            if self.sabotage.breaks(Rule::ResponderWaits) {
+                known.epochs.changed_over(now, exchange.epoch)?;
+            }
         }
         Ok(read)
     }
@@ -299,7 +305,8 @@ impl Agent {
             Step::More => {}
             Step::Knock(Salted { salt, sent_ms }) => {
                 let wall = host.wall_ms();
-                if !host.registry(|registry| registry.is_fresh(&salt, sent_ms, wall)) {
+                let fresh = host.registry(|registry| registry.is_fresh(&salt, sent_ms, wall));
+                if !fresh && !self.sabotage.breaks(Rule::MessagesOnce) {
                     carrier.link.refuse();
                     host.note(Some(carrier.conn), Note::NotLetIn(NotLetIn::Replayed));
                 }
@@ -307,7 +314,8 @@ impl Agent {
             Step::Visitor(visitor) => self.let_in(carrier, *visitor, host),
             Step::Join(request) => {
                 let owner = (request.session.0 & 0xff) as u8;
-                if owner != self.settings.shard && owner < self.settings.shards {
+                let elsewhere = owner != self.settings.shard && owner < self.settings.shards;
+                if elsewhere && !self.sabotage.breaks(Rule::HandedOver) {
                     let mut note = Vec::with_capacity(1024 + rest.len());
                     request.write_note(&mut note);
                     note.extend_from_slice(rest);
@@ -348,7 +356,9 @@ impl Agent {
             carrier.link.refuse();
             host.note(Some(carrier.conn), Note::NotLetIn(why));
         };
-        let Some((peer, psk)) = self.by_proof.get(&visitor.peer) else {
+        let anybody =
+            self.by_proof.values().next().filter(|_| self.sabotage.breaks(Rule::KnownAlone));
+        let Some((peer, psk)) = self.by_proof.get(&visitor.peer).or(anybody) else {
             return refuse(carrier, NotLetIn::Unknown(visitor.peer));
         };
         let Ok(hello) = NearHello::from_wire(&visitor.payload) else {
@@ -358,6 +368,7 @@ impl Agent {
         let wanted = hello.wanted;
         let lives =
             wanted.is_some_and(|wanted| host.registry(|registry| registry.lives(wanted, owner)));
+        let lives = lives && !self.sabotage.breaks(Rule::LivingGoesOn);
         let chance = u64::from_le_bytes(self.entropy.array());
         let id = SessionId((chance >> 24 | 1) << 8 | u64::from(self.settings.shard));
         let answer = FarHello { instance: self.settings.instance, session: id, lives };
@@ -393,21 +404,15 @@ impl Agent {
         if !self.trusts(established.peer, owner.peer) || self.stopping {
             return Err(Came::Over);
         }
-        if let Some(old) = host.registry(|registry| registry.begin(id, owner)) {
+        if let Some(old) = host.registry(|registry| registry.begin(id, owner))
+            && !self.sabotage.breaks(Rule::OneSession)
+        {
             match self.by_session.get(&old) {
                 Some(bond) => self.end(now, *bond, ResetCode::Gone, host),
                 None => host.replaced(old),
             }
         }
-        let known = Known {
-            id,
-            suite: established.suite,
-            theirs: owner.instance,
-            proof: established.peer,
-            epochs: Epochs::new(now, Role::Responder, established.secret),
-            next_number: 1,
-            late: BTreeSet::new(),
-        };
+        let known = Known::new(now, Role::Responder, (id, owner.instance), established);
         let bond_id = self.add_bond(now, owner.peer, Role::Responder, Some(known));
         self.by_session.insert(id, bond_id);
         let bond = self.get_mut(bond_id).expect("it was just made");
@@ -441,19 +446,23 @@ impl Agent {
         request: &JoinRequest,
     ) -> Result<(), NotLetIn> {
         let id = *self.by_session.get(&request.session).ok_or(NotLetIn::NoSession)?;
-        let settings = self.settings;
+        let (settings, sabotage) = (self.settings, self.sabotage);
         let bond = self.get_mut(id).ok_or(NotLetIn::NoSession)?;
         let (out, room) =
             (direction(bond.role), bond.members.iter().flatten().count() < MEMBERS_MAX);
         let known = bond.known.as_mut().ok_or(NotLetIn::NoSession)?;
-        let secret = known.epochs.secret(request.epoch).ok_or(NotLetIn::NoSession)?.clone();
-        request.verify(&secret).map_err(NotLetIn::Refused)?;
+        let secret = known.epochs.secret(request.epoch).ok_or(NotLetIn::NoSession)?;
+        let proved = request.verify(secret).map_err(NotLetIn::Refused);
+        proved.or_else(|why| if sabotage.breaks(Rule::JoinsProved) { Ok(()) } else { Err(why) })?;
         if !room || !known.take_number(request.carrier) {
             return Err(NotLetIn::NoSession);
         }
+        // If the epoch is a new one, who joins under it has it, as KEYS would say.
+        let secret = known.epochs.changed_over(now, request.epoch);
+        let secret = secret.map_err(|_| NotLetIn::NoSession)?;
         let (suite, backend) = (known.suite, settings.backend(known.suite));
         let place = Place { carrier: request.carrier, epoch: request.epoch, out, suite, backend };
-        carrier.link.admit(place, &secret);
+        carrier.link.admit(place, secret);
         let slot = bond.flows.carrier_on_trial(now);
         bond.enlist(slot, carrier.conn);
         carrier.standing = Standing::Member(id, slot);
@@ -489,23 +498,23 @@ impl Agent {
             self.start_over(now, id, ResetCode::Gone, host);
         }
         let bond = self.bonds[id.0 as usize].as_deref_mut().expect("it starts over");
-        let (suite, secret) = (established.suite, established.secret);
-        let (backend, out) = (self.settings.backend(suite), Direction::ToResponder);
-        carrier.link.admit(Place { carrier: 0, epoch: 0, out, suite, backend }, &secret);
-        bond.known = Some(Known {
-            id: hello.session,
-            suite,
-            theirs: hello.instance,
-            proof: established.peer,
-            epochs: Epochs::new(now, Role::Initiator, secret),
-            next_number: 1,
-            late: BTreeSet::new(),
-        });
+        let (suite, out) = (established.suite, Direction::ToResponder);
+        let place =
+            Place { carrier: 0, epoch: 0, out, suite, backend: self.settings.backend(suite) };
+        carrier.link.admit(place, &established.secret);
+        let theirs = (hello.session, hello.instance);
+        let mut known = Known::new(now, Role::Initiator, theirs, established);
+        known.epochs.sabotage = self.sabotage;
+        bond.known = Some(known);
         bond.dialling -= 1;
         (bond.doubted, bond.failures) = (false, 0);
         // The far agent has the session once it has heard our first record. Until it says so, flows
         // wait: if this carrier is lost before, there is no session in which they could go on.
-        let slot = bond.flows.carrier_on_trial(now);
+        let slot = if self.sabotage.breaks(Rule::FirstOnTrial) {
+            bond.flows.carrier_up(now)
+        } else {
+            bond.flows.carrier_on_trial(now)
+        };
         bond.enlist(slot, carrier.conn);
         host.bond(id, bond.peer, false);
         carrier.standing = Standing::Member(id, slot);
@@ -548,7 +557,8 @@ impl Agent {
                 } else {
                     host.note(Some(carrier.conn), Note::NoAnswer(peer));
                     // Perhaps the far agent has forgotten the session: the next attempt asks.
-                    self.get_mut(id).expect("it was just there").doubted = true;
+                    let doubts = !self.sabotage.breaks(Rule::DoubtAsks);
+                    self.get_mut(id).expect("it was just there").doubted = doubts;
                     self.dial_failed(now, id);
                 }
             }
@@ -559,6 +569,13 @@ impl Agent {
     pub fn overdue(&mut self, now: Moment, conn: ConnId, host: &mut impl Host) {
         let Some(carrier) = self.take_carrier(conn) else { return };
         if matches!(carrier.standing, Standing::Member(..)) && carrier.link.is_proved() {
+            return self.put_carrier(carrier);
+        }
+        let rule = match carrier.standing {
+            Standing::Asked(_) | Standing::Joining(_) => Rule::AnswersTimed,
+            _ => Rule::StrangersDropped,
+        };
+        if self.sabotage.breaks(rule) {
             return self.put_carrier(carrier);
         }
         host.close(conn, false);
@@ -587,12 +604,38 @@ impl Known {
         if number < self.next_number {
             return self.late.remove(&number);
         }
-        let skipped = (number - self.next_number) as usize + self.late.len();
-        if skipped > NUMBERS_LATE_MAX {
-            return false;
+        let Some(next) = number.checked_add(1) else { return false };
+        // Those that were lost never come: the lowest are given up for later ones.
+        let lowest = number.saturating_sub(NUMBERS_LATE_MAX as CarrierId);
+        self.late.extend(self.next_number.max(lowest)..number);
+        while self.late.len() > NUMBERS_LATE_MAX {
+            self.late.pop_first();
         }
-        self.late.extend(self.next_number..number);
-        self.next_number = number + 1;
+        self.next_number = next;
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many carriers were lost before they joined, each number is good once, and the next
+    /// ones come in.
+    #[test]
+    fn numbers_are_good_once_and_never_run_out() {
+        let established = crate::testing::established();
+        let theirs = (SessionId(1), Instance([1; 16]));
+        let mut known = Known::new(Moment(0), Role::Responder, theirs, established);
+        assert!(known.take_number(3) && known.take_number(1));
+        assert!(!known.take_number(3) && !known.take_number(1) && !known.take_number(0));
+        // Every other one is lost.
+        let last = 4 * NUMBERS_LATE_MAX as u32;
+        assert!((4..=last).step_by(2).all(|number| known.take_number(number)));
+        assert!(known.late.len() <= NUMBERS_LATE_MAX);
+        assert!(known.take_number(last - 1) && !known.take_number(last - 1));
+        assert!(!known.take_number(2), "it is too late");
+        assert!(known.take_number(u32::MAX - 1) && known.take_number(u32::MAX - 2));
+        assert!(!known.take_number(u32::MAX) && !known.take_number(u32::MAX - 1));
     }
 }

@@ -41,6 +41,7 @@ use crate::hello::Instance;
 use crate::link::Link;
 use crate::pool::Pool;
 use crate::report::FlowReport;
+use crate::sabotage::{Rule, Sabotage};
 use crate::session::{Event, Role, Session, Settings, Violation};
 use pace::Pace;
 pub use registry::{Owner, Registry};
@@ -79,7 +80,7 @@ const RETRY_MAX: Span = Span::from_s(10);
 pub const WINDOW_FIRST: u64 = 64 * 1024;
 /// Carriers of a session.
 const MEMBERS_MAX: usize = 64;
-/// Carriers' numbers that may come late, because carriers overtake each other.
+/// Carriers' numbers that may come late, because carriers overtake each other; of more, the highest.
 const NUMBERS_LATE_MAX: usize = 1024;
 
 /// How a shard's agent is set up.
@@ -263,6 +264,26 @@ struct Known {
     late: BTreeSet<CarrierId>,
 }
 
+impl Known {
+    /// A session that begins with a handshake.
+    fn new(
+        now: Moment,
+        role: Role,
+        (id, theirs): (SessionId, Instance),
+        established: Established,
+    ) -> Self {
+        Self {
+            id,
+            suite: established.suite,
+            theirs,
+            proof: established.peer,
+            epochs: Epochs::new(now, role, established.secret),
+            next_number: 1,
+            late: BTreeSet::new(),
+        }
+    }
+}
+
 /// A connection under a session, or on the way there.
 struct Carrier {
     conn: ConnId,
@@ -324,6 +345,7 @@ pub struct Agent {
     dirty: Vec<BondId>,
     due: BTreeSet<(Moment, BondId)>,
     stopping: bool,
+    pub(crate) sabotage: Sabotage,
 }
 
 impl Agent {
@@ -353,6 +375,7 @@ impl Agent {
             dirty: Vec::new(),
             due: BTreeSet::new(),
             stopping: false,
+            sabotage: Sabotage::default(),
         }
     }
 
@@ -377,6 +400,7 @@ impl Agent {
         let bonds: Vec<(PeerId, BondId)> = self.by_peer.iter().copied().collect();
         for (peer, bond) in bonds {
             let proof = self.get(bond).and_then(|bond| Some(bond.known.as_ref()?.proof));
+            let proof = proof.filter(|_| !self.sabotage.breaks(Rule::TrustEnds));
             if self.peer(peer).is_none() || proof.is_some_and(|proof| !self.trusts(proof, peer)) {
                 self.end(now, bond, ResetCode::Denied, host);
             }
@@ -422,13 +446,11 @@ impl Agent {
     }
 
     fn add_bond(&mut self, now: Moment, peer: PeerId, role: Role, known: Option<Known>) -> BondId {
-        let AgentSettings { window_budget, flows_max, .. } = self.settings;
-        let settings = Settings { role, window_first: WINDOW_FIRST, window_budget, flows_max };
         let bond = Bond {
             peer,
             role,
             known,
-            flows: Session::new(settings),
+            flows: self.session(role),
             members: Vec::new(),
             pool: Pool::new(now),
             wanted: 1,
@@ -452,6 +474,15 @@ impl Agent {
         self.by_peer.insert((peer, id));
         self.touch(id);
         id
+    }
+
+    /// A session without carriers and flows.
+    fn session(&self, role: Role) -> Session {
+        let AgentSettings { window_budget, flows_max, .. } = self.settings;
+        let settings = Settings { role, window_first: WINDOW_FIRST, window_budget, flows_max };
+        let mut session = Session::new(settings);
+        session.sabotage = self.sabotage;
+        session
     }
 
     /// A session is looked at when the turn ends.
@@ -543,9 +574,11 @@ impl Agent {
         self.stopping = true;
     }
 
-    /// Whether no flow is left.
+    /// Whether no flow is left, and all was said about them that can be said.
     pub fn is_quiet(&self) -> bool {
-        self.bonds.iter().flatten().all(|bond| bond.flows.is_quiet())
+        let unsaid = |bond: &Bond| bond.flows_can_go() && !bond.flows.is_quiet();
+        let mut bonds = self.bonds.iter().flatten();
+        bonds.all(|bond| bond.flows.flows().next().is_none() && !unsaid(bond))
     }
 
     /// How long a stranger from this address is listened to: always the same, and nothing else

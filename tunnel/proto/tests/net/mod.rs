@@ -5,6 +5,7 @@
 //! delivers is what its other end wrote, and in order.
 
 #![allow(clippy::disallowed_types, reason = "shards of a test's site share what threads would")]
+#![allow(dead_code, reason = "each of the tests that share it uses its part")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,7 @@ use ringway_crypto::{
     Backend, Credentials, Entropy, Listener, NetworkKey, PeerProof, PrivateKey, Secret, SessionId,
     Suite,
 };
+use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{
     Agent, AgentSettings, BondId, Event, FlowId, Host, Instance, Note, Peer, PeerId, Registry,
     ResetCode,
@@ -29,21 +31,31 @@ pub(crate) const PEER: PeerId = PeerId(0);
 /// The wall clock when time begins.
 const WALL_MS: u64 = 1_800_000_000_000;
 
+/// A connection by which nothing gets through is given up by both kernels after this time.
+pub(crate) const UNHEARD_MAX: Span = Span::from_s(20);
+/// Turns that an agent may want at one moment: more, and it is spinning.
+const TURNS_MAX: usize = 8;
+
 /// One direction of a connection.
 #[derive(Default)]
-struct Pipe {
-    bytes: VecDeque<u8>,
-    /// What was said first.
-    first: Vec<u8>,
+pub(crate) struct Pipe {
+    pub(crate) bytes: VecDeque<u8>,
+    /// What was said first, and how many bytes have arrived.
+    pub(crate) first: Vec<u8>,
+    pub(crate) arrived: usize,
     /// Nothing gets through any more, and nobody is told.
     silent: bool,
+    /// Nothing gets through before then.
+    pub(crate) stalled_until: Moment,
 }
 
 /// A connection: from a shard of one site to a shard of another.
-struct Wire {
+pub(crate) struct Wire {
     ends: [(usize, usize, ConnId); 2],
-    pipes: [Pipe; 2],
+    pub(crate) pipes: [Pipe; 2],
     alive: bool,
+    /// When a silent one is given up.
+    ends_at: Option<Moment>,
 }
 
 /// What an application knows of one flow.
@@ -65,6 +77,12 @@ pub(crate) struct Desk {
     gifts: Vec<(ConnId, u8, Vec<u8>)>,
     due: BTreeMap<ConnId, Moment>,
     pub(crate) apps: BTreeMap<(BondId, FlowId), App>,
+    /// Flows that were over when their name was used again.
+    pub(crate) past: Vec<((BondId, FlowId), App)>,
+    /// Connections of whom nobody invited, and how many bytes each was told.
+    pub(crate) strangers: BTreeMap<ConnId, usize>,
+    /// How often the agent wanted to dial.
+    pub(crate) attempts: u64,
     pub(crate) notes: Vec<Note>,
     /// Sessions that the agent has spoken of.
     told: BTreeSet<BondId>,
@@ -83,6 +101,7 @@ pub(crate) struct Desk {
 
 impl Host for Desk {
     fn dial(&mut self, _: PeerId) -> Option<ConnId> {
+        self.attempts += 1;
         if self.cut_off {
             return None;
         }
@@ -139,15 +158,17 @@ impl Host for Desk {
     }
 
     fn flow(&mut self, bond: BondId, event: Event) {
-        let apps = &mut self.apps;
         match event {
             Event::Opened(flow) => {
                 assert!(self.told.contains(&bond), "whose flow is it?");
-                apps.insert((bond, flow), App::default());
+                if let Some(past) = self.apps.insert((bond, flow), App::default()) {
+                    assert!(past.closed || past.reset.is_some(), "{flow:?} is still open");
+                    self.past.push(((bond, flow), past));
+                }
             }
-            Event::Finished(flow) => apps.entry((bond, flow)).or_default().finished = true,
-            Event::Closed(flow) => apps.entry((bond, flow)).or_default().closed = true,
-            Event::Reset(flow, code) => apps.entry((bond, flow)).or_default().reset = Some(code),
+            Event::Finished(flow) => self.app(bond, flow).finished = true,
+            Event::Closed(flow) => self.app(bond, flow).closed = true,
+            Event::Reset(flow, code) => self.app(bond, flow).reset = Some(code),
             Event::Writable(_) => {}
             other => panic!("{other:?} is the agent's own matter"),
         }
@@ -163,6 +184,10 @@ impl Host for Desk {
 }
 
 impl Desk {
+    fn app(&mut self, bond: BondId, flow: FlowId) -> &mut App {
+        self.apps.get_mut(&(bond, flow)).expect("whose flow is it?")
+    }
+
     fn fresh_conn(&mut self) -> ConnId {
         let conn = ConnId { index: self.next_conn, generation: 1 };
         self.next_conn += 1;
@@ -181,7 +206,7 @@ pub(crate) struct Shard {
 pub(crate) struct Net {
     pub(crate) now: Moment,
     pub(crate) sites: [Vec<Shard>; 2],
-    wires: Vec<Wire>,
+    pub(crate) wires: Vec<Wire>,
     pub(crate) rng: Rng,
     lives: u8,
     /// Which shard of the far site takes the next connection.
@@ -191,16 +216,18 @@ pub(crate) struct Net {
     /// Wires move bytes in each so many steps only: a longer path.
     pub(crate) carry_every: u64,
     /// The site that does nothing.
-    frozen: Option<usize>,
+    pub(crate) frozen: Option<usize>,
     /// Connections that were begun.
     pub(crate) dialled: usize,
+    /// The rule that is switched off.
+    broken: Option<Rule>,
 }
 
 fn secret(byte: u8) -> Secret {
     Secret::new([byte; 32])
 }
 
-fn key(byte: u8) -> PrivateKey {
+pub(crate) fn key(byte: u8) -> PrivateKey {
     PrivateKey::new(secret(byte))
 }
 
@@ -210,6 +237,11 @@ pub(crate) const WAIT: Span = Span::from_s(30);
 impl Net {
     /// Sites of so many shards, not yet connected.
     pub(crate) fn new(seed: u64, shards: [u8; 2]) -> Net {
+        Net::without(None, seed, shards)
+    }
+
+    /// The same, with a rule switched off.
+    pub(crate) fn without(broken: Option<Rule>, seed: u64, shards: [u8; 2]) -> Net {
         let mut net = Net {
             now: Moment(1_000_000),
             sites: [Vec::new(), Vec::new()],
@@ -221,6 +253,7 @@ impl Net {
             carry_every: 1,
             frozen: None,
             dialled: 0,
+            broken,
         };
         for (site, shards) in shards.into_iter().enumerate() {
             net.start(site, shards);
@@ -247,6 +280,15 @@ impl Net {
         for Shard { agent, desk } in &mut self.sites[site] {
             let known = Peer { proofs: keys.iter().map(proof).collect(), ..peer(site) };
             agent.configure(self.now, listener(site), vec![Some(known)], desk);
+        }
+    }
+
+    /// The near site's file is read again: it has the far one's address, or has it no more.
+    pub(crate) fn know_address(&mut self, known: bool) {
+        for Shard { agent, desk } in &mut self.sites[0] {
+            let mut far = peer(0);
+            far.credentials.retain(|_| known);
+            agent.configure(self.now, listener(0), vec![Some(far)], desk);
         }
     }
 
@@ -286,7 +328,8 @@ impl Net {
         let chance = self.rng.next_u64().to_le_bytes();
         let mut seed = [life; 32];
         seed[..8].copy_from_slice(&chance);
-        let mut agent = Agent::new(settings, Entropy::from_seed(Secret::new(seed)));
+        let agent = Agent::new(settings, Entropy::from_seed(Secret::new(seed)));
+        let mut agent = sabotaged(agent, self.broken);
         // Ids are not those of the life before.
         let next_conn = u32::from(life) * 100_000 + u32::from(shard) * 10_000;
         let registry = Rc::clone(registry);
@@ -318,8 +361,12 @@ impl Net {
                         agent.push(bond, flow, &said);
                     }
                 }
-                if agent.wake_at().is_some_and(|at| at <= now) {
+                let due = |agent: &Agent| agent.wake_at().is_some_and(|at| at <= now);
+                let mut turns = 0;
+                while due(agent) {
                     agent.settle(now, desk);
+                    turns += 1;
+                    assert!(turns < TURNS_MAX, "it spins");
                 }
                 self.collect(site, shard);
             }
@@ -345,7 +392,7 @@ impl Net {
             let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
             other.agent.accepted(now, accepted, source, &mut other.desk);
             let ends = [(site, shard, conn), (1 - site, there, accepted)];
-            self.wires.push(Wire { ends, pipes: Default::default(), alive: true });
+            self.wires.push(Wire { ends, pipes: Default::default(), alive: true, ends_at: None });
             let Shard { agent, desk } = &mut self.sites[site][shard];
             // The time that was given to the connect ends with it.
             desk.due.remove(&conn);
@@ -358,18 +405,24 @@ impl Net {
                 let more = bytes.len().min(2000 - pipe.first.len().min(2000));
                 pipe.first.extend_from_slice(&bytes[..more]);
                 pipe.bytes.extend(bytes);
+            } else if let Some(said) = self.sites[site][shard].desk.strangers.get_mut(&conn) {
+                *said += bytes.len();
             }
         }
         for conn in closes {
             if let Some((wire, _)) = self.wire(site, conn) {
-                self.wires[wire].alive = false;
+                // The other end of a silent one hears nothing of it.
+                let wire = &mut self.wires[wire];
+                wire.alive &= wire.ends_at.is_some();
             }
             self.sites[site][shard].desk.backlog.remove(&conn);
         }
         for (conn, to, note) in gifts {
             let to = usize::from(to);
             self.sites[site][shard].desk.backlog.remove(&conn);
+            let stranger = self.sites[site][shard].desk.strangers.remove(&conn);
             let fresh = self.sites[site][to].desk.fresh_conn();
+            self.sites[site][to].desk.strangers.extend(stranger.map(|said| (fresh, said)));
             if let Some((wire, end)) = self.wire(site, conn) {
                 self.wires[wire].ends[end] = (site, to, fresh);
             }
@@ -394,15 +447,18 @@ impl Net {
     fn carry(&mut self) {
         let now = self.now;
         for at in 0..self.wires.len() {
+            self.wires[at].alive &= self.wires[at].ends_at.is_none_or(|end| now < end);
             for end in 0..2 {
                 let wire = &mut self.wires[at];
                 let to = wire.ends[1 - end].0;
                 let pipe = &mut wire.pipes[end];
-                if !wire.alive || pipe.silent || self.frozen == Some(to) {
+                let stuck = pipe.silent || now < pipe.stalled_until;
+                if !wire.alive || stuck || self.frozen == Some(to) {
                     continue;
                 }
                 let many = pipe.bytes.len().min(self.bytes_per_step);
                 let mut bytes: Vec<u8> = pipe.bytes.drain(..many).collect();
+                pipe.arrived += many;
                 let (site, shard, conn) = wire.ends[1 - end];
                 // Cut anywhere.
                 let mut rest = &mut bytes[..];
@@ -410,6 +466,13 @@ impl Net {
                     let cut = (1 + self.rng.below(rest.len() as u64)) as usize;
                     let (piece, later) = rest.split_at_mut(cut);
                     let Shard { agent, desk } = &mut self.sites[site][shard];
+                    if desk.gifts.iter().any(|(gift, ..)| *gift == conn) {
+                        // Who is given it reads what nobody has read.
+                        let unread = piece.iter().chain(later.iter()).rev();
+                        let pipe = &mut self.wires[at].pipes[end];
+                        unread.for_each(|byte| pipe.bytes.push_front(*byte));
+                        break;
+                    }
                     if desk.backlog.contains_key(&conn) {
                         agent.received(now, conn, piece, desk);
                     }
@@ -468,8 +531,29 @@ impl Net {
         for (at, wire) in self.wires.iter_mut().enumerate() {
             if which(at) {
                 wire.pipes.iter_mut().for_each(|pipe| pipe.silent = true);
+                wire.ends_at.get_or_insert(self.now + UNHEARD_MAX);
             }
         }
+    }
+
+    /// The time of the day.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        WALL_MS + self.now.0 / 1_000_000
+    }
+
+    /// Whether nothing is under way, and when something happens next by itself.
+    pub(crate) fn next(&self) -> Option<Moment> {
+        let under_way = |wire: &Wire| {
+            let moves = |pipe: &Pipe| !pipe.silent && !pipe.bytes.is_empty();
+            !wire.alive || wire.pipes.iter().any(moves)
+        };
+        if self.wires.iter().any(under_way) {
+            return None;
+        }
+        let desks = self.sites.iter().flatten().flat_map(|shard| shard.desk.due.values().copied());
+        let agents = self.sites.iter().flatten().filter_map(|shard| shard.agent.wake_at());
+        let wires = self.wires.iter().filter_map(|wire| wire.ends_at);
+        desks.chain(agents).chain(wires).min()
     }
 
     /// What was said first by a connection, by who opened it.
@@ -482,6 +566,7 @@ impl Net {
         let now = self.now;
         let Shard { agent, desk } = &mut self.sites[1][shard];
         let conn = desk.fresh_conn();
+        desk.strangers.insert(conn, 0);
         agent.accepted(now, conn, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), desk);
         agent.received(now, conn, said, desk);
         conn
@@ -489,7 +574,18 @@ impl Net {
 
     /// What the far site has said to a connection that nobody is at.
     pub(crate) fn said_to(&self, shard: usize, conn: ConnId) -> usize {
-        self.sites[1][shard].desk.out.get(&conn).map_or(0, Vec::len)
+        let desk = &self.sites[1][shard].desk;
+        desk.out.get(&conn).map_or(0, Vec::len) + desk.strangers[&conn]
+    }
+
+    /// Sessions whose shards are about to hear that they are replaced.
+    pub(crate) fn replacing(&self, site: usize) -> usize {
+        self.sites[site].iter().map(|shard| shard.desk.replaced.len()).sum()
+    }
+
+    /// How many connections are open at a site.
+    pub(crate) fn connections(&self, site: usize) -> usize {
+        self.sites[site].iter().map(|shard| shard.desk.backlog.len()).sum()
     }
 
     /// Whether a connection is open at the far site.
@@ -521,6 +617,18 @@ impl Net {
             it.desk.apps.iter().map(move |((bond, flow), app)| (shard, *bond, *flow, app))
         })
     }
+}
+
+#[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "there is nothing to switch"))]
+fn sabotaged(mut agent: Agent, broken: Option<Rule>) -> Agent {
+    match broken {
+        None => {}
+        #[cfg(feature = "sabotage")]
+        Some(rule) => agent.break_rule(rule),
+        #[cfg(not(feature = "sabotage"))]
+        Some(rule) => panic!("{rule:?} cannot be switched off in this build"),
+    }
+    agent
 }
 
 /// Who a site is.

@@ -1,0 +1,410 @@
+//! A tunnel's far agent, before strangers and before a member of the network who says anything
+//! whatever: as a hello, in records, as carriers that join.
+//!
+//! The oracles: a stranger is told nothing; flows are spoken of from their opening to their end;
+//! all that the member is told opens and is made of frames; no turn asks for another one at once,
+//! time and again; connections that are closed are not written to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ringway_core::{ConnId, Moment, Span};
+use ringway_crypto::{
+    Backend, CarrierKind, Credentials, Dial, Direction, Entropy, EpochSecret, Initiator, Listener,
+    NetworkKey, PeerProof, Psk, Secret, SessionId, Suite, SuiteSet, write_join,
+};
+use ringway_tunnel_proto::{
+    Agent, AgentSettings, BondId, Event, FlowId, Frame, Frames, Host, Instance, Link, Note, Peer,
+    PeerId, Place, Registry, ResetCode, Step, probe_hello,
+};
+
+use crate::Target;
+
+/// What happens, one after the other: an act, a length, and so many bytes for it.
+pub const AGENT: Target =
+    Target { name: "tunnel_agent", run: agent, seeds: agent_seeds, words: &[], bytes_max: 2048 };
+
+/// A stranger connects and says this.
+const KNOCK: u8 = 0;
+/// The last stranger says more.
+const MORE: u8 = 1;
+/// The member begins a session with this hello.
+const HELLO: u8 = 2;
+/// The member says this in a record of the last carrier.
+const RECORD: u8 = 3;
+/// The member brings a carrier, with a number, and says the rest behind it.
+const JOIN: u8 = 4;
+/// Another shard gives a connection with this note.
+const ADOPT: u8 = 5;
+/// So many times 100 ms pass.
+const TIME: u8 = 6;
+/// The last carrier closes.
+const CLOSE: u8 = 7;
+/// Applications do something with the last flow.
+const APPLICATION: u8 = 8;
+const ACTS: u8 = 9;
+
+const SHARD: u8 = 0;
+const SUITE: Suite = Suite::Aes128Gcm;
+/// Turns that an agent may want at one moment.
+const TURNS_MAX: usize = 8;
+
+fn secret(byte: u8) -> Secret {
+    Secret::new([byte; 32])
+}
+
+fn network() -> NetworkKey {
+    NetworkKey::new(secret(1))
+}
+
+fn shared() -> Psk {
+    Psk::new(secret(2))
+}
+
+/// The far agent's driver.
+#[derive(Default)]
+struct Desk {
+    out: BTreeMap<ConnId, Vec<u8>>,
+    due: BTreeMap<ConnId, Moment>,
+    now: Moment,
+    registry: Registry,
+    flows: BTreeSet<(BondId, FlowId)>,
+    bonds: BTreeSet<BondId>,
+}
+
+impl Host for Desk {
+    fn dial(&mut self, _: PeerId) -> Option<ConnId> {
+        panic!("it knows no address")
+    }
+
+    fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
+        self.out.get_mut(&conn).expect("it is open")
+    }
+
+    fn backlog(&self, conn: ConnId) -> usize {
+        self.out.get(&conn).map_or(0, Vec::len)
+    }
+
+    fn await_drain(&mut self, _: ConnId, _: usize) {}
+
+    fn call_overdue(&mut self, conn: ConnId, after: Span) {
+        self.due.insert(conn, self.now + after);
+    }
+
+    fn pause(&mut self, _: ConnId) {}
+
+    fn close(&mut self, conn: ConnId, _: bool) {
+        self.out.remove(&conn);
+        self.due.remove(&conn);
+    }
+
+    fn give(&mut self, conn: ConnId, shard: u8, _: &[u8]) {
+        assert_ne!(shard, SHARD);
+        self.close(conn, false);
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.now.0 / 1_000_000
+    }
+
+    fn registry<T>(&mut self, ask: impl FnOnce(&mut Registry) -> T) -> T {
+        ask(&mut self.registry)
+    }
+
+    fn replaced(&mut self, _: SessionId) {
+        panic!("no other shard has a session")
+    }
+
+    fn data(&mut self, bond: BondId, flow: FlowId, _: &[u8]) {
+        assert!(self.flows.contains(&(bond, flow)), "bytes of no flow");
+    }
+
+    fn flow(&mut self, bond: BondId, event: Event) {
+        assert!(self.bonds.contains(&bond), "whose flow is it?");
+        match event {
+            Event::Opened(flow) => assert!(self.flows.insert((bond, flow)), "it is open"),
+            Event::Closed(flow) | Event::Reset(flow, _) => {
+                assert!(self.flows.remove(&(bond, flow)), "the end of no flow");
+            }
+            Event::Finished(flow) | Event::Writable(flow) => {
+                assert!(self.flows.contains(&(bond, flow)), "news of no flow");
+            }
+            other => panic!("{other:?} is the agent's own matter"),
+        }
+    }
+
+    fn bond(&mut self, bond: BondId, _: PeerId, _: bool) {
+        self.bonds.insert(bond);
+    }
+
+    fn note(&mut self, _: Option<ConnId>, _: Note) {}
+}
+
+/// The member's end of its session.
+struct Member {
+    link: Link,
+    conn: ConnId,
+    secret: EpochSecret,
+    session: Option<SessionId>,
+    /// The agent has changed to keys of which this end has not even the half.
+    deaf: bool,
+}
+
+struct World {
+    agent: Agent,
+    desk: Desk,
+    entropy: Entropy,
+    next_conn: u32,
+    stranger: Option<ConnId>,
+    member: Option<Member>,
+}
+
+/// Lets all of it happen.
+pub fn agent(data: &[u8]) {
+    let settings = AgentSettings {
+        instance: Instance([1; 16]),
+        shard: SHARD,
+        shards: 2,
+        backends: [Backend::AwsLc; Suite::ALL.len()],
+        window_budget: 1 << 20,
+        flows_max: 16,
+        wait: Span::from_s(30),
+    };
+    let mut agent = Agent::new(settings, Entropy::from_seed(secret(3)));
+    let mut desk = Desk { now: Moment(1_000_000_000_000), ..Desk::default() };
+    let listener = Listener {
+        networks: vec![network()],
+        identities: Vec::new(),
+        shared: vec![shared()],
+        suites: vec![SUITE],
+    };
+    let proofs = vec![(PeerProof::Shared(shared().id()), None)];
+    let peer = Peer { credentials: Vec::new(), proofs, carriers_max: 4 };
+    agent.configure(desk.now, listener, vec![Some(peer)], &mut desk);
+    let entropy = Entropy::from_seed(secret(4));
+    let mut world = World { agent, desk, entropy, next_conn: 0, stranger: None, member: None };
+    let mut rest = data;
+    while let [act, len, more @ ..] = rest {
+        let (bytes, next) = more.split_at(more.len().min(usize::from(*len)));
+        rest = next;
+        world.act(act % ACTS, bytes);
+        world.settle();
+    }
+}
+
+impl World {
+    fn act(&mut self, act: u8, bytes: &[u8]) {
+        match act {
+            KNOCK => self.stranger = Some(self.say_first(bytes)),
+            MORE => {
+                if let Some(conn) = self.stranger {
+                    self.say(conn, bytes);
+                }
+            }
+            HELLO => self.hello(bytes),
+            RECORD => self.record(bytes),
+            JOIN => self.join(bytes),
+            ADOPT => {
+                let conn = self.connection();
+                self.agent.adopted(self.desk.now, conn, bytes, &mut self.desk);
+            }
+            TIME => self.pass(bytes.first().copied().unwrap_or(1)),
+            CLOSE => {
+                if let Some(member) = self.member.as_ref() {
+                    let conn = member.conn;
+                    self.agent.closed(self.desk.now, conn, &mut self.desk);
+                }
+            }
+            _ => self.application(bytes.first().copied().unwrap_or(0)),
+        }
+    }
+
+    fn connection(&mut self) -> ConnId {
+        let conn = ConnId { index: self.next_conn, generation: 1 };
+        self.next_conn += 1;
+        self.desk.out.insert(conn, Vec::new());
+        conn
+    }
+
+    fn say(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.agent.received(self.desk.now, conn, &mut bytes.to_vec(), &mut self.desk);
+    }
+
+    fn say_first(&mut self, bytes: &[u8]) -> ConnId {
+        let conn = self.connection();
+        let source = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        self.agent.accepted(self.desk.now, conn, source, &mut self.desk);
+        self.say(conn, bytes);
+        conn
+    }
+
+    /// A handshake by the member; what answers is the beginning of its link.
+    fn hello(&mut self, said: &[u8]) {
+        let dial = Dial {
+            network: &network(),
+            credentials: &Credentials::Shared(shared()),
+            kind: CarrierKind::Tcp,
+            suites: SuiteSet::ALL,
+            now_ms: self.desk.wall_ms(),
+        };
+        let mut message = Vec::new();
+        let initiator = Initiator::start(&dial, said, &mut self.entropy, &mut message);
+        let conn = self.say_first(&message);
+        let mut answer = self.desk.out.get_mut(&conn).map(std::mem::take).unwrap_or_default();
+        let mut link = Link::near(initiator);
+        let (_, step) = link.received(&mut answer, None, &mut self.entropy, |_, _| true);
+        if let Step::Answered(established) = step {
+            let secret = established.secret.clone();
+            link.admit(place(0), &secret);
+            self.member = Some(Member { link, conn, secret, session: None, deaf: false });
+        }
+    }
+
+    fn record(&mut self, text: &[u8]) {
+        if self.member.is_none() {
+            self.hello(&probe_hello(Instance([2; 16])));
+        }
+        let Some(member) = self.member.as_mut() else { return };
+        let (mut out, conn) = (Vec::new(), member.conn);
+        member.link.seal(&mut out, |out| out.extend_from_slice(text)).expect("few records");
+        self.say(conn, &out);
+        let reports = self.agent.report(0, &self.desk);
+        let session = reports.first().and_then(|report| report.session);
+        if let Some(member) = self.member.as_mut() {
+            member.session = session;
+        }
+    }
+
+    fn join(&mut self, bytes: &[u8]) {
+        let Some(Member { secret, session: Some(session), .. }) = &self.member else { return };
+        let (secret, session) = (secret.clone(), *session);
+        let (number, text) = bytes.split_first().unwrap_or((&1, &[]));
+        let number = if *number == u8::MAX { u32::MAX } else { u32::from(*number) };
+        let mut out = Vec::new();
+        let dial = (&network(), CarrierKind::Tcp, self.desk.wall_ms());
+        write_join(dial, (session, number, 0), &secret, &mut self.entropy, &mut out);
+        let mut link = Link::joining(place(number), &secret);
+        link.seal(&mut out, |out| out.extend_from_slice(text)).expect("the first record");
+        let conn = self.say_first(&out);
+        let session = Some(session);
+        self.member = Some(Member { link, conn, secret, session, deaf: false });
+    }
+
+    fn pass(&mut self, times: u8) {
+        self.desk.now = self.desk.now + Span::from_ms(100 * u64::from(times));
+        let now = self.desk.now;
+        let due = self.desk.due.iter().filter(|(_, at)| **at <= now);
+        for conn in due.map(|(conn, _)| *conn).collect::<Vec<_>>() {
+            self.desk.due.remove(&conn);
+            self.agent.overdue(now, conn, &mut self.desk);
+        }
+    }
+
+    fn application(&mut self, what: u8) {
+        if what & 4 != 0
+            && let Some(bond) = self.agent.bond_to(PeerId(0))
+            && let Ok(flow) = self.agent.open(self.desk.now, bond)
+        {
+            self.desk.flows.insert((bond, flow));
+        }
+        let Some((bond, flow)) = self.desk.flows.last().copied() else { return };
+        match what & 3 {
+            0 => self.agent.drained_by_application(self.desk.now, bond, flow, 0),
+            1 => {
+                self.agent.push(bond, flow, b"an answer");
+            }
+            2 => self.agent.reset(bond, flow, ResetCode::Denied),
+            _ => self.agent.send_bulk(self.desk.now, bond, &mut self.desk),
+        }
+        if what & 3 == 2 {
+            self.desk.flows.remove(&(bond, flow));
+        }
+    }
+
+    /// Turns, and what they say, judged.
+    fn settle(&mut self) {
+        let now = self.desk.now;
+        let mut turns = 0;
+        while self.agent.wake_at().is_some_and(|at| at <= now) {
+            self.agent.settle(now, &mut self.desk);
+            turns += 1;
+            assert!(turns < TURNS_MAX, "it spins");
+        }
+        if let Some(conn) = self.stranger {
+            assert_eq!(self.desk.backlog(conn), 0, "a stranger is told something");
+        }
+        for (conn, out) in &mut self.desk.out {
+            let mut said = std::mem::take(out);
+            let its = |member: &&mut Member| member.conn == *conn && !member.deaf;
+            let Some(member) = self.member.as_mut().filter(its) else { continue };
+            let Member { link, deaf, .. } = member;
+            let (_, step) = link.received(&mut said, None, &mut self.entropy, |text, _| {
+                let mut frames = Frames::new(text);
+                while let Some(frame) = frames.next().expect("what it says are frames") {
+                    *deaf |= matches!(frame, Frame::Keys { .. });
+                }
+                !*deaf
+            });
+            assert!(!matches!(step, Step::Broken), "what it says does not open");
+        }
+    }
+}
+
+fn place(carrier: u32) -> Place {
+    let out = Direction::ToResponder;
+    Place { carrier, epoch: 0, out, suite: SUITE, backend: Backend::AwsLc }
+}
+
+fn agent_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let acts = |acts: &[(u8, &[u8])]| -> Vec<u8> {
+        acts.iter().flat_map(|(act, bytes)| [&[*act, bytes.len() as u8], *bytes].concat()).collect()
+    };
+    let written = |frames: &[Frame<'_>]| {
+        let mut out = Vec::new();
+        frames.iter().for_each(|frame| frame.write(&mut out));
+        out
+    };
+    let stream = |bytes, fin| Frame::Stream { flow: FlowId(0), offset: 0, bytes, fin };
+    let opened = written(&[Frame::Ping { token: 1 }, stream(b"question", false)]);
+    let whole = written(&[stream(b"question", true)]);
+    let ping = written(&[Frame::Ping { token: 2 }]);
+    let leave = written(&[Frame::Leave]);
+    let rekey = {
+        let exchange = ringway_tunnel_proto::Exchange { epoch: 1, public: [9; 32] };
+        written(&[Frame::Rekey(exchange)])
+    };
+    let changes = {
+        let exchange = ringway_tunnel_proto::Exchange { epoch: 1, public: [9; 32] };
+        written(&[Frame::Rekey(exchange), Frame::Keys { epoch: 1 }])
+    };
+    let keys = written(&[Frame::Keys { epoch: 1 }]);
+    let hello = probe_hello(Instance([2; 16]));
+    let another = probe_hello(Instance([3; 16]));
+    let joins = |number: u8| [&[number][..], &ping].concat();
+    vec![
+        (
+            "stranger",
+            acts(&[(KNOCK, b"GET / HTTP/1.1\r\n\r\n"), (MORE, &[7; 200]), (TIME, &[255])]),
+        ),
+        ("silent-stranger", acts(&[(KNOCK, b""), (TIME, &[255]), (TIME, &[200]), (MORE, b"x")])),
+        ("session", acts(&[(RECORD, &opened), (APPLICATION, &[1]), (TIME, &[1]), (CLOSE, b"")])),
+        ("whole-flow", acts(&[(RECORD, &whole), (APPLICATION, &[0]), (APPLICATION, &[2])])),
+        ("other-version", acts(&[(HELLO, &[2; 30]), (RECORD, &opened)])),
+        ("short-hello", acts(&[(HELLO, &hello[..20]), (RECORD, &opened)])),
+        ("no-record", acts(&[(HELLO, &hello), (TIME, &[255])])),
+        ("another-life", {
+            acts(&[(HELLO, &hello), (RECORD, &opened), (HELLO, &another), (RECORD, &ping)])
+        }),
+        ("joins", acts(&[(RECORD, &opened), (JOIN, &joins(1)), (CLOSE, b""), (JOIN, &joins(9))])),
+        ("joins-twice", acts(&[(RECORD, &opened), (JOIN, &joins(1)), (JOIN, &joins(1))])),
+        ("joins-far-ahead", acts(&[(RECORD, &ping), (JOIN, &joins(255)), (JOIN, &joins(2))])),
+        ("leaves", acts(&[(RECORD, &opened), (JOIN, &joins(1)), (RECORD, &leave), (TIME, &[3])])),
+        ("offers-nonsense-keys", acts(&[(RECORD, &rekey), (TIME, &[1]), (RECORD, &keys)])),
+        ("changes-keys", acts(&[(RECORD, &opened), (RECORD, &rekey), (RECORD, &changes)])),
+        ("keys-of-nothing", acts(&[(RECORD, &opened), (RECORD, &keys)])),
+        ("nonsense", acts(&[(RECORD, &[0x40, 0]), (RECORD, &opened)])),
+        ("opened-here", acts(&[(RECORD, &ping), (APPLICATION, &[5]), (APPLICATION, &[3])])),
+        ("adopted-nonsense", acts(&[(ADOPT, &[0; 40])])),
+        ("waits-too-long", acts(&[(RECORD, &opened), (CLOSE, b""), (TIME, &[255]), (TIME, &[60])])),
+    ]
+}

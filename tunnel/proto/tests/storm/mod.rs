@@ -1,0 +1,409 @@
+//! Whole agents under fire, a seed at a time: carriers are cut, fall silent and stall, sites are
+//! started anew, frozen and cut off, keys change, strangers knock.
+//!
+//! Applications at both sites open flows and write a pattern that follows from the flow's tag, so
+//! that each byte is judged when it comes. Then there is peace, everything has to end, a second
+//! round of flows has to go well, and after a while nothing may be left over.
+//!
+//! What is judged:
+//! - What was read is a prefix of what was written; an end is heard behind all of it.
+//! - In weather that no flow has to suffer from, none is reset but by an application.
+//! - Every flow ends at both ends. Flows without carriers end when the time to wait is over.
+//! - Nobody but the other site hears a byte, and connections that bring nothing are closed.
+//! - A shard of a peer has one session, few attempts, and at the end one or two carriers.
+//! - Keys change after a minute. Nothing spins (`net`).
+
+mod hostile;
+mod talk;
+
+use std::collections::BTreeMap;
+
+use ringway_core::rng::Rng;
+use ringway_core::{Moment, Span};
+use ringway_tunnel_proto::sabotage::Rule;
+use ringway_tunnel_proto::{BondId, HALF_OPEN_MAX, NotLetIn, Note};
+
+use crate::net::{Net, PEER, STEP, UNHEARD_MAX, WAIT};
+use hostile::Hostile;
+use talk::Talks;
+
+/// How long there is trouble.
+const TROUBLE: Span = Span::from_ms(2500);
+/// By when every flow is over once there is peace: the time to wait, and some attempts.
+const OVER_BY: Span = Span::from_s(100);
+/// By when sites that have forgotten nothing work together again: an answer that does not come, and
+/// the pause behind it.
+const MEET_WITHIN: Span = Span::from_s(12);
+/// After this time nothing is left over: the longest that a stranger is listened to, and more than
+/// a carrier that is not needed stays.
+const QUIET_FOR: Span = Span::from_s(100);
+/// Attempts of a shard in a second; each fault costs one.
+const ATTEMPTS_MAX: u64 = 60;
+/// A key is older than a minute by this at most, while something is said.
+const KEYS_OLD_AT: Span = Span::from_s(70);
+/// How much later than the time to wait flows are given up at most: silence has to be noticed.
+const GIVEN_UP_LATE: Span = Span::from_s(2);
+
+/// What a seed's world is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    /// Carriers die.
+    Carriers,
+    /// And strangers knock, who have heard all that was said.
+    Strangers,
+    /// Carriers die when keys change.
+    Keys,
+    /// Sites are started anew.
+    Restarts,
+    /// Sites are cut off or frozen, some for longer than flows wait.
+    Outages,
+    /// A site's keys are trusted no more, and then again.
+    Trust,
+}
+
+impl Weather {
+    fn of(seed: u64) -> Weather {
+        use Weather::{Carriers, Keys, Outages, Restarts, Strangers, Trust};
+        [Carriers, Strangers, Keys, Restarts, Outages, Trust][(seed % 6) as usize]
+    }
+
+    /// Whether no flow has to suffer from it.
+    fn is_mild(self) -> bool {
+        matches!(self, Weather::Carriers | Weather::Strangers | Weather::Keys)
+    }
+}
+
+/// What a seed came to.
+#[derive(Debug, Default)]
+#[allow(dead_code, reason = "only the swarm counts")]
+pub(crate) struct Outcome {
+    /// Flows that ended well.
+    pub(crate) closed: usize,
+    /// Flows that were reset, by an application or by trouble.
+    pub(crate) reset: usize,
+    /// Faults that were done.
+    pub(crate) faults: usize,
+    /// Connections that were dialled.
+    pub(crate) dialled: usize,
+}
+
+struct Storm {
+    net: Net,
+    rng: Rng,
+    weather: Weather,
+    talks: Talks,
+    hostile: Hostile,
+    faults: usize,
+    /// Since when a session has flows and no carrier, by site, shard and session.
+    alone: BTreeMap<(usize, usize, BondId), Moment>,
+    /// When attempts were counted, and how many there were.
+    attempts: (Moment, u64),
+}
+
+/// Runs a seed to its end.
+///
+/// # Errors
+/// What is wrong, in words.
+pub(crate) fn run(seed: u64, broken: Option<Rule>) -> Result<Outcome, String> {
+    let mut rng = Rng::new(seed);
+    let shards = [1 + rng.below(2) as u8, 1 + rng.below(3) as u8];
+    let mut net = Net::without(broken, rng.next_u64(), shards);
+    net.bytes_per_step = 20 << rng.below(9);
+    net.carry_every = 1 + rng.below(4);
+    let weather = Weather::of(seed);
+    let hostile = Hostile::new(rng.next_u64());
+    let attempts = (net.now, 0);
+    let talks = Talks::new(rng.next_u64());
+    let alone = BTreeMap::new();
+    let mut storm = Storm { net, rng, weather, talks, hostile, faults: 0, alone, attempts };
+    storm.trouble()?;
+    storm.peace()?;
+    storm.quiet()?;
+    let (closed, reset) = storm.talks.ended();
+    Ok(Outcome { closed, reset, faults: storm.faults, dialled: storm.net.dialled })
+}
+
+impl Storm {
+    /// One step of time, and what applications do.
+    fn turn(&mut self) -> Result<(), String> {
+        self.net.step();
+        let frozen = self.net.frozen;
+        self.talks.turn(&mut self.net, |site| frozen != Some(site))?;
+        if (self.net.now.0 / STEP.0).is_multiple_of(32) {
+            self.inspect()?;
+        }
+        Ok(())
+    }
+
+    /// So much time, without what nothing happens in.
+    fn pass(&mut self, time: Span) -> Result<(), String> {
+        let end = self.net.now + time;
+        while self.net.now < end {
+            let before = self.net.now;
+            if let Some(next) = self.net.next().map(|next| next.min(self.talks.next())) {
+                let soon = Moment(next.min(end).0.saturating_sub(STEP.0));
+                self.net.now = soon.max(before).min(before + Span::from_ms(500));
+            }
+            let leapt = self.net.now > before;
+            self.turn()?;
+            if leapt {
+                self.inspect()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_until(&mut self, most: Span, so: impl Fn(&Storm) -> bool) -> Result<bool, String> {
+        let end = self.net.now + most;
+        while !so(self) {
+            if self.net.now >= end {
+                return Ok(false);
+            }
+            self.pass(Span::from_ms(20))?;
+        }
+        Ok(true)
+    }
+
+    // ---- What happens.
+
+    fn trouble(&mut self) -> Result<(), String> {
+        let mild = self.weather.is_mild();
+        self.talks.begin(3 + self.rng.below(6) as usize, mild);
+        if self.weather == Weather::Keys {
+            // Until then they meet in peace; chatter goes on.
+            let minute = Span::from_ms(59_000 + self.rng.below(900));
+            self.pass(minute)?;
+            self.talks.begin(4, mild);
+        }
+        if self.weather == Weather::Carriers && self.rng.chance(400) {
+            // Who was asked does not answer.
+            self.turn()?;
+            self.net.silence(|_| true);
+        }
+        let often = 15 + self.rng.below(100);
+        let grave_at = self.net.now + Span::from_ms(self.rng.below(TROUBLE.0 / 1_000_000));
+        let end = self.net.now + TROUBLE;
+        let mut grave = !mild;
+        while self.net.now < end {
+            self.turn()?;
+            if self.rng.below(often) == 0 {
+                self.fault();
+            }
+            if self.weather == Weather::Strangers && self.rng.below(40) == 0 {
+                self.hostile.act(&mut self.net);
+            }
+            if grave && self.net.now >= grave_at {
+                grave = false;
+                self.disaster()?;
+            }
+        }
+        for shard in &mut self.net.sites[0] {
+            shard.desk.cut_off = false;
+        }
+        self.net.bytes_per_step = self.net.bytes_per_step.max(2000);
+        Ok(())
+    }
+
+    /// Something befalls carriers.
+    fn fault(&mut self) {
+        self.faults += 1;
+        let wires = self.net.wires() as u64;
+        let which = self.rng.below(wires.max(1)) as usize;
+        let until = self.net.now + Span::from_ms(self.rng.below(1200));
+        match self.rng.below(8) {
+            0..=2 => self.net.cut(|at| at == which),
+            3 => self.net.cut(|_| true),
+            4 => self.net.silence(|at| at == which),
+            5 | 6 if wires > 0 => {
+                let way = self.rng.below(2) as usize;
+                self.net.wires[which].pipes[way].stalled_until = until;
+            }
+            _ => {
+                let away = self.rng.below(3) > 0;
+                self.net.sites[0].iter_mut().for_each(|shard| shard.desk.cut_off = away);
+            }
+        }
+    }
+
+    /// What flows do suffer from.
+    fn disaster(&mut self) -> Result<(), String> {
+        let brief = Span::from_ms(self.rng.below(8000));
+        let long = Span(WAIT.0 + Span::from_s(6).0 + brief.0);
+        let time = if self.rng.chance(700) { long } else { brief };
+        let site = self.rng.below(2) as usize;
+        match self.weather {
+            Weather::Restarts => {
+                for _ in 0..1 + self.rng.below(3) {
+                    let site = self.rng.below(2) as usize;
+                    let shards = self.net.sites[site].len() as u8;
+                    self.talks.lose_site(&self.net, site);
+                    self.alone.retain(|at, _| at.0 != site);
+                    self.net.start(site, shards);
+                    self.pass(brief)?;
+                }
+            }
+            Weather::Outages if self.rng.chance(500) => {
+                // Nobody has anything to say, and nobody hears that nothing gets through.
+                self.net.sites[0].iter_mut().for_each(|shard| shard.desk.cut_off = false);
+                self.talks.hush_until(self.net.now + Span::from_s(60));
+                self.talks.begin(4, false);
+                self.pass(Span::from_ms(4000))?;
+                self.talks.speak_at(self.net.now);
+                self.net.sites[0].iter_mut().for_each(|shard| shard.desk.cut_off = true);
+                self.net.silence(|_| true);
+                self.pass(long)?;
+                self.net.sites[0].iter_mut().for_each(|shard| shard.desk.cut_off = false);
+            }
+            Weather::Outages if self.rng.chance(300) => {
+                self.net.frozen = Some(site);
+                self.pass(time)?;
+                self.net.frozen = None;
+                self.alone.clear();
+            }
+            Weather::Outages => {
+                self.net.sites[0].iter_mut().for_each(|shard| shard.desk.cut_off = true);
+                if self.rng.chance(600) {
+                    self.net.silence(|_| true);
+                } else {
+                    self.net.cut(|_| true);
+                }
+                self.pass(time)?;
+                self.net.sites[0].iter_mut().for_each(|shard| shard.desk.cut_off = false);
+            }
+            Weather::Trust => {
+                let own = 2 - site as u8;
+                self.net.trust(site, &[7]);
+                let mut agents = self.net.sites[site].iter().map(|shard| &shard.agent);
+                if agents.any(|agent| agent.bond_to(PEER).is_some()) {
+                    return Err("a key that is trusted no more has a session".into());
+                }
+                self.pass(Span(time.0 / 8))?;
+                self.net.trust(site, &[own]);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Everything ends, and what begins now goes well.
+    fn peace(&mut self) -> Result<(), String> {
+        let up = |storm: &Storm| {
+            storm.net.sites[0].iter().all(|shard| shard.agent.bond_to(PEER).is_some())
+        };
+        let mild = self.weather.is_mild();
+        let soon = if mild { MEET_WITHIN } else { OVER_BY };
+        if !self.pass_until(soon, up)? {
+            return Err("they do not meet again".into());
+        }
+        if !self.pass_until(OVER_BY, |storm| storm.talks.are_over(&storm.net))? {
+            return Err(format!("not over:{}", self.talks.what_hangs(&self.net)));
+        }
+        if !mild {
+            // A far end that is gone may have had nobody to tell.
+            self.pass(UNHEARD_MAX)?;
+            if !self.pass_until(OVER_BY, up)? {
+                return Err("they do not meet again".into());
+            }
+        }
+        self.talks.begin(4, true);
+        if !self.pass_until(OVER_BY, |storm| storm.talks.are_over(&storm.net))? {
+            return Err(format!("not over in peace:{}", self.talks.what_hangs(&self.net)));
+        }
+        Ok(())
+    }
+
+    /// After a while nothing is left over.
+    fn quiet(&mut self) -> Result<(), String> {
+        if self.weather == Weather::Keys {
+            self.talks.chat_until(self.net.now + Span::from_s(12));
+            self.pass(Span::from_s(13))?;
+            self.inspect_keys()?;
+        }
+        self.pass(QUIET_FOR)?;
+        let [near, far] = [0, 1].map(|site| self.reports(site));
+        for report in near.iter().chain(&far) {
+            if !report.up || report.members.len() > 2 {
+                return Err(format!("a session of {} carriers", report.members.len()));
+            }
+            if report.members.iter().any(|member| member.carrier.suspect) {
+                return Err("a carrier that does not answer is kept".into());
+            }
+        }
+        let carriers: usize = near.iter().map(|report| report.members.len()).sum();
+        let connections = [0, 1].map(|site| self.net.connections(site));
+        if connections != [carriers; 2] || self.net.wires() != carriers {
+            return Err(format!("{carriers} carriers, and {connections:?} connections"));
+        }
+        if !self.net.sites.iter().flatten().all(|shard| shard.agent.is_quiet()) {
+            return Err("flows are left over".into());
+        }
+        self.hostile.judge(&self.net)
+    }
+
+    // ---- What is judged on the way.
+
+    fn reports(&self, site: usize) -> Vec<ringway_tunnel_proto::BondReport> {
+        let shards = self.net.sites[site].iter();
+        shards.flat_map(|shard| shard.agent.report(1, &shard.desk)).collect()
+    }
+
+    fn inspect(&mut self) -> Result<(), String> {
+        let now = self.net.now;
+        let sessions = self.reports(1).len() - self.net.replacing(1);
+        if sessions > self.net.sites[0].len() {
+            return Err(format!("{sessions} sessions"));
+        }
+        for site in (0..2).filter(|site| self.net.frozen != Some(*site)) {
+            for (shard, it) in self.net.sites[site].iter().enumerate() {
+                for report in it.agent.report(1, &it.desk) {
+                    let at = (site, shard, report.bond);
+                    if report.up || report.flows.is_empty() {
+                        self.alone.remove(&at);
+                        continue;
+                    }
+                    let since = *self.alone.entry(at).or_insert(now);
+                    if now > since + WAIT + GIVEN_UP_LATE {
+                        return Err("flows wait for longer than they may".into());
+                    }
+                }
+            }
+        }
+        let attempts = self.net.sites[0].iter().map(|shard| shard.desk.attempts).sum::<u64>();
+        let (since, before) = self.attempts;
+        if now.since(since) >= Span::from_s(1) {
+            let most = ATTEMPTS_MAX * self.net.sites[0].len() as u64;
+            if attempts.saturating_sub(before) > most {
+                return Err(format!("{} attempts in a second", attempts - before));
+            }
+            self.attempts = (now, attempts);
+        }
+        if self.net.connections(1) > HALF_OPEN_MAX + 512 {
+            return Err(format!("{} connections", self.net.connections(1)));
+        }
+        self.read_notes()
+    }
+
+    /// Agents do not say what cannot be in such weather.
+    fn read_notes(&mut self) -> Result<(), String> {
+        for shard in self.net.sites.iter_mut().flatten() {
+            for note in std::mem::take(&mut shard.desk.notes) {
+                let wrong = match note {
+                    Note::Broken(_) => !self.hostile.has_forged,
+                    Note::NotLetIn(NotLetIn::NoSession) => self.weather.is_mild(),
+                    _ => false,
+                };
+                if wrong {
+                    return Err(format!("{note:?}"));
+                }
+            }
+        }
+        self.hostile.judge_said(&self.net)
+    }
+
+    /// Something was said all the time, by sessions that are older than a key may be.
+    fn inspect_keys(&self) -> Result<(), String> {
+        let epochs: Vec<u32> = self.reports(0).iter().map(|report| report.epoch).collect();
+        let old = self.net.now >= Moment(0) + KEYS_OLD_AT;
+        if old && epochs.contains(&0) { Err("keys do not change".into()) } else { Ok(()) }
+    }
+}
