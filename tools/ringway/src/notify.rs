@@ -1,4 +1,5 @@
-//! What a service says to systemd, if it was started by it (`sd_notify(3)`, `Type=notify-reload`).
+//! What a service says to systemd, if it was started by it (`sd_notify(3)`): `Type=notify`, and
+//! `notify-reload` of systemd 253, as well.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ringway_tunnel_node::Invite;
 use ringway_tunnel_node::config::Config;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -370,7 +371,8 @@ fn invitations_that_are_none_are_refused_in_words() {
     let said: Value = serde_json::from_str(&out).expect("JSON");
     assert_eq!(said["ports_not_listened_at"][0], 4601);
     let line = said["invite"].as_str().expect("a line");
-    let changed = line.replace(&line[60..61], if &line[60..61] == "A" { "B" } else { "A" });
+    let other = if &line[60..61] == "A" { "B" } else { "A" };
+    let changed = format!("{}{other}{}", &line[..60], &line[61..]);
     for (input, told) in [
         (&line[..line.len() - 9], "was cut: 9 letters are missing"),
         (&format!("{line}, see you"), "was changed on its way: ',' is in none"),
@@ -382,6 +384,14 @@ fn invitations_that_are_none_are_refused_in_words() {
         assert!(code == 2 && err.contains(told), "{input}\n said: {err}\n not:  {told}");
         assert!(out.is_empty() && !dir.join("n.toml").exists());
     }
+    let mut old = Invite::from_line(line).expect("it was just made");
+    old.until_s -= 25 * 3600;
+    let join = ["tunnel", "join", "-", "-c", "n.toml"];
+    let (code, _, err) = ringway_in(dir, &join, &old.to_line());
+    assert!(code == 2 && err.contains("expired") && err.contains("ringway tunnel invite"), "{err}");
+    assert!(!dir.join("n.toml").exists());
+    let (code, _, err) = invite("other", &["--valid", "1 s"]);
+    assert!(code == 2 && err.contains("from 1min to 720h"), "{err}");
     let (code, _, err) = invite("branch", &[]);
     assert!(code == 2 && err.contains("has a peer \\\"branch\\\" already"), "{err}");
     let (code, _, err) = invite("other", &["--allow", "localhost:80"]);
@@ -389,6 +399,37 @@ fn invitations_that_are_none_are_refused_in_words() {
     let (code, _, err) = invite("other", &["--allow", "service:web"]);
     assert!(code == 2 && err.contains("there is no [[service]]"), "{err}");
     assert!(!dir.join("other.psk").exists(), "nothing is left of what was refused");
+}
+
+/// A tunnel that runs as a user who cannot read its key says so, and what to do, with the uid that
+/// the key has to belong to. Root reads whatever mode there is, and so it runs as somebody else.
+#[test]
+fn a_key_of_another_user_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let (dir, may) = (dir.path(), std::fs::Permissions::from_mode);
+    std::fs::set_permissions(dir, may(0o755)).expect("our directory");
+    assert!(ringway_in(dir, &["keygen", "--network", "network.key"], "").0 == 0);
+    let config = dir.join("far.toml");
+    let ours = "[tunnel]\nnetwork_key = \"network.key\"\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(&config, ours).expect("writes");
+    let ours = rustix::process::geteuid();
+    let mut command = Command::new(RINGWAY);
+    command.args(["tunnel", "--config"]).arg(&config);
+    let uid = if ours.is_root() {
+        command.uid(65_534).gid(65_534);
+        65_534
+    } else {
+        std::fs::set_permissions(dir.join("network.key"), may(0)).expect("our file");
+        ours.as_raw()
+    };
+    let output = command.stdin(Stdio::null()).output().expect("it can be run");
+    let (code, err) = (output.status.code(), text(&output.stderr));
+    let told = format!("cannot be read by uid {uid}");
+    assert!(code == Some(3) && err.contains(&told), "{err}");
+    assert!(err.contains(&format!("chown {uid} ")) && err.contains("chmod 600"), "{err}");
 }
 
 /// The counters and the printed configuration are for programs, too.

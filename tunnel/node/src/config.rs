@@ -36,6 +36,7 @@ use ringway_tunnel_proto::Target;
 
 pub use error::{At, ConfigError, WrongIdentity};
 pub(crate) use value::is_name;
+pub use value::{span, span_in_words};
 
 pub use reload::{IdentityChange, ListenerChange, PeerChange, Reload, Restart, changes};
 

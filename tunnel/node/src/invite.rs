@@ -1,9 +1,14 @@
 //! Invitations: all that a new site needs to connect, as one line that can be pasted.
 //!
 //! ```text
-//! ringway-invite: base64url( version u8 = 1 | length u16 | body | checksum, 8 bytes )
-//! body: network key | shared key | inviter's name | guest's name | count u8 | addresses
+//! ringway-invite: base64url( version u8 = 2 | length u16 | body | checksum, 8 bytes )
+//! body: good until u64 | network key | shared key | inviter's name | guest's name | count u8 |
+//!       addresses
 //! ```
+//!
+//! *Good until* is in seconds since 1970: afterwards `join` takes it no more, so that a line that
+//! lies about in a mailbox connects nobody by mistake. It does not bind who means ill, since the
+//! keys are there to be read; what ends those is to take the peer out at the inviting side.
 //!
 //! Each text of the body has its length in a byte before it; keys are the lines of key files. The
 //! checksum is the beginning of a SHA-256 of all before it: it finds what a mailer or a hand did
@@ -26,13 +31,15 @@ use crate::config::{ADDRESSES_MAX, is_name};
 const PREFIX: &str = "ringway-invite:";
 /// Bytes of an invitation.
 pub const LINE_BYTES_MAX: usize = 8 * 1024;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 3;
 const SUM_BYTES: usize = 8;
 
 /// All that a new site needs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invite {
+    /// When it ceases to be taken, in seconds since 1970.
+    pub until_s: u64,
     /// The key of the network that both will be in.
     pub network: NetworkKey,
     /// The secret of exactly these two.
@@ -109,6 +116,7 @@ impl Invite {
         // With room for all of it at once: a buffer that grows leaves copies of keys behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(LINE_BYTES_MAX));
         bytes.extend_from_slice(&[VERSION, 0, 0]);
+        bytes.extend_from_slice(&self.until_s.to_be_bytes());
         push(&mut bytes, &self.network.to_text());
         push(&mut bytes, &self.shared.to_text());
         push(&mut bytes, &self.inviter);
@@ -189,7 +197,8 @@ fn parse(bytes: &[u8]) -> Option<Invite> {
     if sum(said) != *theirs {
         return None;
     }
-    let mut rest = said.get(HEAD_BYTES..)?;
+    let (until, mut rest) = said.get(HEAD_BYTES..)?.split_first_chunk()?;
+    let until_s = u64::from_be_bytes(*until);
     let network = NetworkKey::from_text(pull(&mut rest)?).ok()?;
     let shared = Psk::from_text(pull(&mut rest)?).ok()?;
     let inviter = pull(&mut rest)?.to_owned();
@@ -204,7 +213,7 @@ fn parse(bytes: &[u8]) -> Option<Invite> {
     let dialled = addresses.iter().all(|target| !matches!(target, Target::Service(_)));
     let bounded = (1..=ADDRESSES_MAX).contains(&addresses.len());
     let right = rest.is_empty() && dialled && bounded && is_name(&inviter) && is_name(&guest);
-    right.then_some(Invite { network, shared, inviter, guest, addresses })
+    right.then_some(Invite { until_s, network, shared, inviter, guest, addresses })
 }
 
 fn push(bytes: &mut Vec<u8>, text: &str) {
@@ -233,6 +242,7 @@ mod tests {
 
     fn invite(addresses: &[&str]) -> Invite {
         Invite {
+            until_s: 2_000_000_000,
             network: NetworkKey::new(Secret::new([1; 32])),
             shared: Psk::new(Secret::new([2; 32])),
             inviter: "gw".to_owned(),
@@ -309,8 +319,8 @@ mod tests {
         for other in ["", "hello", "ringway-", "ringway-invitation:AAAA", &"x".repeat(100_000)] {
             assert_eq!(refusal(other), NoInvite::NotOne, "{other}");
         }
-        assert_eq!(refusal("ringway-invite:AgAA"), NoInvite::Version(2));
-        assert_eq!(refusal("ringway-invite:AQ=="), NoInvite::Letter('='));
+        assert_eq!(refusal("ringway-invite:AQAA"), NoInvite::Version(1));
+        assert_eq!(refusal("ringway-invite:Ag=="), NoInvite::Letter('='));
         assert_eq!(refusal("ringway-invite:"), NoInvite::Cut { missing: 4 });
     }
 

@@ -12,6 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use ringway_crypto::{KeyTextError, NetworkKey, PrivateKey, Psk, PublicKey};
+use rustix::process::geteuid;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -41,6 +42,17 @@ pub enum KeyFileError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// It is not for the user that this process runs as.
+    #[error(
+        "the key {path} cannot be read by uid {uid}, as which this runs: give it to that user, \
+         `chown {uid} {path} && chmod 600 {path}`, and see that its directory can be entered"
+    )]
+    Denied {
+        /// The file.
+        path: PathBuf,
+        /// Who we are.
+        uid: u32,
     },
     /// Others can read or change it.
     #[error(
@@ -84,6 +96,7 @@ impl KeyFileError {
         match self {
             KeyFileError::Text { .. } | KeyFileError::NotText { .. } => false,
             KeyFileError::Io { .. }
+            | KeyFileError::Denied { .. }
             | KeyFileError::Open { .. }
             | KeyFileError::There { .. }
             | KeyFileError::NoChance(_) => true,
@@ -168,7 +181,12 @@ fn read<K>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<K, KeyTextError>,
 ) -> Result<K, KeyFileError> {
-    let io = |source| KeyFileError::Io { path: path.to_owned(), source };
+    let io = |source: io::Error| match source.kind() {
+        io::ErrorKind::PermissionDenied => {
+            KeyFileError::Denied { path: path.to_owned(), uid: geteuid().as_raw() }
+        }
+        _ => KeyFileError::Io { path: path.to_owned(), source },
+    };
     let file = File::open(path).map_err(io)?;
     let mode = file.metadata().map_err(io)?.mode() & 0o7777;
     if mode & 0o077 != 0 {

@@ -3,27 +3,31 @@
 //! What always holds:
 //! - J1  All or nothing: a failure leaves the files that were there as they were, and no new ones.
 //! - J2  The text of a configuration that people wrote stays as it is, comments and all; what is
-//!   new stands at its end. It is replaced at once, with its mode and owner.
+//!   new stands at its end. It is replaced at once, with its mode and owner, and the new key gets
+//!   the same owner: whoever reads the one can read the other.
 //! - J3  What is written was read back by the same check that the tunnel starts with.
 //! - J4  No file is overwritten but the configuration that was named.
+//! - J5  An invitation whose time is over is not joined.
 //!
 //! Not here: the line that travels (`invite.rs`). Tests: stories below; the program's, in
 //! `tools/ringway/tests`.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use ringway_core::Span;
 use ringway_crypto::{NetworkKey, PrivateKey, Psk};
 use ringway_tunnel_proto::Target;
 use thiserror::Error;
 
-use crate::config::{Config, ConfigError, Host, KeyFiles, Keys, is_name, read_text};
+use crate::config::{Config, ConfigError, Host, KeyFiles, Keys, is_name, read_text, span_in_words};
 use crate::invite::Invite;
 use crate::key_file::{KeyFileError, KeyKind, keep, make, read_private, read_shared};
 use crate::policy::Rule;
+use crate::shared::wall_ms;
 
 /// Whom to invite, and what the invitation is to say.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub struct Guest {
     pub addresses: Vec<Target>,
     /// What the other side may reach.
     pub allow: Vec<Rule>,
+    /// For how long it can be joined.
+    pub valid: Span,
 }
 
 /// An invitation that was made.
@@ -98,6 +104,13 @@ pub enum PairError {
         "{0:?} is no name of a peer: it takes 1 to 64 letters, digits, hyphens, dots, underscores"
     )]
     Name(String),
+    /// Its time is over.
+    #[error(
+        "the invitation has expired: by this host's clock it was good until {0} ago. Ask the other \
+         side for another one: there, take the [[peer]] and its .psk file away, then run `ringway \
+         tunnel invite` again (--valid says for how long). If this clock is wrong, set it right"
+    )]
+    Expired(String),
     /// A peer of that name.
     #[error(
         "{path} has a peer {name:?} already: choose another name, or take that [[peer]] and its \
@@ -145,7 +158,10 @@ impl PairError {
             PairError::After { source, .. } => source.is_hosts_doing(),
             PairError::Key(error) => error.is_hosts_doing(),
             PairError::There(_) | PairError::Busy(_) | PairError::Host { .. } => true,
-            PairError::NoListen(_) | PairError::Name(_) | PairError::Known { .. } => false,
+            PairError::NoListen(_)
+            | PairError::Name(_)
+            | PairError::Expired(_)
+            | PairError::Known { .. } => false,
         }
     }
 }
@@ -179,6 +195,7 @@ pub fn invite(path: &Path, guest: &Guest) -> Result<Invited, PairError> {
     let shared_key = beside(path, &format!("{}.psk", guest.name));
     make(KeyKind::Shared, &shared_key)?;
     new.files.push(shared_key.clone());
+    edit.give_owner(&shared_key)?;
     let text = with_peer(&text, guest);
     Config::parse(&text, path).map_err(|error| after(path, error))?;
     let network = config.networks[0].clone();
@@ -186,6 +203,7 @@ pub fn invite(path: &Path, guest: &Guest) -> Result<Invited, PairError> {
     edit.finish(&text)?;
     new.files.clear();
     let invite = Invite {
+        until_s: (wall_ms() / 1000).saturating_add(guest.valid.as_ms_ceil() / 1000),
         network,
         shared,
         inviter,
@@ -203,6 +221,11 @@ pub fn invite(path: &Path, guest: &Guest) -> Result<Invited, PairError> {
 /// # Errors
 /// [`PairError`]; then there is no file that was not there before.
 pub fn join(invite: &Invite, path: &Path, wanted: &Wanted) -> Result<Joined, PairError> {
+    // J5. To the second that it names it is good.
+    let over_s = (wall_ms() / 1000).saturating_sub(invite.until_s);
+    if over_s > 0 {
+        return Err(PairError::Expired(span_in_words(Span::from_s(over_s))));
+    }
     let name = wanted.name.clone().unwrap_or_else(|| invite.inviter.clone());
     if !is_name(&name) {
         return Err(PairError::Name(name));
@@ -381,17 +404,18 @@ impl Edit {
         Ok(Edit { _new: New { files: vec![beside.clone()] }, path: real, beside, file })
     }
 
+    /// A new file beside it belongs to whom it belongs.
+    fn give_owner(&self, path: &Path) -> Result<(), PairError> {
+        let was = self.path.metadata().map_err(host("read", &self.path))?;
+        File::open(path)
+            .and_then(|file| give_owner(&file, &was))
+            .map_err(host("give its configuration's owner to", path))
+    }
+
     fn finish(mut self, text: &str) -> Result<(), PairError> {
-        let host = |act, path: &Path| {
-            let path = path.to_owned();
-            move |source| PairError::Host { act, path, source }
-        };
         let was = self.path.metadata().map_err(host("read", &self.path))?;
         let mut write = || -> io::Result<()> {
-            let is = self.file.metadata()?;
-            if (is.uid(), is.gid()) != (was.uid(), was.gid()) {
-                fchown(&self.file, Some(was.uid()), Some(was.gid()))?;
-            }
+            give_owner(&self.file, &was)?;
             self.file.set_permissions(Permissions::from_mode(was.mode() & 0o7777))?;
             self.file.write_all(text.as_bytes())?;
             self.file.sync_all()
@@ -403,6 +427,20 @@ impl Edit {
         let _ = File::open(self.path.parent().unwrap_or(Path::new("."))).and_then(|d| d.sync_all());
         Ok(())
     }
+}
+
+fn host(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PairError {
+    let path = path.to_owned();
+    move |source| PairError::Host { act, path, source }
+}
+
+/// Makes a file belong to whom another one belongs, if it does not.
+fn give_owner(file: &File, was: &Metadata) -> io::Result<()> {
+    let is = file.metadata()?;
+    if (is.uid(), is.gid()) != (was.uid(), was.gid()) {
+        fchown(file, Some(was.uid()), Some(was.gid()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

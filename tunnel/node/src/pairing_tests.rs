@@ -56,6 +56,7 @@ fn asked(name: &str) -> Guest {
         inviter: None,
         addresses: vec![Target::parse("gw.example:4600").expect("an address")],
         allow: vec!["127.0.0.1:5201".parse().expect("a rule"), "service:web".parse().expect("one")],
+        valid: Span::from_s(3600),
     }
 }
 
@@ -96,6 +97,24 @@ fn two_sites_become_peers() {
     assert_eq!(near.peers[0].addresses, invite.addresses);
     let Identity::Shared(secrets) = &near.peers[0].identity else { panic!("a shared key") };
     assert_eq!(far.peer_of(&PeerProof::Shared(secrets[0].id())), Some(branch));
+}
+
+/// Root invites for a tunnel that runs as another user: that user can read the new key, too.
+#[test]
+fn the_new_key_belongs_to_whom_the_configuration_belongs() {
+    let site = Site::new(FAR);
+    let file = File::open(&site.far).expect("it was just written");
+    let other = match rustix::process::geteuid().is_root() {
+        true => (65_534, 65_533),
+        false => (file.metadata().expect("ours").uid(), file.metadata().expect("ours").gid()),
+    };
+    fchown(&file, Some(other.0), Some(other.1)).expect("we may");
+    site.invite("branch").expect("a new peer");
+    for name in ["far.toml", "branch.psk"] {
+        let is = site.path(name).metadata().expect("it is there");
+        assert_eq!((is.uid(), is.gid()), other, "{name}");
+    }
+    assert_eq!(mode(&site.path("branch.psk")), 0o600);
 }
 
 /// Each guest has a key of its own, and all stay.
@@ -190,6 +209,24 @@ fn a_refused_join_leaves_nothing() {
     let nowhere = near.path("nowhere/n.toml");
     assert!(said(join(&invite, &nowhere, &Wanted::default())).contains("gw.network.key"));
     assert_eq!(near.files(), before);
+}
+
+/// J5: an invitation is good for as long as was said, and then it is not; nothing is written.
+#[test]
+fn an_invitation_expires() {
+    let site = Site::new(FAR);
+    let asked_at = wall_ms() / 1000;
+    let mut invite = site.invite("branch").expect("a new peer").invite;
+    let (least, most) = (asked_at + 3600, wall_ms() / 1000 + 3600);
+    assert!((least..=most).contains(&invite.until_s));
+    let near = Site::new("");
+    let before = near.files();
+    invite.until_s = wall_ms() / 1000 - 7 * 3600;
+    let error = said(join(&invite, &near.path("near.toml"), &Wanted::default()));
+    assert!(error.contains("expired") && error.contains("good until 7 h ago"), "{error}");
+    assert_eq!(near.files(), before);
+    invite.until_s = wall_ms() / 1000 + 60;
+    join(&invite, &near.path("near.toml"), &Wanted::default()).expect("there is a minute left");
 }
 
 /// The name that a side has for itself, where nobody says one.

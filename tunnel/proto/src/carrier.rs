@@ -5,9 +5,11 @@
 //! since is *suspect*; one that talks but does not answer is, later. A suspect gets nothing new,
 //! and what was on it goes again by others. Anything that it answers makes it good again.
 //!
-//! Bounds: constant time and about 120 bytes a carrier.
+//! Bounds: constant time and about 160 bytes a carrier.
 
 use ringway_core::{Moment, Span};
+
+use crate::delivery::Delivery;
 
 /// A carrier of a session, by its place. A place is used again after
 /// [`crate::Session::carrier_down`].
@@ -50,6 +52,7 @@ pub(crate) struct Carrier {
     unproven: bool,
     /// Bytes of streams that are on their way by it.
     pub(crate) flying: u64,
+    delivery: Delivery,
     /// Bytes of streams that were put on it.
     pub(crate) sent: u64,
     /// Bytes that had to go again because of it.
@@ -75,6 +78,7 @@ impl Carrier {
             pong: None,
             unproven: false,
             flying: 0,
+            delivery: Delivery::new(now),
             sent: 0,
             resent: 0,
         }
@@ -83,6 +87,27 @@ impl Carrier {
     /// A carrier that may be given something new.
     pub(crate) fn is_usable(&self) -> bool {
         self.up && self.proved && !self.suspect && !self.leaving
+    }
+
+    /// Whether bulk may be put on it: there is not more on the way than serves any purpose.
+    pub(crate) fn has_window(&self) -> bool {
+        self.flying < self.delivery.most()
+    }
+
+    /// There is more to send than carriers take.
+    pub(crate) fn note_full(&mut self) {
+        self.delivery.note_full();
+    }
+
+    /// The shortest time that bytes were on their way by it.
+    pub(crate) fn base(&self) -> Option<Span> {
+        self.delivery.base().filter(|_| self.up)
+    }
+
+    /// Bytes have arrived after `way`; `base` is the shortest time by any carrier.
+    pub(crate) fn arrived(&mut self, now: Moment, bytes: u64, way: Span, base: Option<Span>) {
+        self.flying = self.flying.saturating_sub(bytes);
+        self.delivery.arrived(now, bytes, way, base);
     }
 
     /// Whether LEAVE is to be said now: nothing that went by it is missing.

@@ -31,6 +31,7 @@ extern crate std;
 mod agent;
 mod carrier;
 mod connect;
+mod delivery;
 mod epochs;
 mod frame;
 mod hello;

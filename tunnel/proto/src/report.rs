@@ -40,6 +40,8 @@ pub struct CarrierReport {
     pub usable: bool,
     /// Something authentic has come by it.
     pub proved: bool,
+    /// Bulk may be put on it: there is not more on the way than serves any purpose.
+    pub has_window: bool,
     /// LEAVE was said on it: once that is sent, it can be closed.
     pub left: bool,
 }

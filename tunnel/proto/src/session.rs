@@ -143,14 +143,14 @@ struct Flow {
 impl Flow {
     /// Bytes that may be written: within the receiver's credit, and not far ahead of what carriers
     /// take, so that a slow path is felt where the bytes come from.
-    fn room(&self) -> usize {
-        let ahead = UNSENT_MAX.saturating_sub(self.send.unsent());
+    fn room(&self, unsent_max: u64) -> usize {
+        let ahead = unsent_max.saturating_sub(self.send.unsent());
         self.send.room().min(ahead as usize)
     }
 
     /// Says that there is room, if somebody waits for it.
-    fn unblock(&mut self, id: FlowId, outlet: &mut impl Outlet) {
-        if self.blocked && self.room() > 0 && self.send.unsent() <= UNSENT_MAX / 2 {
+    fn unblock(&mut self, unsent_max: u64, id: FlowId, outlet: &mut impl Outlet) {
+        if self.blocked && self.room(unsent_max) > 0 && self.send.unsent() <= unsent_max / 2 {
             self.blocked = false;
             outlet.event(Event::Writable(id));
         }
@@ -204,8 +204,12 @@ const BULK_EVERY: u32 = 8;
 const ACK_DELAY: Span = Span::from_ms(5);
 /// Bytes that are acknowledged at once.
 const ACK_BYTES: u64 = 256 * 1024;
-/// Bytes that a flow keeps ready for carriers.
+/// Bytes that a flow keeps ready for carriers, at most; if many have much to send, together about
+/// so many, but each at least so many. What is not in a cache any more when its time comes costs
+/// twice.
 const UNSENT_MAX: u64 = 512 * 1024;
+const UNSENT_ALL: u64 = 4 * 1024 * 1024;
+const UNSENT_MIN: u64 = 64 * 1024;
 /// A flow that waits to hear of what it sent is looked after this often: the word may be lost, and
 /// with it whoever would repeat it.
 const WATCH_EVERY: Span = Span::from_ms(1000);
@@ -328,9 +332,15 @@ impl Session {
             resent: carrier.resent,
             suspect: carrier.suspect,
             usable: carrier.is_usable(),
+            has_window: carrier.has_window(),
             proved: carrier.proved,
             left: carrier.left,
         })
+    }
+
+    /// There is more to send than carriers take now.
+    pub fn note_full(&mut self) {
+        self.carriers.iter_mut().for_each(Carrier::note_full);
     }
 
     // ---- Flows.
@@ -365,8 +375,9 @@ impl Session {
     /// # Panics
     /// After [`Self::finish`].
     pub fn write(&mut self, id: FlowId, bytes: &[u8]) -> usize {
+        let unsent_max = self.unsent_max();
         let Some(flow) = self.flows.get_mut(&id) else { return bytes.len() };
-        let taken = flow.room().min(bytes.len());
+        let taken = flow.room(unsent_max).min(bytes.len());
         flow.blocked |= taken < bytes.len();
         flow.send.write(&bytes[..taken], &mut self.spare);
         self.queue(id);
@@ -380,9 +391,10 @@ impl Session {
     /// # Panics
     /// After [`Self::finish`].
     pub fn push(&mut self, id: FlowId, bytes: &[u8]) -> bool {
+        let unsent_max = self.unsent_max();
         let Some(flow) = self.flows.get_mut(&id) else { return true };
         flow.send.write(bytes, &mut self.spare);
-        let room = flow.room() > 0;
+        let room = flow.room(unsent_max) > 0;
         flow.blocked |= !room;
         self.queue(id);
         room
@@ -390,7 +402,13 @@ impl Session {
 
     /// How many bytes a flow takes now.
     pub fn room(&self, id: FlowId) -> usize {
-        self.flows.get(&id).map_or(usize::MAX, Flow::room)
+        self.flows.get(&id).map_or(usize::MAX, |flow| flow.room(self.unsent_max()))
+    }
+
+    /// Bytes that a flow may keep ready for carriers, beside others that have much to send.
+    fn unsent_max(&self) -> u64 {
+        let others = self.ready[1].len() as u64;
+        (UNSENT_ALL / (1 + others)).clamp(UNSENT_MIN, UNSENT_MAX)
     }
 
     /// Ends all flows, each with this reason. The other agent, which may believe that they live, is
@@ -609,21 +627,23 @@ impl Session {
         ack: Ack<'_>,
         outlet: &mut impl Outlet,
     ) -> Result<(), Violation> {
+        let unsent_max = self.unsent_max();
         let Some(flow) = self.flows.get_mut(&id) else {
             if self.is_new(id)? {
                 return Err(Violation::AckOfNothing(id));
             }
             return Ok(());
         };
+        let base = self.carriers.iter().filter_map(Carrier::base).min();
         let carriers = &mut self.carriers;
         let arrived = |segment: Segment| {
             let carrier = &mut carriers[usize::from(segment.carrier.0)];
-            carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
+            carrier.arrived(now, segment.end - segment.start, now.since(segment.at), base);
         };
         if !flow.send.acked(ack, &mut self.spare, arrived) {
             return Err(Violation::AckOfNothing(id));
         }
-        flow.unblock(id, outlet);
+        flow.unblock(unsent_max, id, outlet);
         self.free_stuck(now, id);
         self.queue(id);
         self.close_if_done(id, outlet);
@@ -875,8 +895,9 @@ impl Session {
                     self.since_bulk = 0;
                 }
                 self.fill_stream(now, (slot, alone), id, (out, end));
+                let unsent_max = self.unsent_max();
                 if let Some(flow) = self.flows.get_mut(&id) {
-                    flow.unblock(id, outlet);
+                    flow.unblock(unsent_max, id, outlet);
                 }
             }
         }

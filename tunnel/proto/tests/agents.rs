@@ -95,7 +95,10 @@ fn flows_wait_out_an_outage_and_go_on_where_they_were() {
     });
     assert!(net.far_apps().all(|(.., app)| app.read == data));
     let notes = &net.sites[0][0].desk.notes;
-    assert!(notes.contains(&Note::Alone(PEER)) && notes.contains(&Note::Back(PEER)), "{notes:?}");
+    assert!(
+        notes.contains(&Note::Alone(PEER, 1)) && notes.contains(&Note::Back(PEER)),
+        "{notes:?}"
+    );
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use ringway_coord_server::config::{LogFormat, LogLevel};
+use ringway_core::Span;
 use ringway_tunnel_node::Target;
+use ringway_tunnel_node::config::span;
 use ringway_tunnel_node::policy::Rule;
 
 use super::client::seconds;
@@ -126,7 +128,8 @@ This makes a key for exactly this one peer, in a file NAME.psk beside the config
 tunnel that runs takes the new peer when it is sent SIGHUP.
 
 THE LINE IS A SECRET: whoever has it can connect as this peer. Send it by a way that nobody else can
-read. To take it back, take the [[peer]] out of the configuration, and its key file away.
+read. To take it back, take the [[peer]] out of the configuration, and its key file away. `join`
+takes it for 24 hours, or what --valid says; the peer that has joined stays.
 
 Examples:
   ringway tunnel invite --config far.toml --name branch --address gw.example:4600 \\
@@ -138,7 +141,8 @@ TARGET is what an `allow` of the configuration takes: 127.0.0.1:22, 10.0.0.0/8:2
 metadata addresses are reached only if a TARGET is exactly that address.";
 
 const JOIN_HELP: &str = "\
-LINE is what `ringway tunnel invite` has printed at the other side. With - it is read from standard
+LINE is what `ringway tunnel invite` has printed at the other side, not longer ago than its --valid
+says (24 hours, if nothing was said). With - it is read from standard
 input, which keeps it out of the shell's history and of what others on this host see of processes.
 
 Writes three files, and overwrites none: the configuration, and beside it the two keys of the
@@ -198,6 +202,9 @@ pub(crate) struct InviteArgs {
     /// [default: nothing].
     #[arg(long = "allow", value_name = "TARGET", value_parser = rule)]
     pub(crate) allow: Vec<Rule>,
+    /// For how long the line can be joined, from 1 min to 720 h.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = valid)]
+    pub(crate) valid: Span,
     /// What the other side is to call this one [default: the first word of the address's name, or
     /// far].
     #[arg(long, value_name = "NAME")]
@@ -234,6 +241,12 @@ pub(crate) struct SelftestArgs {
 
 fn address(text: &str) -> Result<Target, String> {
     Target::parse(text).map_err(|why| format!("{why}; give for example gw.example:4600"))
+}
+
+fn valid(text: &str) -> Result<Span, String> {
+    let bounds = Span::from_s(60)..=Span::from_s(720 * 3600);
+    let span = span(text).filter(|span| bounds.contains(span));
+    span.ok_or_else(|| "give a time with its unit, from 1min to 720h, for example 24h".to_owned())
 }
 
 fn rule(text: &str) -> Result<Rule, String> {

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use ringway_tunnel_node::config::span_in_words;
 use ringway_tunnel_node::{Guest, invite};
 use serde_json::json;
 
@@ -19,6 +20,7 @@ pub(crate) fn run(args: &InviteArgs, json: bool) -> Result<ExitCode, Failure> {
         inviter: args.own_name.clone(),
         addresses: args.addresses.clone(),
         allow: args.allow.clone(),
+        valid: args.valid,
     };
     let invited = invite(&args.config, &guest)?;
     let line = invited.invite.to_line();
@@ -27,8 +29,9 @@ pub(crate) fn run(args: &InviteArgs, json: bool) -> Result<ExitCode, Failure> {
         eprintln!(
             "ringway: peer {:?} is in {config}, its key in {key}; a tunnel that runs takes it at \
              SIGHUP.\nThe line is a SECRET: whoever has it is this peer. Send it by a way that \
-             nobody else can read; there:\n  ringway tunnel join - --config near.toml",
-            args.name
+             nobody else can read; there, within {}:\n  ringway tunnel join - --config near.toml",
+            args.name,
+            span_in_words(args.valid)
         );
         for port in &invited.other_ports {
             eprintln!(
@@ -41,6 +44,7 @@ pub(crate) fn run(args: &InviteArgs, json: bool) -> Result<ExitCode, Failure> {
         "invite": *line,
         "peer": args.name,
         "own_name": invited.invite.inviter,
+        "valid_until_s": invited.invite.until_s,
         "config": config.to_string(),
         "shared_key": key.to_string(),
         "ports_not_listened_at": invited.other_ports,

@@ -7,7 +7,7 @@ use ringway_tunnel_proto::Target;
 const RATES: std::ops::RangeInclusive<u64> = 1_000..=125_000_000_000;
 
 /// A length of time with its unit: `60 s`.
-pub(super) fn span(text: &str) -> Option<Span> {
+pub fn span(text: &str) -> Option<Span> {
     let (number, unit) = words::number_and_unit(text);
     let ns: u64 = match unit {
         "ms" => 1_000_000,
@@ -17,6 +17,16 @@ pub(super) fn span(text: &str) -> Option<Span> {
         _ => return None,
     };
     Some(Span(words::number(number)?.checked_mul(ns)?))
+}
+
+/// A length of time for people, in the largest unit of which it has two: `90 min`.
+pub fn span_in_words(span: Span) -> String {
+    match span.as_ms_ceil() / 1000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7200 => format!("{} min", s / 60),
+        s @ 7200..172_800 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
 }
 
 /// Bytes a second: `100 Mbit/s`, `10 MB/s`.
@@ -59,6 +69,10 @@ mod tests {
     #[test]
     fn times_and_rates_have_units() {
         assert_eq!(span("60 s"), Some(Span::from_s(60)));
+        for (said, words) in [("90 s", "90 s"), ("3 min", "3 min"), ("24 h", "24 h")] {
+            assert_eq!(span(said).map(span_in_words).as_deref(), Some(words));
+        }
+        assert_eq!(span_in_words(Span::from_s(3 * 86_400 + 5)), "3 days");
         assert_eq!(span("250ms"), Some(Span::from_ms(250)));
         assert_eq!(
             (span("2 min"), span("1h")),

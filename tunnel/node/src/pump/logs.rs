@@ -119,10 +119,15 @@ impl Own {
                 self.answered(peer);
                 tracing::info!(peer = site.name(peer), "connected again; its flows go on");
             }
-            Note::Alone(peer) => {
+            // A peer that is stopped, or goes home, says so by this: it harms nobody.
+            Note::Alone(peer, 0) => {
+                tracing::info!(peer = site.name(peer), "no carrier is left, and no flow waits");
+            }
+            Note::Alone(peer, flows) => {
                 let wait = site.config.wait.as_ms_ceil() / 1000;
                 tracing::warn!(
                     peer = site.name(peer),
+                    flows,
                     "no carrier is left; its flows wait up to {wait} s"
                 );
             }

@@ -101,11 +101,10 @@ impl Bond {
         if core::mem::replace(&mut self.told_up, up) == up {
             return;
         }
-        let again = self.flows.flows().next().is_some();
-        let note = match (up, again) {
-            (true, true) => Note::Back(self.peer),
-            (true, false) => Note::Up(self.peer),
-            (false, _) => Note::Alone(self.peer),
+        let note = match (up, self.flows.flows().count() as u64) {
+            (true, 0) => Note::Up(self.peer),
+            (true, _) => Note::Back(self.peer),
+            (false, flows) => Note::Alone(self.peer, flows),
         };
         host.note(None, note);
         host.bond(id, self.peer, up);
@@ -281,6 +280,7 @@ impl Agent {
         let up = bond.flows_can_go();
         while up && (bond.flows.wants_any(now) || bond.has_keys_to_say(now)) {
             if !self.send_one(now, id, bond, host) {
+                bond.flows.note_full();
                 self.await_room(bond, host);
                 return (true, late);
             }
@@ -296,14 +296,17 @@ impl Agent {
         bond: &mut Bond,
         host: &mut impl Host,
     ) -> bool {
-        let Some(express) = bond.express() else {
-            return self.send_share(now, (id, Share::All), bond, (|_| true, host));
-        };
-        // What is little goes by the carrier that has no bulk, unless another is faster.
+        let express = bond.express();
+        if express.is_none() && self.send_share(now, (id, Share::All), bond, (|_| true, host)) {
+            return true;
+        }
+        // What is little goes by the carrier that has no bulk, unless another is faster. It passes
+        // by bulk that waits for acknowledgements.
         let little = bond.flows.has_little(now) || bond.has_keys_to_say(now);
         if little && self.send_share(now, (id, Share::Little), bond, (|_| true, host)) {
             return true;
         }
+        let Some(express) = express else { return false };
         let others = |slot| slot != express;
         bond.flows.has_bulk() && self.send_share(now, (id, Share::Bulk), bond, (others, host))
     }
@@ -316,7 +319,7 @@ impl Agent {
         bond: &mut Bond,
         (takes, host): (impl Fn(CarrierSlot) -> bool, &mut impl Host),
     ) -> bool {
-        let Some((slot, conn)) = self.best(bond, takes, host) else { return false };
+        let Some((slot, conn)) = self.best(bond, (takes, share), host) else { return false };
         let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
         seal(now, (id, slot), bond, carrier, (share, host))
     }
@@ -331,11 +334,11 @@ impl Agent {
         }
     }
 
-    /// The carrier by which something would arrive first, if any takes something.
+    /// The carrier by which something of this share would arrive first, if any takes something.
     fn best(
         &self,
         bond: &Bond,
-        takes: impl Fn(CarrierSlot) -> bool,
+        (takes, share): (impl Fn(CarrierSlot) -> bool, Share),
         host: &impl Host,
     ) -> Option<(CarrierSlot, ConnId)> {
         let candidates = bond.slots().filter(|(slot, _)| takes(*slot));
@@ -343,8 +346,9 @@ impl Agent {
             let report = bond.flows.carrier(slot).filter(|report| report.usable)?;
             let pace = &self.carriers[conn.index as usize].as_ref()?.pace;
             let waiting = host.backlog(conn);
-            let has_room = waiting < pace.waiting_max();
-            has_room.then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
+            let has_window = share == Share::Little || report.has_window;
+            (has_window && waiting < pace.waiting_max())
+                .then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
         });
         candidates.min_by_key(|(arrives, ..)| *arrives).map(|(_, slot, conn)| (slot, conn))
     }

@@ -118,8 +118,8 @@ pub struct Peer {
 pub enum Note {
     /// A session with this peer has begun.
     Up(PeerId),
-    /// No carrier to this peer is left.
-    Alone(PeerId),
+    /// No carrier to this peer is left, and so many flows wait for one.
+    Alone(PeerId, u64),
     /// Carriers to this peer work again, and its flows go on.
     Back(PeerId),
     /// The flows of this peer were given up: so many.

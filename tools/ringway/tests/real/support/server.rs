@@ -186,7 +186,15 @@ impl Server {
     /// Waits for its own end.
     #[track_caller]
     pub(crate) fn wait(mut self) -> ExitStatus {
-        until("the server ends", || self.child.try_wait().expect("our child"))
+        self.ended()
+    }
+
+    /// Likewise; its log is whole then.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let status = until("the server ends", || self.child.try_wait().expect("our child"));
+        self.log.all();
+        status
     }
 
     /// Asks it to stop, and sees that it does, well.

@@ -12,6 +12,8 @@ mod drops;
 mod flows;
 mod hostile;
 mod idle;
+mod inspected;
+mod nginx;
 mod place;
 mod served;
 mod sites;

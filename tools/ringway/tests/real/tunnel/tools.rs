@@ -20,7 +20,7 @@ pub(crate) fn run(words: &[&str]) -> String {
 
 /// A port that is free at this moment: the servers here take no port 0. Somebody else may take it
 /// before they do; then the server says so and another port is tried.
-fn server(mut command: impl FnMut(SocketAddr) -> Command) -> (Held, SocketAddr) {
+pub(crate) fn server(mut command: impl FnMut(SocketAddr) -> Command) -> (Held, SocketAddr) {
     for _ in 0..10 {
         let (free, addr) = listen("127.0.0.1:0");
         drop::<TcpListener>(free);
@@ -37,10 +37,38 @@ fn server(mut command: impl FnMut(SocketAddr) -> Command) -> (Held, SocketAddr) 
     panic!("no port is free ten times in a row");
 }
 
-fn program(words: &[&str]) -> Command {
+pub(crate) fn program(words: &[&str]) -> Command {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     command
+}
+
+/// Where a program is that the PATH of users may lack.
+#[track_caller]
+pub(crate) fn tool(name: &str) -> String {
+    let place = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .chain([Path::new("/usr/sbin").to_owned()])
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists());
+    let place = place.unwrap_or_else(|| panic!("{name} is not installed"));
+    place.to_str().expect("text").to_owned()
+}
+
+/// Runs curl with these words; what it prints.
+#[track_caller]
+pub(crate) fn curl(words: &[&str]) -> String {
+    let always = ["curl", "-sS", "--fail", "--noproxy", "", "--max-time", "30"];
+    run(&[&always[..], words].concat())
+}
+
+/// A redis that keeps nothing.
+pub(crate) fn redis_server(dir: &Path) -> (Held, SocketAddr) {
+    let dir = dir.to_str().expect("text");
+    server(|addr| {
+        let port = addr.port().to_string();
+        let words = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", dir];
+        program(&[&["redis-server"], &words[..]].concat())
+    })
 }
 
 /// iperf3: four streams up, four down, and both ways at once.
@@ -68,7 +96,7 @@ fn iperf3() {
 
 /// curl: by a forward, through SOCKS5 with the name resolved by the far side, through CONNECT.
 #[test]
-fn curl() {
+fn curl_by_every_way() {
     let page = "a page\n".repeat(100_000);
     let body = page.clone();
     let web = super::flows::serve("127.0.0.1:0", move |mut stream, _| {
@@ -98,9 +126,7 @@ fn curl() {
         &["--proxytunnel", "--proxy", &http, &there],
     ];
     for way in ways {
-        let told =
-            run(&[&["curl", "-sS", "--fail", "--noproxy", "", "--max-time", "30"][..], way]
-                .concat());
+        let told = curl(way);
         assert!(told == page, "{way:?}: {} bytes", told.len());
     }
     pair.stop();
@@ -119,12 +145,7 @@ fn ssh_and_rsync() {
     if rustix::process::geteuid().is_root() {
         std::fs::create_dir_all("/run/sshd").expect("we are root");
     }
-    let sshd = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .chain([Path::new("/usr/sbin").to_owned()])
-        .map(|folder| folder.join("sshd"))
-        .find(|path| path.exists())
-        .expect("openssh-server is not installed");
-    let sshd = sshd.to_str().expect("text");
+    let sshd = tool("sshd");
     let (_server, addr) = server(|addr| {
         let config = format!(
             "ListenAddress {addr}\nHostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\n\
@@ -133,7 +154,7 @@ fn ssh_and_rsync() {
             path("authorized")
         );
         std::fs::write(path("sshd_config"), config).expect("our directory");
-        program(&[sshd, "-D", "-e", "-f", &path("sshd_config")])
+        program(&[&sshd, "-D", "-e", "-f", &path("sshd_config")])
     });
     let pair = Pair::start(&Words::default().forward(addr), &Words::default().allow([addr]));
     let (port, user) = (pair.near.door(0).port().to_string(), path("user"));
@@ -169,21 +190,7 @@ fn ssh_and_rsync() {
 #[test]
 fn redis() {
     let dir = tempfile::tempdir().expect("a directory");
-    let dir = dir.path().to_str().expect("text");
-    let (_server, addr) = server(|addr| {
-        let port = addr.port().to_string();
-        program(&[
-            "redis-server",
-            "--port",
-            &port,
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            dir,
-        ])
-    });
+    let (_server, addr) = redis_server(dir.path());
     let pair = Pair::start(&Words::default().forward(addr), &Words::default().allow([addr]));
     let port = pair.near.door(0).port().to_string();
     let cli = ["redis-cli", "-h", "127.0.0.1", "-p", &port];

@@ -1,0 +1,187 @@
+//! What a network that looks into connections makes of carriers: nDPI's own reader is asked.
+//!
+//! It is given all that went over a network: the carriers, and beside them, on the same loopback,
+//! what users say to the near side and the far side to services. That is the control: nDPI has to
+//! find HTTP, Redis and SSH there, or it would have found nothing in any case.
+//!
+//! It guesses by a byte or two, so it takes some chance for a protocol: nDPI 4.2 guesses one for 27
+//! of 2470 carriers (TLS, mostly), and for 22 of 1800 whose every byte was replaced by a random
+//! one. Hence a few may be named here, too. A pattern of ours would be in all, or in all of a kind.
+//!
+//! Not here: whether the bytes are uniform (`ringway tunnel selftest`).
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use super::flows::{Held, Load, Transfer, connect, echo_one, mirror, says_again, serve};
+use super::nginx::nginx;
+use super::place::in_a_network_of_its_own;
+use super::sites::{Keys, Words};
+use super::tools::{curl, program, redis_server, run, tool};
+use crate::support::{self, hold, until};
+
+/// The port that our documentation uses. nDPI knows no protocol by it.
+const CARRIERS: &str = "127.0.0.1:4600";
+/// The mark by which nDPI 4.8 and later say what `selftest` says, too: all of it looks like chance.
+const LIKE_NOTHING: &str = "Fully Encrypted Flow";
+/// Said when all else is.
+const LAST_WORD: &str = "last-word-of-this-story";
+/// How often the near side starts, works and stops.
+const ROUNDS: usize = 12;
+
+/// Records all of a network's loopback, until it is asked to stop.
+struct Capture {
+    tcpdump: support::Held,
+    file: String,
+}
+
+impl Capture {
+    #[track_caller]
+    fn begin(dir: &Path) -> Capture {
+        let file = dir.join("all.pcap").to_str().expect("text").to_owned();
+        let words = ["-i", "lo", "-B", "65536", "-U", "-Z", "root", "-w", &file, "tcp"];
+        let tcpdump = hold(program(&[&[&tool("tcpdump")[..]], &words[..]].concat()));
+        until("tcpdump listens", || tcpdump.err().contains("listening on").then_some(()));
+        Capture { tcpdump, file }
+    }
+
+    /// All connections that were seen, as nDPI sees them. What is said to the web server at last is
+    /// in the file when all before it is.
+    #[track_caller]
+    fn inspect(mut self, web: SocketAddr) -> Vec<Seen> {
+        curl(&[&format!("http://{web}/which?{LAST_WORD}")]);
+        until("the last word is recorded", || self.ends_with_last_word().then_some(()));
+        self.tcpdump.signal(Signal::INT);
+        assert_eq!(self.tcpdump.wait(), Some(0), "{}", self.tcpdump.err());
+        let told = self.tcpdump.err();
+        assert!(told.contains("\n0 packets dropped by kernel"), "{told}");
+        let told = run(&["ndpiReader", "-i", &self.file, "-v", "2"]);
+        println!("{}", told.lines().find(|line| line.contains("Using nDPI")).unwrap_or_default());
+        told.lines().filter_map(Seen::read).collect()
+    }
+
+    fn ends_with_last_word(&self) -> bool {
+        let mut file = File::open(&self.file).expect("tcpdump has made it");
+        let len = file.metadata().expect("a file").len();
+        let mut end = Vec::new();
+        file.seek(SeekFrom::Start(len.saturating_sub(64 * 1024))).expect("a file");
+        file.read_to_end(&mut end).expect("a file");
+        end.windows(LAST_WORD.len()).any(|some| some == LAST_WORD.as_bytes())
+    }
+}
+
+/// A connection in nDPI's words.
+#[derive(Debug)]
+struct Seen {
+    ports: [u16; 2],
+    protocol: String,
+    all: String,
+}
+
+impl Seen {
+    /// `1 TCP 127.0.0.1:44374 <-> 127.0.0.1:8090 [proto: 7/HTTP][ClearText][Confidence: DPI]...`
+    fn read(line: &str) -> Option<Seen> {
+        let (_, rest) = line.split_once("TCP ")?;
+        let (ends, rest) = rest.split_once(" [proto: ")?;
+        let (one, other) = ends.split_once("->")?;
+        let port = |end: &str| {
+            let end: SocketAddr = end.trim_matches([' ', '<']).parse().ok()?;
+            Some(end.port())
+        };
+        let (_, protocol) = rest.split_once(']')?.0.split_once('/')?;
+        let protocol = protocol.to_owned();
+        Some(Seen { ports: [port(one)?, port(other)?], protocol, all: line.trim().to_owned() })
+    }
+
+    fn leads_to(&self, addr: SocketAddr) -> bool {
+        self.ports.contains(&addr.port())
+    }
+
+    /// What nDPI thinks is wrong with it: `[Risk: ** one **** another **]`.
+    fn risks(&self) -> impl Iterator<Item = &str> {
+        let risks = self.all.split_once("[Risk: ").map_or("", |(_, rest)| rest);
+        let risks = risks.split_once(']').map_or("", |(risks, _)| risks);
+        risks.split("**").map(str::trim).filter(|risk| !risk.is_empty())
+    }
+
+    /// It has a name, guesses included, or a mark, other than that it looks like nothing.
+    fn stands_out(&self) -> bool {
+        self.protocol != "Unknown" || self.risks().any(|risk| risk != LIKE_NOTHING)
+    }
+}
+
+/// HTTP, Redis, SSH, bulk in both directions, and connections that are idle, over carriers of many
+/// sessions: nDPI recognises what users say beside the carriers, and no protocol in them.
+#[test]
+fn ndpi_finds_nothing_in_carriers() {
+    in_a_network_of_its_own(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let page = "a page\n".repeat(10_000);
+        let (_nginx, web) = nginx(dir.path(), page.as_bytes(), "");
+        let (_redis, redis) = redis_server(dir.path());
+        let ssh = serve("127.0.0.1:0", |mut stream, from| {
+            let said = stream.write_all(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
+            said.expect("it takes it");
+            echo_one(stream, from);
+        });
+        let (bulk, idle) = (mirror("127.0.0.1:0"), Held::listen("127.0.0.1:0"));
+        let services = [web, redis, ssh, bulk, idle.addr];
+
+        let capture = Capture::begin(dir.path());
+        let keys = Keys::new();
+        let listen = format!("listen = \"{CARRIERS}\"");
+        let far = keys.far(&Words::default().set(&listen).allow(services));
+        // Two shards have a session each, so there are at least two carriers at a time.
+        let near = Words::default().set("shards = 2");
+        let near = services.iter().fold(near, |near, service| near.forward(*service));
+        let near = near.door("socks5");
+        for round in 0..ROUNDS as u64 {
+            let near = keys.near(&near, far.carriers());
+            let up = || near.status().peers[0].sessions.iter().filter(|one| one.up).count() == 2;
+            until("both sessions are there", || up().then_some(()));
+            let load = Load { seed: round, up: 1 << 20, down: 1 << 20 };
+            let transfer = Transfer::begin(near.door(3), load);
+            let silent = connect(near.door(4));
+            let served = idle.next();
+            assert!(curl(&[&format!("http://{}/file", near.door(0))]) == page);
+            let socks = near.door(5).to_string();
+            assert!(curl(&["--socks5", &socks, &format!("http://{web}/file")]) == page);
+            let port = near.door(1).port().to_string();
+            run(&["redis-benchmark", "-p", &port, "-t", "set,get", "-n", "200", "-c", "5", "-q"]);
+            let mut user = connect(near.door(2));
+            let mut hello = [0; 32];
+            user.read_exact(&mut hello).expect("a banner");
+            says_again(&mut user, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
+            transfer.arrives();
+            drop((silent, served, user));
+            near.stop();
+        }
+        let carriers = far.carriers();
+        far.stop();
+
+        let seen = capture.inspect(web);
+        // Later versions call Redis by its protocol.
+        let controls = [(web, &["HTTP"][..]), (redis, &["Redis", "RESP"]), (ssh, &["SSH"])];
+        for (service, names) in controls {
+            let plain: Vec<_> = seen.iter().filter(|seen| seen.leads_to(service)).collect();
+            let known = plain.iter().filter(|seen| names.contains(&&*seen.protocol)).count();
+            println!("{names:?}: {known} of {} connections are recognised", plain.len());
+            assert!(known >= ROUNDS, "{names:?} not recognised: {:?}", plain.first());
+        }
+        let carriers: Vec<_> = seen.iter().filter(|seen| seen.leads_to(carriers)).collect();
+        let (_, named): (Vec<&&Seen>, Vec<&&Seen>) =
+            carriers.iter().partition(|seen| !seen.stands_out());
+        let marked = carriers.iter().flat_map(|seen| seen.risks()).count();
+        println!(
+            "{} carriers with {marked} marks, of which {} stand out: {named:#?}",
+            carriers.len(),
+            named.len()
+        );
+        assert!(carriers.len() >= 2 * ROUNDS, "{} carriers", carriers.len());
+        assert!(named.len() * 4 <= carriers.len(), "nDPI knows the carriers: {named:#?}");
+    });
+}
