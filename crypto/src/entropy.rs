@@ -6,10 +6,14 @@
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};
+use hkdf::Hkdf;
+use sha2::Sha256;
 
+use crate::schedule::expand;
 use crate::secret::Secret;
 
-/// A generator of secret bytes. One owner, never cloned: a copy would draw the same keys.
+/// A generator of secret bytes. One owner, never cloned: a copy would draw the same keys. Where the
+/// whole machine is copied, [`Entropy::stir`] makes two of them.
 pub struct Entropy {
     key: Secret,
 }
@@ -18,6 +22,14 @@ impl Entropy {
     /// A generator that starts from `seed`, which must come from the kernel unless this is a test.
     pub const fn from_seed(seed: Secret) -> Self {
         Self { key: seed }
+    }
+
+    /// Makes what is drawn from now on depend on `fresh`, too, and not only on what was before: who
+    /// has a copy of this generator and does not know `fresh` cannot foretell it. Nothing is lost
+    /// if somebody chose `fresh`.
+    pub fn stir(&mut self, fresh: &[u8]) {
+        let hkdf = Hkdf::<Sha256>::new(Some(self.key.expose()), fresh);
+        self.key = expand(&hkdf, "stirred", &[]);
     }
 
     /// Fills `out` with bytes nobody can foretell who does not know the seed.
@@ -61,5 +73,21 @@ mod tests {
         assert_ne!(draw(1).0, draw(2).0);
         assert_ne!(draw(1).0, draw(1).1);
         assert!(draw(1).2 < 1000);
+    }
+
+    /// Copies of a generator go apart by what each is stirred with, and neither draws what it would
+    /// have drawn; the state of before counts as well.
+    #[test]
+    fn copies_that_are_stirred_go_apart() {
+        let draw = |seed: u8, fresh: Option<&[u8]>| {
+            let mut entropy = Entropy::from_seed(Secret::new([seed; 32]));
+            fresh.into_iter().for_each(|fresh| entropy.stir(fresh));
+            entropy.array::<32>()
+        };
+        let all = [draw(1, None), draw(1, Some(b"a")), draw(1, Some(b"b")), draw(2, Some(b"a"))];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[..at].contains(one));
+        }
+        assert_eq!(draw(1, Some(b"a")), draw(1, Some(b"a")));
     }
 }

@@ -17,8 +17,9 @@
 //!
 //! What always holds:
 //! - H1  A responder's work before the first MAC is one HMAC over 56 bytes; nothing is kept.
-//! - H2  Lengths say nothing: each message carries up to [`PAD_BYTES_MAX`] bytes of padding inside
-//!   what is sealed.
+//! - H2  Lengths say nothing: the body of every message, whatever it is and says, has a length that
+//!   is drawn from [`BODY_BYTES_MIN`] to [`BODY_BYTES_MAX`], each as likely. What is not needed is
+//!   padding inside what is sealed or proved.
 //! - H3  A message that was changed, meant for another, or answered by another ends in [`Refused`],
 //!   and what is refused looks the same from outside.
 //!
@@ -46,11 +47,13 @@ use crate::suite::{Suite, SuiteSet};
 
 /// Bytes that each side may say in its message, sealed.
 pub const PAYLOAD_BYTES_MAX: usize = 256;
-/// Bytes of padding in a message, at most.
-const PAD_BYTES_MAX: usize = 512;
-/// Bytes of a body: an ephemeral key, a sealed identity, what is said, padding and a tag.
-pub const BODY_BYTES_MAX: usize =
-    32 + 48 + SAID_BYTES + PAYLOAD_BYTES_MAX + PAD_BYTES_MAX + TAG_BYTES;
+/// Bytes of a body at least, which is room for the one that needs most: an ephemeral key, a sealed
+/// identity, all that may be said, and a tag. Shorter ones are refused.
+pub const BODY_BYTES_MIN: usize = 32 + IDENTITY_BYTES + SAID_BYTES + PAYLOAD_BYTES_MAX + TAG_BYTES;
+/// Bytes of a body at most. Longer ones are refused.
+pub const BODY_BYTES_MAX: usize = BODY_BYTES_MIN + 512;
+/// A public key and its tag.
+const IDENTITY_BYTES: usize = 48;
 /// Suite and length before a payload.
 const SAID_BYTES: usize = 3;
 /// How far clocks may differ, in milliseconds. Salts are remembered for as long.
@@ -203,16 +206,18 @@ impl Initiator {
         out: &mut Vec<u8>,
     ) -> Initiator {
         let salt: Salt = entropy.array();
-        let said = say(0, payload, entropy);
-        let identity = if dial.credentials.mode() == Mode::Keys { 48 } else { 0 };
+        let mode = dial.credentials.mode();
+        let body_len = draw_body_len(entropy);
         let head = Head {
-            mode: dial.credentials.mode(),
+            mode,
             kind: dial.kind,
             suites: dial.suites,
             key_id: dial.credentials.key_id(),
             sent_ms: dial.now_ms,
-            body_len: (32 + identity + said.len() + TAG_BYTES) as u16,
+            body_len,
         };
+        let identity = if mode == Mode::Keys { IDENTITY_BYTES } else { 0 };
+        let said = say(0, payload, usize::from(body_len) - 32 - identity - TAG_BYTES);
         let (mut noise, peer) = initiator(dial.credentials, &salt, head, entropy);
         let salts = (&salt, &[0; 32]);
         let mut mask = write_first(dial.network, Direction::ToResponder, salts, head, out);
@@ -228,11 +233,8 @@ impl Initiator {
     pub fn answered(&mut self, first: &[u8; FIRST_BYTES]) -> Result<usize, Refused> {
         let read = read_first(&self.network, Direction::ToInitiator, &self.salt, first);
         let (_, head, mask) = read.ok_or(Refused::Stranger)?;
-        if usize::from(head.body_len) > BODY_BYTES_MAX {
-            return Err(Refused::Length);
-        }
         self.reply_mask = Some(mask);
-        Ok(usize::from(head.body_len))
+        body_len(head)
     }
 
     /// Reads the body of the answer, in place.
@@ -291,9 +293,7 @@ impl Listener {
             let bound = i128::from(i64::MAX);
             return Err(Refused::Clock { ahead_ms: ahead.clamp(-bound, bound) as i64 });
         }
-        if usize::from(knock.head.body_len) > BODY_BYTES_MAX {
-            return Err(Refused::Length);
-        }
+        body_len(knock.head)?;
         Ok(knock)
     }
 }
@@ -413,8 +413,9 @@ impl Visitor {
             let psk = psk.map_or(&[0; 32], |psk| psk.secret().expose());
             self.noise.set_psk(2, psk).expect("IKpsk2 has a psk at 2");
         }
-        let said = say(self.suite as u8, payload, entropy);
-        let head = Head { body_len: (32 + said.len() + TAG_BYTES) as u16, ..self.head };
+        let body_len = draw_body_len(entropy);
+        let said = say(self.suite as u8, payload, usize::from(body_len) - 32 - TAG_BYTES);
+        let head = Head { body_len, ..self.head };
         let salt: Salt = entropy.array();
         let start = out.len();
         let salts = (&salt, &self.salt);
@@ -494,9 +495,8 @@ pub fn write_join(
     out: &mut Vec<u8>,
 ) {
     let (network, kind, now_ms) = dial;
-    // About as long as a message that begins a session, so that lengths tell neither from the
-    // other.
-    let mut pad = vec![0; 128 + entropy.below(PAD_BYTES_MAX as u64 + 1) as usize];
+    let body_len = draw_body_len(entropy);
+    let mut pad = vec![0; usize::from(body_len) - 8 - PROOF_BYTES];
     entropy.fill(&mut pad);
     let head = Head {
         mode: Mode::Join,
@@ -504,7 +504,7 @@ pub fn write_join(
         suites: SuiteSet::of(&[]),
         key_id: KeyId(session.0),
         sent_ms: now_ms,
-        body_len: (8 + PROOF_BYTES + pad.len()) as u16,
+        body_len,
     };
     let salt: Salt = entropy.array();
     let mut numbers = [0; 8];
@@ -603,15 +603,27 @@ fn responder(
     Ok(noise.expect("each is set once, and has its length"))
 }
 
-/// What a side says inside what is sealed: a suite's number, its payload, and padding.
-fn say(suite: u8, payload: &[u8], entropy: &mut Entropy) -> Zeroizing<Vec<u8>> {
+/// How long the body of a message is (H2).
+fn draw_body_len(entropy: &mut Entropy) -> u16 {
+    let lengths = (BODY_BYTES_MAX - BODY_BYTES_MIN + 1) as u64;
+    BODY_BYTES_MIN as u16 + entropy.below(lengths) as u16
+}
+
+/// How long the body behind a head is, if it is one that is drawn.
+fn body_len(head: Head) -> Result<usize, Refused> {
+    let len = usize::from(head.body_len);
+    if (BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(&len) { Ok(len) } else { Err(Refused::Length) }
+}
+
+/// What a side says inside what is sealed, `len` bytes together: a suite's number, its payload, and
+/// padding.
+fn say(suite: u8, payload: &[u8], len: usize) -> Zeroizing<Vec<u8>> {
     assert!(payload.len() <= PAYLOAD_BYTES_MAX, "the caller's payloads have a fixed form");
-    let pad = entropy.below(PAD_BYTES_MAX as u64 + 1) as usize;
-    let mut said = Zeroizing::new(Vec::with_capacity(SAID_BYTES + payload.len() + pad));
+    let mut said = Zeroizing::new(Vec::with_capacity(len));
     said.push(suite);
     said.extend_from_slice(&(payload.len() as u16).to_le_bytes());
     said.extend_from_slice(payload);
-    said.resize(SAID_BYTES + payload.len() + pad, 0);
+    said.resize(len, 0);
     said
 }
 

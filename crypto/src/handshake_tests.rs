@@ -255,10 +255,13 @@ fn an_answer_belongs_to_one_message() {
     assert_eq!(second.answered(split(&mut answer).0), Err(Refused::Stranger));
 }
 
-/// H2: messages differ in length, and no message is longer than its bound.
-#[test]
-fn lengths_are_padded_and_bounded() {
-    let credentials = keys(1, 2, Some(3));
+/// Appends a message of one kind: each that there is, saying so many bytes.
+fn message(kind: usize, said: usize, entropy: &mut Entropy) -> Vec<u8> {
+    let said = vec![7; said];
+    let credentials = match kind {
+        0 | 1 => keys(1, 2, (kind == 1).then_some(3)),
+        _ => Credentials::Shared(Psk::new(secret(50))),
+    };
     let network = network();
     let dial = Dial {
         network: &network,
@@ -267,15 +270,68 @@ fn lengths_are_padded_and_bounded() {
         suites: SuiteSet::ALL,
         now_ms: NOW_MS,
     };
-    let mut entropy = entropy(1);
-    let mut lengths = std::collections::BTreeSet::new();
-    for _ in 0..200 {
-        let mut wire = Vec::new();
-        Initiator::start(&dial, &[0; PAYLOAD_BYTES_MAX], &mut entropy, &mut wire);
-        assert!(wire.len() <= FIRST_BYTES + BODY_BYTES_MAX);
-        lengths.insert(wire.len());
+    let mut wire = Vec::new();
+    if kind == 5 {
+        return joins(entropy);
     }
-    assert!(lengths.len() > 100, "{} lengths", lengths.len());
+    Initiator::start(&dial, &said, entropy, &mut wire);
+    if kind == 0 || kind == 3 {
+        // The answer to it.
+        let (first, body) = split(&mut wire);
+        let knock = listener().knock(first, NOW_MS).expect("it is good");
+        let visitor = knock.read(&listener(), body, entropy).expect("it is good");
+        let mut answer = Vec::new();
+        assert!(visitor.accept(None, &said, entropy, &mut answer).is_ok());
+        return answer;
+    }
+    wire
+}
+
+/// H2: whatever a message is and says, its length is any of 513, each as likely. Whoever sees it
+/// learns nothing: not how the two know each other, not who speaks, not whether a session begins.
+#[test]
+fn lengths_tell_nothing() {
+    const EACH: usize = 513;
+    for kind in 0..6 {
+        for said in [0, PAYLOAD_BYTES_MAX] {
+            let mut entropy = entropy(1);
+            let mut bins = [0; 9];
+            for _ in 0..EACH {
+                let len = message(kind, said, &mut entropy).len() - FIRST_BYTES;
+                assert!((BODY_BYTES_MIN..=BODY_BYTES_MAX).contains(&len), "{kind}: {len}");
+                bins[(len - BODY_BYTES_MIN) / 57] += 1;
+            }
+            // 57 in each are likely, and twice in a hundred million some bin has less or more.
+            assert!(bins.iter().all(|bin| (17..=107).contains(bin)), "{kind}, {said}: {bins:?}");
+        }
+    }
+}
+
+/// A length that nobody draws is refused before anything of the body is read, though all keys are
+/// right.
+#[test]
+fn lengths_that_are_not_drawn_are_refused() {
+    let knock = |body_len| {
+        let head = Head {
+            mode: Mode::Keys,
+            kind: CarrierKind::Tcp,
+            suites: SuiteSet::ALL,
+            key_id: key(2).public().id(),
+            sent_ms: NOW_MS,
+            body_len,
+        };
+        let mut wire = Vec::new();
+        let salts = (&[1; 32], &[0; 32]);
+        write_first(&network(), Direction::ToResponder, salts, head, &mut wire);
+        let first = wire.first_chunk().expect("a head");
+        listener().knock(first, NOW_MS).map(|knock| knock.body_len())
+    };
+    for len in [BODY_BYTES_MIN as u16, BODY_BYTES_MAX as u16] {
+        assert_eq!(knock(len), Ok(usize::from(len)));
+    }
+    for len in [0, 24, BODY_BYTES_MIN as u16 - 1, BODY_BYTES_MAX as u16 + 1, u16::MAX] {
+        assert_eq!(knock(len), Err(Refused::Length));
+    }
 }
 
 fn epoch(byte: u8) -> EpochSecret {

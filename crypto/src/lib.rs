@@ -51,8 +51,8 @@ pub use datagram::{
 };
 pub use entropy::Entropy;
 pub use handshake::{
-    BODY_BYTES_MAX, Credentials, Dial, Established, Initiator, JoinRequest, Knock, Listener,
-    PAYLOAD_BYTES_MAX, PeerProof, Refused, Visitor, write_join,
+    BODY_BYTES_MAX, BODY_BYTES_MIN, Credentials, Dial, Established, Initiator, JoinRequest, Knock,
+    Listener, PAYLOAD_BYTES_MAX, PeerProof, Refused, Visitor, write_join,
 };
 pub use keys::{KeyTextError, NetworkKey, PrivateKey, Psk, PublicKey};
 pub use outer::{CarrierKind, FIRST_BYTES, Head, KeyId, Mode, Salt};

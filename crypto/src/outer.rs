@@ -8,7 +8,8 @@
 //! The mask hides and the MAC filters, no more: whoever holds the network key can read heads and
 //! begin handshakes. Who is there is the Noise message's matter, in the body.
 //!
-//! Bounds: 72 bytes are read before the MAC; a body has at most [`crate::BODY_BYTES_MAX`].
+//! Bounds: 72 bytes are read before the MAC; a body has [`crate::BODY_BYTES_MIN`] to
+//! [`crate::BODY_BYTES_MAX`].
 
 use chacha20::ChaCha20;
 use chacha20::cipher::{KeyIvInit, StreamCipher};

@@ -114,6 +114,12 @@ impl EpochSecret {
         expand(&self.hkdf(), "join", &[])
     }
 
+    /// What both ends of a session know and nobody between them, for as long as it lives: of its
+    /// first epoch. Who shows it in another handshake has the session that it is of.
+    pub fn token(&self, session: SessionId) -> Secret {
+        expand(&self.hkdf(), "token", &session.0.to_le_bytes())
+    }
+
     fn hkdf(&self) -> Hkdf<Sha256> {
         Hkdf::from_prk(self.0.expose()).expect("32 bytes are what the hash gives")
     }
@@ -148,6 +154,9 @@ mod tests {
             }
         }
         assert!(seen.insert(epoch.join_key().expose()[..16].to_vec()));
+        for session in [0, 1, 1 << 40] {
+            assert!(seen.insert(epoch.token(SessionId(session)).expose()[..16].to_vec()));
+        }
     }
 
     /// S2: the next epoch depends on the old one, on the new exchange and on what was offered.

@@ -217,16 +217,16 @@ fn ephemeral(entropy: &mut Entropy) -> String {
 /// message has to put them in.
 fn drawn_by_message_1() -> Value {
     let mut entropy = Entropy::from_seed(secret(1));
-    let (salt, pad_bytes) = (hex(&entropy.array::<32>()), entropy.below(513));
-    json!({ "salt": salt, "pad_bytes": pad_bytes, "ephemeral": ephemeral(&mut entropy) })
+    let (salt, body_bytes) = (hex(&entropy.array::<32>()), 355 + entropy.below(513));
+    json!({ "salt": salt, "body_bytes": body_bytes, "ephemeral": ephemeral(&mut entropy) })
 }
 
 /// What the answer from seed 3 draws.
 fn drawn_by_message_2() -> Value {
     let mut entropy = Entropy::from_seed(secret(3));
     let ephemeral = ephemeral(&mut entropy);
-    let (pad_bytes, salt) = (entropy.below(513), hex(&entropy.array::<32>()));
-    json!({ "salt": salt, "pad_bytes": pad_bytes, "ephemeral": ephemeral })
+    let (body_bytes, salt) = (355 + entropy.below(513), hex(&entropy.array::<32>()));
+    json!({ "salt": salt, "body_bytes": body_bytes, "ephemeral": ephemeral })
 }
 
 fn keys_of(secret: &EpochSecret, direction: Direction) -> Value {
@@ -294,6 +294,7 @@ fn ours(credentials: &Credentials) -> Value {
         "message_2_says_welcome": answered,
         "message_2_draws": drawn_by_message_2(),
         "join_of_session_77_carrier_5_epoch_0": hex(&join),
+        "token_of_session_77": hex(ours.secret.token(SessionId(77)).expose()),
         "to_responder_carrier_0": keys_of(&ours.secret, Direction::ToResponder),
         "to_initiator_carrier_0": keys_of(&ours.secret, Direction::ToInitiator),
         "next_epoch": next_epoch(&ours.secret),

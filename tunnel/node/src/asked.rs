@@ -215,6 +215,11 @@ fn counters(shared: &Shared) -> impl Iterator<Item = (String, &'static str, u64)
         ("carriers_lost", "Carriers that were lost", metrics.carriers_lost.get()),
         ("bytes_lost", "Bytes that went again after a loss", metrics.bytes_lost.get()),
         ("broken", "Records that did not verify", metrics.broken.get()),
+        (
+            "keys_dropped",
+            "Times that a shard dropped all keys, after a copy of the machine or a set clock",
+            metrics.keys_dropped.get(),
+        ),
     ];
     let plain = plain.into_iter().map(|(name, what, value)| (name.to_owned(), what, value));
     let failures = metrics.failures().map(|(code, many)| {

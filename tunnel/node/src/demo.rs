@@ -171,3 +171,57 @@ impl Keys for Drawn {
         Ok(self.pair.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::asked::ask;
+
+    /// Somebody who opens connections by the near port, and the service that they lead to.
+    struct Users {
+        service: TcpListener,
+        door: SocketAddr,
+    }
+
+    impl Users {
+        fn connect(&self) -> [TcpStream; 2] {
+            let mut user = TcpStream::connect(self.door).expect("it listens");
+            user.write_all(b"hello").expect("it takes it");
+            let (mut served, _) = self.service.accept().expect("the tunnel connects");
+            for end in [&user, &served] {
+                end.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket's option");
+            }
+            served.read_exact(&mut [0; 5]).expect("what was said");
+            [user, served]
+        }
+    }
+
+    /// A machine that is copied, at either end: what flows there is reset at both, the sessions end
+    /// with their keys, and the next connection is served by new ones.
+    #[test]
+    fn a_copy_of_the_machine_begins_anew() {
+        let service = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let demo = Demo::start(service.local_addr().expect("its own"), &[]).expect("it starts");
+        let users = Users { service, door: demo.forward() };
+        for (at, side) in [&demo.near, &demo.far].into_iter().enumerate() {
+            let ends = users.connect();
+            side.begin_anew();
+            for mut end in ends {
+                let ended = end.read_exact(&mut [0; 1]).expect_err("its flow is over");
+                assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset, "after {at}");
+            }
+        }
+        users.connect();
+        let sockets = [&demo.near, &demo.far].map(|side| &side.ready().socket);
+        let until = Instant::now() + Duration::from_secs(30);
+        let counted = |socket: &Path| ask(socket, 0).expect("it runs").counters["keys_dropped"];
+        while sockets.map(|socket| counted(socket)) != [1, 1] {
+            assert!(Instant::now() < until, "each has counted it");
+        }
+        demo.stop().expect("both end");
+    }
+}

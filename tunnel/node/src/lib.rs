@@ -6,6 +6,7 @@
 //! - `config`: the file of one side, as checked, and what another reading changes.
 //! - `invite`, `pairing`: two sites become peers by one pasted line.
 //! - `policy`: what a peer may reach through us.
+//! - `generation`, `clocks`: whether this machine is a copy of another, or its clock was set.
 //! - `check`: why a peer is not connected.
 //! - `selftest`: what our carriers look like to who sees them pass.
 //!
@@ -21,8 +22,10 @@ mod asked;
 mod chance;
 pub mod check;
 mod ciphers;
+mod clocks;
 pub mod config;
 mod demo;
+mod generation;
 mod invite;
 mod key_file;
 mod metrics;

@@ -40,6 +40,8 @@ pub(crate) struct Metrics {
     not_let_in: [Count; NOT_LET_IN.len()],
     /// Records that did not verify, or said what cannot be.
     pub(crate) broken: Count,
+    /// Times that a shard dropped all keys: its machine may be a copy.
+    pub(crate) keys_dropped: Count,
 }
 
 /// Why somebody was not let in, as labels.

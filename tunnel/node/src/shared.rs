@@ -27,6 +27,8 @@ pub(crate) enum Mail {
     },
     /// A session is replaced by one on another shard.
     Replaced(SessionId),
+    /// This machine may be a copy of another: drop all keys.
+    BeginAnew,
     /// A session to this peer can be used, on the shard that says so.
     Up(PeerId),
     /// The addresses of a flow's target, or of a peer.

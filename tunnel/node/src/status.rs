@@ -46,6 +46,14 @@ pub struct SessionStatus {
     pub up: bool,
     /// Its cipher.
     pub cipher: Option<String>,
+    /// Which of the peer's keys it counts under: its place in our file, from 1.
+    pub peer_key: Option<u64>,
+    /// How many of its keys are there.
+    pub peer_keys: u64,
+    /// Which of our keys it counts under, likewise. Known where we dial, and there are key pairs.
+    pub own_key: Option<u64>,
+    /// How many there are.
+    pub own_keys: u64,
     /// How often its keys were changed.
     pub epoch: u32,
     /// Attempts in a row to reach the peer that came to nothing.

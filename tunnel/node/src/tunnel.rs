@@ -26,6 +26,7 @@ use thiserror::Error;
 use crate::chance::{NoChance, entropy};
 use crate::ciphers::calibrate;
 use crate::config::{Config, Reload, Restart, changes};
+use crate::generation::Generation;
 use crate::pump::{Pump, RECEIVE_BYTES};
 use crate::resolver::{Found, Resolver};
 use crate::salts::SaltFile;
@@ -98,6 +99,8 @@ pub(crate) enum Command {
     Found(Found),
     /// Another configuration, and where to tell what came of it.
     Reload(Box<Config>, Sender<Reloaded>),
+    /// This machine may be a copy of another.
+    BeginAnew,
     /// The shards have stopped.
     End,
 }
@@ -203,6 +206,12 @@ impl Tunnel {
         self.attendant.reload(config)
     }
 
+    /// Drops all keys and resets all flows: this machine may be a copy of another, or was set back
+    /// to a snapshot. For who learns of it from elsewhere; what the kernel says is heard anyway.
+    pub fn begin_anew(&self) {
+        self.attendant.begin_anew();
+    }
+
     /// Begins to stop: nobody new is accepted, flows may end for some seconds.
     pub fn stop(&self) {
         self.running.stop();
@@ -291,6 +300,7 @@ impl Prepared {
             hears,
             resolver,
             sockets: self.sockets,
+            generation: listen_for_copies(),
             began: Instant::now(),
             carriers: ready.carriers.clone(),
             shards_are_ours: self.shards_are_ours,
@@ -334,6 +344,11 @@ impl Attendant {
         self.caller.tell(Command::Reload(Box::new(config), told));
         // The control thread lives as long as this does.
         outcome.recv().unwrap_or_default()
+    }
+
+    /// As [`Tunnel::begin_anew`].
+    pub fn begin_anew(&self) {
+        self.caller.tell(Command::BeginAnew);
     }
 
     /// Ends, once the shards have.
@@ -382,6 +397,8 @@ struct Control {
     hears: Arc<OwnedFd>,
     resolver: Resolver,
     sockets: crate::asked::Sockets,
+    /// Nothing is heard where it may not be listened to.
+    generation: Option<Generation>,
     began: Instant,
     carriers: Vec<SocketAddr>,
     shards_are_ours: bool,
@@ -391,6 +408,10 @@ impl Control {
     fn run(mut self) {
         loop {
             let ready = self.wait();
+            // First: until shards know, they go on with keys that a copy of us has as well.
+            if self.is_a_copy() {
+                self.begin_anew();
+            }
             self.port.receive(|_, _| {});
             // One read empties it; it fails if nobody rang.
             let _ = rustix::io::read(&*self.hears, &mut [0; 8]);
@@ -404,6 +425,7 @@ impl Control {
                         // Who asked may have gone.
                         let _ = told.send(self.reload(*config));
                     }
+                    Command::BeginAnew => self.begin_anew(),
                     Command::End => return,
                 }
             }
@@ -423,9 +445,31 @@ impl Control {
         let mut fds =
             vec![PollFd::new(&self.port, PollFlags::IN), PollFd::new(&*self.hears, PollFlags::IN)];
         fds.extend(self.sockets.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let asks = 2..fds.len();
+        let generation = self.generation.iter().map(Generation::fd);
+        fds.extend(generation.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         match poll(&mut fds, None) {
-            Ok(_) => fds[2..].iter().any(|fd| !fd.revents().is_empty()),
+            Ok(_) => fds[asks].iter().any(|fd| !fd.revents().is_empty()),
             Err(_) => false,
+        }
+    }
+
+    /// Whether the kernel has said that this machine is a copy.
+    fn is_a_copy(&mut self) -> bool {
+        match self.generation.as_ref().map(Generation::has_changed) {
+            None => false,
+            Some(Ok(changed)) => changed,
+            Some(Err(error)) => {
+                tracing::warn!("no more is heard of whether this machine is copied: {error}");
+                self.generation = None;
+                false
+            }
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        for shard in 0..self.shared.shards {
+            self.shared.send(ShardId(shard as u8), Mail::BeginAnew, &mut self.port);
         }
     }
 
@@ -507,6 +551,17 @@ impl Control {
         let site = self.shared.site();
         let up = self.began.elapsed();
         crate::asked::answer(request, &site, &self.shared, (reports, up, &self.carriers))
+    }
+}
+
+/// The kernel's word about copies of this machine, where we may hear it.
+fn listen_for_copies() -> Option<Generation> {
+    match Generation::listen() {
+        Ok(generation) => Some(generation),
+        Err(error) => {
+            tracing::debug!("the kernel will not tell whether this machine is copied: {error}");
+            None
+        }
     }
 }
 

@@ -1,18 +1,19 @@
 //! What two agents say to each other inside the handshake, where it is secret and proved.
 //!
 //! ```text
-//! near: version u8 | features u32 | instance 16 | shard u8 | session wanted u64, or 0
+//! near: version u8 | features u32 | instance 16 | shard u8 | session wanted u64, or 0 | token 32
 //! far:  version u8 | features u32 | instance 16 | session u64 | lives u8
 //! ```
 //!
 //! Little-endian. What follows is for later versions and is not looked at. An *instance* is chance
 //! that a process draws once: an agent that was started anew has forgotten its flows, and the other
-//! one sees it by this.
+//! one sees it by this. The *token* proves that who wants a session has it: both ends of it know
+//! the token, and nobody between them does.
 
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Reader, Truncated};
-use ringway_crypto::SessionId;
+use ringway_crypto::{Secret, SessionId};
 
 /// The version that this program speaks.
 pub const VERSION: u8 = 1;
@@ -21,14 +22,21 @@ pub const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Instance(pub [u8; 16]);
 
+/// A session that somebody has, and would go on with.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) session: SessionId,
+    pub(crate) token: Secret,
+}
+
 /// What who dials says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct NearHello {
     pub(crate) instance: Instance,
     /// Which of its shards: each has a session of its own.
     pub(crate) shard: u8,
     /// The session that it would rather go on with.
-    pub(crate) wanted: Option<SessionId>,
+    pub(crate) wanted: Option<Wanted>,
 }
 
 /// What is answered.
@@ -66,7 +74,7 @@ pub fn is_hello_understood(answer: &[u8]) -> bool {
 const FEATURES: u32 = 0;
 
 fn begin(instance: Instance) -> Vec<u8> {
-    let mut said = Vec::with_capacity(32);
+    let mut said = Vec::with_capacity(64);
     said.push(VERSION);
     said.extend_from_slice(&FEATURES.to_le_bytes());
     said.extend_from_slice(&instance.0);
@@ -82,19 +90,21 @@ fn common(reader: &mut Reader<'_>) -> Result<Instance, NotUnderstood> {
 }
 
 impl NearHello {
-    pub(crate) fn to_wire(self) -> Vec<u8> {
+    pub(crate) fn to_wire(&self) -> Vec<u8> {
         let mut said = begin(self.instance);
         said.push(self.shard);
-        let wanted = self.wanted.map_or(0, |session| session.0);
-        said.extend_from_slice(&wanted.to_le_bytes());
+        let wanted = self.wanted.as_ref();
+        said.extend_from_slice(&wanted.map_or(0, |wanted| wanted.session.0).to_le_bytes());
+        said.extend_from_slice(wanted.map_or(&[0; 32], |wanted| wanted.token.expose()));
         said
     }
 
     pub(crate) fn from_wire(said: &[u8]) -> Result<Self, NotUnderstood> {
         let mut reader = Reader::new(said);
         let instance = common(&mut reader)?;
-        let (shard, wanted) = (reader.u8()?, reader.u64()?);
-        Ok(Self { instance, shard, wanted: (wanted != 0).then_some(SessionId(wanted)) })
+        let (shard, session, token) = (reader.u8()?, SessionId(reader.u64()?), reader.array()?);
+        let wanted = Wanted { session, token: Secret::new(token) };
+        Ok(Self { instance, shard, wanted: (session.0 != 0).then_some(wanted) })
     }
 }
 
@@ -121,14 +131,13 @@ mod tests {
     #[test]
     fn both_say_what_is_read() {
         let instance = Instance([7; 16]);
-        let near = NearHello { instance, shard: 3, wanted: Some(SessionId(9)) };
-        assert_eq!(NearHello::from_wire(&near.to_wire()), Ok(near));
+        let wanted = Wanted { session: SessionId(9), token: Secret::new([8; 32]) };
+        let near = NearHello { instance, shard: 3, wanted: Some(wanted) };
+        assert!(NearHello::from_wire(&near.to_wire()) == Ok(near.clone()));
         let first = NearHello { wanted: None, ..near };
-        assert_eq!(NearHello::from_wire(&first.to_wire()), Ok(first));
-        assert_eq!(
-            NearHello::from_wire(&probe_hello(instance)),
-            Ok(NearHello { shard: 0, ..first })
-        );
+        assert!(NearHello::from_wire(&first.to_wire()) == Ok(first.clone()));
+        let probe = NearHello { shard: 0, ..first };
+        assert!(NearHello::from_wire(&probe_hello(instance)) == Ok(probe));
         let far = FarHello { instance, session: SessionId(1 << 40), lives: true };
         assert_eq!(FarHello::from_wire(&far.to_wire()), Ok(far));
     }

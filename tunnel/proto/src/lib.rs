@@ -51,8 +51,8 @@ mod target;
 mod testing;
 
 pub use agent::{
-    Agent, AgentSettings, BondId, BondReport, HALF_OPEN_MAX, Host, MemberReport, NoFlow, NotLetIn,
-    Note, Owner, Peer, PeerId, Registry, WINDOW_FIRST,
+    Agent, AgentSettings, BondId, BondReport, Dropped, HALF_OPEN_MAX, Host, Identity, MemberReport,
+    NoFlow, NotLetIn, Note, Owner, Peer, PeerId, Registry, WINDOW_FIRST,
 };
 pub use carrier::CarrierSlot;
 pub use connect::{

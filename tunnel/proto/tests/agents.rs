@@ -3,10 +3,10 @@
 
 mod net;
 
-use net::{Net, PEER, Shard, WAIT};
+use net::{App, Net, PEER, Shard, WAIT};
 use ringway_core::{Moment, Span};
-use ringway_crypto::Refused;
-use ringway_tunnel_proto::{BondId, FlowId, HALF_OPEN_MAX, NotLetIn, Note, ResetCode};
+use ringway_crypto::{PublicKey, Refused, SessionId};
+use ringway_tunnel_proto::{BondId, Dropped, FlowId, HALF_OPEN_MAX, NotLetIn, Note, ResetCode};
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed ^ (at >> 8) as u8).collect()
@@ -139,6 +139,89 @@ fn who_was_frozen_for_long_begins_anew() {
     }
 }
 
+/// A machine that may be a copy says nothing more under the keys that it has: its flows are reset
+/// at once, at its peer as soon as the two meet again, and that is by new keys. Whoever waited for
+/// a session goes on waiting.
+#[test]
+fn who_may_be_a_copy_begins_anew() {
+    for site in 0..2 {
+        let mut net = Net::new(21, [1, 2]);
+        let bond = net.connect();
+        let data = bytes(300_000, 5);
+        let flow = net.open(bond, &data);
+        net.run_until(Span::from_s(1), |net| net.far_apps().next().is_some());
+        let before = session(&mut net);
+        // Both have more to say.
+        let (shard, there, ..) = net.far_apps().next().expect("it came");
+        net.sites[1][shard].agent.push(there, flow, b"an answer");
+        net.sites[0][0].agent.push(bond, flow, &data);
+        let (dropped, speaks) = net.begin_anew(site, b"chance");
+        assert_eq!(dropped, Dropped { sessions: 1, flows: 1 });
+        assert!(!speaks, "something left under a key of before");
+        let its_own_end = |net: &Net| match site {
+            0 => net.sites[0][0].desk.apps[&(bond, flow)].reset,
+            _ => net.far_apps().next().expect("it came").3.reset,
+        };
+        assert_eq!(its_own_end(&net), Some(ResetCode::Gone));
+        assert!(net.sites[site].iter().all(|shard| shard.agent.bond_to(PEER).is_none()));
+        net.run_until(Span::from_s(20), |net| {
+            net.sites[0][0].desk.apps[&(bond, flow)].reset == Some(ResetCode::Gone)
+        });
+        net.sites[0][0].desk.waiting.push(b"after".to_vec());
+        net.run_until(Span::from_s(20), |net| net.far_apps().any(|(.., app)| app.read == b"after"));
+        assert_ne!(session(&mut net), before);
+        let gone = |app: &App| app.reset == Some(ResetCode::Gone);
+        assert!(net.far_apps().all(|(.., app)| app.read == b"after" || gone(app)));
+        net.run(Span::from_s(40));
+        assert_eq!(net.wires(), 1);
+    }
+}
+
+/// The number of the near site's session.
+fn session(net: &mut Net) -> Option<SessionId> {
+    let Shard { agent, desk } = &mut net.sites[0][0];
+    agent.report(1, desk)[0].session
+}
+
+/// A machine and its copy, which are two nets of one seed, draw the same chance, and so the same
+/// keys and messages. With chance of their own they do not, whatever else they share.
+#[test]
+fn copies_draw_different_keys() {
+    let life = |fresh: Option<&[u8]>| {
+        let mut net = Net::new(22, [1, 1]);
+        net.connect();
+        if let Some(fresh) = fresh {
+            net.begin_anew(0, fresh);
+        } else {
+            net.cut(|_| true);
+        }
+        net.run_until(Span::from_s(5), |net| net.wires() == 1 && !net.first_said(0).is_empty());
+        net.first_said(0)
+    };
+    assert_eq!(life(None), life(None), "copies say the same");
+    assert_eq!(life(Some(b"one")), life(Some(b"one")), "as long as chance is the same");
+    assert_ne!(life(Some(b"one"))[..32], life(Some(b"two"))[..32], "the salts");
+}
+
+/// Who waits for the session's first record has nothing to show after it. Handshakes that are under
+/// way at either end are begun again.
+#[test]
+fn handshakes_that_are_under_way_are_begun_again() {
+    for (site, steps) in [0, 1].into_iter().flat_map(|site| (0..12).map(move |at| (site, at))) {
+        let mut net = Net::new(23, [1, 1]);
+        net.bytes_per_step = 150;
+        for _ in 0..steps {
+            net.step();
+        }
+        assert!(!net.begin_anew(site, b"chance").1);
+        let bond = net.connect();
+        net.open(bond, b"hello");
+        net.run_until(Span::from_s(5), |net| net.far_apps().any(|(.., app)| app.read == b"hello"));
+        net.run(Span::from_s(60));
+        assert_eq!(net.wires(), 1, "site {site} after {steps} steps");
+    }
+}
+
 /// A far site that takes nobody, and says nothing, is not flooded with attempts.
 #[test]
 fn attempts_are_spaced() {
@@ -228,7 +311,7 @@ fn a_first_carrier_that_is_lost_at_once_takes_no_flow_with_it() {
     net.bytes_per_step = 10;
     net.sites[0][0].desk.waiting.push(b"early".to_vec());
     net.run_until(Span::from_s(5), |net| {
-        let Shard { agent, desk } = &net.sites[0][0];
+        let Shard { agent, desk } = &mut net.sites[0][0];
         agent.report(1, desk).iter().any(|bond| bond.session.is_some())
     });
     net.step();
@@ -259,6 +342,108 @@ fn a_key_that_is_trusted_no_more_ends_its_session() {
         net.sites[0][0].desk.apps[&(bond, flow)].reset == Some(ResetCode::Gone)
     });
     net.connect();
+}
+
+/// Under which keys the session counts, in the order of [`Net::counts_under`].
+fn under(near: u8, far: u8) -> [Option<PublicKey>; 3] {
+    let public = |byte| Some(net::key(byte).public());
+    [public(near), public(far), public(near)]
+}
+
+/// Both sites get new keys while a flow runs. As soon as who dials shows the new ones first the
+/// session counts under them, whichever shard of the far site hears of it; then the old ones go,
+/// from either site first, and nothing ends.
+#[test]
+fn a_session_moves_over_to_new_keys() {
+    for first_to_forget in 0..2 {
+        let mut net = Net::new(24, [1, 3]);
+        let bond = net.connect();
+        let data = bytes(3_000_000, 8);
+        let flow = net.open(bond, &data[..100]);
+        let mut at = 100;
+        let mut go_on = |net: &mut Net, time| {
+            let end = net.now + time;
+            net.run_until(Span::from_s(100), |net| {
+                pump(net, bond, flow, &data, &mut at);
+                net.now >= end
+            });
+        };
+        go_on(&mut net, Span::from_ms(20));
+        let before = session(&mut net);
+        assert_eq!(net.counts_under(), under(1, 2));
+        net.keys(1, &[8, 2], &[1, 7]);
+        go_on(&mut net, Span::from_ms(20));
+        assert_eq!(net.counts_under(), under(1, 2), "who dials decides");
+        net.keys(0, &[7, 1], &[8, 2]);
+        go_on(&mut net, Span::from_ms(100));
+        assert_eq!(net.counts_under(), under(7, 8));
+        for site in [first_to_forget, 1 - first_to_forget] {
+            let (own, theirs) = if site == 0 { (7, 8) } else { (8, 7) };
+            net.keys(site, &[own], &[theirs]);
+            go_on(&mut net, Span::from_ms(20));
+        }
+        // Also where all carriers have to come back.
+        net.cut(|_| true);
+        net.run_until(Span::from_s(60), |net| {
+            pump(net, bond, flow, &data, &mut at);
+            net.far_apps().any(|(.., app)| app.read.len() == data.len())
+        });
+        assert!(net.far_apps().all(|(.., app)| app.read == data && app.reset.is_none()));
+        assert_eq!(session(&mut net), before);
+        let notes = |net: &Net, site: usize| {
+            let all = net.sites[site].iter().flat_map(|shard| &shard.desk.notes);
+            all.filter(|note| **note == Note::Moved(PEER)).count()
+        };
+        assert_eq!([notes(&net, 0), notes(&net, 1)], [1, 1]);
+    }
+}
+
+/// A far site that does not know the new key yet, as when the steps are taken in another order: the
+/// session goes on under the old one, is offered once a minute and not faster, and moves when it
+/// can. Carriers that are lost meanwhile come back at once.
+#[test]
+fn a_key_that_is_not_known_yet_disturbs_nobody() {
+    let mut net = Net::new(25, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"x");
+    net.run(Span::from_ms(50));
+    let before = net.dialled;
+    net.keys(0, &[7, 1], &[2]);
+    net.run(Span::from_s(300));
+    let asked = net.dialled - before;
+    assert!((4..=6).contains(&asked), "{asked} in five minutes");
+    let notes = net.sites[0][0].desk.notes.iter();
+    assert_eq!(notes.filter(|note| **note == Note::NotMoved(PEER)).count(), asked);
+    assert!(!net.sites[0][0].desk.notes.contains(&Note::NoAnswer(PEER)), "it is connected");
+    assert_eq!(net.counts_under(), under(1, 2));
+    net.cut(|_| true);
+    net.run_until(Span::from_s(1), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
+    net.keys(1, &[2], &[1, 7]);
+    net.run_until(Span::from_s(61), |net| net.counts_under() == under(7, 2));
+    net.keys(1, &[2], &[7]);
+    net.run(Span::from_s(5));
+    assert!(net.far_apps().all(|(.., app)| app.reset.is_none()));
+    assert!(net.sites[0][0].desk.apps[&(bond, flow)].reset.is_none());
+}
+
+/// Asked under new keys, a far site that has no such session is another than who has it: who stood
+/// between the two by stolen keys, and had one with each, is left at once.
+#[test]
+fn a_session_that_the_new_key_does_not_have_ends() {
+    let mut net = Net::new(26, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"x");
+    net.run(Span::from_ms(50));
+    let before = session(&mut net);
+    net.forget(before.expect("it is there"));
+    net.keys(1, &[8, 2], &[1]);
+    net.keys(0, &[1], &[8, 2]);
+    net.run_until(Span::from_s(1), |net| {
+        net.sites[0][0].desk.apps[&(bond, flow)].reset == Some(ResetCode::Gone)
+    });
+    net.connect();
+    assert_ne!(session(&mut net), before);
+    assert_eq!(net.counts_under(), under(1, 8));
 }
 
 /// The far site's address is taken away: what is there goes on, and what breaks is not dialled.
@@ -461,7 +646,8 @@ fn keys_change_under_flows() {
     }
     net.run(Span::from_s(1));
     assert!(net.far_apps().all(|(.., app)| app.read == data));
-    let reports = net.sites[0][0].agent.report(1, &net.sites[0][0].desk);
+    let Shard { agent, desk } = &mut net.sites[0][0];
+    let reports = agent.report(1, desk);
     assert!((2..=4).contains(&reports[0].epoch), "{}", reports[0].epoch);
     // A carrier that comes now joins under the present epoch.
     net.cut(|_| true);

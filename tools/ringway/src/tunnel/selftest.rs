@@ -115,9 +115,9 @@ Most first packets are exempt from the rules that the Great Firewall was measure
 2021 on (Wu et al., USENIX Security 2023).
 ";
 const NOT_SEEN: &str = "
-Not judged: how long the messages are (above; padding varies it), when and how much is sent after
-them, how many connections there are, the ports, and that whoever connects to the far side without
-a key hears nothing.
+Not judged: how long the messages are (427 to 939 bytes by chance, whatever they are), when and how
+much is sent after them, how many connections there are, the ports, and that whoever connects to
+the far side without a key hears nothing.
 ";
 
 fn yes(verdict: bool) -> &'static str {

@@ -112,11 +112,16 @@ fn session_text(
 ) {
     let cipher = session.cipher.as_deref().unwrap_or("no keys yet");
     let flows = session.flow_count;
-    let _ = writeln!(
-        text,
-        "  shard {}: {cipher}, keys {}, {flows} flows",
-        session.shard, session.epoch
-    );
+    let _ =
+        write!(text, "  shard {}: {cipher}, keys {}, {flows} flows", session.shard, session.epoch);
+    // While keys are rotated it matters under which of them a session counts.
+    let key = |whose, key: Option<u64>, keys| match key {
+        Some(key) if keys > 1 => format!(", {whose} key {key} of {keys}"),
+        _ => String::new(),
+    };
+    text.push_str(&key("our", session.own_key, session.own_keys));
+    text.push_str(&key("the peer's", session.peer_key, session.peer_keys));
+    text.push('\n');
     if let Some(alone) = session.alone_ms {
         let failures = session.failures;
         let _ =

@@ -154,6 +154,8 @@ impl Own {
                      network key belong together, and that nothing between changes bytes"
                 );
             }
+            Note::Moved(peer) => log_move(site.name(peer), true),
+            Note::NotMoved(peer) => log_move(site.name(peer), false),
             Note::NotLetIn(why) => {
                 metrics.not_let_in(why);
                 self.turned_away(conn, why);
@@ -234,5 +236,23 @@ impl Own {
                 tracing::debug!(conn, ?why, "not let in");
             }
         }
+    }
+}
+
+/// Keys are rotated, and a session follows, or cannot.
+fn log_move(peer: &str, moved: bool) {
+    if moved {
+        tracing::info!(
+            peer,
+            "its session counts under another key now; `ringway tunnel status` says under which \
+             each does"
+        );
+    } else {
+        tracing::warn!(
+            peer,
+            "it does not take the key that is to be shown first: its session goes on under the \
+             one before, and ends if that is taken away. See that both files have the new key; it \
+             is tried again in a minute"
+        );
     }
 }

@@ -8,9 +8,11 @@
 //! - U2  A user hears the truth: SOCKS5 and CONNECT a code, everybody else an end if all went well
 //!   and a reset if not.
 //! - U3  Nothing is connected to but what the peer's policy allows, by its resolved address.
+//! - U4  A call that may lead to a record or a handshake looks at the clocks first, once a second.
 //!
 //! Bounds: `own.rs`. Not here: what is said on the wire (`tunnel/proto`).
 
+mod anew;
 mod desk;
 mod flow;
 mod logs;
@@ -30,9 +32,11 @@ use ringway_tunnel_proto::{
     Target, connect_reply, connect_request, greeting, opening_answer, request, write_proxy_header,
 };
 
+use crate::clocks::Clocks;
 use crate::config::{Compress, Door};
 use crate::shared::{Mail, Shared, Whose};
 use crate::site::CARRIER_DOOR;
+use anew::Why;
 use desk::{Desk, tune_carrier};
 use flow::{FlowKey, Speaks, Stage};
 use own::{Kind, Own, Wish, code_of};
@@ -55,6 +59,7 @@ pub struct Pump {
     agent: Agent,
     own: Own,
     run_ends_at: Option<Moment>,
+    clocks: Clocks,
     /// The configuration was taken over.
     begun: bool,
     /// How long flows may go on after a stop was asked for.
@@ -77,6 +82,7 @@ impl Pump {
             agent: Agent::new(settings, seed),
             own,
             run_ends_at: None,
+            clocks: Clocks::new(),
             begun: false,
             // Their other ends are to hear of it before the shards are gone.
             farewell: Span(context.drain.0 / 5 * 4),
@@ -429,6 +435,7 @@ impl Pump {
                 Mail::Replaced(session) => {
                     self.with_agent(now, io, |agent, desk| agent.replaced(now, session, desk));
                 }
+                Mail::BeginAnew => self.begin_anew(now, Why::Copied, io),
                 Mail::Up(peer) => self.go_elsewhere(now, peer, io),
                 Mail::Resolved(Whose::Flow(bond, flow), found) => {
                     Desk { own: &mut self.own, io, now }.resolved((bond, flow), found);
@@ -478,6 +485,7 @@ impl Service for Pump {
     }
 
     fn connected(&mut self, now: Moment, conn: ConnId, result: Result<(), Errno>, io: &mut Io<'_>) {
+        self.look_at_clocks(now, io);
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => {
                 let works = result.is_ok();
@@ -496,6 +504,7 @@ impl Service for Pump {
         note: &[u8],
         io: &mut Io<'_>,
     ) {
+        self.look_at_clocks(now, io);
         match note.split_first() {
             Some((&GIFT_CARRIER, note)) => {
                 self.own.note_conn(conn, Kind::Carrier(peer));
@@ -507,6 +516,7 @@ impl Service for Pump {
     }
 
     fn received(&mut self, now: Moment, conn: ConnId, bytes: &mut [u8], io: &mut Io<'_>) {
+        self.look_at_clocks(now, io);
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => {
                 self.with_agent(now, io, |agent, desk| agent.received(now, conn, bytes, desk));
@@ -596,6 +606,7 @@ impl Service for Pump {
         if !std::mem::replace(&mut self.begun, true) {
             self.configure(now, io);
         }
+        self.look_at_clocks(now, io);
         self.own.expire_waiting(now, io);
         self.end_runs(now);
         if self.farewell_at.take_if(|at| *at <= now).is_some() {

@@ -59,7 +59,22 @@ impl Pump {
             resent: member.carrier.resent,
             suspect: member.carrier.suspect,
         });
+        let peer = self.own.site.peer(bond.peer);
+        let theirs = peer.map(|peer| peer.identity.proofs()).unwrap_or_default();
+        let ours = &self.own.site.config.identities;
+        let place = |at: usize| at as u64 + 1;
+        let mine = bond.identity.and_then(|identity| identity.mine);
+        let proof = match bond.session.filter(|_| !bond.dials) {
+            Some(id) => self.own.shared.ask_registry(|registry| registry.proof_of(id)),
+            None => bond.identity.map(|identity| identity.theirs),
+        };
         SessionStatus {
+            peer_key: theirs.iter().position(|known| Some(*known) == proof).map(place),
+            peer_keys: theirs.len() as u64,
+            own_key: mine
+                .and_then(|mine| ours.iter().position(|key| key.public() == mine))
+                .map(place),
+            own_keys: ours.len() as u64,
             shard: self.own.me.0,
             up: bond.up,
             cipher: bond.suite.map(|suite| suite.name().to_owned()),

@@ -438,7 +438,8 @@ impl Agent {
         bond.role == Role::Initiator && self.dials(bond.peer)
     }
 
-    /// When to dial, if there are too few carriers and none is on its way.
+    /// When to dial, if there are too few carriers, or the session is to count under other keys,
+    /// and nothing is on its way.
     fn dial_at(&self, bond: &Bond, up: bool) -> Option<Moment> {
         let members = bond.slots().count();
         let fewer = !up || bond.usable() < bond.wanted;
@@ -446,9 +447,9 @@ impl Agent {
             && !self.stopping
             && bond.dialling == 0
             && bond.on_trial() == 0
-            && fewer
             && members < MEMBERS_MAX;
-        wanted.then_some(bond.retry_at)
+        let at = if fewer { Some(bond.retry_at) } else { bond.moves_at() };
+        at.filter(|_| wanted).map(|at| at.max(bond.retry_at))
     }
 
     fn set_due(&mut self, id: BondId, bond: &mut Bond, dial_at: Option<Moment>, no_sooner: Moment) {
@@ -515,6 +516,7 @@ impl Agent {
         bond.carried_before = 0;
         bond.carried = 0;
         bond.retry_at = now;
+        bond.move_at = None;
         if core::mem::take(&mut bond.told_up) {
             host.bond(id, peer, false);
         }

@@ -1,8 +1,9 @@
 //! Connections: from the first byte to a carrier of a session, and their ends.
 
 use super::bond::{CHANCE, Door};
+use super::registry::Live;
 use super::*;
-use crate::hello::{FarHello, NearHello};
+use crate::hello::{FarHello, NearHello, Wanted};
 use crate::link::{Place, Salted, Step};
 use ringway_crypto::{CarrierKind, Dial, Initiator, JoinRequest, Visitor, write_join};
 
@@ -79,11 +80,11 @@ impl Agent {
     /// Dials a session's peer: to join the session, or to begin one.
     pub(super) fn dial(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
         let Some(bond) = self.get(id) else { return };
-        let (peer, known) = (bond.peer, bond.known.is_some() && !bond.doubted);
+        let (peer, known) = (bond.peer, bond.known.is_some() && !bond.doubted && !bond.moves(now));
         let Some(conn) = host.dial(peer) else { return self.dial_failed(now, id) };
         let mut carrier = Carrier::new(now, conn, Link::far(), Standing::Joining(id));
         if !known {
-            carrier.link = self.ask(id, conn, host);
+            carrier.link = self.ask(now, id, conn, host);
             carrier.standing = Standing::Asked(id);
         }
         self.put_carrier(Box::new(carrier));
@@ -92,18 +93,19 @@ impl Agent {
     }
 
     /// Says the first message of a session.
-    fn ask(&mut self, id: BondId, conn: ConnId, host: &mut impl Host) -> Link {
-        let bond = self.bonds[id.0 as usize].as_deref().expect("the caller found it");
-        let peer = self.peers[usize::from(bond.peer.0)].as_ref().expect("it is dialled");
-        let credentials = &peer.credentials[bond.failures as usize % peer.credentials.len()];
+    fn ask(&mut self, now: Moment, id: BondId, conn: ConnId, host: &mut impl Host) -> Link {
+        let bond = self.get(id).expect("the caller found it");
+        let (credentials, asked) = self.credentials_for(now, bond);
+        let wanted = |known: &Known| Wanted { session: known.id, token: known.token.clone() };
         let hello = NearHello {
             instance: self.settings.instance,
             shard: self.settings.shard,
-            wanted: bond.known.as_ref().map(|known| known.id),
+            wanted: bond.known.as_ref().map(wanted),
         };
+        self.get_mut(id).expect("it was just there").asked = Some(asked);
         let dial = Dial {
             network: self.listener.networks.first().expect("a site is in a network"),
-            credentials,
+            credentials: &credentials,
             kind: CarrierKind::Tcp,
             suites: SuiteSet::of(&self.listener.suites),
             now_ms: host.wall_ms(),
@@ -365,9 +367,17 @@ impl Agent {
             return refuse(carrier, NotLetIn::Version);
         };
         let owner = Owner { peer: *peer, instance: hello.instance, shard: hello.shard };
-        let wanted = hello.wanted;
-        let lives =
-            wanted.is_some_and(|wanted| host.registry(|registry| registry.lives(wanted, owner)));
+        let proof = visitor.peer;
+        let (lives, moved) = hello.wanted.map_or((false, false), |wanted| {
+            host.registry(|registry| {
+                let before = registry.proof_of(wanted.session);
+                let lives = registry.go_on(&wanted, owner, proof);
+                (lives, lives && before != Some(proof))
+            })
+        });
+        if moved {
+            host.note(Some(carrier.conn), Note::Moved(owner.peer));
+        }
         let lives = lives && !self.sabotage.breaks(Rule::LivingGoesOn);
         let chance = u64::from_le_bytes(self.entropy.array());
         let id = SessionId((chance >> 24 | 1) << 8 | u64::from(self.settings.shard));
@@ -404,7 +414,9 @@ impl Agent {
         if !self.trusts(established.peer, owner.peer) || self.stopping {
             return Err(Came::Over);
         }
-        if let Some(old) = host.registry(|registry| registry.begin(id, owner))
+        let token = established.secret.token(id);
+        let live = Live { owner, proof: established.peer, token };
+        if let Some(old) = host.registry(|registry| registry.begin(id, live))
             && !self.sabotage.breaks(Rule::OneSession)
         {
             match self.by_session.get(&old) {
@@ -412,7 +424,9 @@ impl Agent {
                 None => host.replaced(old),
             }
         }
-        let known = Known::new(now, Role::Responder, (id, owner.instance), established);
+        let identity = Identity { mine: None, theirs: established.peer };
+        let theirs = (id, owner.instance, identity);
+        let known = Known::new(now, Role::Responder, theirs, established);
         let bond_id = self.add_bond(now, owner.peer, Role::Responder, Some(known));
         self.by_session.insert(id, bond_id);
         let bond = self.get_mut(bond_id).expect("it was just made");
@@ -486,11 +500,22 @@ impl Agent {
             return Came::Over;
         }
         let bond = self.bonds[id.0 as usize].as_deref_mut().expect("it was just there");
-        if hello.lives || bond.flows_can_go() {
+        let Asked { identity, to_move } = bond.asked.expect("it was asked");
+        // Who was asked under other keys and does not have what we have is another than who has:
+        // that one may stand between us.
+        if hello.lives || bond.flows_can_go() && !to_move {
             // What we have is good: join it, or go on with what has just joined.
             bond.dialling -= 1;
             (bond.doubted, bond.failures, bond.retry_at) = (false, 0, now);
             carrier.standing = Standing::Stranger;
+            let (peer, moved) =
+                (bond.peer, bond.known.as_ref().is_some_and(|known| known.identity != identity));
+            if hello.lives {
+                self.counts_under(now, id, identity);
+            }
+            if hello.lives && moved {
+                host.note(None, Note::Moved(peer));
+            }
             self.touch(id);
             return Came::Over;
         }
@@ -502,7 +527,7 @@ impl Agent {
         let place =
             Place { carrier: 0, epoch: 0, out, suite, backend: self.settings.backend(suite) };
         carrier.link.admit(place, &established.secret);
-        let theirs = (hello.session, hello.instance);
+        let theirs = (hello.session, hello.instance, identity);
         let mut known = Known::new(now, Role::Initiator, theirs, established);
         known.epochs.sabotage = self.sabotage;
         bond.known = Some(known);
@@ -518,6 +543,7 @@ impl Agent {
         bond.enlist(slot, carrier.conn);
         host.bond(id, bond.peer, false);
         carrier.standing = Standing::Member(id, slot);
+        self.counts_under(now, id, identity);
         self.touch(id);
         Came::On
     }
@@ -539,8 +565,11 @@ impl Agent {
                 let Some(bond) = self.get_mut(id) else { return };
                 bond.dialling -= 1;
                 let peer = bond.peer;
-                let answered =
-                    matches!(carrier.standing, Standing::Asked(_)) && carrier.link.is_deaf();
+                let asked = matches!(carrier.standing, Standing::Asked(_));
+                if asked && bond.asked.is_some_and(|asked| asked.to_move) {
+                    return self.not_moved(now, id, host);
+                }
+                let answered = asked && carrier.link.is_deaf();
                 host.note(
                     Some(carrier.conn),
                     if answered { Note::BadAnswer(peer) } else { Note::NoAnswer(peer) },
@@ -625,7 +654,8 @@ mod tests {
     #[test]
     fn numbers_are_good_once_and_never_run_out() {
         let established = crate::testing::established();
-        let theirs = (SessionId(1), Instance([1; 16]));
+        let identity = Identity { mine: None, theirs: established.peer };
+        let theirs = (SessionId(1), Instance([1; 16]), identity);
         let mut known = Known::new(Moment(0), Role::Responder, theirs, established);
         assert!(known.take_number(3) && known.take_number(1));
         assert!(!known.take_number(3) && !known.take_number(1) && !known.take_number(0));

@@ -18,6 +18,8 @@
 //! - A3  A shard of a peer has one session. A new one replaces it, and its flows are reset: their
 //!   other ends are forgotten. While an old one lives it is gone on with, never replaced.
 //! - A4  What one session costs in a turn does not depend on how many there are.
+//! - A5  After [`Agent::begin_anew`] nothing leaves under a key of before, and no key follows from
+//!   what a copy of this machine has.
 //!
 //! Bounds: connections that have not proved themselves: [`HALF_OPEN_MAX`], the oldest goes first.
 //! A session has at most 64 carriers. Not here: targets and who may connect to them, users'
@@ -31,7 +33,7 @@ use core::net::IpAddr;
 use ringway_core::{ConnId, Moment, Span};
 use ringway_crypto::{
     Backend, CarrierId, Credentials, Direction, Entropy, Established, Listener, PeerProof, Psk,
-    Refused, Secret, SessionId, Suite, SuiteSet,
+    PublicKey, Refused, Secret, SessionId, Suite, SuiteSet,
 };
 
 use crate::carrier::CarrierSlot;
@@ -43,15 +45,20 @@ use crate::pool::Pool;
 use crate::report::FlowReport;
 use crate::sabotage::{Rule, Sabotage};
 use crate::session::{Event, Role, Session, Settings, Violation};
+use identity::Asked;
 use pace::Pace;
 pub use registry::{Owner, Registry};
 
+mod anew;
 mod bond;
 mod carriers;
+mod identity;
 mod pace;
 mod registry;
 mod report;
 
+pub use anew::Dropped;
+pub use identity::Identity;
 pub use report::{BondReport, MemberReport};
 
 /// A peer, by its place in the configuration.
@@ -130,6 +137,11 @@ pub enum Note {
     NoAnswer(PeerId),
     /// A dialled connection was answered by what is not the peer, or speaks another version.
     BadAnswer(PeerId),
+    /// A session of this peer counts under another key now: the one before may go.
+    Moved(PeerId),
+    /// A session of this peer should count under the key that comes first in our file, and the peer
+    /// does not answer to it.
+    NotMoved(PeerId),
     /// Somebody was not let in.
     NotLetIn(NotLetIn),
     /// A carrier was lost, with so many bytes on the way that go again.
@@ -228,6 +240,10 @@ struct Bond {
     doubted: bool,
     /// When the next attempt may be made.
     retry_at: Moment,
+    /// What the peer was asked with last.
+    asked: Option<Asked>,
+    /// When to ask whether the session may count under other keys, if it should.
+    move_at: Option<Moment>,
     /// Since when no carrier works.
     alone_since: Option<Moment>,
     /// The driver was told that it can be used.
@@ -254,8 +270,10 @@ struct Known {
     id: SessionId,
     suite: Suite,
     theirs: Instance,
-    /// As whom the peer has proved itself.
-    proof: PeerProof,
+    /// Under which keys it counts; of the peer's, at the far end, the registry knows the latest.
+    identity: Identity,
+    /// What both ends know and nobody between them.
+    token: Secret,
     epochs: Epochs,
     /// The number of the next carrier that joins; at the far end, one more than the highest that
     /// came.
@@ -269,14 +287,15 @@ impl Known {
     fn new(
         now: Moment,
         role: Role,
-        (id, theirs): (SessionId, Instance),
+        (id, theirs, identity): (SessionId, Instance, Identity),
         established: Established,
     ) -> Self {
         Self {
             id,
             suite: established.suite,
             theirs,
-            proof: established.peer,
+            identity,
+            token: established.secret.token(id),
             epochs: Epochs::new(now, role, established.secret),
             next_number: 1,
             late: BTreeSet::new(),
@@ -381,7 +400,8 @@ impl Agent {
 
     /// Sets who this site is and whom it knows, by [`PeerId`]; a peer keeps its place, and one that
     /// is gone leaves it empty. Sessions of peers that stay go on; those of peers that go end, and
-    /// so do those whose peer has shown a key that is its own no more.
+    /// so do those whose peer has shown a key that is its own no more. Where another key of ours,
+    /// or of the peer, comes first now, who dials moves its sessions over to it.
     pub fn configure(
         &mut self,
         now: Moment,
@@ -399,10 +419,13 @@ impl Agent {
         self.peers = peers;
         let bonds: Vec<(PeerId, BondId)> = self.by_peer.iter().copied().collect();
         for (peer, bond) in bonds {
-            let proof = self.get(bond).and_then(|bond| Some(bond.known.as_ref()?.proof));
-            let proof = proof.filter(|_| !self.sabotage.breaks(Rule::TrustEnds));
-            if self.peer(peer).is_none() || proof.is_some_and(|proof| !self.trusts(proof, peer)) {
+            let identity = self.get(bond).and_then(|bond| self.identity(bond, host));
+            let identity = identity.filter(|_| !self.sabotage.breaks(Rule::TrustEnds));
+            let trusted = identity.is_none_or(|identity| self.trusts(identity.theirs, peer));
+            if self.peer(peer).is_none() || !trusted {
                 self.end(now, bond, ResetCode::Denied, host);
+            } else {
+                self.look_at_keys(now, bond);
             }
         }
         for at in 0..self.peers.len() {
@@ -459,6 +482,8 @@ impl Agent {
             failures: 0,
             doubted: false,
             retry_at: now,
+            asked: None,
+            move_at: None,
             alone_since: Some(now),
             told_up: false,
             carried_before: 0,

@@ -8,10 +8,10 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use ringway_crypto::{Salt, SaltWindow, SessionId};
+use ringway_crypto::{PeerProof, Salt, SaltWindow, Secret, SessionId};
 
 use super::PeerId;
-use crate::hello::Instance;
+use crate::hello::{Instance, Wanted};
 
 /// Salts that are kept; handshakes beyond are refused until older ones are too old to come again.
 const SALTS_MAX: usize = 65_536;
@@ -27,6 +27,16 @@ pub struct Owner {
     pub shard: u8,
 }
 
+/// A session that lives.
+#[derive(Clone)]
+pub(crate) struct Live {
+    pub(crate) owner: Owner,
+    /// As whom the peer has proved itself last.
+    pub(crate) proof: PeerProof,
+    /// What its two ends know and nobody between them.
+    pub(crate) token: Secret,
+}
+
 /// See the module.
 pub struct Registry {
     /// The salts of handshakes. The shell keeps them in a file over a restart.
@@ -36,7 +46,7 @@ pub struct Registry {
     pub not_before_ms: u64,
     /// Salts that were taken and not fetched by [`Self::take_new`].
     new: Vec<(u64, [u8; 16])>,
-    sessions: BTreeMap<SessionId, Owner>,
+    sessions: BTreeMap<SessionId, Live>,
     of_peer: BTreeMap<(PeerId, u8), SessionId>,
 }
 
@@ -63,14 +73,29 @@ impl Registry {
         fresh
     }
 
+    /// This process may be one of before, or its clock may have been set: what was answered until
+    /// now is not known for sure, so what was sent before is not answered.
+    pub fn begin_anew(&mut self, now_ms: u64) {
+        self.not_before_ms = now_ms;
+    }
+
     /// Salts that were taken since the last call, as [`SaltWindow::entries`] has them.
     pub fn take_new(&mut self) -> Vec<(u64, [u8; 16])> {
         core::mem::take(&mut self.new)
     }
 
-    /// Whether this session is alive and of this owner.
-    pub fn lives(&self, session: SessionId, owner: Owner) -> bool {
-        self.sessions.get(&session) == Some(&owner)
+    /// Somebody who has proved to be `owner`, by `proof`, would go on with a session. Whether they
+    /// may: it lives, it is theirs, and they know what only its other end knows. From then on it
+    /// counts as begun by this proof.
+    pub(crate) fn go_on(&mut self, wanted: &Wanted, owner: Owner, proof: PeerProof) -> bool {
+        let live = self.sessions.get_mut(&wanted.session);
+        let theirs = live.filter(|live| live.owner == owner && live.token == wanted.token);
+        theirs.map(|live| live.proof = proof).is_some()
+    }
+
+    /// As whom the peer of a session has proved itself last.
+    pub fn proof_of(&self, session: SessionId) -> Option<PeerProof> {
+        self.sessions.get(&session).map(|live| live.proof)
     }
 
     /// Some session with this peer, whichever of its shards it is with.
@@ -79,14 +104,15 @@ impl Registry {
     }
 
     /// A session has begun. Returns the one that it replaces: a shard of a peer has one.
-    pub fn begin(&mut self, session: SessionId, owner: Owner) -> Option<SessionId> {
-        self.sessions.insert(session, owner);
+    pub(crate) fn begin(&mut self, session: SessionId, live: Live) -> Option<SessionId> {
+        let owner = live.owner;
+        self.sessions.insert(session, live);
         self.of_peer.insert((owner.peer, owner.shard), session)
     }
 
     /// A session is over.
     pub fn end(&mut self, session: SessionId) {
-        if let Some(owner) = self.sessions.remove(&session)
+        if let Some(Live { owner, .. }) = self.sessions.remove(&session)
             && self.of_peer.get(&(owner.peer, owner.shard)) == Some(&session)
         {
             self.of_peer.remove(&(owner.peer, owner.shard));
@@ -96,22 +122,55 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use ringway_crypto::KeyId;
+
     use super::*;
 
     const OWNER: Owner = Owner { peer: PeerId(1), instance: Instance([1; 16]), shard: 0 };
 
+    const OLD: PeerProof = PeerProof::Shared(KeyId(1));
+    const NEW: PeerProof = PeerProof::Shared(KeyId(2));
+
+    fn live(owner: Owner) -> Live {
+        Live { owner, proof: OLD, token: Secret::new([5; 32]) }
+    }
+
+    fn wanted(session: u64, token: u8) -> Wanted {
+        Wanted { session: SessionId(session), token: Secret::new([token; 32]) }
+    }
+
     #[test]
     fn a_shard_of_a_peer_has_one_session() {
         let mut registry = Registry::default();
-        assert_eq!(registry.begin(SessionId(1), OWNER), None);
-        assert_eq!(registry.begin(SessionId(2), Owner { shard: 1, ..OWNER }), None);
-        assert_eq!(registry.begin(SessionId(3), OWNER), Some(SessionId(1)));
+        assert_eq!(registry.begin(SessionId(1), live(OWNER)), None);
+        assert_eq!(registry.begin(SessionId(2), live(Owner { shard: 1, ..OWNER })), None);
+        assert_eq!(registry.begin(SessionId(3), live(OWNER)), Some(SessionId(1)));
         registry.end(SessionId(1));
-        assert!(!registry.lives(SessionId(1), OWNER));
-        assert!(registry.lives(SessionId(3), OWNER), "the end of the old one is not its end");
-        assert!(!registry.lives(SessionId(3), Owner { instance: Instance([2; 16]), ..OWNER }));
+        assert!(!registry.go_on(&wanted(1, 5), OWNER, OLD));
+        assert!(registry.go_on(&wanted(3, 5), OWNER, OLD), "the end of the old is not its end");
         registry.end(SessionId(3));
-        assert_eq!(registry.begin(SessionId(4), OWNER), None);
+        assert_eq!(registry.begin(SessionId(4), live(OWNER)), None);
+    }
+
+    /// Another process of the peer, another shard of it, another peer, and whoever stands between
+    /// the two and has a session with each under its number: none of them gets it, and it counts
+    /// under the key that it did. Who has it takes it along to another key.
+    #[test]
+    fn a_session_goes_on_for_who_has_it() {
+        let mut registry = Registry::default();
+        registry.begin(SessionId(1), live(OWNER));
+        for other in [
+            Owner { instance: Instance([2; 16]), ..OWNER },
+            Owner { shard: 1, ..OWNER },
+            Owner { peer: PeerId(2), ..OWNER },
+        ] {
+            assert!(!registry.go_on(&wanted(1, 5), other, NEW));
+        }
+        assert!(!registry.go_on(&wanted(1, 6), OWNER, NEW), "another token");
+        assert!(!registry.go_on(&wanted(2, 5), OWNER, NEW), "another session");
+        assert_eq!(registry.proof_of(SessionId(1)), Some(OLD));
+        assert!(registry.go_on(&wanted(1, 5), OWNER, NEW));
+        assert_eq!(registry.proof_of(SessionId(1)), Some(NEW));
     }
 
     #[test]
@@ -120,5 +179,17 @@ mod tests {
         assert!(registry.is_fresh(&[1; 32], 1_000_000, 1_000_100));
         assert!(!registry.is_fresh(&[1; 32], 1_000_000, 1_000_200));
         assert!(!registry.is_fresh(&[2; 32], 999_999, 1_000_200));
+    }
+
+    /// What may have been answered by a copy of us, or in a life that a snapshot has forgotten, is
+    /// not answered again; a clock that was set back counts from where it is.
+    #[test]
+    fn nothing_from_before_a_new_beginning_is_answered() {
+        let mut registry = Registry::default();
+        registry.begin_anew(2_000_000);
+        assert!(!registry.is_fresh(&[1; 32], 1_999_999, 2_000_500));
+        assert!(registry.is_fresh(&[1; 32], 2_000_000, 2_000_500));
+        registry.begin_anew(1_000_000);
+        assert!(registry.is_fresh(&[2; 32], 1_000_100, 1_000_100));
     }
 }

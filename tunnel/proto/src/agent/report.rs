@@ -18,6 +18,9 @@ pub struct BondReport {
     pub theirs: Option<Instance>,
     /// Its cipher.
     pub suite: Option<Suite>,
+    /// Under which keys of the two it counts; where we do not dial, under which it began: then
+    /// [`Registry::proof_of`] knows the peer's latest.
+    pub identity: Option<Identity>,
     /// The epoch of its keys.
     pub epoch: u32,
     /// Whether some carrier works.
@@ -65,6 +68,7 @@ impl Agent {
                 session: bond.known.as_ref().map(|known| known.id),
                 theirs: bond.known.as_ref().map(|known| known.theirs),
                 suite: bond.known.as_ref().map(|known| known.suite),
+                identity: bond.known.as_ref().map(|known| known.identity),
                 epoch: bond.known.as_ref().map_or(0, |known| known.epochs.number()),
                 up: bond.told_up,
                 alone_since: bond.alone_since,

@@ -15,13 +15,13 @@ use std::rc::Rc;
 use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Moment, Span};
 use ringway_crypto::{
-    Backend, Credentials, Entropy, Listener, NetworkKey, PeerProof, PrivateKey, Secret, SessionId,
-    Suite,
+    Backend, Credentials, Entropy, Listener, NetworkKey, PeerProof, PrivateKey, PublicKey, Secret,
+    SessionId, Suite,
 };
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{
-    Agent, AgentSettings, BondId, Event, FlowId, Host, Instance, Note, Peer, PeerId, Registry,
-    ResetCode,
+    Agent, AgentSettings, BondId, Dropped, Event, FlowId, Host, Identity, Instance, Note, Peer,
+    PeerId, Registry, ResetCode,
 };
 
 /// One step of virtual time.
@@ -281,6 +281,82 @@ impl Net {
             let known = Peer { proofs: keys.iter().map(proof).collect(), ..peer(site) };
             agent.configure(self.now, listener(site), vec![Some(known)], desk);
         }
+    }
+
+    /// A site's file is read again: these are its private keys, and those the other one's.
+    pub(crate) fn keys(&mut self, site: usize, own: &[u8], theirs: &[u8]) {
+        let public = |byte: &u8| key(*byte).public();
+        let dial = |mine: &u8| {
+            let mine = key(*mine);
+            theirs.iter().map(public).map(move |theirs| Credentials::Keys {
+                mine: mine.clone(),
+                theirs,
+                psk: None,
+            })
+        };
+        let known = Peer {
+            credentials: own.iter().flat_map(dial).filter(|_| site == 0).collect(),
+            proofs: theirs.iter().map(|byte| (PeerProof::Key(public(byte)), None)).collect(),
+            carriers_max: 4,
+        };
+        let identities: Vec<PrivateKey> = own.iter().map(|byte| key(*byte)).collect();
+        for Shard { agent, desk } in &mut self.sites[site] {
+            let listener = Listener { identities: identities.clone(), ..listener(site) };
+            agent.configure(self.now, listener, vec![Some(known.clone())], desk);
+        }
+    }
+
+    /// Under which keys the session counts, as each site says: the near one's own key and the
+    /// other one's, then the near one's.
+    pub(crate) fn counts_under(&mut self) -> [Option<PublicKey>; 3] {
+        let mut said = [None; 3];
+        for (site, shards) in self.sites.iter_mut().enumerate() {
+            for Shard { agent, desk } in shards {
+                for report in agent.report(1, desk) {
+                    if site == 1 {
+                        let proof =
+                            report.session.and_then(|id| desk.registry.borrow().proof_of(id));
+                        said[2] = proof.map(|proof| match proof {
+                            PeerProof::Key(key) => key,
+                            PeerProof::Shared(_) => panic!("there are no shared keys"),
+                        });
+                    } else if let Some(Identity { mine, theirs: PeerProof::Key(theirs) }) =
+                        report.identity
+                    {
+                        (said[0], said[1]) = (mine, Some(theirs));
+                    }
+                }
+            }
+        }
+        said
+    }
+
+    /// Nobody at the far site knows of this session any more, though its carriers work: what was
+    /// there stands between the two.
+    pub(crate) fn forget(&mut self, session: SessionId) {
+        self.sites[1][0].desk.registry.borrow_mut().end(session);
+    }
+
+    /// A site hears that its machine may be a copy. Returns what it dropped; says whether anything
+    /// was said on a connection of before.
+    pub(crate) fn begin_anew(&mut self, site: usize, fresh: &[u8]) -> (Dropped, bool) {
+        let now = self.now;
+        let mut all = Dropped::default();
+        let mut speaks = false;
+        for shard in 0..self.sites[site].len() {
+            let Shard { agent, desk } = &mut self.sites[site][shard];
+            let said = |desk: &Desk, conn| desk.out.get(&conn).map_or(0, Vec::len);
+            let before = desk.backlog.keys().map(|conn| (*conn, said(desk, *conn)));
+            let before: Vec<_> = before.collect();
+            let dropped = agent.begin_anew(now, fresh, desk);
+            all.sessions += dropped.sessions;
+            all.flows += dropped.flows;
+            agent.settle(now, desk);
+            speaks |= before.iter().any(|(conn, len)| said(desk, *conn) > *len);
+            self.collect(site, shard);
+        }
+        self.hang_up();
+        (all, speaks)
     }
 
     /// The near site's file is read again: it has the far one's address, or has it no more.

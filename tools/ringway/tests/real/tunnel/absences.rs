@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use ringway_tunnel_node::status::SessionStatus;
+
 use super::flows::{Held, Load, Transfer, connect, echo, is_reset, mirror, says_again};
-use super::sites::{Pair, Words};
+use super::sites::{Pair, Side, Words};
 use crate::support::{pass, until};
 
 /// A user and the service's end of the same flow.
@@ -162,13 +164,14 @@ fn a_file_that_is_read_again() {
 }
 
 /// Every key is replaced by another one, two being good for a while, as rotation goes. Flows do not
-/// notice, also not when their carriers have to come back by the new keys. A key that is taken away
-/// from who still uses it ends what it began.
+/// notice: not when their carriers have to come back by the new keys, and not when the old ones are
+/// taken away, once status says that no session counts under them. A key that is taken away from
+/// who still uses it ends what it began.
 #[test]
 fn keys_that_are_rotated() {
     let service = Held::listen("127.0.0.1:0");
     let words = [Words::default().forward(service.addr), Words::default().allow([service.addr])];
-    let mut pair = Pair::start(&words[0], &words[1]);
+    let pair = Pair::start(&words[0], &words[1]);
     let mut flow = both_ends(&pair, &service);
     pair.keys.make("network2.key", &["--network"]);
     let near = [pair.keys.public("near.key"), pair.keys.make("near2.key", &[])];
@@ -191,18 +194,31 @@ fn keys_that_are_rotated() {
         pair.near.says("its flows go on", before);
         goes_on(flow, word);
     };
+    // Of keys that are listed one behind the other, all sessions count under the first of two.
+    let all_under = |side: &Side, keys: fn(&SessionStatus) -> (Option<u64>, u64)| {
+        until("its session counts under the first key", || {
+            let status = side.status();
+            let mut sessions = status.peers.iter().flat_map(|peer| &peer.sessions);
+            sessions.all(|session| keys(session) == (Some(1), 2)).then_some(())
+        });
+    };
+    let peers: fn(&SessionStatus) -> _ = |session| (session.peer_key, session.peer_keys);
+    let own: fn(&SessionStatus) -> _ = |session| (session.own_key, session.own_keys);
     // First everybody takes both, then who dials shows the new ones.
     let both = [&["network.key", "network2.key"][..], &["far.key", "far2.key"]];
     reread(&pair, "far", [both[0], both[1], &[&near[0], &near[1]]]);
+    all_under(&pair.far, peers);
     let both = [&["network2.key", "network.key"][..], &["near2.key", "near.key"]];
     reread(&pair, "near", [both[0], both[1], &[&far[1], &far[0]]]);
+    all_under(&pair.near, own);
+    all_under(&pair.near, peers);
     goes_on(&mut flow, "both");
-    comes_back(&pair, &mut flow, "by a new network key");
-    // A session of its own shows the new identities, and then the old ones go.
-    pair.near.dies_and_comes_back();
-    pair.until_up();
-    flow = both_ends(&pair, &service);
-    goes_on(&mut flow, "by new identities");
+    // The far side lists the new one first as well: by that, all sessions of it are number 1.
+    let both = [&["network2.key", "network.key"][..], &["far2.key", "far.key"]];
+    reread(&pair, "far", [both[0], both[1], &[&near[1], &near[0]]]);
+    all_under(&pair.far, peers);
+    comes_back(&pair, &mut flow, "by new keys");
+    // The old ones go.
     reread(&pair, "far", [&["network2.key"], &["far2.key"], &[&near[1]]]);
     reread(&pair, "near", [&["network2.key"], &["near2.key"], &[&far[1]]]);
     comes_back(&pair, &mut flow, "without the old ones");
