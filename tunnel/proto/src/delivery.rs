@@ -8,7 +8,7 @@
 //! ```text
 //! start --twice as much each round trip, until bytes wait--> steady
 //! steady: bytes wait for long   -> what arrives in the shortest round trip, and a little
-//!         they hardly wait      -> a quarter more than that
+//!         they hardly wait      -> an eighth more than that
 //!         they wait all the same, several times -> it is not ours to end: the path has become
 //!             longer, or others fill it; what is seen now counts as the shortest
 //! ```
@@ -107,7 +107,7 @@ impl Delivery {
             if self.starting {
                 self.most = self.most.max(within(base.0 * 2 + WAITING.0));
             } else if waiting.0 < WAITING.0 / 2 {
-                self.most = self.most.max(within(base.0 + base.0 / 4 + WAITING.0));
+                self.most = self.most.max(within(base.0 + base.0 / 8 + WAITING.0));
             }
             return;
         }

@@ -130,20 +130,22 @@ impl Bond {
         self.known.as_ref().is_some_and(|known| known.epochs.has_to_say(now))
     }
 
-    /// The carrier that has no bulk, if there are several and several flows: of those that can be
-    /// used, the one that has carried least, which so it stays.
-    fn express(&self) -> Option<CarrierSlot> {
+    /// The carrier that has no bulk, if there are several and several flows. It stays the same for
+    /// as long as it can be used; then it is the one that has carried least.
+    fn express(&mut self) -> Option<CarrierSlot> {
         self.flows.flows().nth(1)?;
         let usable = self.slots().filter_map(|(slot, _)| {
             let report = self.flows.carrier(slot).filter(|report| report.usable)?;
-            Some((report.sent, slot))
+            Some((Some(slot) != self.express, report.sent, slot))
         });
-        let (mut many, mut least) = (0, None);
+        let (mut many, mut best) = (0, None);
         for one in usable {
             many += 1;
-            least = Some(least.map_or(one, |least: (u64, CarrierSlot)| least.min(one)));
+            best = Some(best.map_or(one, |best: (bool, u64, CarrierSlot)| best.min(one)));
         }
-        least.filter(|_| many > 1).map(|(_, slot)| slot)
+        let (.., slot) = best.filter(|_| many > 1)?;
+        self.express = Some(slot);
+        self.express
     }
 
     /// Carriers that have joined and of which nothing was heard yet.
@@ -297,29 +299,28 @@ impl Agent {
         host: &mut impl Host,
     ) -> bool {
         let express = bond.express();
-        if express.is_none() && self.send_share(now, (id, Share::All), bond, (|_| true, host)) {
+        if express.is_none() && self.send_share(now, (id, Share::All), bond, (express, host)) {
             return true;
         }
-        // What is little goes by the carrier that has no bulk, unless another is faster. It passes
-        // by bulk that waits for acknowledgements.
+        // What is little passes by bulk that waits for acknowledgements.
         let little = bond.flows.has_little(now) || bond.has_keys_to_say(now);
-        if little && self.send_share(now, (id, Share::Little), bond, (|_| true, host)) {
+        if little && self.send_share(now, (id, Share::Little), bond, (express, host)) {
             return true;
         }
-        let Some(express) = express else { return false };
-        let others = |slot| slot != express;
-        bond.flows.has_bulk() && self.send_share(now, (id, Share::Bulk), bond, (others, host))
+        express.is_some()
+            && bond.flows.has_bulk()
+            && self.send_share(now, (id, Share::Bulk), bond, (express, host))
     }
 
-    /// Sends one record with this share, by the best of some carriers.
+    /// Sends one record with this share, by the best carrier for it.
     fn send_share(
         &mut self,
         now: Moment,
         (id, share): (BondId, Share),
         bond: &mut Bond,
-        (takes, host): (impl Fn(CarrierSlot) -> bool, &mut impl Host),
+        (express, host): (Option<CarrierSlot>, &mut impl Host),
     ) -> bool {
-        let Some((slot, conn)) = self.best(bond, (takes, share), host) else { return false };
+        let Some((slot, conn)) = self.best(bond, (express, share), host) else { return false };
         let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
         seal(now, (id, slot), bond, carrier, (share, host))
     }
@@ -335,22 +336,29 @@ impl Agent {
     }
 
     /// The carrier by which something of this share would arrive first, if any takes something.
+    /// The one that has no bulk is for what is little, unless another is twice as fast: bulk that
+    /// loses a packet holds up all that is behind it.
     fn best(
         &self,
         bond: &Bond,
-        (takes, share): (impl Fn(CarrierSlot) -> bool, Share),
+        (express, share): (Option<CarrierSlot>, Share),
         host: &impl Host,
     ) -> Option<(CarrierSlot, ConnId)> {
-        let candidates = bond.slots().filter(|(slot, _)| takes(*slot));
-        let candidates = candidates.filter_map(|(slot, Member { conn, .. })| {
+        let candidates = bond.slots().filter_map(|(slot, Member { conn, .. })| {
+            let apart = express == Some(slot);
             let report = bond.flows.carrier(slot).filter(|report| report.usable)?;
             let pace = &self.carriers[conn.index as usize].as_ref()?.pace;
             let waiting = host.backlog(conn);
-            let has_window = share == Share::Little || report.has_window;
-            (has_window && waiting < pace.waiting_max())
-                .then(|| (report.rtt.0 / 2 + pace.delay(waiting).0, slot, conn))
+            let takes = match share {
+                Share::All => report.has_window,
+                Share::Little => true,
+                Share::Bulk => report.has_window && !apart,
+            };
+            let arrives = report.rtt.0 / 2 + pace.delay(waiting).0;
+            let counts = if apart { arrives } else { arrives.saturating_mul(2) };
+            (takes && waiting < pace.waiting_max()).then_some((counts, slot, conn))
         });
-        candidates.min_by_key(|(arrives, ..)| *arrives).map(|(_, slot, conn)| (slot, conn))
+        candidates.min_by_key(|(counts, ..)| *counts).map(|(_, slot, conn)| (slot, conn))
     }
 
     fn await_room(&self, bond: &Bond, host: &mut impl Host) {
@@ -422,10 +430,12 @@ impl Agent {
         matches!(advice, Advice::Retire | Advice::Replace)
     }
 
-    /// Puts nothing new on the carrier that takes least.
+    /// Puts nothing new on the carrier that takes least. The one that has no bulk takes little
+    /// because it is given little.
     fn retire_slowest(&self, bond: &mut Bond) {
+        let express = bond.express();
         let usable = bond.slots().filter_map(|(slot, Member { conn, .. })| {
-            bond.flows.carrier(slot).filter(|report| report.usable)?;
+            bond.flows.carrier(slot).filter(|one| one.usable && Some(slot) != express)?;
             Some((self.carriers[conn.index as usize].as_ref()?.pace.rate(), slot))
         });
         if let Some((_, slot)) = usable.min() {

@@ -232,6 +232,8 @@ struct Bond {
     wanted: usize,
     /// One of them is for who says little beside bulk.
     wants_express: bool,
+    /// The one that has none, or had.
+    express: Option<CarrierSlot>,
     /// Connections that were dialled and are no members yet.
     dialling: usize,
     /// Attempts in a row that came to nothing.
@@ -478,6 +480,7 @@ impl Agent {
             pool: Pool::new(now),
             wanted: 1,
             wants_express: false,
+            express: None,
             dialling: 0,
             failures: 0,
             doubted: false,
