@@ -19,8 +19,8 @@ use ringway_core::{Moment, Span};
 
 /// What may be on the way at first, and at least.
 const LEAST: u64 = 64 * 1024;
-/// How long bytes may wait. Acknowledgements are delayed by up to half of it, agents have turns.
-const WAITING: Span = Span::from_ms(10);
+/// How long bytes may wait: acknowledgements are delayed by up to 5 ms, and agents have turns.
+const WAITING: Span = Span::from_ms(6);
 /// The rate is measured over at least this time, several delayed acknowledgements.
 const MEASURE: Span = Span::from_ms(15);
 /// So often in a row less was put on the way in vain.
