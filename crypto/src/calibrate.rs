@@ -1,4 +1,4 @@
-//! Which library is the fastest for each suite on this machine, by a millisecond of trying.
+//! Which library is the fastest for each suite on this machine, by a few milliseconds of trying.
 
 use core::time::Duration;
 

@@ -16,7 +16,8 @@
 //! number that was never used, and proves to know the session's secret.
 //!
 //! What always holds:
-//! - H1  A responder's work before the first MAC is one HMAC over 56 bytes; nothing is kept.
+//! - H1  A responder's work before the first MAC verifies is, for each of its network keys, a
+//!   message's two keys by HKDF and one HMAC over 56 bytes; nothing is kept.
 //! - H2  Lengths say nothing: the body of every message, whatever it is and says, has a length that
 //!   is drawn from [`BODY_BYTES_MIN`] to [`BODY_BYTES_MAX`], each as likely. What is not needed is
 //!   padding inside what is sealed or proved.
@@ -180,8 +181,8 @@ pub struct Established {
     pub suite: Suite,
     /// Who is at the other end.
     pub peer: PeerProof,
-    /// What the other end said.
-    pub payload: Vec<u8>,
+    /// What the other end said. It may be a secret.
+    pub payload: Zeroizing<Vec<u8>>,
 }
 
 /// The initiator's side, between its message and the answer.
@@ -250,7 +251,7 @@ impl Initiator {
         let (suite, payload) = heard(&said)?;
         let suite = Suite::from_wire(suite).filter(|suite| self.head.suites.contains(*suite));
         let suite = suite.ok_or(Refused::NoCommonSuite)?;
-        let payload = payload.to_vec();
+        let payload = Zeroizing::new(payload.to_vec());
         Ok(Established { secret: epoch_secret(self.noise), suite, peer: self.peer, payload })
     }
 }
@@ -323,7 +324,7 @@ impl Knock {
         let mut noise = responder(listener, &self.salt, self.head, entropy)?;
         let said = read_body(&mut noise, body)?;
         let (_, payload) = heard(&said)?;
-        let payload = payload.to_vec();
+        let payload = Zeroizing::new(payload.to_vec());
         let peer = match noise.get_remote_static() {
             None => PeerProof::Shared(self.head.key_id),
             Some(key) => {
@@ -374,16 +375,11 @@ pub struct Visitor {
     suite: Suite,
     /// Who.
     pub peer: PeerProof,
-    /// What they said.
-    pub payload: Vec<u8>,
+    /// What they said. It may be a secret.
+    pub payload: Zeroizing<Vec<u8>>,
 }
 
 impl Visitor {
-    /// Their clock when they sent it: for a peer with a key, later than in any message before.
-    pub fn sent_ms(&self) -> u64 {
-        self.head.sent_ms
-    }
-
     /// The cipher that the session will have.
     pub fn suite(&self) -> Suite {
         self.suite
@@ -486,15 +482,16 @@ impl JoinRequest {
 }
 
 /// Appends the message with which `carrier` joins `session` in `epoch`, whose secret is `secret`.
-/// `dial` says where and how; its credentials and suites are those of the session and not sent.
+/// `to` says in which network, on what the carrier runs, and our clock in milliseconds since 1970.
+/// Who we are and which suite it is follow from the session and are not sent.
 pub fn write_join(
-    dial: (&NetworkKey, CarrierKind, u64),
+    to: (&NetworkKey, CarrierKind, u64),
     (session, carrier, epoch): (SessionId, CarrierId, u32),
     secret: &EpochSecret,
     entropy: &mut Entropy,
     out: &mut Vec<u8>,
 ) {
-    let (network, kind, now_ms) = dial;
+    let (network, kind, now_ms) = to;
     let body_len = draw_body_len(entropy);
     let mut pad = vec![0; usize::from(body_len) - 8 - PROOF_BYTES];
     entropy.fill(&mut pad);

@@ -94,7 +94,7 @@ impl Meeting {
             Ok(visitor) => visitor,
             Err(why) => return refused("responder", why),
         };
-        assert_eq!(visitor.payload, b"hello");
+        assert_eq!(*visitor.payload, b"hello");
         let mut back = Vec::new();
         let theirs = visitor.accept(self.psk.as_ref(), b"welcome", &mut entropy(3), &mut back);
         let theirs = theirs.expect("the keys are good points");
@@ -107,7 +107,7 @@ impl Meeting {
         };
         match ours {
             Ok(ours) => {
-                assert_eq!(ours.payload, b"welcome");
+                assert_eq!(*ours.payload, b"welcome");
                 (End::Met { suite: ours.suite }, Some((ours, theirs)))
             }
             Err(why) => refused("initiator", why),

@@ -17,8 +17,9 @@
 //!   number is its nonce, and sealing fails before either would come again.
 //! - C2  Nothing derived from a peer's bytes is allocated before a keyed MAC over them verified.
 //! - C3  What does not verify is reported without a reason that a peer could learn from.
-//! - C4  Our copies of keys are zeroed when dropped and have no `Debug`. Schedules that the
-//!   libraries expand from them are theirs: aws-lc clears them, ring and RustCrypto may not.
+//! - C4  Our copies of keys are zeroed when dropped and have no `Debug`; so are the payloads of
+//!   handshakes. What the libraries expand from keys is theirs: aws-lc and RustCrypto clear it (of
+//!   Poly1305 not the state of one text), ring may not.
 //!
 //! Not here: sockets, clocks and the system's randomness, which are arguments; who may connect
 //! (`tunnel/`). Tests: stories in each module; published vectors in `vectors/` and Wycheproof's.
@@ -64,3 +65,5 @@ pub use replay::{PacketWindow, SaltWindow, Seen};
 pub use schedule::{CarrierId, Direction, EpochSecret, SessionId, TrafficKeys};
 pub use secret::Secret;
 pub use suite::{Suite, SuiteSet};
+/// What payloads come in.
+pub use zeroize::Zeroizing;

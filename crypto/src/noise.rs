@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::CryptoResolver;
 use snow::types::{Cipher, Dh, Hash, Random};
+use zeroize::Zeroizing;
 
 use crate::aead::{Aead, Backend, TAG_BYTES};
 use crate::entropy::Entropy;
@@ -88,7 +89,7 @@ impl Dh for Curve {
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), snow::Error> {
-        let mut bytes = zeroize::Zeroizing::new([0; 32]);
+        let mut bytes = Zeroizing::new([0; 32]);
         rng.try_fill_bytes(&mut *bytes)?;
         self.set(&*bytes);
         Ok(())
@@ -181,7 +182,7 @@ impl Cipher for Gcm {
         ciphertext: &[u8],
         out: &mut [u8],
     ) -> Result<usize, snow::Error> {
-        let mut text = ciphertext.to_vec();
+        let mut text = Zeroizing::new(ciphertext.to_vec());
         self.with(|key| key.open(Gcm::nonce(nonce), authtext, &mut text))
             .map_err(|_| snow::Error::Decrypt)?;
         let text = &text[..text.len() - TAG_BYTES];

@@ -37,3 +37,25 @@ impl PartialEq for Secret {
 }
 
 impl Eq for Secret {}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    /// C4: what the Rust libraries expand from a key is cleared, too. Each has a feature for that;
+    /// where one is off, this does not compile.
+    #[test]
+    fn what_is_expanded_from_a_key_is_cleared() {
+        fn is_cleared<T: ZeroizeOnDrop>() {}
+        is_cleared::<Secret>();
+        is_cleared::<aes::Aes128>();
+        is_cleared::<aes_gcm::Aes128Gcm>();
+        is_cleared::<aes_gcm::Aes256Gcm>();
+        is_cleared::<chacha20::ChaChaCore<chacha20::R20, chacha20::variants::Ietf>>();
+        is_cleared::<chacha20poly1305::ChaCha20Poly1305>();
+        is_cleared::<sha2::Sha256>();
+        is_cleared::<hmac::digest::CtOutput<hmac::Hmac<sha2::Sha256>>>();
+    }
+}

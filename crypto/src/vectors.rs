@@ -229,8 +229,11 @@ fn drawn_by_message_2() -> Value {
     json!({ "salt": salt, "body_bytes": body_bytes, "ephemeral": ephemeral })
 }
 
-fn keys_of(secret: &EpochSecret, direction: Direction) -> Value {
-    let keys = secret.traffic(Suite::Aes128Gcm, direction, 0);
+/// The suite that the responder chooses.
+const CHOSEN: Suite = Suite::Aes128Gcm;
+
+fn keys_of(secret: &EpochSecret, suite: Suite, direction: Direction) -> Value {
+    let keys = secret.traffic(suite, direction, 0);
     let mut record = vec![0; RECORD_OVERHEAD + 5];
     record[RECORD_HEADER_BYTES..][..5].copy_from_slice(b"first");
     let mut again = record.clone();
@@ -251,6 +254,18 @@ fn keys_of(secret: &EpochSecret, direction: Direction) -> Value {
     })
 }
 
+/// What the same secret gives under the suites that were not chosen.
+fn other_suites(secret: &EpochSecret) -> Value {
+    let keys = |suite: Suite| {
+        json!({
+            "to_responder_carrier_0": keys_of(secret, suite, Direction::ToResponder),
+            "to_initiator_carrier_0": keys_of(secret, suite, Direction::ToInitiator),
+        })
+    };
+    let others = Suite::ALL.into_iter().filter(|suite| *suite != CHOSEN);
+    others.map(|suite| (suite.name().to_owned(), keys(suite))).collect()
+}
+
 /// A whole session in the bytes of the wire, from seeds.
 fn ours(credentials: &Credentials) -> Value {
     let network = NetworkKey::new(secret(100));
@@ -265,7 +280,7 @@ fn ours(credentials: &Credentials) -> Value {
         networks: vec![network.clone()],
         identities: vec![PrivateKey::new(secret(2))],
         shared: vec![Psk::new(secret(50))],
-        suites: vec![Suite::Aes128Gcm],
+        suites: vec![CHOSEN],
     };
     let mut message = Vec::new();
     let mut entropy = Entropy::from_seed(secret(1));
@@ -295,8 +310,9 @@ fn ours(credentials: &Credentials) -> Value {
         "message_2_draws": drawn_by_message_2(),
         "join_of_session_77_carrier_5_epoch_0": hex(&join),
         "token_of_session_77": hex(ours.secret.token(SessionId(77)).expose()),
-        "to_responder_carrier_0": keys_of(&ours.secret, Direction::ToResponder),
-        "to_initiator_carrier_0": keys_of(&ours.secret, Direction::ToInitiator),
+        "to_responder_carrier_0": keys_of(&ours.secret, CHOSEN, Direction::ToResponder),
+        "to_initiator_carrier_0": keys_of(&ours.secret, CHOSEN, Direction::ToInitiator),
+        "same_secret_other_suites": other_suites(&ours.secret),
         "next_epoch": next_epoch(&ours.secret),
     })
 }
@@ -309,7 +325,7 @@ fn next_epoch(secret: &EpochSecret) -> Value {
     json!({
         "offer": hex(&offered),
         "answer": hex(&answer),
-        "to_responder_carrier_0": keys_of(&next, Direction::ToResponder),
+        "to_responder_carrier_0": keys_of(&next, CHOSEN, Direction::ToResponder),
     })
 }
 
@@ -325,7 +341,9 @@ fn our_own_vectors_hold() {
     let computed = json!({
         "about": "Keys are 32 times one byte: network 100, initiator's private key 1, responder's \
             2, pre-shared key beside key pairs 60, pre-shared key alone 50. Clocks stand at \
-            1800000000000 ms. All suites are offered, the responder chooses aes-128-gcm.",
+            1800000000000 ms. All suites are offered, the responder chooses aes-128-gcm. Beside \
+            its records and datagrams stand those that the same secret gives under each other \
+            suite.",
         "noise_ikpsk2": ours(&keys),
         "noise_nnpsk0": ours(&Credentials::Shared(Psk::new(secret(50)))),
     });

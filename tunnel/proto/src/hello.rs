@@ -13,7 +13,7 @@
 use alloc::vec::Vec;
 
 use ringway_core::wire::{Reader, Truncated};
-use ringway_crypto::{Secret, SessionId};
+use ringway_crypto::{Secret, SessionId, Zeroizing};
 
 /// The version that this program speaks.
 pub const VERSION: u8 = 1;
@@ -62,7 +62,8 @@ impl From<Truncated> for NotUnderstood {
 /// What somebody says who only wants to know whether the peer answers. No session follows from it:
 /// one begins with its first record.
 pub fn probe_hello(instance: Instance) -> Vec<u8> {
-    NearHello { instance, shard: 0, wanted: None }.to_wire()
+    // It has no token, so nothing of it is a secret.
+    NearHello { instance, shard: 0, wanted: None }.to_wire().to_vec()
 }
 
 /// Whether this program understands what a peer answers to a hello.
@@ -73,8 +74,11 @@ pub fn is_hello_understood(answer: &[u8]) -> bool {
 /// Features that this program has: none beyond version 1.
 const FEATURES: u32 = 0;
 
+/// Bytes that have room for every hello: one that grew would leave a copy of a token behind.
+const HELLO_BYTES_MAX: usize = 64;
+
 fn begin(instance: Instance) -> Vec<u8> {
-    let mut said = Vec::with_capacity(64);
+    let mut said = Vec::with_capacity(HELLO_BYTES_MAX);
     said.push(VERSION);
     said.extend_from_slice(&FEATURES.to_le_bytes());
     said.extend_from_slice(&instance.0);
@@ -90,8 +94,9 @@ fn common(reader: &mut Reader<'_>) -> Result<Instance, NotUnderstood> {
 }
 
 impl NearHello {
-    pub(crate) fn to_wire(&self) -> Vec<u8> {
-        let mut said = begin(self.instance);
+    /// The bytes, which are cleared after use: the token is a secret.
+    pub(crate) fn to_wire(&self) -> Zeroizing<Vec<u8>> {
+        let mut said = Zeroizing::new(begin(self.instance));
         said.push(self.shard);
         let wanted = self.wanted.as_ref();
         said.extend_from_slice(&wanted.map_or(0, |wanted| wanted.session.0).to_le_bytes());
@@ -102,8 +107,10 @@ impl NearHello {
     pub(crate) fn from_wire(said: &[u8]) -> Result<Self, NotUnderstood> {
         let mut reader = Reader::new(said);
         let instance = common(&mut reader)?;
-        let (shard, session, token) = (reader.u8()?, SessionId(reader.u64()?), reader.array()?);
-        let wanted = Wanted { session, token: Secret::new(token) };
+        let (shard, session) = (reader.u8()?, SessionId(reader.u64()?));
+        let token = reader.bytes(Secret::BYTES)?;
+        let token = Secret::filled(|bytes| bytes.copy_from_slice(token));
+        let wanted = Wanted { session, token };
         Ok(Self { instance, shard, wanted: (session.0 != 0).then_some(wanted) })
     }
 }
@@ -134,6 +141,7 @@ mod tests {
         let wanted = Wanted { session: SessionId(9), token: Secret::new([8; 32]) };
         let near = NearHello { instance, shard: 3, wanted: Some(wanted) };
         assert!(NearHello::from_wire(&near.to_wire()) == Ok(near.clone()));
+        assert!(near.to_wire().len() <= HELLO_BYTES_MAX);
         let first = NearHello { wanted: None, ..near };
         assert!(NearHello::from_wire(&first.to_wire()) == Ok(first.clone()));
         let probe = NearHello { shard: 0, ..first };

@@ -66,7 +66,7 @@ impl End {
                 self.knocks += 1;
             }
             Step::Visitor(visitor) => {
-                assert_eq!(visitor.payload, b"hello");
+                assert_eq!(*visitor.payload, b"hello");
                 let how = (&b"welcome"[..], Backend::Ring);
                 let accepted =
                     self.link.accept((*visitor, None), how, &mut entropy(8), &mut self.out);
@@ -78,7 +78,7 @@ impl End {
                 self.link.admit(place(Direction::ToInitiator, request.carrier), &secret);
             }
             Step::Answered(established) => {
-                assert_eq!(established.payload, b"welcome");
+                assert_eq!(*established.payload, b"welcome");
                 self.link.admit(place(Direction::ToResponder, 0), &established.secret);
                 self.established = Some(established.secret);
             }
