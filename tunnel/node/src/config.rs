@@ -53,7 +53,7 @@ pub const LISTENERS_MAX: usize = 1024;
 pub const SERVICES_MAX: usize = 1024;
 /// Addresses of one peer, and addresses that carriers come in at.
 pub const ADDRESSES_MAX: usize = 16;
-/// Carriers to one peer.
+/// Carriers of one session.
 pub const CARRIERS_MAX: usize = 64;
 
 /// The checked configuration of one side.
@@ -70,11 +70,11 @@ pub struct Config {
     pub shards: usize,
     /// The ciphers that are taken, the best first; at least one.
     pub suites: Vec<Suite>,
-    /// Flows of one session.
+    /// Flows of one session. Who dials has a session for each shard.
     pub flows_max: usize,
     /// Bytes that the windows of all sessions of one shard may have together.
     pub memory_bytes: u64,
-    /// How long flows wait when no carrier is left.
+    /// How long flows wait when no carrier is left, and connections for a session.
     pub wait: Span,
     /// Where `ringway tunnel status` asks.
     pub socket: PathBuf,
@@ -102,14 +102,16 @@ pub struct Peer {
     pub name: String,
     /// How it is known.
     pub identity: Identity,
-    /// Whom to dial, in order of preference: addresses, or names that are resolved at each dial.
-    /// None if it dials us.
+    /// Whom to dial, in order of preference: addresses, or names that are resolved at first, when
+    /// the last carrier was lost, and after each round of all. None if it dials us.
     pub addresses: Vec<Target>,
-    /// Carriers at once, at most: 1 to [`CARRIERS_MAX`].
+    /// Carriers of one session, at most: 1 to [`CARRIERS_MAX`]. Who dials has a session for each of
+    /// its shards.
     pub carriers: usize,
     /// What it may reach through us.
     pub policy: Policy,
-    /// Bytes a second of all its flows through us, each direction.
+    /// Bytes a second of all its flows through us, on all shards together, and of each direction by
+    /// itself; as applications read and write.
     pub rate: Option<u64>,
 }
 
@@ -386,4 +388,4 @@ pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
 
 #[cfg(test)]
 #[path = "config_tests.rs"]
-mod tests;
+pub(crate) mod tests;

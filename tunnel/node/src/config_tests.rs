@@ -47,7 +47,7 @@ fn file(text: &str) -> Result<Config, ConfigError> {
     Config::parse_with(text, Path::new("/etc/far.toml"), &host, &mut Made)
 }
 
-fn good(text: &str) -> Config {
+pub(crate) fn good(text: &str) -> Config {
     file(text).unwrap_or_else(|error| panic!("{text}\n{error}"))
 }
 

@@ -11,6 +11,7 @@ use ringway_shards::{ControlPort, Io};
 use ringway_tunnel_proto::{BondId, FlowId, PeerId, Registry, ResetCode};
 
 use crate::metrics::Metrics;
+use crate::resolver::Questions;
 use crate::salts::SaltFile;
 use crate::site::Site;
 use crate::status::ShardStatus;
@@ -51,15 +52,6 @@ pub(crate) enum Whose {
     Peer(PeerId),
 }
 
-/// A name to resolve.
-#[derive(Clone, Debug)]
-pub(crate) struct Ask {
-    pub(crate) shard: ShardId,
-    pub(crate) whose: Whose,
-    pub(crate) name: String,
-    pub(crate) port: u16,
-}
-
 /// See the module.
 pub(crate) struct Shared {
     pub(crate) shards: usize,
@@ -67,7 +59,7 @@ pub(crate) struct Shared {
     site: Mutex<Arc<Site>>,
     registry: Mutex<(Registry, SaltFile)>,
     boxes: Vec<Mutex<Vec<Mail>>>,
-    asks: Mutex<Vec<Ask>>,
+    pub(crate) questions: Arc<Questions>,
     reports: Mutex<(u64, Vec<ShardStatus>)>,
 }
 
@@ -84,7 +76,7 @@ impl Shared {
             site: Mutex::new(Arc::new(site)),
             registry: Mutex::new(registry),
             boxes: (0..shards).map(|_| Mutex::default()).collect(),
-            asks: Mutex::default(),
+            questions: Arc::default(),
             reports: Mutex::default(),
         }
     }
@@ -118,16 +110,6 @@ impl Shared {
 
     pub(crate) fn take_mail(&self, me: ShardId) -> Vec<Mail> {
         std::mem::take(&mut *locked(&self.boxes[me.index()]))
-    }
-
-    /// Asks the control thread for the addresses of a name.
-    pub(crate) fn ask(&self, ask: Ask, control: ShardId, io: &mut Io<'_>) {
-        locked(&self.asks).push(ask);
-        io.post(control, &[1]);
-    }
-
-    pub(crate) fn take_asks(&self) -> Vec<Ask> {
-        std::mem::take(&mut *locked(&self.asks))
     }
 
     /// A shard leaves its report, if it answers the present asking.

@@ -5,10 +5,12 @@
 //! gone are used again.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ringway_tunnel_proto::{Peer as AgentPeer, PeerId};
 
 use crate::config::{Config, Door, ListenerChange, PeerChange, Reload};
+use crate::pump::rate::Rate;
 
 /// The door by which carriers come in; those of listeners follow.
 pub(crate) const CARRIER_DOOR: u16 = 0;
@@ -27,6 +29,8 @@ pub(crate) struct Site {
     pub(crate) config: Config,
     /// Where a peer stands in the configuration, by its number.
     peers: Vec<Option<usize>>,
+    /// What is charged to those that have a rate, by their numbers, for all shards together.
+    rates: Vec<Option<Arc<Rate>>>,
     /// Listeners by their door's number less one.
     listeners: Vec<Option<Listener>>,
 }
@@ -34,8 +38,9 @@ pub(crate) struct Site {
 impl Site {
     /// The configuration that a process begins with: all in the order of the file.
     pub(crate) fn new(config: Config) -> Site {
-        let peers = (0..config.peers.len()).map(Some).collect();
-        let mut site = Site { config, peers, listeners: Vec::new() };
+        let peers: Vec<_> = (0..config.peers.len()).map(Some).collect();
+        let rates = rates(&config, &peers, &[]);
+        let mut site = Site { config, peers, rates, listeners: Vec::new() };
         site.listeners =
             (0..site.config.listeners.len()).map(|at| Some(site.listener_at(at))).collect();
         site
@@ -63,7 +68,9 @@ impl Site {
                 peers[number] = Some(usize::from(at.0));
             }
         }
-        let mut next = Site { config, peers, listeners: vec![None; self.listeners.len()] };
+        let rates = rates(&config, &peers, &self.rates);
+        let listeners = vec![None; self.listeners.len()];
+        let mut next = Site { config, peers, rates, listeners };
         let (mut shut, mut open) = (Vec::new(), Vec::new());
         for change in &reload.listeners {
             match change {
@@ -127,6 +134,11 @@ impl Site {
         at.map(|at| &self.config.peers[at])
     }
 
+    /// What is charged to a peer, if it has a rate.
+    pub(crate) fn rate(&self, peer: PeerId) -> Option<&Rate> {
+        self.rates.get(usize::from(peer.0))?.as_deref()
+    }
+
     /// The peers, with their numbers.
     pub(crate) fn peers(&self) -> impl Iterator<Item = (PeerId, &crate::config::Peer)> {
         let peers = (0..).map(PeerId).zip(&self.peers);
@@ -154,4 +166,17 @@ impl Site {
         };
         self.peers.iter().map(known).collect()
     }
+}
+
+/// Rates by the numbers of peers. A number that goes from one peer to another is nobody's between.
+fn rates(
+    config: &Config,
+    peers: &[Option<usize>],
+    before: &[Option<Arc<Rate>>],
+) -> Vec<Option<Arc<Rate>>> {
+    let rate = |(number, at): (usize, &Option<usize>)| {
+        let rate = config.peers[(*at)?].rate?;
+        Some(Rate::following(before.get(number).and_then(Option::as_ref), rate))
+    };
+    peers.iter().enumerate().map(rate).collect()
 }

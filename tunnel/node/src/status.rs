@@ -40,6 +40,10 @@ pub struct PeerStatus {
 /// A session.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionStatus {
+    /// Its number, which both sides have for it, once there is one. What is counted of it begins
+    /// with it.
+    #[serde(default)]
+    pub id: Option<String>,
     /// Which shard has it.
     pub shard: u8,
     /// Whether some carrier works.
@@ -71,6 +75,9 @@ pub struct SessionStatus {
 /// A carrier.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarrierStatus {
+    /// Its number, here: no other carrier of this shard has had it or will.
+    #[serde(default)]
+    pub id: String,
     /// Its other end.
     pub peer: Option<SocketAddr>,
     /// Round trip, queues included.
@@ -102,7 +109,7 @@ pub struct FlowStatus {
     pub stage: String,
     /// How long it has been there.
     pub age_ms: u64,
-    /// Bytes from our application, and to it.
+    /// Bytes from our application.
     pub bytes_in: u64,
     /// Bytes to our application.
     pub bytes_out: u64,
@@ -110,6 +117,9 @@ pub struct FlowStatus {
     pub saved: i64,
     /// Bytes that we keep until the peer has them.
     pub kept: u64,
+    /// Of those, bytes that are on their way.
+    #[serde(default)]
+    pub in_flight: u64,
     /// What it waits for.
     pub limited_by: String,
 }

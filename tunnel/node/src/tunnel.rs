@@ -18,7 +18,7 @@ use ringway_shards::{
     Running, Runtime, RuntimeConfig, ShardContext, StartError as ShardsError, Stopper,
     listen_together,
 };
-use ringway_tunnel_proto::{AgentSettings, Instance, Registry, Target};
+use ringway_tunnel_proto::{AgentSettings, Instance, Registry};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use serde::Serialize;
 use thiserror::Error;
@@ -28,9 +28,9 @@ use crate::ciphers::calibrate;
 use crate::config::{Config, Reload, Restart, changes};
 use crate::generation::Generation;
 use crate::pump::{Pump, RECEIVE_BYTES};
-use crate::resolver::{Found, Resolver};
+use crate::resolver::{Ask, Found, Resolver};
 use crate::salts::SaltFile;
-use crate::shared::{Ask, Mail, Shared, Whose};
+use crate::shared::{Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
 use crate::status::ShardStatus;
 
@@ -248,8 +248,7 @@ impl Prepared {
         let backends = calibrate().map(|speeds| speeds.best().0);
         let shards = config.shards;
         let (wait, flows_max) = (config.wait, config.flows_max);
-        // Each peer may have its part: one cannot take what is another's.
-        let window_budget = config.memory_bytes / config.peers.len().max(1) as u64;
+        let window_budget = config.window_budget();
         let site = Site::new(config);
         let sockets = crate::asked::Sockets::open(&site.config)?;
         let mut registry = Registry::default();
@@ -291,14 +290,15 @@ impl Prepared {
         let hears = Arc::clone(&bell);
         let caller = Caller { commands, bell };
         let answers = caller.clone();
-        let resolver = Resolver::start(move |found| answers.tell(Command::Found(found)));
+        let found = move |found| answers.tell(Command::Found(found));
+        let resolver = Resolver::start(&self.shared.questions, found);
         let resolver = resolver.map_err(host("a thread that resolves names"))?;
         let control = Control {
             shared: self.shared,
             port: lodged.control,
             inbox,
             hears,
-            resolver,
+            _resolver: resolver,
             sockets: self.sockets,
             generation: listen_for_copies(),
             began: Instant::now(),
@@ -395,7 +395,8 @@ struct Control {
     port: ControlPort,
     inbox: Receiver<Command>,
     hears: Arc<OwnedFd>,
-    resolver: Resolver,
+    /// Its threads end with this one.
+    _resolver: Resolver,
     sockets: crate::asked::Sockets,
     /// Nothing is heard where it may not be listened to.
     generation: Option<Generation>,
@@ -417,6 +418,8 @@ impl Control {
             let _ = rustix::io::read(&*self.hears, &mut [0; 8]);
             while let Ok(command) = self.inbox.try_recv() {
                 match command {
+                    // Who asked for a peer that has other addresses by now asks again.
+                    Command::Found((ask, _)) if !is_present(&ask, &self.shared.site()) => {}
                     Command::Found((ask, found)) => {
                         let mail = Mail::Resolved(ask.whose, found);
                         self.shared.send(ask.shard, mail, &mut self.port);
@@ -428,9 +431,6 @@ impl Control {
                     Command::BeginAnew => self.begin_anew(),
                     Command::End => return,
                 }
-            }
-            for ask in self.shared.take_asks() {
-                self.resolve(ask);
             }
             if ready {
                 let mut sockets = std::mem::take(&mut self.sockets);
@@ -471,23 +471,6 @@ impl Control {
         for shard in 0..self.shared.shards {
             self.shared.send(ShardId(shard as u8), Mail::BeginAnew, &mut self.port);
         }
-    }
-
-    fn resolve(&self, ask: Ask) {
-        let names = match ask.whose {
-            Whose::Flow(..) => vec![(ask.name.clone(), ask.port)],
-            Whose::Peer(peer) => {
-                let site = self.shared.site();
-                let targets = site.peer(peer).map(|peer| peer.addresses.clone());
-                let name = |target: &Target| match target {
-                    Target::Address(ip, port) => Some((ip.to_string(), *port)),
-                    Target::Host(name, port) => Some((name.clone(), *port)),
-                    Target::Service(_) => None,
-                };
-                targets.unwrap_or_default().iter().filter_map(name).collect()
-            }
-        };
-        self.resolver.ask(ask, names);
     }
 
     fn reload(&mut self, mut config: Config) -> Reloaded {
@@ -554,6 +537,15 @@ impl Control {
     }
 }
 
+/// Whether what was asked is still to be known: a peer may have other addresses by now. Mail keeps
+/// its order, so a shard that hears an answer has what the answer was compared with.
+fn is_present(ask: &Ask, site: &Site) -> bool {
+    match ask.whose {
+        Whose::Flow(..) => true,
+        Whose::Peer(peer) => site.peer(peer).is_some_and(|peer| ask.is_about(&peer.addresses)),
+    }
+}
+
 /// The kernel's word about copies of this machine, where we may hear it.
 fn listen_for_copies() -> Option<Generation> {
     match Generation::listen() {
@@ -568,3 +560,35 @@ fn listen_for_copies() -> Option<Generation> {
 /// How long shards may take to report.
 const REPORT_MAX: Duration = Duration::from_secs(2);
 const SOON: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+#[cfg(test)]
+mod tests {
+    use ringway_tunnel_proto::{BondId, FlowId, PeerId};
+
+    use super::*;
+    use crate::config::tests::good;
+
+    /// Names of a peer take a while, and the file is read again meanwhile: the answer is of use
+    /// only if the peer still has those names. What flows wait for is no matter of the file.
+    #[test]
+    fn answers_from_before_another_reading_are_dropped() {
+        let site = |addresses: &str| {
+            let text = format!(
+                "[tunnel]\nnetwork_key = \"n\"\n[[peer]]\nname = \"a\"\nshared_key = \"a1\"\n\
+                 addresses = [{addresses}]\n"
+            );
+            Site::new(good(&text))
+        };
+        let before = site("\"gw1.example:4600\", \"192.0.2.7:4600\"");
+        let after = site("\"gw2.example:4600\", \"192.0.2.7:4600\"");
+        let targets = &before.peer(PeerId(0)).expect("the first").addresses;
+        let ask = |peer: u16| Ask::of_peer(ShardId(0), PeerId(peer), targets);
+        assert!(is_present(&ask(0), &before));
+        assert!(!is_present(&ask(0), &after));
+        assert!(!is_present(&ask(0), &site("\"gw1.example:4600\"")), "one is gone");
+        assert!(!is_present(&ask(1), &before), "the peer is gone");
+        let place = (BondId(0), FlowId(0));
+        let flow = Ask::of_flow(ShardId(0), place, ("gw1.example".to_owned(), 80));
+        assert!(is_present(&flow, &after));
+    }
+}

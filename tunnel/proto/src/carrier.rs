@@ -5,7 +5,10 @@
 //! since is *suspect*; one that talks but does not answer is, later. A suspect gets nothing new,
 //! and what was on it goes again by others. Anything that it answers makes it good again.
 //!
-//! Bounds: constant time and about 160 bytes a carrier.
+//! How much may be on its way by it is what its path takes (`delivery.rs`); beyond that it is given
+//! no bulk.
+//!
+//! Bounds: constant time and about 250 bytes a carrier.
 
 use ringway_core::{Moment, Span};
 

@@ -13,6 +13,9 @@
 //!             longer, or others fill it; what is seen now counts as the shortest
 //! ```
 //!
+//! Always: what may be on the way is at least 64 KiB, so a carrier is never shut; no time is
+//! shorter than the base. Only what was measured while there was more to send changes anything.
+//!
 //! Bounds: constant time and memory.
 
 use ringway_core::{Moment, Span};
@@ -101,7 +104,8 @@ impl Delivery {
         let within = |time: u64| {
             u64::try_from(rate * u128::from(time) / 1_000_000_000).unwrap_or(u64::MAX).max(LEAST)
         };
-        let waiting = Span(way.0 - base.0);
+        debug_assert!(way >= base, "the base is the shortest");
+        let waiting = Span(way.0.saturating_sub(base.0));
         if waiting <= WAITING {
             (self.in_vain, self.in_vain_least) = (0, EVER);
             if self.starting {

@@ -24,7 +24,8 @@ use ringway_core::{Moment, Span};
 use ringway_crypto::{Entropy, EpochSecret, RekeyOffer, Spent, answer_rekey};
 
 use crate::sabotage::{Rule, Sabotage};
-use crate::session::{Role, Violation};
+use crate::session::Role;
+use crate::violation::Violation;
 
 /// An offer that was not answered is made again after this: its carrier may be lost.
 const OFFER_AGAIN: Span = Span::from_ms(1000);

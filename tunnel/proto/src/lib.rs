@@ -10,7 +10,11 @@
 //! - `link`, `epochs`: a carrier's bytes, from the first to its records, and its keys over time.
 //! - `target`, `socks`, `connect`: where a flow is to go, as agents and as applications say it.
 //! - `proxy`: who a service's client is. `look`: what a censor sees of a carrier.
-//! - `carrier`: what is known of a carrier. `session`: flows and carriers together.
+//! - `carrier`, `delivery`: what is known of a carrier, and how much it is given. `session`: flows
+//!   and carriers together. `violation`: what ends one.
+//! - `hello`, `opening`: what the first messages of carriers and flows say.
+//! - `agent`, `pool`: all sessions of a shard, their handshakes, and how many carriers each has.
+//! - `report`: what is told of all that. `sabotage`: rules that tests switch off.
 //!
 //! What always holds, whatever carriers do (`tests/swarm.rs`):
 //! - T1  What was delivered of a stream is a prefix of what was written to it.
@@ -49,6 +53,7 @@ mod socks;
 mod target;
 #[cfg(test)]
 mod testing;
+mod violation;
 
 pub use agent::{
     Agent, AgentSettings, BondId, BondReport, Dropped, HALF_OPEN_MAX, Host, Identity, MemberReport,
@@ -68,6 +73,7 @@ pub use opening::{
 };
 pub use proxy::{Origin, PROXY_HEADER_MAX, write_proxy_header};
 pub use report::{CarrierReport, FlowReport};
-pub use session::{Event, FlowsFull, Outlet, Role, Session, Settings, Share, Violation};
+pub use session::{Event, FlowsFull, Outlet, Role, Session, Settings, Share};
 pub use socks::{Socks, SocksReply, greeting, reply, request};
 pub use target::{NoTarget, TARGET_BYTES_MAX, Target};
+pub use violation::Violation;

@@ -10,6 +10,9 @@
 //!                                            \--not more--> one retires, the next trial later
 //! ```
 //!
+//! Always: never more than there may be; never fewer than one because of a judgement. Of more than
+//! one, the agent may keep one without bulk (`bond.rs`), which counts here as any other.
+//!
 //! Bounds: constant time and memory.
 
 use ringway_core::{Moment, Span};
@@ -36,7 +39,7 @@ pub(crate) enum Advice {
     Stay,
     /// Open a carrier.
     Open,
-    /// Let the newest go.
+    /// Let the slowest go.
     Retire,
     /// Let the slowest go, and open another one in its place.
     Replace,
@@ -265,6 +268,6 @@ mod tests {
                 pool.not_opened(Moment(at * MS));
             }
         }
-        assert_eq!(opens, 3, "after 0.1, 2 and 4 seconds");
+        assert_eq!(opens, 3, "after 0.25, 2 and 4 seconds");
     }
 }

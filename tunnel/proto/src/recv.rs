@@ -142,7 +142,8 @@ impl RecvStream {
         self.runs.insert(start, end);
     }
 
-    /// Keeps what is new of a piece (V2).
+    /// Keeps what is new of a piece (V2), unless there are so many that what is kept of each counts
+    /// for more than its bytes: what is not kept is not acknowledged, and comes again.
     fn keep_early(&mut self, offset: u64, bytes: &[u8]) -> bool {
         let end = offset + bytes.len() as u64;
         let before = self.early.range(..=offset).next_back();
@@ -154,6 +155,9 @@ impl RecvStream {
                 .map_or((u64::MAX, u64::MAX), |(start, kept)| (*start, start + kept.len() as u64));
             let stop = end.min(next_start);
             if at < stop {
+                if self.early.len() as u64 >= PIECES_MIN + self.window / PIECE_BYTES {
+                    break;
+                }
                 let new = &bytes[(at - offset) as usize..(stop - offset) as usize];
                 self.early.insert(at, new.to_vec());
                 self.early_bytes += new.len() as u64;
@@ -233,5 +237,9 @@ impl RecvStream {
     }
 }
 
+/// Early pieces of a stream: so many, and one more for each so many bytes of its window. A piece of
+/// bulk has 4 KiB at least; one costs about 90 bytes beside its own.
+const PIECES_MIN: u64 = 1024;
+const PIECE_BYTES: u64 = 1024;
 /// On paths with less delay than this, windows grow as if they had this much.
 const GROW_WITHIN_MIN: Span = Span::from_ms(5);

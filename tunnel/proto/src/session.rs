@@ -12,9 +12,11 @@
 //!   sends for it learns that there is nothing left to wait for.
 //! - X3  Memory is bounded: a flow keeps what its receiver has given credit for and one block more,
 //!   early pieces are within the credit, credit beyond the first window comes from one budget.
+//!   Whoever opens flow after flow and does not answer that each was reset ends the session.
 //!
 //! In what order: answers to pings, what ends flows, acknowledgements, then streams: those with
-//! little to say before those with much, and of those each in turn.
+//! little to say before those with much, but for one record of eight, and of those each in turn. An
+//! agent may also ask for one [`Share`] alone.
 //!
 //! Bounds: a flow costs about 700 bytes and what it keeps. Constant time a frame, but for searches
 //! of log n; the loss of a carrier costs constant time for each flow.
@@ -36,6 +38,7 @@ use crate::recv::RecvStream;
 use crate::report::{CarrierReport, FlowReport};
 use crate::sabotage::{Rule, Sabotage};
 use crate::send::{Blocks, Segment, SendStream};
+use crate::violation::Violation;
 
 /// Which agent this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,21 +97,6 @@ pub enum Event {
     Recovered(CarrierSlot),
     /// The other agent sends nothing more on this carrier: it can be closed.
     Left(CarrierSlot),
-}
-
-/// What the other agent said cannot be. The session is over, and so are its flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// A record is not made of frames.
-    Malformed,
-    /// Bytes beyond the credit, or beyond a stream's end.
-    Overrun(FlowId),
-    /// An acknowledgement of what was never sent.
-    AckOfNothing(FlowId),
-    /// An exchange of keys that makes no sense.
-    Rekey,
-    /// A flow's number that its opener could not have come to.
-    FlowFromNowhere(FlowId),
 }
 
 /// A part of what there is to say.
@@ -220,6 +208,9 @@ const FLOWS_SKIPPED_MAX: u64 = 65_536;
 const DONES_MAX: usize = 4096;
 /// A stream's first piece is stuck if one sent this much later has arrived, at least.
 const STUCK_MIN: Span = Span::from_ms(20);
+/// Resets that the other agent has not answered, beyond two for each flow that may be open: who
+/// opens more all the same does not listen.
+const RESETS_UNHEARD_MAX: usize = 1024;
 /// Carriers of a session.
 const CARRIERS_MAX: usize = 256;
 
@@ -350,7 +341,8 @@ impl Session {
     /// # Errors
     /// [`FlowsFull`].
     pub fn open(&mut self, now: Moment) -> Result<FlowId, FlowsFull> {
-        if self.flows.len() >= self.settings.flows_max {
+        // Those that are reset count until the other agent has heard of it.
+        if self.flows.len() + self.resetting.len() >= self.settings.flows_max {
             return Err(FlowsFull);
         }
         let odd = u64::from(self.settings.role == Role::Responder);
@@ -486,6 +478,11 @@ impl Session {
         self.flows.is_empty() && self.resetting.is_empty() && self.dones.is_empty()
     }
 
+    /// How many flows are open.
+    pub fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
     /// The flows that are open.
     pub fn flows(&self) -> impl Iterator<Item = FlowId> + '_ {
         self.flows.keys().copied()
@@ -597,6 +594,9 @@ impl Session {
             if !self.is_new(id)? {
                 self.answer_done(id);
                 return Ok(());
+            }
+            if self.resetting.len() >= 2 * self.settings.flows_max + RESETS_UNHEARD_MAX {
+                return Err(Violation::ResetsUnheard);
             }
             self.insert(now, id);
             if self.flows.len() > self.settings.flows_max {
@@ -728,8 +728,9 @@ impl Session {
     /// Notes that a flow has something to acknowledge, at `at` the latest.
     fn queue_ack(&mut self, id: FlowId, at: Moment) {
         let Some(flow) = self.flows.get_mut(&id) else { return };
-        // One that is due sooner than those before it goes to the front; the delay is the same for
-        // all, so the others are in order.
+        // One that is due sooner than all before it goes to the front. The delay is the same for
+        // all others, so those are in order; one due now that comes behind another such waits for
+        // nothing but that.
         let sooner = self.acks.front().is_none_or(|(_, first)| at < *first);
         if !flow.ack_queued || sooner {
             flow.ack_queued = true;

@@ -331,3 +331,56 @@ fn what_cannot_be_ends_the_session() {
     assert_eq!(hears(&ack(0, 1)), Err(Violation::AckOfNothing(FlowId(0))));
     assert_eq!(hears(&[0x40, 0]), Err(Violation::Malformed));
 }
+
+/// A stream that comes in crumbs, every other one missing, costs no more than its window allows;
+/// once the others come, and what was not kept comes again, it is whole.
+#[test]
+fn crumbs_that_come_early_are_bounded() {
+    let mut far = Session::new(settings(Role::Responder));
+    far.carrier_up(START);
+    let mut heard = Heard::default();
+    let mut crumb = |far: &mut Session, offset: u64| {
+        let mut record = Vec::new();
+        Frame::Stream { flow: FlowId(0), offset, bytes: b"x", fin: false }.write(&mut record);
+        far.received(START, CarrierSlot(0), &record, &mut heard).expect("it is within the credit");
+        heard.bytes
+    };
+    for offset in (1..60_000).step_by(2) {
+        crumb(&mut far, offset);
+    }
+    let early = far.flow(FlowId(0)).expect("it is open").early;
+    assert_eq!(early, 1024 + 64);
+    let delivered = (0..60_000).map(|offset| crumb(&mut far, offset)).last();
+    assert_eq!(delivered, Some(60_000));
+}
+
+/// Who opens flow after flow and never answers that they are reset does not listen.
+#[test]
+fn resets_that_nobody_answers_have_a_bound() {
+    let mut far = Session::new(settings(Role::Responder));
+    far.carrier_up(START);
+    let opened = |far: &mut Session, number: u64| {
+        let mut record = Vec::new();
+        let flow = FlowId(2 * number);
+        Frame::Stream { flow, offset: 0, bytes: b"x", fin: false }.write(&mut record);
+        let mut heard = Heard::default();
+        let result = far.received(START, CarrierSlot(0), &record, &mut heard);
+        far.reset(flow, ResetCode::Denied);
+        result
+    };
+    let most = 2 * 8 + RESETS_UNHEARD_MAX as u64;
+    for number in 0..most {
+        assert_eq!(opened(&mut far, number), Ok(()), "{number}");
+    }
+    assert_eq!(opened(&mut far, most), Err(Violation::ResetsUnheard));
+    // The same with somebody who listens goes on for ever.
+    let mut far = Session::new(settings(Role::Responder));
+    far.carrier_up(START);
+    for number in 0..2 * most {
+        assert_eq!(opened(&mut far, number), Ok(()), "{number}");
+        let mut record = Vec::new();
+        Frame::Done { flow: FlowId(2 * number) }.write(&mut record);
+        let heard = far.received(START, CarrierSlot(0), &record, &mut Heard::default());
+        assert_eq!(heard, Ok(()));
+    }
+}

@@ -180,7 +180,7 @@ fn who_may_be_a_copy_begins_anew() {
 /// The number of the near site's session.
 fn session(net: &mut Net) -> Option<SessionId> {
     let Shard { agent, desk } = &mut net.sites[0][0];
-    agent.report(1, desk)[0].session
+    agent.report(true, desk)[0].session
 }
 
 /// A machine and its copy, which are two nets of one seed, draw the same chance, and so the same
@@ -312,7 +312,7 @@ fn a_first_carrier_that_is_lost_at_once_takes_no_flow_with_it() {
     net.sites[0][0].desk.waiting.push(b"early".to_vec());
     net.run_until(Span::from_s(5), |net| {
         let Shard { agent, desk } = &mut net.sites[0][0];
-        agent.report(1, desk).iter().any(|bond| bond.session.is_some())
+        agent.report(true, desk).iter().any(|bond| bond.session.is_some())
     });
     net.step();
     assert!(net.sites[1].iter().all(|shard| shard.agent.bond_to(PEER).is_none()));
@@ -463,7 +463,7 @@ fn who_has_no_address_any_more_is_not_dialled() {
     net.run(Span(WAIT.0 + Span::from_s(1).0));
     assert_eq!(net.dialled, before);
     assert_eq!(net.sites[0][0].desk.apps[&(bond, flow)].reset, Some(ResetCode::Broken));
-    assert!(net.sites[0][0].agent.report(1, &net.sites[0][0].desk).is_empty());
+    assert!(net.sites[0][0].agent.report(true, &net.sites[0][0].desk).is_empty());
     net.know_address(true);
     let bond = net.connect();
     net.open(bond, b"again");
@@ -500,7 +500,7 @@ fn keys_change_beside_bulk_alone() {
     let data = bytes(1_000_000, 1);
     let bulk = net.open(bond, &data);
     net.open(bond, b"a second flow");
-    let epoch = |net: &Net| net.sites[0][0].agent.report(1, &net.sites[0][0].desk)[0].epoch;
+    let epoch = |net: &Net| net.sites[0][0].agent.report(true, &net.sites[0][0].desk)[0].epoch;
     while net.now < Moment(Span::from_s(63).0) {
         // There is always more.
         let agent = &mut net.sites[0][0].agent;
@@ -525,7 +525,7 @@ fn a_carrier_that_a_crowd_pushes_out_is_missed_by_its_session() {
     net.bytes_per_step = 10;
     net.cut(|_| true);
     net.run_until(Span::from_s(5), |net| {
-        let reports = net.sites[1][0].agent.report(1, &net.sites[1][0].desk);
+        let reports = net.sites[1][0].agent.report(true, &net.sites[1][0].desk);
         reports[0].members.iter().any(|member| !member.carrier.proved)
     });
     for _ in 0..HALF_OPEN_MAX {
@@ -647,7 +647,7 @@ fn keys_change_under_flows() {
     net.run(Span::from_s(1));
     assert!(net.far_apps().all(|(.., app)| app.read == data));
     let Shard { agent, desk } = &mut net.sites[0][0];
-    let reports = agent.report(1, desk);
+    let reports = agent.report(true, desk);
     assert!((2..=4).contains(&reports[0].epoch), "{}", reports[0].epoch);
     // A carrier that comes now joins under the present epoch.
     net.cut(|_| true);
@@ -664,7 +664,7 @@ fn a_carrier_that_joins_under_new_keys_announces_them() {
     let epochs = |net: &Net| {
         [0, 1].map(|site| {
             let Shard { agent, desk } = &net.sites[site][0];
-            agent.report(1, desk)[0].epoch
+            agent.report(true, desk)[0].epoch
         })
     };
     let (mut said, mut lost) = (1, false);

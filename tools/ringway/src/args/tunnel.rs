@@ -64,8 +64,9 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 
 const STATUS_HELP: &str = "\
 Exit code 0 says that every peer that this side dials is connected, 1 that one is not, 4 that no
-tunnel answers. `limited by` is what a flow waits for at this moment: its application, our reader,
-the peer's reader or window, a carrier, the processor, or the rate that its peer may have.
+tunnel answers; Ctrl-C ends `--watch` with 0. `limited by` is what a flow waits for at this moment:
+its application, our reader, the peer's reader or window, a carrier, the processor, or the rate that
+its peer may have.
 
 Examples:
   ringway tunnel status --config near.toml

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringway_tunnel_node::ask;
 use ringway_tunnel_node::config::Config;
-use ringway_tunnel_node::status::{FlowStatus, PeerStatus, SessionStatus, Status};
+use ringway_tunnel_node::status::{CarrierStatus, FlowStatus, PeerStatus, SessionStatus, Status};
 
 use crate::args::tunnel::StatusArgs;
 use crate::failure::Failure;
@@ -99,7 +99,9 @@ fn peer_text(text: &mut String, peer: &PeerStatus, old: Option<&PeerStatus>, sec
         let _ = writeln!(text, "  {} connections wait for it", peer.waiting);
     }
     for session in &peer.sessions {
-        let old = old.and_then(|old| old.sessions.iter().find(|old| old.shard == session.shard));
+        // A shard may have several: one for each shard of who dials.
+        let same = |old: &&SessionStatus| session.id.is_some() && old.id == session.id;
+        let old = old.and_then(|old| old.sessions.iter().find(same));
         session_text(text, session, old, seconds);
     }
 }
@@ -128,8 +130,10 @@ fn session_text(
             writeln!(text, "    no carrier for {alone} ms; {failures} attempts came to nothing");
     }
     let mut rows = Vec::new();
-    for (at, carrier) in session.carriers.iter().enumerate() {
-        let sent_before = old.and_then(|old| old.carriers.get(at)).map_or(0, |old| old.sent);
+    for carrier in &session.carriers {
+        let same = |old: &&CarrierStatus| old.id == carrier.id;
+        let was = old.and_then(|old| old.carriers.iter().find(same));
+        let sent_before = was.map_or(0, |was| was.sent);
         let moved = carrier.sent.saturating_sub(sent_before) as f64 / seconds;
         rows.push(vec![
             carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
@@ -158,7 +162,12 @@ fn session_text(
 }
 
 fn flow_row(flow: &FlowStatus, was: Option<&FlowStatus>, seconds: f64) -> Vec<String> {
+    // One that was not among those told before: how much of it is new is not known.
+    let unknown = was.is_none() && flow.age_ms as f64 > seconds * 1000.0;
     let rate = |now: u64, was: Option<u64>| {
+        if unknown {
+            return "?".to_owned();
+        }
         let moved = now.saturating_sub(was.unwrap_or(0)) as f64 / seconds;
         format!("{}/s", size(moved as u64))
     };
@@ -181,4 +190,72 @@ fn flow_row(flow: &FlowStatus, was: Option<&FlowStatus>, seconds: f64) -> Vec<St
 
 fn indented(table: &str) -> String {
     table.lines().fold(String::new(), |text, line| text + "    " + line.trim_end() + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(flow: u64, bytes_in: u64) -> FlowStatus {
+        FlowStatus { flow, bytes_in, target: "there".to_owned(), ..FlowStatus::default() }
+    }
+
+    /// A session of shard 0 whose carriers have sent so much each, and its one flow likewise.
+    fn session(id: &str, carriers: &[(&str, u64)], moved: u64) -> SessionStatus {
+        let carrier = |(id, sent): &(&str, u64)| CarrierStatus {
+            id: (*id).to_owned(),
+            sent: *sent,
+            ..CarrierStatus::default()
+        };
+        SessionStatus {
+            id: Some(id.to_owned()),
+            carriers: carriers.iter().map(carrier).collect(),
+            flow_count: 1,
+            flows: vec![flow(0, moved)],
+            ..SessionStatus::default()
+        }
+    }
+
+    fn status(sessions: Vec<SessionStatus>) -> Status {
+        let peer = PeerStatus { name: "it".to_owned(), sessions, ..PeerStatus::default() };
+        Status { peers: vec![peer], ..Status::default() }
+    }
+
+    /// The rates of a page, from above: each carrier's, then those of its session's flow.
+    fn rates(now: &Status, before: &Status) -> Vec<String> {
+        let page = page(now, before, 1.0);
+        let words = page.split_whitespace();
+        words.filter(|word| word.ends_with("/s")).map(str::to_owned).collect()
+    }
+
+    /// Rates are of the same session, the same carrier and the same flow, wherever they stood
+    /// before. What was not there before has moved all that it has since.
+    #[test]
+    fn rates_are_of_the_same_sessions_and_carriers() {
+        let before = status(vec![
+            session("a", &[("1.0", 1000), ("2.0", 5000), ("3.0", 9000)], 100),
+            session("b", &[("4.0", 70)], 20),
+        ]);
+        let still = ["0B/s"; 8];
+        assert_eq!(rates(&before, &before), still, "nothing moved");
+        // The first carrier of the one is gone, a new one has come, and the sessions have changed
+        // places; the third session is new.
+        let now = status(vec![
+            session("b", &[("4.0", 73)], 24),
+            session("a", &[("2.0", 5005), ("3.0", 9006), ("1.1", 7)], 109),
+            session("c", &[("5.0", 2)], 1),
+        ]);
+        let moved = ["3B/s", "4B/s", "0B/s", "5B/s", "6B/s", "7B/s", "9B/s", "0B/s"];
+        assert_eq!(rates(&now, &before), [&moved[..], &["2B/s", "1B/s", "0B/s"]].concat());
+    }
+
+    /// A flow that is old and was not among those that were shown has no rate: what it has moved
+    /// in all its life is none.
+    #[test]
+    fn a_flow_that_was_not_shown_has_no_rate() {
+        let (before, mut now) = (status(vec![session("a", &[], 0)]), session("a", &[], 0));
+        now.flows = vec![FlowStatus { age_ms: 60_000, ..flow(9, 1 << 40) }];
+        let page = page(&status(vec![now]), &before, 1.0);
+        assert!(!page.contains("/s") && page.contains("?"), "{page}");
+    }
 }

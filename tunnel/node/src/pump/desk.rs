@@ -1,7 +1,17 @@
 //! What an agent asks of its shard, and the far side of flows: targets, names, services.
+//!
+//! What always holds:
+//! - K1  A flow of a peer is connected to nothing but what its policy allowed: an address it
+//!   named, one that an allowed name resolved to and that is allowed itself, or a service's.
+//! - K2  Nothing here calls the agent, which is in the middle of a call: what it is to hear is a
+//!   [`Wish`], fulfilled when the call is over.
+//!
+//! Bounds: what comes for a flow before its service is connected is held, at most its first window.
+//! Not here: the near side (the pump itself), where flows are kept (`own.rs`).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_crypto::SessionId;
@@ -12,10 +22,12 @@ use ringway_tunnel_proto::{
     Opening, PeerId, Registry, ResetCode, SocksReply, Target, connect_reply, read_answer, reply,
 };
 
-use super::flow::{FlowKey, Speaks, Stage};
+use super::flow::{FlowKey, NamedBy, Sought, Speaks, Stage};
 use super::own::{CONNECT_MAX, Kind, Own, Wish};
+use super::rate::Way;
 use crate::policy::Verdict;
-use crate::shared::{Ask, Mail, Whose, wall_ms};
+use crate::resolver::Ask;
+use crate::shared::{Mail, wall_ms};
 
 /// Bytes that the kernel may keep of a carrier that it has not sent: what is there has chosen its
 /// carrier, and waits behind all of it.
@@ -48,8 +60,12 @@ pub(super) fn tune_carrier(conn: ConnId, io: &mut Io<'_>) {
 
 impl Host for Desk<'_, '_> {
     fn dial(&mut self, peer: PeerId) -> Option<ConnId> {
-        let address = self.own.next_address(peer, self.io)?;
-        let conn = self.io.connect(address).ok()?;
+        let address = self.own.next_address(peer)?;
+        let Ok(conn) = self.io.connect(address) else {
+            // The host may have no such network: another address may be of another one.
+            self.own.look_further(peer);
+            return None;
+        };
         tune_carrier(conn, self.io);
         self.own.note_conn(conn, Kind::Carrier(address));
         self.own.shared.metrics.carriers_dialled.add(1);
@@ -122,7 +138,7 @@ impl Host for Desk<'_, '_> {
                 let found = self.own.at(bond, flow).and_then(|key| self.own.flow(key));
                 if let Some(flow) = found {
                     flow.blocked = false;
-                    if let Some(conn) = flow.conn.filter(|_| !flow.throttled) {
+                    if let Some(conn) = flow.conn.filter(|_| flow.may_read()) {
                         self.io.resume(conn);
                     }
                 }
@@ -182,7 +198,7 @@ impl Desk<'_, '_> {
     pub(super) fn hand_over(&mut self, key: FlowKey, bytes: &[u8]) {
         let Some(flow) = self.own.flow(key) else { return };
         let Some(conn) = flow.conn else { return };
-        let peer = flow.peer;
+        let before = flow.bytes_out;
         let handed = match flow.decoder {
             None => {
                 self.io.out(conn).extend_from_slice(bytes);
@@ -199,15 +215,14 @@ impl Desk<'_, '_> {
         if handed.is_err() {
             return self.give_up(key, ResetCode::Protocol);
         }
-        let Some(flow) = self.own.flow(key) else { return };
-        if !std::mem::replace(&mut flow.touched, true) {
-            self.own.touched.push(key);
-        }
-        if self.own.charge(self.now, peer, bytes.len())
-            && let Some(flow) = self.own.flow(key)
-        {
-            flow.throttled = true;
-        }
+        self.own.touch(key);
+        self.charge_given(key, before);
+    }
+
+    /// Counts what the application was given beyond `before` against its peer's rate.
+    fn charge_given(&mut self, key: FlowKey, before: u64) {
+        let given = self.own.flow(key).map_or(0, |flow| flow.bytes_out - before);
+        self.own.charge(self.now, key, Way::FromPeer, given);
     }
 
     /// The far side's first word, and what follows it.
@@ -256,7 +271,7 @@ impl Desk<'_, '_> {
                 self.give_up(key, ResetCode::Denied);
             }
             Verdict::Connect(address) => self.connect(key, VecDeque::from([address])),
-            Verdict::Resolve(..) => self.resolve(key, target),
+            Verdict::Resolve(..) => self.resolve(key, target, NamedBy::Peer),
             Verdict::Service(name) => {
                 let Some(service) = site.config.service_named(name) else {
                     tracing::warn!(peer = peer.name, %target, "there is no such service");
@@ -267,22 +282,24 @@ impl Desk<'_, '_> {
                     Target::Address(ip, port) => {
                         self.connect(key, VecDeque::from([SocketAddr::new(*ip, *port)]));
                     }
-                    to => self.resolve(key, to.clone()),
+                    to => self.resolve(key, to.clone(), NamedBy::Service),
                 }
             }
         }
     }
 
     /// Asks for the addresses of a name; [`Desk::resolved`] goes on.
-    fn resolve(&mut self, key: FlowKey, target: Target) {
+    fn resolve(&mut self, key: FlowKey, target: Target, named_by: NamedBy) {
         let Some(flow) = self.own.flow(key) else { return };
-        let (Target::Host(name, port), Some((bond, id))) = (&target, flow.place) else {
+        let (Target::Host(name, port), Some(place)) = (&target, flow.place) else {
             return self.give_up(key, ResetCode::Protocol);
         };
-        let (whose, name, port) = (Whose::Flow(bond, id), name.clone(), *port);
-        flow.stage = Stage::Resolving(target);
-        let ask = Ask { shard: self.own.me, whose, name, port };
-        self.own.shared.ask(ask, self.own.control, self.io);
+        let (name, peer, wanted) = ((name.clone(), *port), flow.peer, Arc::new(()));
+        flow.stage = Stage::Resolving(Sought { target, named_by, _wanted: Arc::clone(&wanted) });
+        let ask = Ask::of_flow(self.own.me, place, name);
+        if !self.own.shared.questions.ask_for_flow(peer, ask, &wanted) {
+            self.give_up(key, ResetCode::Busy);
+        }
     }
 
     /// The addresses of a flow's target are known.
@@ -294,16 +311,15 @@ impl Desk<'_, '_> {
         let site = self.own.site.clone();
         let Some(key) = self.own.at(place.0, place.1) else { return };
         let Some(flow) = self.own.flow(key) else { return };
-        let Stage::Resolving(target) = &flow.stage else { return };
+        let Stage::Resolving(Sought { target, named_by, .. }) = &flow.stage else { return };
         let addresses = match found {
             Ok(addresses) => addresses,
             Err(code) => return self.give_up(key, code),
         };
-        // A service's name is the configuration's own: no rule is asked.
-        let named = flow.target.starts_with("service ");
         let policy = site.peer(flow.peer).map(|peer| &peer.policy);
-        let may = |address: &SocketAddr| {
-            named || policy.is_some_and(|policy| policy.may_connect(target, address.ip()))
+        let may = |address: &SocketAddr| match named_by {
+            NamedBy::Service => true,
+            NamedBy::Peer => policy.is_some_and(|one| one.may_connect(target, address.ip())),
         };
         let allowed: VecDeque<SocketAddr> = addresses.iter().copied().filter(may).collect();
         if allowed.is_empty() {
@@ -357,10 +373,12 @@ impl Desk<'_, '_> {
     pub(super) fn decode_held(&mut self, key: FlowKey) {
         let Some(flow) = self.own.flow(key) else { return };
         let Some(conn) = flow.conn.filter(|_| flow.has_held_text()) else { return };
-        let held = std::mem::take(&mut flow.held);
+        let (before, held) = (flow.bytes_out, std::mem::take(&mut flow.held));
         if flow.decode(conn, &held, self.io).is_err() {
             return self.give_up(key, ResetCode::Protocol);
         }
+        self.charge_given(key, before);
+        let Some(flow) = self.own.flow(key) else { return };
         if !flow.has_held_text() && flow.ended_there {
             if flow.is_cut() {
                 return self.give_up(key, ResetCode::Protocol);

@@ -1,12 +1,23 @@
 //! A user's connection and its flow, at one end.
+//!
+//! What always holds:
+//! - F1  `held` is in order before all that comes later: while something is held for the decoder,
+//!   what comes is appended to it.
+//! - F2  Text is decoded no further than 1 MiB ahead of an application that does not read.
+//!
+//! Bounds: `held` has at most a head, or what the flow's window let through. Not here: which stage
+//! follows which (`desk.rs` for the far side, the pump itself for the near one).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment};
 use ringway_shards::Io;
 use ringway_tunnel_coding::{Coder, Decoder, Malformed};
 use ringway_tunnel_proto::{BondId, FlowId, Opening, PeerId, Target};
+
+use super::rate::Way;
 
 /// Text that is decoded ahead of an application that does not read it.
 const TEXT_AHEAD_MAX: usize = 1024 * 1024;
@@ -38,14 +49,32 @@ pub(crate) enum Stage {
     Asked,
     /// Far: where it is to go is not whole.
     Opening,
-    /// Far: the name is being resolved.
-    Resolving(Target),
+    /// Far: a name is being resolved.
+    Resolving(Sought),
     /// Far: the service is being connected to; addresses to try after this one.
     Connecting(VecDeque<SocketAddr>),
     /// Bytes go through.
     Joined,
     /// The session has no more of it; its application has not read all.
     Leaving,
+}
+
+/// A name that is being resolved for a flow.
+#[derive(Debug)]
+pub(crate) struct Sought {
+    pub(crate) target: Target,
+    pub(crate) named_by: NamedBy,
+    /// Its question counts as long as this is here.
+    pub(crate) _wanted: Arc<()>,
+}
+
+/// Whose word a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NamedBy {
+    /// Our own configuration's: a service is there, and no rule is asked about its addresses.
+    Service,
+    /// The peer's: each address has to be allowed.
+    Peer,
 }
 
 /// See the module.
@@ -79,8 +108,9 @@ pub(crate) struct Flow {
     pub(crate) bytes_out: u64,
     /// In the list of those whose application got something in this turn.
     pub(crate) touched: bool,
-    /// Not read because its peer's rate is used up.
-    pub(crate) throttled: bool,
+    /// By [`Way`]: its peer's rate is used up. Then our application is not read, or the peer gets
+    /// no more room.
+    pub(crate) shut: [bool; 2],
     /// Not read because its carriers or its other end are behind.
     pub(crate) blocked: bool,
     /// A run of the coder is open.
@@ -109,7 +139,7 @@ impl Flow {
             bytes_in: 0,
             bytes_out: 0,
             touched: false,
-            throttled: false,
+            shut: [false; 2],
             blocked: false,
             run: false,
         }
@@ -131,6 +161,21 @@ impl Flow {
         }
         self.held = carried.to_vec();
         Ok(())
+    }
+
+    /// Whether a way is shut by its peer's rate.
+    pub(crate) fn is_shut(&self, way: Way) -> bool {
+        self.shut[way as usize]
+    }
+
+    /// Whether any way is.
+    pub(crate) fn is_throttled(&self) -> bool {
+        Way::BOTH.into_iter().any(|way| self.is_shut(way))
+    }
+
+    /// Whether our application may be read.
+    pub(crate) fn may_read(&self) -> bool {
+        !self.blocked && !self.is_shut(Way::ToPeer)
     }
 
     /// Whether carried bytes wait to be decoded.

@@ -5,30 +5,53 @@ use std::net::SocketAddr;
 
 use ringway_core::ConnId;
 use ringway_crypto::Refused;
-use ringway_shards::Io;
 use ringway_tunnel_proto::{BondId, NotLetIn, Note, PeerId, ResetCode, Target};
 
-use super::address_of;
 use super::flow::FlowKey;
 use super::own::Own;
-use crate::shared::{Ask, Whose};
+use crate::resolver::Ask;
 
 /// Attempts without an answer after which the log lists what may be wrong.
 const PUZZLED_AFTER: u32 = 3;
 
-/// Whose sessions there are.
-pub(super) type Bonds = HashMap<BondId, PeerId>;
+/// Sessions, by what was said last of each number. Of one that is over it is the end that was said,
+/// until its number is used again: so there are as many as ever lived at once.
+pub(super) type Bonds = HashMap<BondId, Standing>;
+
+/// What was said of a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    peer: PeerId,
+    up: bool,
+    dialled: bool,
+}
 
 impl Own {
     /// A session can be used, or cannot.
     pub(super) fn note_bond(&mut self, bond: BondId, peer: PeerId, up: bool) {
-        self.bonds.insert(bond, peer);
+        let before = self.bonds.get(&bond).copied().filter(|before| before.peer == peer);
+        let was_up = before.is_some_and(|before| before.up);
+        // Who is dialled hears of a session when it can be used; who dials, before that, too.
+        let dialled = before.map_or(!up, |before| before.dialled || !up && !before.up);
+        self.bonds.insert(bond, Standing { peer, up, dialled });
+        if was_up
+            && !up
+            && dialled
+            && let Some(dialling) = self.dialling.get_mut(&peer)
+        {
+            dialling.lost();
+        }
         let up_now = self.site.name(peer);
         tracing::debug!(peer = up_now, up, "session {}", bond.0);
     }
 
     pub(super) fn peer_of(&self, bond: BondId) -> Option<PeerId> {
-        self.bonds.get(&bond).copied()
+        self.bonds.get(&bond).map(|standing| standing.peer)
+    }
+
+    /// Whether a session that we dialled can be used: a peer may dial us as well.
+    fn lives(&self, peer: PeerId) -> bool {
+        self.bonds.values().any(|one| one.peer == peer && one.dialled && one.up)
     }
 
     /// A flow's application took or got something: it is looked at when the turn ends.
@@ -40,69 +63,57 @@ impl Own {
         }
     }
 
-    pub(super) fn throttled_until(&self) -> Option<ringway_core::Moment> {
-        let any = !self.touched.is_empty();
-        let opens = self.buckets.values().filter(|bucket| bucket.is_empty());
-        opens.filter(|_| any).map(super::rate::Bucket::opens_at).min()
-    }
-
     // ---- Whom to dial.
 
     /// Where to dial a peer now. Names are resolved beside the shard: until then there is nothing.
-    pub(super) fn next_address(&mut self, peer: PeerId, io: &mut Io<'_>) -> Option<SocketAddr> {
+    pub(super) fn next_address(&mut self, peer: PeerId) -> Option<SocketAddr> {
         let site = self.site.clone();
-        let targets = &site.peer(peer)?.addresses;
-        let dialling = self.dialling.entry(peer).or_default();
-        if dialling.addresses.is_empty()
-            && targets.iter().all(|target| address_of(target).is_some())
-        {
-            dialling.addresses = targets.iter().filter_map(address_of).collect();
+        let next = self.dialling.entry(peer).or_default().next(&site.peer(peer)?.addresses);
+        if next.asks {
+            let ask = Ask::of_peer(self.me, peer, &site.peer(peer)?.addresses);
+            self.shared.questions.ask(ask);
         }
-        // After each round of all addresses, names are resolved again.
-        let round = dialling.at >= dialling.addresses.len();
-        if round {
-            dialling.at = 0;
-        }
-        if round && !dialling.asked && targets.iter().any(|target| address_of(target).is_none()) {
-            dialling.asked = true;
-            let ask =
-                Ask { shard: self.me, whose: Whose::Peer(peer), name: String::new(), port: 0 };
-            self.shared.ask(ask, self.control, io);
-        }
-        self.dialling.get(&peer)?.addresses.get(self.dialling.get(&peer)?.at).copied()
+        next.address
     }
 
-    /// Nobody answered where a peer was dialled. With a session that may live there it is tried
-    /// some more times before the next address: another gateway would know nothing of its flows.
-    fn look_further(&mut self, peer: PeerId) {
-        let known = self.bonds.values().any(|of| *of == peer);
-        let Some(dialling) = self.dialling.get_mut(&peer) else { return };
-        dialling.failures += 1;
-        if !known || dialling.failures >= PUZZLED_AFTER {
-            (dialling.failures, dialling.at) = (0, dialling.at + 1);
+    /// Nobody answered where a peer was dialled, or it cannot be dialled.
+    pub(super) fn look_further(&mut self, peer: PeerId) {
+        let lives = self.lives(peer);
+        if let Some(dialling) = self.dialling.get_mut(&peer) {
+            dialling.failed(lives);
         }
     }
 
-    /// The addresses of a peer are known.
+    /// Another configuration has come: peers may have gone, or may be elsewhere.
+    pub(super) fn reread(&mut self) {
+        let site = self.site.clone();
+        let known = |peer: &PeerId| site.peer(*peer).is_some();
+        self.silent.retain(|peer, _| known(peer));
+        self.dialling.retain(|peer, _| known(peer));
+        let lives: Vec<bool> = self.dialling.keys().map(|peer| self.lives(*peer)).collect();
+        for (dialling, lives) in self.dialling.values_mut().zip(lives) {
+            dialling.reread(lives);
+        }
+        self.bonds.retain(|_, standing| known(&standing.peer));
+    }
+
+    /// The addresses of a peer are known, or there are none.
     pub(super) fn peer_resolved(
         &mut self,
         peer: PeerId,
         found: Result<Vec<SocketAddr>, ResetCode>,
     ) {
-        let dialling = self.dialling.entry(peer).or_default();
-        dialling.asked = false;
-        match found {
-            Ok(addresses) => dialling.addresses = addresses,
-            Err(_) => {
-                let targets = self.site.peer(peer).map(|peer| peer.addresses.as_slice());
-                let names: Vec<String> =
-                    targets.unwrap_or_default().iter().map(Target::to_string).collect();
-                tracing::warn!(
-                    peer = self.site.name(peer),
-                    "none of {names:?} has an address: see that `getent hosts NAME` knows it"
-                );
-            }
+        let Some(dialling) = self.dialling.get_mut(&peer) else { return };
+        if found.is_err() {
+            let targets = self.site.peer(peer).map(|peer| peer.addresses.as_slice());
+            let names: Vec<String> =
+                targets.unwrap_or_default().iter().map(Target::to_string).collect();
+            tracing::warn!(
+                peer = self.site.name(peer),
+                "none of {names:?} has an address: see that `getent hosts NAME` knows it"
+            );
         }
+        dialling.resolved(found.ok());
     }
 
     // ---- The log.
@@ -112,11 +123,11 @@ impl Own {
         let metrics = &self.shared.metrics;
         match note {
             Note::Up(peer) => {
-                self.answered(peer);
+                self.silent.remove(&peer);
                 tracing::info!(peer = site.name(peer), "connected");
             }
             Note::Back(peer) => {
-                self.answered(peer);
+                self.silent.remove(&peer);
                 tracing::info!(peer = site.name(peer), "connected again; its flows go on");
             }
             // A peer that is stopped, or goes home, says so by this: it harms nobody.
@@ -175,13 +186,6 @@ impl Own {
         }
     }
 
-    fn answered(&mut self, peer: PeerId) {
-        self.silent.remove(&peer);
-        if let Some(dialling) = self.dialling.get_mut(&peer) {
-            dialling.failures = 0;
-        }
-    }
-
     /// Nobody answered. A wrong key, a wrong clock and a dead host look alike from here.
     fn puzzled(&mut self, peer: PeerId) {
         self.look_further(peer);
@@ -190,7 +194,7 @@ impl Own {
         let site = self.site.clone();
         let peer_name = site.name(peer);
         if *times == PUZZLED_AFTER {
-            let tried = self.dialling.get(&peer).map(|dialling| dialling.addresses.clone());
+            let tried = self.dialling.get(&peer).map(|one| one.addresses().to_vec());
             tracing::warn!(
                 peer = peer_name,
                 tried = ?tried.unwrap_or_default(),

@@ -14,10 +14,11 @@
 
 mod anew;
 mod desk;
+mod dialling;
 mod flow;
 mod logs;
 mod own;
-mod rate;
+pub(crate) mod rate;
 mod report;
 
 use std::collections::VecDeque;
@@ -28,8 +29,9 @@ use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_shards::{Close, Errno, Io, ListenerKind, Peer, Service, ShardContext};
 use ringway_tunnel_coding::{Coder, Mode};
 use ringway_tunnel_proto::{
-    Agent, AgentSettings, Coding, Connect, ConnectReply, Opening, Origin, PeerId, ResetCode, Socks,
-    Target, connect_reply, connect_request, greeting, opening_answer, request, write_proxy_header,
+    Agent, AgentSettings, BondId, Coding, Connect, ConnectReply, FlowId, Opening, Origin, PeerId,
+    ResetCode, Socks, Target, connect_reply, connect_request, greeting, opening_answer, request,
+    write_proxy_header,
 };
 
 use crate::clocks::Clocks;
@@ -40,6 +42,7 @@ use anew::Why;
 use desk::{Desk, tune_carrier};
 use flow::{FlowKey, Speaks, Stage};
 use own::{Kind, Own, Wish, code_of};
+use rate::Way;
 
 /// The first byte of a note with a connection that another shard gives away: a carrier, or a
 /// user's, and by which door it came.
@@ -265,7 +268,7 @@ impl Pump {
             return;
         }
         let Some(flow) = self.own.flow(key) else { return };
-        let (Some((bond, id)), Some(conn), peer) = (flow.place, flow.conn, flow.peer) else {
+        let (Some((bond, id)), Some(conn)) = (flow.place, flow.conn) else {
             flow.held.extend_from_slice(bytes);
             return;
         };
@@ -292,13 +295,8 @@ impl Pump {
         if bytes.len() >= BULK_BYTES {
             self.agent.send_bulk(now, bond, &mut Desk { own: &mut self.own, io, now });
         }
-        let used_up = self.own.charge(now, peer, bytes.len());
-        let Some(flow) = self.own.flow(key) else { return };
-        if used_up && !std::mem::replace(&mut flow.throttled, true) {
-            self.own.touch(key);
-        }
-        let Some(flow) = self.own.flow(key) else { return };
-        if flow.blocked || flow.throttled {
+        self.own.charge(now, key, Way::ToPeer, bytes.len() as u64);
+        if self.own.flow(key).is_some_and(|flow| !flow.may_read()) {
             io.pause(conn);
         }
     }
@@ -356,50 +354,51 @@ impl Pump {
 
     /// A user's or a service's connection is gone.
     fn user_gone(&mut self, key: FlowKey) {
-        let Some(flow) = self.own.flow(key) else { return };
-        let place = flow.place;
-        if let Some(flow) = self.own.remove(key)
-            && let Some((bond, id)) = place
-        {
-            // Had it ended well at both ends, the flow would be closed.
-            let _ = flow;
+        // Had it ended well at both ends, it would have no place any more.
+        if let Some((bond, id)) = self.own.remove(key).and_then(|flow| flow.place) {
             self.agent.reset(bond, id, ResetCode::Broken);
         }
     }
 
-    /// Says how much of what was delivered applications have not taken.
+    /// Says how much of what was delivered applications have not taken; for flows for which a way
+    /// is shut by their peer's rate, later.
     fn report_taken(&mut self, now: Moment, io: &mut Io<'_>) {
-        let mut touched = std::mem::take(&mut self.own.touched);
-        let mut later = Vec::new();
-        for key in touched.drain(..) {
+        let touched = std::mem::take(&mut self.own.touched);
+        self.own.forget_openings();
+        for key in touched {
             let Some(flow) = self.own.flow(key) else { continue };
             flow.touched = false;
-            let (Some(conn), Some((bond, id)), peer) = (flow.conn, flow.place, flow.peer) else {
-                continue;
-            };
-            if flow.throttled {
-                let open = self.own.buckets.get_mut(&peer).is_none_or(|bucket| bucket.is_open(now));
-                let Some(flow) = self.own.flow(key) else { continue };
-                if !open {
-                    flow.touched = true;
-                    later.push(key);
-                    continue;
-                }
-                flow.throttled = false;
-                if !flow.blocked {
-                    io.resume(conn);
-                }
-            }
-            Desk { own: &mut self.own, io, now }.decode_held(key);
+            let (Some(conn), Some((bond, id))) = (flow.conn, flow.place) else { continue };
+            let was_read = flow.may_read();
+            self.own.look_at_rate(now, key);
             let Some(flow) = self.own.flow(key) else { continue };
-            let (waiting, held) = (io.backlog(conn), flow.held.len());
-            self.agent.drained_by_application(now, bond, id, (waiting + held) as u64);
-            if waiting > 0 {
-                io.await_drain(conn, waiting / 2);
+            let (reads, gives) = (flow.may_read(), !flow.is_shut(Way::FromPeer));
+            if flow.is_shut(Way::ToPeer) || !gives {
+                self.own.touch(key);
+            }
+            if reads && !was_read {
+                io.resume(conn);
+            }
+            if gives {
+                self.tell_taken(now, key, (conn, bond, id), io);
             }
         }
-        touched.append(&mut later);
-        self.own.touched.append(&mut touched);
+    }
+
+    fn tell_taken(
+        &mut self,
+        now: Moment,
+        key: FlowKey,
+        (conn, bond, id): (ConnId, BondId, FlowId),
+        io: &mut Io<'_>,
+    ) {
+        Desk { own: &mut self.own, io, now }.decode_held(key);
+        let Some(flow) = self.own.flow(key) else { return };
+        let (waiting, held) = (io.backlog(conn), flow.held.len());
+        self.agent.drained_by_application(now, bond, id, (waiting + held) as u64);
+        if waiting > 0 {
+            io.await_drain(conn, waiting / 2);
+        }
     }
 
     /// Ends the runs of coders to which nothing came for a while: they hold memory.
@@ -463,7 +462,10 @@ impl Pump {
     fn configure(&mut self, now: Moment, io: &mut Io<'_>) {
         let site = self.own.shared.site();
         self.own.site = Arc::clone(&site);
-        self.own.dialling.clear();
+        self.own.reread();
+        let config = &site.config;
+        let budget = config.window_budget();
+        self.agent.set_limits(config.wait, config.flows_max, budget);
         let (doorman, peers) = (site.config.doorman(), site.agent_peers());
         self.with_agent(now, io, |agent, desk| agent.configure(now, doorman, peers, desk));
     }
@@ -623,8 +625,8 @@ impl Service for Pump {
         if !self.begun {
             return Some(Moment(0));
         }
-        let throttled = self.own.throttled_until();
-        let others = [self.own.next_expiry(), self.run_ends_at, throttled, self.farewell_at];
+        let opens = self.own.rate_opens_at();
+        let others = [self.own.next_expiry(), self.run_ends_at, opens, self.farewell_at];
         others.into_iter().chain([self.agent.wake_at()]).flatten().min()
     }
 

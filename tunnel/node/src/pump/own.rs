@@ -1,7 +1,15 @@
 //! What a shard's pump keeps beside its agent: users' connections and flows, and how they are
 //! found.
 //!
-//! Bounds: a flow costs about 400 bytes here beside what it holds; finding one costs a hash.
+//! What always holds:
+//! - O1  A flow is found by its place in a session from [`Own::settle`] until it leaves the
+//!   session, and by its connection until it is removed: neither leads to a flow that is gone.
+//! - O2  A flow for which a way is shut by its peer's rate is in `touched`, and the shard wakes
+//!   when the first such way opens.
+//!
+//! Bounds: a flow costs about 400 bytes here beside what it holds; finding one costs a hash. Of
+//! connections, at most [`WAITING_MAX`] wait for a session to one peer.
+//! Not here: what is done with a flow (`desk.rs`, the pump itself), whom to dial (`dialling.rs`).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,9 +21,10 @@ use ringway_tunnel_proto::{
     BondId, ConnectReply, FlowId, Opening, PeerId, ResetCode, SocksReply, connect_reply, reply,
 };
 
+use super::dialling::Dialling;
 use super::flow::{Flow, FlowKey, Speaks, Stage};
 use super::logs::Bonds;
-use super::rate::Bucket;
+use super::rate::Way;
 use crate::shared::Shared;
 use crate::site::Site;
 
@@ -44,19 +53,6 @@ pub(super) enum Wish {
     Up(PeerId),
 }
 
-/// Dialling a peer.
-#[derive(Debug, Default)]
-pub(super) struct Dialling {
-    /// Where it is, as last resolved.
-    pub(super) addresses: Vec<SocketAddr>,
-    /// Which one is dialled: all carriers of a session lead to the same.
-    pub(super) at: usize,
-    /// Attempts there, in a row, that came to nothing.
-    pub(super) failures: u32,
-    /// Its names are being resolved.
-    pub(super) asked: bool,
-}
-
 /// See the module.
 pub(super) struct Own {
     pub(super) site: Arc<Site>,
@@ -67,7 +63,8 @@ pub(super) struct Own {
     flows: Vec<Option<Box<Flow>>>,
     vacant: Vec<FlowKey>,
     by_place: HashMap<(BondId, FlowId), FlowKey>,
-    /// Connections that wait for a session, by peer.
+    /// Connections that wait for a session, by peer, and since when: how long that may be is the
+    /// present configuration's to say.
     waiting: BTreeMap<PeerId, VecDeque<(FlowKey, Moment)>>,
     pub(super) wishes: VecDeque<Wish>,
     /// Flows whose application got something in this turn.
@@ -75,7 +72,8 @@ pub(super) struct Own {
     /// Flows whose coder holds a run open.
     pub(super) runs: Vec<FlowKey>,
     pub(super) dialling: BTreeMap<PeerId, Dialling>,
-    pub(super) buckets: BTreeMap<PeerId, Bucket>,
+    /// When the first way opens for which a flow waits, as far as was seen.
+    rate_opens_at: Option<Moment>,
     /// Whose sessions there are.
     pub(super) bonds: Bonds,
     /// Attempts in a row that nobody answered.
@@ -98,7 +96,7 @@ impl Own {
             touched: Vec::new(),
             runs: Vec::new(),
             dialling: BTreeMap::new(),
-            buckets: BTreeMap::new(),
+            rate_opens_at: None,
             bonds: Bonds::new(),
             silent: BTreeMap::new(),
         }
@@ -241,12 +239,11 @@ impl Own {
         let Some(flow) = self.flow(key) else { return };
         let (peer, conn) = (flow.peer, flow.conn);
         flow.stage = Stage::Waiting(Box::new(opening));
-        let until = now + self.site.config.wait;
         let queue = self.waiting.entry(peer).or_default();
         if queue.len() >= WAITING_MAX {
             return self.fail(key, ResetCode::Busy, io);
         }
-        queue.push_back((key, until));
+        queue.push_back((key, now));
         if let Some(conn) = conn {
             io.pause(conn);
         }
@@ -264,9 +261,9 @@ impl Own {
 
     /// Those who have waited for too long.
     pub(super) fn expire_waiting(&mut self, now: Moment, io: &mut Io<'_>) {
-        let mut expired = Vec::new();
+        let (wait, mut expired) = (self.site.config.wait, Vec::new());
         for queue in self.waiting.values_mut() {
-            while let Some((key, _)) = queue.pop_front_if(|(_, until)| *until <= now) {
+            while let Some((key, _)) = queue.pop_front_if(|(_, since)| *since + wait <= now) {
                 expired.push(key);
             }
         }
@@ -284,17 +281,49 @@ impl Own {
     }
 
     pub(super) fn next_expiry(&self) -> Option<Moment> {
-        self.waiting.values().filter_map(|queue| queue.front()).map(|(_, until)| *until).min()
+        let first = self.waiting.values().filter_map(|queue| queue.front());
+        first.map(|(_, since)| *since + self.site.config.wait).min()
     }
 
     // ---- Rates.
 
-    /// Counts bytes against a peer's rate. Returns whether it is used up.
-    pub(super) fn charge(&mut self, now: Moment, peer: PeerId, bytes: usize) -> bool {
-        let Some(rate) = self.site.peer(peer).and_then(|peer| peer.rate) else { return false };
-        let share = rate / self.shared.shards as u64;
-        let bucket = self.buckets.entry(peer).or_insert_with(|| Bucket::new(now));
-        bucket.take(now, share, bytes)
+    /// Counts a flow's bytes against its peer's rate. Once that is used up, the flow waits.
+    pub(super) fn charge(&mut self, now: Moment, key: FlowKey, way: Way, bytes: u64) {
+        let Some(flow) = self.flows.get_mut(key as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        let Some(rate) = self.site.rate(flow.peer) else { return };
+        if let Some(opens_at) = rate.charge(now, way, bytes) {
+            flow.shut[way as usize] = true;
+            self.rate_opens_at = self.rate_opens_at.into_iter().chain([opens_at]).min();
+            self.touch(key);
+        }
+    }
+
+    /// Looks again which ways are shut for a flow.
+    pub(super) fn look_at_rate(&mut self, now: Moment, key: FlowKey) {
+        let Some(flow) = self.flows.get_mut(key as usize).and_then(Option::as_deref_mut) else {
+            return;
+        };
+        let rate = self.site.rate(flow.peer);
+        for way in Way::BOTH {
+            if !flow.is_shut(way) {
+                continue;
+            }
+            let opens_at = rate.and_then(|rate| rate.opens_at(now, way));
+            flow.shut[way as usize] = opens_at.is_some();
+            self.rate_opens_at = self.rate_opens_at.into_iter().chain(opens_at).min();
+        }
+    }
+
+    /// All flows that wait are about to be looked at again.
+    pub(super) fn forget_openings(&mut self) {
+        self.rate_opens_at = None;
+    }
+
+    /// When flows that wait are to be looked at again.
+    pub(super) fn rate_opens_at(&self) -> Option<Moment> {
+        self.rate_opens_at
     }
 }
 
@@ -321,5 +350,95 @@ pub(super) fn code_of(errno: Errno) -> ResetCode {
         Errno::NETWORK_UNREACHABLE | Errno::HOST_UNREACHABLE => ResetCode::Unreachable,
         errno if errno.is_shortage() => ResetCode::Busy,
         _ => ResetCode::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_tunnel_proto::Registry;
+
+    use super::*;
+    use crate::config::tests::good;
+    use crate::config::{Config, changes};
+    use crate::salts::SaltFile;
+
+    const START: Moment = Moment(1 << 40);
+    const CHUNK: u64 = 64 * 1024;
+
+    fn config(rate: &str) -> Config {
+        good(&format!(
+            "[tunnel]\nnetwork_key = \"n\"\nlisten = \"0.0.0.0:4600\"\n\
+             [[peer]]\nname = \"a\"\nshared_key = \"a\"\n{rate}"
+        ))
+    }
+
+    /// Two shards of one process, each with a flow of the same peer.
+    fn shards(config: Config) -> [(Own, FlowKey); 2] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut registry = Registry::default();
+        let salts = SaltFile::open(&dir.path().join("salts"), &mut registry);
+        let shared = Arc::new(Shared::new(Site::new(config), (registry, salts), 2));
+        [0, 1].map(|shard| {
+            let mut own = Own::new(Arc::clone(&shared), ShardId(shard), ShardId(2));
+            let key = own.add(START, PeerId(0), Stage::Joined).key;
+            (own, key)
+        })
+    }
+
+    /// What a flow brings that is read, and given room, whenever no way is shut for it.
+    fn taken(shards: &mut [(Own, FlowKey)], ways: &[Way], lasts: Span) -> [u64; 2] {
+        let (mut now, mut taken) = (START, [0; 2]);
+        while now < START + lasts {
+            let mut next = None;
+            for (own, key) in &mut *shards {
+                own.forget_openings();
+                own.look_at_rate(now, *key);
+                for way in ways {
+                    if own.flow(*key).is_some_and(|flow| !flow.is_shut(*way)) {
+                        own.charge(now, *key, *way, CHUNK);
+                        taken[*way as usize] += CHUNK;
+                    }
+                }
+                next = next.into_iter().chain(own.rate_opens_at()).min();
+            }
+            now = next.unwrap_or(now).max(now + Span::from_us(10));
+        }
+        taken
+    }
+
+    /// One session on one of the shards has the whole rate, and two on both have it together; each
+    /// direction for itself.
+    #[test]
+    fn a_peer_has_its_rate_each_way_whatever_shards_it_is_on() {
+        let due = 12_500_000 * 20;
+        let is_due = |got: u64| got.abs_diff(due) <= due / 100;
+        let config = || config("rate = \"100 Mbit/s\"");
+        let lasts = Span::from_s(20);
+        for on in [1, 2] {
+            let mut shards = shards(config());
+            let got = taken(&mut shards[..on], &Way::BOTH, lasts);
+            assert!(got.into_iter().all(is_due), "on {on} shards: {got:?} of {due}");
+        }
+        let got = taken(&mut shards(config())[..1], &[Way::ToPeer], lasts);
+        assert!(is_due(got[0]) && got[1] == 0, "{got:?}");
+    }
+
+    /// Another rate is in force at once, whatever the one before has in its books; the same goes on
+    /// where it was.
+    #[test]
+    fn another_rate_is_in_force_when_it_is_read() {
+        let (slow, fast) = ("rate = \"10 kbit/s\"", "rate = \"1 Gbit/s\"");
+        for (after, is_shut) in [(slow, true), (fast, false), ("", false)] {
+            let [(mut own, key), _] = shards(config(slow));
+            own.charge(START, key, Way::FromPeer, 1 << 20);
+            let flow = own.flow(key).expect("it is there");
+            assert!(flow.is_shut(Way::FromPeer) && flow.may_read() && flow.is_throttled());
+            assert_eq!(own.touched, [key], "it is looked at again");
+            let reload = changes(&own.site.config, &config(after));
+            own.site = Arc::new(own.site.next(config(after), &reload).0);
+            own.look_at_rate(START, key);
+            let flow = own.flow(key).expect("it is there");
+            assert_eq!(flow.is_shut(Way::FromPeer), is_shut, "{after}");
+        }
     }
 }

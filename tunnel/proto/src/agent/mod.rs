@@ -44,7 +44,8 @@ use crate::link::Link;
 use crate::pool::Pool;
 use crate::report::FlowReport;
 use crate::sabotage::{Rule, Sabotage};
-use crate::session::{Event, Role, Session, Settings, Violation};
+use crate::session::{Event, Role, Session, Settings};
+use crate::violation::Violation;
 use identity::Asked;
 use pace::Pace;
 pub use registry::{Owner, Registry};
@@ -435,6 +436,27 @@ impl Agent {
             if self.dials(peer) && !self.has_dialled(peer) {
                 self.add_bond(now, peer, Role::Initiator, None);
             }
+        }
+    }
+
+    /// Sets what another reading of the file may change of [`AgentSettings`]. How long flows wait
+    /// is in force at once, for those that wait already as well; the other two are for sessions
+    /// that begin from now on.
+    pub fn set_limits(&mut self, wait: Span, flows_max: usize, window_budget: u64) {
+        let before = (self.settings.wait, self.settings.flows_max, self.settings.window_budget);
+        if before == (wait, flows_max, window_budget) {
+            return;
+        }
+        self.settings = AgentSettings { wait, flows_max, window_budget, ..self.settings };
+        let bonds: Vec<BondId> = self.by_peer.iter().map(|(_, bond)| *bond).collect();
+        for id in bonds {
+            let Some(bond) = self.get(id) else { continue };
+            // Of who was not reached yet the session has not begun.
+            if bond.known.is_none() {
+                let fresh = self.session(bond.role);
+                self.get_mut(id).expect("it was just there").flows = fresh;
+            }
+            self.touch(id);
         }
     }
 

@@ -31,7 +31,9 @@ pub struct BondReport {
     pub failures: u32,
     /// Its carriers.
     pub members: Vec<MemberReport>,
-    /// Its flows.
+    /// How many flows it has.
+    pub flow_count: u64,
+    /// Its flows, if they were asked for.
     pub flows: Vec<(FlowId, FlowReport)>,
 }
 
@@ -46,20 +48,24 @@ pub struct MemberReport {
     pub waiting: usize,
     /// Bytes a second that it was seen to take.
     pub rate: u64,
+    /// It has no bulk while there is another.
+    pub express: bool,
 }
 
 impl Agent {
-    /// All sessions. `flows_max` bounds how many flows of each are told.
-    pub fn report(&self, flows_max: usize, host: &impl Host) -> Vec<BondReport> {
+    /// All sessions, with all of their flows or without: constant time for each that is told.
+    pub fn report(&self, with_flows: bool, host: &impl Host) -> Vec<BondReport> {
         let told = |(at, bond): (usize, &Option<Box<Bond>>)| {
             let bond = bond.as_deref()?;
             let members = bond.members.iter().enumerate().filter_map(|(at, member)| {
                 let conn = (*member)?.conn;
                 let carrier = bond.flows.carrier(CarrierSlot(at as u16))?;
                 let pace = self.carriers[conn.index as usize].as_ref()?.pace;
-                Some(MemberReport { conn, carrier, waiting: host.backlog(conn), rate: pace.rate() })
+                let express = bond.express == Some(CarrierSlot(at as u16));
+                let (waiting, rate) = (host.backlog(conn), pace.rate());
+                Some(MemberReport { conn, carrier, waiting, rate, express })
             });
-            let flows = bond.flows.flows().take(flows_max);
+            let flows = bond.flows.flows().filter(|_| with_flows);
             let flows = flows.filter_map(|flow| Some((flow, bond.flows.flow(flow)?)));
             Some(BondReport {
                 bond: BondId(at as u32),
@@ -74,6 +80,7 @@ impl Agent {
                 alone_since: bond.alone_since,
                 failures: bond.failures,
                 members: members.collect(),
+                flow_count: bond.flows.flow_count() as u64,
                 flows: flows.collect(),
             })
         };

@@ -312,7 +312,7 @@ impl Net {
         let mut said = [None; 3];
         for (site, shards) in self.sites.iter_mut().enumerate() {
             for Shard { agent, desk } in shards {
-                for report in agent.report(1, desk) {
+                for report in agent.report(true, desk) {
                     if site == 1 {
                         let proof =
                             report.session.and_then(|id| desk.registry.borrow().proof_of(id));

@@ -116,11 +116,11 @@ impl Hostile {
     /// Brings a carrier for a session of others.
     fn join(&mut self, net: &mut Net, shard: usize) {
         let secret = self.secret(net);
-        let reports = net.sites[0].iter().flat_map(|shard| shard.agent.report(0, &shard.desk));
+        let reports = net.sites[0].iter().flat_map(|shard| shard.agent.report(false, &shard.desk));
         let Some(session) = reports.filter_map(|report| report.session).next() else { return };
         // If the far side has not heard of the session yet, it has none of that number.
         if !net.sites[1].iter().any(|shard| {
-            shard.agent.report(0, &shard.desk).iter().any(|one| one.session == Some(session))
+            shard.agent.report(false, &shard.desk).iter().any(|one| one.session == Some(session))
         }) {
             return;
         }

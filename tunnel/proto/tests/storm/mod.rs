@@ -348,7 +348,7 @@ impl Storm {
 
     fn reports(&self, site: usize) -> Vec<ringway_tunnel_proto::BondReport> {
         let shards = self.net.sites[site].iter();
-        shards.flat_map(|shard| shard.agent.report(1, &shard.desk)).collect()
+        shards.flat_map(|shard| shard.agent.report(true, &shard.desk)).collect()
     }
 
     fn inspect(&mut self) -> Result<(), String> {
@@ -359,7 +359,7 @@ impl Storm {
         }
         for site in (0..2).filter(|site| self.net.frozen != Some(*site)) {
             for (shard, it) in self.net.sites[site].iter().enumerate() {
-                for report in it.agent.report(1, &it.desk) {
+                for report in it.agent.report(true, &it.desk) {
                     let at = (site, shard, report.bond);
                     if report.up || report.flows.is_empty() {
                         self.alone.remove(&at);
