@@ -62,4 +62,6 @@ pub const TARGETS: &[Target] = &[
     targets::tunnel_agent::AGENT,
     targets::tunnel_config::CONFIG,
     targets::tunnel_edge::EDGE,
+    targets::tunnel_invite::INVITE,
+    targets::tunnel_opening::OPENING,
 ];

@@ -11,3 +11,5 @@ pub mod tunnel;
 pub mod tunnel_agent;
 pub mod tunnel_config;
 pub mod tunnel_edge;
+pub mod tunnel_invite;
+pub mod tunnel_opening;

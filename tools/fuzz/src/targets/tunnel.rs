@@ -275,7 +275,7 @@ fn accept(
     let visitor = listener.knock(first, 0)?.read(listener, body, entropy)?;
     let mut answer = Vec::new();
     let theirs = visitor.accept(None, b"welcome", entropy, &mut answer)?;
-    assert_eq!(theirs.payload, b"payload");
+    assert_eq!(*theirs.payload, b"payload");
     Ok((theirs.secret, answer))
 }
 
@@ -284,7 +284,7 @@ fn finish(mut initiator: Initiator, answer: &mut [u8]) -> Result<(), Refused> {
     if initiator.answered(first)? != body.len() {
         return Err(Refused::Length);
     }
-    initiator.finish(body).map(|ours| assert_eq!(ours.payload, b"welcome"))
+    initiator.finish(body).map(|ours| assert_eq!(*ours.payload, b"welcome"))
 }
 
 fn joins(listener: &Listener, join: &mut [u8], secret: &Epoch) -> Result<(), Refused> {

@@ -268,7 +268,7 @@ impl World {
         let (mut out, conn) = (Vec::new(), member.conn);
         member.link.seal(&mut out, |out| out.extend_from_slice(text)).expect("few records");
         self.say(conn, &out);
-        let reports = self.agent.report(0, &self.desk);
+        let reports = self.agent.report(false, &self.desk);
         let session = reports.first().and_then(|report| report.session);
         if let Some(member) = self.member.as_mut() {
             member.session = session;

@@ -51,7 +51,7 @@ pub fn edge(data: &[u8]) {
 }
 
 /// Some of the places where bytes can be cut: all of few, a few of many.
-fn cuts(len: usize) -> impl Iterator<Item = usize> {
+pub(super) fn cuts(len: usize) -> impl Iterator<Item = usize> {
     (0..len).step_by(1 + len / 64)
 }
 

@@ -7,12 +7,17 @@ use std::time::Duration;
 use ringway_tunnel_node::status::SessionStatus;
 
 use super::flows::{Held, Load, Transfer, connect, echo, is_reset, mirror, says_again};
-use super::sites::{Pair, Side, Words};
+use super::sites::{Keys, Pair, Side, Words};
+use super::wire::{Mood, Wire};
 use crate::support::{pass, until};
 
 /// A user and the service's end of the same flow.
 fn both_ends(pair: &Pair, service: &Held) -> (TcpStream, TcpStream) {
-    let mut user = connect(pair.near.door(0));
+    through(&pair.near, service)
+}
+
+fn through(near: &Side, service: &Held) -> (TcpStream, TcpStream) {
+    let mut user = connect(near.door(0));
     user.write_all(b"hello").expect("it takes it");
     let mut served = service.next();
     hears(&mut served, b"hello");
@@ -114,6 +119,57 @@ fn a_far_side_that_starts_anew() {
     pair.stop();
 }
 
+/// Waits until a side is connected by this wire, and no other.
+#[track_caller]
+fn until_by(near: &Side, way: &Wire) {
+    until("it is connected by this address", || {
+        let session = near.session();
+        let ways = session.carriers.iter().map(|carrier| carrier.peer);
+        (session.up && ways.eq([Some(way.addr)])).then_some(())
+    });
+}
+
+/// A far side has two addresses. Who is at the first says nothing: the second is dialled. When that
+/// fails, one attempt there comes to nothing, and the flow goes on by the first. Then the far
+/// process is started anew, behind the second: it is found there, and knows nothing of the flow,
+/// whose user hears a reset.
+#[test]
+fn a_far_side_with_two_addresses() {
+    let service = Held::listen("127.0.0.1:0");
+    let keys = Keys::new();
+    let mut far = keys.far(&Words::default().allow([service.addr]));
+    let ways = [Wire::start(far.carriers()), Wire::start(far.carriers())];
+    let addresses = [ways[0].addr.to_string(), ways[1].addr.to_string()];
+    let words = Words::default().peer(&format!("addresses = {addresses:?}"));
+    ways[0].be(Mood::Silent);
+    let near = Side::start(&keys.write("near", &words.forward(service.addr), None));
+    until_by(&near, &ways[1]);
+    let (mut user, mut served) = through(&near, &service);
+
+    let before = near.log().len();
+    ways[0].be(Mood::Passing);
+    ways[1].shut(true);
+    ways[1].reset();
+    near.says("its flows go on", before);
+    until_by(&near, &ways[0]);
+    user.write_all(b"on").expect("it goes on");
+    hears(&mut served, b"on");
+    let log = near.log();
+    assert_eq!(log[before..].matches("no answer").count(), 1, "{}", &log[before..]);
+
+    ways[0].shut(true);
+    far.dies_and_comes_back();
+    ways[0].reset();
+    ways[1].lead_to(far.carriers());
+    ways[1].shut(false);
+    is_reset(&mut user);
+    until_by(&near, &ways[1]);
+    drop(through(&near, &service));
+    assert!(near.log().contains("it was started anew"), "{}", near.log());
+    near.stop();
+    far.stop();
+}
+
 /// The near process dies and starts again: services hear a reset, not an end.
 #[test]
 fn a_near_side_that_starts_anew() {
@@ -160,6 +216,38 @@ fn a_file_that_is_read_again() {
     says_again(&mut running, b"afterwards");
     transfer.arrives();
     drop(running);
+    pair.stop();
+}
+
+/// A shorter `wait` is in force at once, also for what waits already; `flows_max` is for the next
+/// session.
+#[test]
+fn limits_in_a_file_that_is_read_again() {
+    let service = Held::listen("127.0.0.1:0");
+    let mut pair = pair_with_wait(&service, "600 s");
+    let (mut user, mut served) = both_ends(&pair, &service);
+    part(&pair);
+    let mut later = connect(pair.near.door(0));
+    until("the connection waits", || (pair.near.status().peers[0].waiting == 1).then_some(()));
+    let words = Words::default().set("wait = \"1 s\"").set("flows_max = 1");
+    pair.keys.write("near", &words.forward(service.addr), Some(pair.wire.addr));
+    pair.near.reload();
+    is_reset(&mut user);
+    is_reset(&mut later);
+    pair.wire.shut(false);
+    pair.until_up();
+    is_reset(&mut served);
+    // It is the session of before, and may have more flows than one.
+    let (mut first, mut second) = (both_ends(&pair, &service), both_ends(&pair, &service));
+    pair.far.dies_and_comes_back();
+    pair.wire.lead_to(pair.far.carriers());
+    is_reset(&mut first.0);
+    is_reset(&mut second.0);
+    pair.until_up();
+    let one = both_ends(&pair, &service);
+    is_reset(&mut connect(pair.near.door(0)));
+    assert_eq!(pair.near.counter("flows_failed_busy"), 1);
+    drop(one);
     pair.stop();
 }
 

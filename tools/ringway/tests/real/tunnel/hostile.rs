@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType};
 use super::CROWD;
 use super::flows::{End, Load, Transfer, connect, echo, listen, mirror, says_again};
 use super::sites::{Keys, Pair, Side, Words};
-use super::wire::{Harm, Mood};
+use super::wire::{Harm, Mood, Wire};
 use crate::support::{PATIENCE, raise_open_files, until};
 
 /// First messages that a near side would say to a far one: the far one is a notebook, which hangs
@@ -191,6 +191,148 @@ fn a_second_secret_that_is_wrong_lets_nobody_in() {
 /// Addresses in networks that are judged apart.
 const HOODS: [[u8; 4]; 4] = [[127, 3, 1, 1], [127, 3, 2, 1], [127, 3, 3, 1], [127, 3, 4, 1]];
 
+/// How long a slow one takes for a byte: for the 72 before a body longer than the longest of the
+/// times for which a stranger is read.
+const DRIP: Duration = Duration::from_millis(600);
+
+/// Somebody who never comes to an end, and always says something.
+struct Slow {
+    stranger: Stranger,
+    drips: Vec<u8>,
+    dripped: usize,
+    heard: Vec<u8>,
+    end: Option<(End, Duration)>,
+}
+
+impl Slow {
+    #[track_caller]
+    fn begins(from: [u8; 4], to: SocketAddr, what: &'static str, words: [&[u8]; 2]) -> Slow {
+        let [at_once, drips] = words;
+        let stranger = Stranger::knocks(from, to, what, at_once);
+        Slow { stranger, drips: drips.to_vec(), dripped: 0, heard: Vec::new(), end: None }
+    }
+
+    /// Says what is due and hears what there is; whether it was sent away.
+    #[track_caller]
+    fn goes_on(&mut self) -> bool {
+        let Stranger { what, stream, since } = &mut self.stranger;
+        let mut some = [0; 1024];
+        while self.end.is_none() {
+            match stream.read(&mut some) {
+                Ok(0) => self.end = Some((End::Whole, since.elapsed())),
+                Ok(many) => self.heard.extend_from_slice(&some[..many]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    self.end = Some((End::Reset, since.elapsed()));
+                }
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+        let due = since.elapsed().div_duration_f64(DRIP) as usize;
+        while self.end.is_none() && self.dripped < due.min(self.drips.len()) {
+            // One that is sent away at this moment takes none, and hears of it at the next look.
+            let _ = stream.write(&self.drips[self.dripped..=self.dripped]);
+            self.dripped += 1;
+        }
+        self.end.is_some()
+    }
+}
+
+/// Strangers at the far side's door who have heard a right first message and say it byte by byte:
+/// its head, its body, or nothing behind its head. All are sent away with the one who is silent.
+fn slow_strangers(to: SocketAddr, messages: &[Vec<u8>]) -> Vec<Slow> {
+    const HEAD_BYTES: usize = 72;
+    let from = HOODS[0];
+    let [first, second, third] = messages else { panic!("three messages") };
+    let [(_, body), (head, _)] = [second, third].map(|one| one.split_at(HEAD_BYTES));
+    let mut all = vec![
+        Slow::begins(from, to, "silent", [&[], &[]]),
+        Slow::begins(from, to, "its body drips", [&second[..HEAD_BYTES], body]),
+        Slow::begins(from, to, "only a head", [head, &[]]),
+    ];
+    // A head that was never whole was never heard, so many may say the same.
+    let drips = || Slow::begins(from, to, "its head drips", [&first[..1], &first[1..]]);
+    all.extend((0..100).map(|_| drips()));
+    all
+}
+
+/// Users who never say where they want to, and what each is to hear: by SOCKS5, then by CONNECT.
+fn slow_users(socks: SocketAddr, connect: SocketAddr) -> Vec<(Slow, &'static [u8])> {
+    const SILENCE: &[u8] = b"";
+    const GREETED: &[u8] = b"\x05\x00";
+    const LATE: &[u8] = b"HTTP/1.1 504 ";
+    const FIELD: &[u8] = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nX: ";
+    let user = |to, what, words| Slow::begins([127, 0, 0, 1], to, what, words);
+    let name = [&b"\x05\x01\x00\x03\xff"[..], &[b'a'; 200]].concat();
+    vec![
+        (user(socks, "SOCKS5, silent", [&[], &[]]), SILENCE),
+        (user(socks, "SOCKS5, a greeting drips", [&[5, 255], &[1; 200]]), SILENCE),
+        (user(socks, "SOCKS5, a name drips", [&[5, 1, 0], &name]), GREETED),
+        (user(connect, "CONNECT, silent", [&[], &[]]), LATE),
+        (user(connect, "CONNECT, a name drips", [b"CONNECT ", &[b'a'; 200]]), LATE),
+        (user(connect, "CONNECT, a field drips", [FIELD, &[b'a'; 200]]), LATE),
+    ]
+}
+
+/// Slow ones at every door, none of whom ever ends what it says: a byte more buys no time, and all
+/// are sent away when it is time. Users that were there go on meanwhile, new ones are served, and
+/// the near side's new carriers are let in, none of them noticeably later.
+#[test]
+fn slow_ones_are_sent_away_in_time_and_delay_nobody() {
+    let keys = Keys::new();
+    let messages = first_messages(&keys, &Words::default(), 3);
+    let service = echo();
+    let far = keys.far(&Words::default().allow([service]));
+    let wire = Wire::start(far.carriers());
+    let words = Words::default().forward(service).door("socks5").door("http_connect");
+    let near = keys.near(&words, wire.addr);
+    let mut friend = connect(near.door(0));
+    says_again(&mut friend, b"before");
+
+    let mut strangers = slow_strangers(far.carriers(), &messages);
+    let mut users = slow_users(near.door(1), near.door(2));
+    let (mut rounds, mut slowest) = (0_u32, Duration::ZERO);
+    until("all are sent away", || {
+        if rounds % 1000 == 500 {
+            wire.reset();
+        }
+        let begun = Instant::now();
+        says_again(&mut friend, b"a word");
+        if rounds.is_multiple_of(100) {
+            says_again(&mut connect(near.door(0)), b"somebody new");
+        }
+        slowest = slowest.max(begun.elapsed());
+        rounds += 1;
+        let strangers =
+            strangers.iter_mut().map(|slow| usize::from(!slow.goes_on())).sum::<usize>();
+        let users = users.iter_mut().map(|(slow, _)| usize::from(!slow.goes_on())).sum::<usize>();
+        (strangers + users == 0).then_some(())
+    });
+    println!("{rounds} rounds, the slowest took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "a friend waits for {slowest:?}");
+
+    let ended = |slow: &Slow| slow.end.expect("all were sent away");
+    let (end, after) = ended(&strangers[0]);
+    assert!(after > Duration::from_secs(9) && after < Duration::from_secs(45), "{after:?}");
+    for slow in &strangers {
+        let (what, one) = (slow.stranger.what, ended(slow));
+        assert!(slow.heard.is_empty(), "{what} hears {:?}", slow.heard);
+        assert!(one.0 == end && one.1.abs_diff(after) < Duration::from_secs(3), "{what}: {one:?}");
+        assert!(slow.dripped < slow.drips.len() || slow.drips.is_empty(), "{what} came to its end");
+    }
+    for (slow, hears) in &users {
+        let (what, (_, after)) = (slow.stranger.what, ended(slow));
+        println!("{what}: {after:?}");
+        let heard = String::from_utf8_lossy(&slow.heard);
+        assert!(slow.heard.starts_with(hears), "{what} hears {heard:?}");
+        assert!(slow.heard.len() == hears.len() || hears.len() > 2, "{what} hears {heard:?}");
+        assert!(after > Duration::from_secs(29) && after < Duration::from_secs(35), "{after:?}");
+    }
+    drop(friend);
+    near.stop();
+    far.stop();
+}
+
 /// Bits are turned, bytes are lost, a carrier ends in the middle of a record: it is noticed, that
 /// carrier is over, and every byte of the transfer arrives by others.
 #[test]
@@ -229,8 +371,8 @@ fn harm_on_the_wire_costs_a_carrier_and_no_byte() {
 }
 
 /// Ten thousand strangers come while a transfer runs, many more at once than are listened to, and
-/// some say another byte now and then. The far side's memory stays where
-/// it was but for what so many sockets cost, the transfer arrives, and friends are let in.
+/// some say another byte now and then. The far side's memory stays where it was but for what so
+/// many sockets cost, the transfer arrives, and friends are let in.
 #[test]
 fn ten_thousand_strangers_are_not_felt() {
     let _alone = CROWD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -16,10 +16,12 @@ mod inspected;
 mod nginx;
 mod place;
 mod served;
+mod service;
 mod sites;
 mod tools;
 mod transfers;
 mod truth;
+mod watched;
 mod wire;
 
 use std::sync::Mutex;

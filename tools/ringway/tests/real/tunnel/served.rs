@@ -1,7 +1,6 @@
 //! A tunnel on the shards of a server: each works as if it were alone.
 
 use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 use ringway_tunnel_node::status::Status;
@@ -10,9 +9,10 @@ use rustix::process::Signal;
 use super::flows::{
     End, Load, Transfer, connect, echo, end_of, is_reset, listen, mirror, says_again,
 };
+use super::service::Notified;
 use super::sites::{Keys, Words};
 use super::tools::run;
-use crate::support::{PATIENCE, Server, Setup, granted, held, ringway, until};
+use crate::support::{Server, Setup, granted, held, ringway, until};
 
 /// A server with two shards, and one side of a tunnel on them.
 fn setup(side: &Path) -> Setup {
@@ -147,27 +147,20 @@ fn a_tunnel_that_cannot_run_is_said_at_the_start() {
 #[test]
 fn systemd_and_programs_are_told_of_both() {
     let keys = Keys::new();
-    let place = keys.path("notify");
-    let heard = UnixDatagram::bind(&place).expect("our directory");
-    heard.set_read_timeout(Some(PATIENCE)).expect("a socket");
-    let next = || {
-        let mut some = [0; 200];
-        let many = heard.recv(&mut some).expect("it says something");
-        String::from_utf8(some[..many].to_vec()).expect("text")
-    };
+    let heard = Notified::at(keys.path("notify"));
     let side = keys.write("far", &Words::default(), None);
     let mut command = setup(&side).command();
-    command.arg("--json").env("NOTIFY_SOCKET", &place);
+    command.arg("--json").env("NOTIFY_SOCKET", &heard.place);
     let server = crate::support::hold(command);
     let ready: serde_json::Value = serde_json::from_str(&server.line()).expect("JSON");
     assert!(ready["listen"].is_string() && ready["tunnel"]["carriers"][0].is_string(), "{ready}");
     assert_eq!((&ready["shards"], &ready["tunnel"]["shards"]), (&2.into(), &2.into()));
-    assert_eq!(next(), "READY=1");
+    heard.hears("READY=1");
     server.signal(Signal::HUP);
-    assert!(next().starts_with("RELOADING=1\nMONOTONIC_USEC="));
-    assert_eq!(next(), "READY=1");
+    heard.hears_of_a_reload();
+    heard.hears("READY=1");
     server.signal(Signal::TERM);
-    assert_eq!(next(), "STOPPING=1");
+    heard.hears("STOPPING=1");
     let mut server = server;
     assert_eq!(server.wait(), Some(0), "{}", server.err());
 }

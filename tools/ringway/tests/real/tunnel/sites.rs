@@ -99,7 +99,7 @@ impl Keys {
         ringway(&words).with(0).json()["public"].as_str().expect("a key").to_owned()
     }
 
-    /// Writes the file of a side. One that dials says whom.
+    /// Writes the file of a side. One that dials says whom, or its words have `addresses`.
     pub(crate) fn write(&self, side: &str, words: &Words, dials: Option<SocketAddr>) -> PathBuf {
         let (own, other) = if side == "far" { ("far", "near") } else { (side, "far") };
         let [network, key, public] = words.keys.clone().unwrap_or_else(|| {
@@ -110,7 +110,9 @@ impl Keys {
         let Words { tunnel, peer, more, .. } = words;
         let (listen, addresses) = match dials {
             Some(to) => (String::new(), format!("addresses = \"{to}\"\n")),
-            None if tunnel.contains("listen") => (String::new(), String::new()),
+            None if tunnel.contains("listen") || peer.contains("addresses") => {
+                (String::new(), String::new())
+            }
             None => ("listen = \"127.0.0.1:0\"\n".to_owned(), String::new()),
         };
         let text = format!(
@@ -237,6 +239,13 @@ impl Side {
             ringway(&["--json", "tunnel", "status", "--config", config, "--flows", "100000"]);
         assert!(matches!(told.code, Some(0 | 1)), "{told:?}");
         serde_json::from_value(told.json()).expect("a status")
+    }
+
+    /// What it shows of itself, page after page.
+    #[track_caller]
+    pub(crate) fn watch(&self) -> Held {
+        let config = self.config.to_str().expect("text");
+        hold(command(&["tunnel", "status", "--config", config, "--watch", "0.2"]))
     }
 
     /// Its session with the other side, if there is just one.
