@@ -13,7 +13,7 @@ use ringway_tunnel_proto::sabotage::Rule;
 /// So many seeds have to notice, or it is luck.
 const WITNESSES: usize = 3;
 /// Within so many.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 400;
 
 /// The first seeds that notice, by a judgement or an assertion of the code itself.
 fn witnesses(rule: Rule) -> Vec<u64> {
