@@ -53,7 +53,8 @@ pub struct MemberReport {
 }
 
 impl Agent {
-    /// All sessions, with all of their flows or without: constant time for each that is told.
+    /// All sessions, with all of their flows or without. Each flow that is told costs what it has
+    /// on its way, in pieces.
     pub fn report(&self, with_flows: bool, host: &impl Host) -> Vec<BondReport> {
         let told = |(at, bond): (usize, &Option<Box<Bond>>)| {
             let bond = bond.as_deref()?;
