@@ -81,6 +81,17 @@ pub mod watch {
     pub const PAGE_NAMES: usize = 1024;
 }
 
+/// Bounds of UDP sockets.
+pub mod datagrams {
+    /// UDP sockets that a service may have on one shard.
+    pub const SOCKETS_PER_SHARD_MAX: usize = 256;
+    /// Bytes of trains that wait for room in one socket, or for the end of the turn; beyond it
+    /// nothing more is taken.
+    pub const BACKLOG_MAX: usize = 4 * 1024 * 1024;
+    /// Bytes of buffers for trains that a service keeps on one shard to use again.
+    pub const SPARE_BYTES_MAX: usize = 2 * 1024 * 1024;
+}
+
 /// Shards of one process.
 pub const SHARDS_MAX: usize = 128;
 /// Connections of one shard.

@@ -109,6 +109,14 @@ impl BufRing {
         Filled { group: self.group, id, len }
     }
 
+    /// As [`Self::take`], and moves the bytes so that there is room in front of them, which counts
+    /// as filled.
+    pub(crate) fn take_shifted(&mut self, id: u16, len: u32, by: usize) -> Filled {
+        let mut filled = self.take(id, len + by as u32);
+        self.bytes_mut(&mut filled).copy_within(..len as usize, by);
+        filled
+    }
+
     /// What a filled buffer holds.
     #[inline]
     pub(crate) fn bytes(&self, filled: &Filled) -> &[u8] {
@@ -134,6 +142,11 @@ impl BufRing {
     /// Gives a buffer back to the kernel.
     pub(crate) fn recycle(&mut self, filled: Filled) {
         self.give(filled.id);
+    }
+
+    /// Bytes of each.
+    pub(crate) fn size(&self) -> u32 {
+        self.size
     }
 
     /// How many buffers are ours at the moment.

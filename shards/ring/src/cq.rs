@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::bufring::Filled;
+use crate::letters::SentTrain;
 use crate::sq::Tag;
 
 /// An error number of the kernel, positive.
@@ -30,6 +31,12 @@ impl Errno {
     pub const RESET: Errno = Errno(libc::ECONNRESET);
     /// There is no way to that network.
     pub const NETWORK_UNREACHABLE: Errno = Errno(libc::ENETUNREACH);
+    /// The datagram does not fit through the way that it would have to go.
+    pub const TOO_LONG: Errno = Errno(libc::EMSGSIZE);
+    /// The kernel cannot do this for the way that the datagrams would take.
+    pub const NO_OFFLOAD: Errno = Errno(libc::EIO);
+    /// The kernel does not do what it was asked for.
+    pub const INVALID: Errno = Errno(libc::EINVAL);
     /// There is no way to that host.
     pub const HOST_UNREACHABLE: Errno = Errno(libc::EHOSTUNREACH);
 
@@ -39,7 +46,7 @@ impl Errno {
     }
 
     /// What a system call said by way of `std`.
-    pub(crate) fn of(error: &io::Error) -> Errno {
+    pub fn of(error: &io::Error) -> Errno {
         Errno(error.raw_os_error().unwrap_or(libc::EIO))
     }
 }
@@ -107,6 +114,28 @@ pub enum Completion {
         tag: Tag,
         /// Whether it is connected.
         result: Result<(), Errno>,
+    },
+    /// Of [`crate::Ring::receive_trains`].
+    TrainReceived {
+        /// The socket's tag.
+        tag: Tag,
+        /// A train, in a buffer that [`crate::Ring::arrival`] reads and that is to be given back;
+        /// or an empty datagram.
+        result: Result<Option<Filled>, Errno>,
+        /// False: arm it again.
+        more: bool,
+    },
+    /// Of [`crate::Ring::send_train`]; its last and only one.
+    TrainSent {
+        /// The socket's tag.
+        tag: Tag,
+        /// For [`crate::Ring::take_train`].
+        train: SentTrain,
+    },
+    /// Of [`crate::Ring::await_room`]; its last and only one. It may have been cancelled.
+    HasRoom {
+        /// The socket's tag.
+        tag: Tag,
     },
     /// Of [`crate::Ring::watch`].
     Watched {

@@ -6,9 +6,11 @@
 //!
 //! - `setup.rs` finds out what the kernel offers and says what to do about what is missing.
 //! - `ring.rs` is the ring; `sq.rs` makes its requests, `cq.rs` reads its answers, `ops.rs` owns
-//!   the bytes that are lent to the kernel, `bufring.rs` the buffers that the kernel fills.
+//!   the bytes that are lent to the kernel, `letters.rs` what it is told about trains of datagrams,
+//!   `bufring.rs` the buffers that the kernel fills.
 //! - `mapped.rs`, `committer.rs`, `budget.rs`: memory that grows in place, ahead of its user.
-//! - `host.rs`, `net.rs`, `bell.rs`: clocks, cores, limits, listening sockets, eventfds.
+//! - `host.rs`, `net.rs`, `udp.rs`, `bell.rs`, `tun.rs`: clocks, cores, limits, sockets of streams
+//!   and of datagrams, eventfds, TUN devices.
 //!
 //! Not here: connections, turns, mailboxes (`ringway-shards`), and any protocol.
 
@@ -18,6 +20,7 @@ mod bufring;
 mod committer;
 mod cq;
 pub mod host;
+mod letters;
 mod mapped;
 mod mapping;
 pub mod net;
@@ -25,15 +28,22 @@ mod ops;
 mod ring;
 mod setup;
 mod sq;
+mod tun;
+mod udp;
 
 pub use bell::Bell;
 pub use budget::{BudgetSpent, MemoryBudget};
 pub use bufring::Filled;
 pub use committer::Committer;
 pub use cq::{Completion, Errno, Received};
+pub use letters::{Cut, Left, SentTrain, Train};
 pub use mapped::{CommitCounts, MappedRegion};
 pub use ring::{Buffers, Ring, RingConfig, RingHandle, SendMode, Wait};
 pub use setup::{
     Feature, Features, KernelVersion, ProbeMask, Report, ReportRow, RowState, SetupError, probe,
 };
 pub use sq::{Group, Tag};
+pub use tun::Tun;
+pub use udp::{
+    Arrival, DatagramSocket, Ecn, SocketMemory, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Towards,
+};

@@ -233,24 +233,35 @@ pub fn reset(socket: TcpStream) -> io::Result<()> {
     reset_when_closed(&socket)
 }
 
-/// An address as the kernel reads it: a `sockaddr_in` or a `sockaddr_in6`, field by field.
-pub(crate) fn address_bytes(address: SocketAddr) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(size_of::<libc::sockaddr_in6>());
+/// Bytes of an address as the kernel reads it, at most.
+pub(crate) const ADDRESS_BYTES: usize = size_of::<libc::sockaddr_in6>();
+
+/// An address as the kernel reads it: a `sockaddr_in` or a `sockaddr_in6`, field by field. Returns
+/// how long it is.
+pub(crate) fn write_address(address: SocketAddr, into: &mut [u8; ADDRESS_BYTES]) -> usize {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    bytes.extend_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
-    bytes.extend_from_slice(&address.port().to_be_bytes());
+    into[..2].copy_from_slice(&(family as libc::sa_family_t).to_ne_bytes());
+    into[2..4].copy_from_slice(&address.port().to_be_bytes());
     match address {
         SocketAddr::V4(v4) => {
-            bytes.extend_from_slice(&v4.ip().octets());
-            bytes.extend_from_slice(&[0; 8]);
+            into[4..8].copy_from_slice(&v4.ip().octets());
+            into[8..16].fill(0);
+            size_of::<libc::sockaddr_in>()
         }
         SocketAddr::V6(v6) => {
-            bytes.extend_from_slice(&v6.flowinfo().to_ne_bytes());
-            bytes.extend_from_slice(&v6.ip().octets());
-            bytes.extend_from_slice(&v6.scope_id().to_ne_bytes());
+            into[4..8].copy_from_slice(&v6.flowinfo().to_ne_bytes());
+            into[8..24].copy_from_slice(&v6.ip().octets());
+            into[24..].copy_from_slice(&v6.scope_id().to_ne_bytes());
+            ADDRESS_BYTES
         }
     }
-    bytes
+}
+
+/// As [`write_address`], in memory that can be lent.
+pub(crate) fn address_bytes(address: SocketAddr) -> Vec<u8> {
+    let mut bytes = [0; ADDRESS_BYTES];
+    let len = write_address(address, &mut bytes);
+    bytes[..len].to_vec()
 }
 
 fn open_to_listen(address: SocketAddr, congestion: Congestion) -> io::Result<OwnedFd> {
@@ -264,23 +275,45 @@ fn open_to_listen(address: SocketAddr, congestion: Congestion) -> io::Result<Own
 }
 
 fn open(address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: creates a descriptor, touches no memory.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let socket = socket(address, libc::SOCK_STREAM)?;
     set(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
     Ok(socket)
 }
 
-fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+/// Makes a socket of an address's family.
+pub(crate) fn socket(address: SocketAddr, kind: i32) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: creates a descriptor, touches no memory.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Switches an option on.
+pub(crate) fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
     set_to(socket, level, option, 1)
 }
 
-fn set_to(socket: &impl AsFd, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+/// Reads an option.
+pub(crate) fn get(socket: &impl AsFd, level: i32, option: i32) -> io::Result<libc::c_int> {
+    let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: writes at most `len` bytes into a local that outlives the call.
+    let done =
+        unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut len) };
+    if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets an option.
+pub(crate) fn set_to(
+    socket: &impl AsFd,
+    level: i32,
+    option: i32,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: reads one integer from a local that outlives the call.
     let done = unsafe {
         libc::setsockopt(
@@ -294,7 +327,7 @@ fn set_to(socket: &impl AsFd, level: i32, option: i32, value: libc::c_int) -> io
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+pub(crate) fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let bytes = address_bytes(address);
     let (start, len) = (bytes.as_ptr().cast(), bytes.len() as libc::socklen_t);
     // SAFETY: reads the stated size of a local address that outlives the call.
@@ -373,13 +406,7 @@ mod tests {
     }
 
     fn number(socket: &impl AsFd, level: i32, option: i32) -> i32 {
-        let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
-        let fd = socket.as_fd().as_raw_fd();
-        // SAFETY: writes at most `len` bytes into a local that outlives the call.
-        let done =
-            unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut len) };
-        assert_eq!(done, 0);
-        value
+        get(socket, level, option).unwrap()
     }
 
     /// Each wish reaches its own option, and what is not wished for stays.

@@ -33,10 +33,12 @@ use ringway_core::Span;
 use crate::bell::Bell;
 use crate::bufring::{BufRing, Filled};
 use crate::cq::{Completion, Errno, Received, result_of};
+use crate::letters::{Asked, Left, Letters, Receives, SentTrain, Train};
 use crate::net;
 use crate::ops::Lent;
 use crate::setup::{self, Feature, Features, SetupError};
 use crate::sq::{self, Group, Kind, Tag};
+use crate::udp::{self, Arrival, DatagramSocket};
 
 /// Sizes of one ring. Memory: 64 bytes per entry, 16 per completion, and the buffers.
 #[derive(Clone, Copy, Debug)]
@@ -51,18 +53,25 @@ pub struct RingConfig {
     pub buffer_bytes: u32,
     /// More buffers, of another size, for receives that ask for them.
     pub second: Option<Buffers>,
+    /// Buffers for trains of datagrams; as many again where there is a second group. Memory comes
+    /// when they are first filled. `None`: none are received.
+    pub datagrams: Option<Buffers>,
 }
 
 impl RingConfig {
-    /// The buffers of a group; those of the first where there is no second.
-    pub fn buffers_of(&self, group: Group) -> Buffers {
-        let first = Buffers { count: self.buffers, bytes: self.buffer_bytes };
-        self.second.filter(|_| group == Group::Second).unwrap_or(first)
+    /// The buffers of a group, if it has any.
+    pub fn buffers_of(&self, group: Group) -> Option<Buffers> {
+        match group {
+            Group::First => Some(Buffers { count: self.buffers, bytes: self.buffer_bytes }),
+            Group::Second => self.second,
+            Group::Datagrams => self.datagrams,
+            Group::SecondDatagrams => self.second.and(self.datagrams),
+        }
     }
 }
 
 /// A group of receive buffers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffers {
     /// How many; a power of two.
     pub count: u16,
@@ -70,8 +79,17 @@ pub struct Buffers {
     pub bytes: u32,
 }
 
+impl Buffers {
+    /// So many buffers, each with room for the longest train and for what is written in front of
+    /// it. One that is too small drops what does not fit.
+    pub const fn for_trains(count: u16) -> Buffers {
+        Buffers { count, bytes: (udp::FRONT_BYTES + 65_536) as u32 }
+    }
+}
+
 impl Default for RingConfig {
-    /// 1024 requests, 8192 completions, 256 buffers of 16 KiB: about 4.4 MiB.
+    /// 1024 requests, 8192 completions, 256 buffers of 16 KiB: about 4.4 MiB. And 4 MiB more where
+    /// datagrams are received.
     fn default() -> Self {
         Self {
             entries: 1024,
@@ -79,6 +97,7 @@ impl Default for RingConfig {
             buffers: 256,
             buffer_bytes: 16 * 1024,
             second: None,
+            datagrams: Some(Buffers::for_trains(64)),
         }
     }
 }
@@ -112,11 +131,15 @@ pub struct RingHandle {
 /// An io_uring ring with its buffers. See the module.
 pub struct Ring {
     uring: IoUring,
-    buffers: BufRing,
-    second: Option<BufRing>,
+    /// By [`Group`].
+    buffers: [Option<BufRing>; Group::COUNT],
     lent: Lent,
+    letters: Letters,
+    receives: Receives,
     /// Slots of quiet sends that no `reap` has ended yet.
     quiet: Vec<u32>,
+    /// Slots of quiet trains, likewise.
+    quiet_trains: Vec<u32>,
     /// Completions taken from the kernel and not yet turned into words.
     raw: Vec<cqueue::Entry>,
     in_flight: u32,
@@ -135,21 +158,22 @@ impl Ring {
             .setup_cqsize(config.completions)
             .build(config.entries)
             .map_err(|error| SetupError::from_setup(&error))?;
-        let buffers = |group, count, bytes| {
-            let buffers = BufRing::new(group, count, bytes)
+        let mut buffers = [const { None }; Group::COUNT];
+        for group in Group::ALL {
+            let Some(Buffers { count, bytes }) = config.buffers_of(group) else { continue };
+            let made = BufRing::new(group, count, bytes)
                 .map_err(|source| SetupError::Failed { what: "mapping receive buffers", source })?;
-            buffers.register(&uring).map_err(|error| SetupError::from_setup(&error))?;
-            Ok::<_, SetupError>(buffers)
-        };
-        let second = config.second.map(|more| buffers(Group::Second, more.count, more.bytes));
-        let (second, buffers) =
-            (second.transpose()?, buffers(Group::First, config.buffers, config.buffer_bytes)?);
+            made.register(&uring).map_err(|error| SetupError::from_setup(&error))?;
+            buffers[group as usize] = Some(made);
+        }
         Ok(Ring {
             uring,
             buffers,
-            second,
             lent: Lent::default(),
+            letters: Letters::default(),
+            receives: Receives::default(),
             quiet: Vec::new(),
+            quiet_trains: Vec::new(),
             raw: Vec::new(),
             in_flight: 0,
             features,
@@ -252,6 +276,63 @@ impl Ring {
         self.push(&sq::cancel(Kind::Connect.with(connect)));
     }
 
+    /// Receives trains of datagrams, again and again while `more` is true. The socket stays open at
+    /// least until the next submission. Returns a number for [`Self::stop_receiving_trains`].
+    ///
+    /// # Panics
+    /// If the ring has no buffers of this group ([`RingConfig::datagrams`]).
+    pub fn receive_trains(&mut self, socket: &DatagramSocket, into: Group, tag: Tag) -> u32 {
+        let again = self.features.has(Feature::MultishotReceiveMessage);
+        let buffer_bytes = self.buffers_of(into).size();
+        let slot = self.receives.begin(Asked { tag, group: into, again }, buffer_bytes);
+        let fd = socket.as_fd().as_raw_fd();
+        let entry = sq::receive_train(fd, self.receives.message(slot), again, into, slot);
+        self.begin(&entry);
+        slot
+    }
+
+    /// Ends [`Self::receive_trains`]; what was taken already still comes before its last
+    /// completion.
+    pub fn stop_receiving_trains(&mut self, receive: u32) {
+        self.push(&sq::cancel(Kind::ReceiveTrain.with(receive)));
+    }
+
+    /// Sends a train, as far as the socket takes it at once; [`Self::take_train`] gives it back
+    /// with its completion. The socket stays open at least until the next submission.
+    ///
+    /// # Panics
+    /// If the train has no datagrams or too many.
+    pub fn send_train(&mut self, socket: &DatagramSocket, train: Train, tag: Tag) {
+        let quietly = self.features.has(Feature::QuietSend);
+        let slot = self.letters.begin(socket, train, tag);
+        let fd = socket.as_fd().as_raw_fd();
+        if quietly {
+            self.quiet_trains.push(slot);
+        }
+        for request in 0..self.letters.open(slot) {
+            let message = self.letters.message(slot, request);
+            self.begin(&sq::send_train(fd, message, quietly, slot, request as u8));
+        }
+    }
+
+    /// A train that was sent, and what is left of it.
+    ///
+    /// # Panics
+    /// If it is of another ring.
+    pub fn take_train(&mut self, sent: SentTrain) -> (Train, Left) {
+        self.letters.take(sent)
+    }
+
+    /// Tells when a socket has room for what is to be sent, once.
+    pub fn await_room(&mut self, socket: &DatagramSocket, tag: Tag) {
+        self.begin(&sq::await_room(socket.as_fd().as_raw_fd(), tag));
+    }
+
+    /// Ends [`Self::await_room`]; its completion comes all the same.
+    pub fn stop_awaiting_room(&mut self, tag: Tag) {
+        self.push(&sq::cancel(Kind::Room.with(tag.0)));
+    }
+
     /// Tells whenever `bell` is rung. The bell stays open at least until the next submission.
     pub fn watch(&mut self, bell: &Bell, tag: Tag) {
         self.begin(&sq::watch(bell.as_fd().as_raw_fd(), tag));
@@ -321,7 +402,7 @@ impl Ring {
             self.pull();
         }
         let raw = std::mem::take(&mut self.raw);
-        if !self.quiet.is_empty() {
+        if !self.quiet.is_empty() || !self.quiet_trains.is_empty() {
             self.note_shortfalls(&raw);
             self.end_quiet_sends(into);
         }
@@ -341,10 +422,7 @@ impl Ring {
     /// If the buffer is of another ring.
     #[inline]
     pub fn bytes(&self, filled: &Filled) -> &[u8] {
-        match filled.group() {
-            Group::First => self.buffers.bytes(filled),
-            Group::Second => self.second.as_ref().expect(ONE_GROUP).bytes(filled),
-        }
+        self.buffers[filled.group() as usize].as_ref().expect(NO_GROUP).bytes(filled)
     }
 
     /// What a filled buffer holds, to be changed in place until it is given back.
@@ -354,6 +432,16 @@ impl Ring {
     #[inline]
     pub fn bytes_mut(&mut self, filled: &mut Filled) -> &mut [u8] {
         self.buffers_of(filled.group()).bytes_mut(filled)
+    }
+
+    /// The train that a buffer of [`Completion::TrainReceived`] holds. `None`: it was empty, or did
+    /// not fit, or does not say who sent it.
+    ///
+    /// # Panics
+    /// If the buffer is of another ring.
+    #[inline]
+    pub fn arrival(&mut self, filled: &mut Filled) -> Option<(Arrival, &mut [u8])> {
+        udp::read_arrival(self.bytes_mut(filled))
     }
 
     /// Gives a filled buffer back to the kernel.
@@ -367,15 +455,12 @@ impl Ring {
 
     #[inline]
     fn buffers_of(&mut self, group: Group) -> &mut BufRing {
-        match group {
-            Group::First => &mut self.buffers,
-            Group::Second => self.second.as_mut().expect(ONE_GROUP),
-        }
+        self.buffers[group as usize].as_mut().expect(NO_GROUP)
     }
 
     /// How many buffers of the first group are filled and not given back.
     pub fn buffers_held(&self) -> u32 {
-        self.buffers.held()
+        self.buffers[Group::First as usize].as_ref().map_or(0, BufRing::held)
     }
 
     /// How many requests have not ended.
@@ -391,9 +476,10 @@ impl Ring {
     /// Queues an entry; submits what is queued if there is no room.
     fn push(&mut self, entry: &squeue::Entry) {
         for _ in 0..SUBMIT_ATTEMPTS_MAX {
-            // SAFETY: whatever memory the entry names is owned by `self.lent` until the request's
-            // last completion, by `self.buffers` until the ring is gone, or there is none; a ring
-            // that is dropped waits for all of them (R3).
+            // SAFETY: whatever memory the entry names, and what that names in turn, is owned by
+            // `self.lent`, `self.letters` or `self.receives` until the request's last completion,
+            // by `self.buffers` until the ring is gone, or there is none; a ring that is dropped
+            // waits for all of them (R3).
             if unsafe { self.uring.submission().push(entry) }.is_ok() {
                 return;
             }
@@ -427,8 +513,13 @@ impl Ring {
 
     fn note_shortfalls(&mut self, raw: &[cqueue::Entry]) {
         for entry in raw {
-            if let Some((Kind::Quiet, slot)) = Kind::of(entry.user_data()) {
-                self.lent.note_shortfall(slot, entry.result());
+            match Kind::of(entry.user_data()) {
+                Some((Kind::Quiet, slot)) => self.lent.note_shortfall(slot, entry.result()),
+                Some((Kind::QuietTrain, slot)) => {
+                    let request = sq::request_of(entry.user_data());
+                    self.letters.note(slot, request, result_of(entry.result()));
+                }
+                _ => {}
             }
         }
     }
@@ -448,14 +539,18 @@ impl Ring {
             };
             into.push(Completion::Sent { tag: done.tag, buffer: done.bytes, result });
         }
+        for slot in self.quiet_trains.drain(..) {
+            self.in_flight -= self.letters.open(slot);
+            let tag = self.letters.end_all(slot);
+            into.push(Completion::TrainSent { tag, train: SentTrain(slot) });
+        }
     }
 
     fn translate(&mut self, entry: &cqueue::Entry) -> Option<Completion> {
         let (kind, number) = Kind::of(entry.user_data())?;
         let result = result_of(entry.result());
         let more = cqueue::more(entry.flags());
-        use Kind::{Accept, Connect, Receive, ReceiveSecond, Send, Watch};
-        if !more && matches!(kind, Accept | Receive | ReceiveSecond | Send | Watch | Connect) {
+        if !more && kind.is_counted() {
             self.in_flight -= 1;
         }
         let tag = Tag(number);
@@ -465,7 +560,7 @@ impl Ring {
                 Some(Completion::Accepted { tag, result, more })
             }
             Kind::Receive | Kind::ReceiveSecond => {
-                let group = if kind == Receive { Group::First } else { Group::Second };
+                let group = if kind == Kind::Receive { Group::First } else { Group::Second };
                 let result = self.received(group, result, entry.flags());
                 Some(Completion::Received { tag, result, more })
             }
@@ -480,8 +575,44 @@ impl Ring {
             Kind::Watch => Some(Completion::Watched { tag, more }),
             Kind::Rung => Some(Completion::Rung { tag }),
             Kind::RingFailed => Some(Completion::RingFailed { tag }),
-            Kind::Quiet | Kind::Ignored => None,
+            Kind::Train => {
+                self.letters.note(number, sq::request_of(entry.user_data()), result);
+                let tag = self.letters.end_one(number)?;
+                Some(Completion::TrainSent { tag, train: SentTrain(number) })
+            }
+            Kind::ReceiveTrain => Some(self.received_train(number, result, entry.flags())),
+            Kind::Room => Some(Completion::HasRoom { tag }),
+            Kind::Quiet | Kind::QuietTrain | Kind::Ignored => None,
         }
+    }
+
+    fn received_train(&mut self, slot: u32, result: Result<u32, Errno>, flags: u32) -> Completion {
+        let asked = self.receives.asked(slot);
+        let more = cqueue::more(flags);
+        if !more {
+            self.receives.end(slot);
+        }
+        let result = match (result, cqueue::buffer_select(flags)) {
+            (Ok(len), Some(id)) if asked.again => {
+                Ok(Some(self.buffers_of(asked.group).take(id, len)))
+            }
+            (Ok(len), Some(id)) => {
+                let buffers = self.buffers[asked.group as usize].as_mut().expect(NO_GROUP);
+                let mut filled = buffers.take_shifted(id, len, udp::FRONT_BYTES);
+                self.receives.write_front(slot, buffers.bytes_mut(&mut filled), len);
+                Ok(Some(filled))
+            }
+            (Ok(_), None) => Ok(None),
+            (Err(errno), unused) => {
+                if let Some(id) = unused {
+                    let buffers = self.buffers_of(asked.group);
+                    let unused = buffers.take(id, 0);
+                    buffers.recycle(unused);
+                }
+                Err(errno)
+            }
+        };
+        Completion::TrainReceived { tag: asked.tag, result, more }
     }
 
     fn received(
@@ -522,8 +653,9 @@ impl Drop for Ring {
         }
         if self.in_flight > 0 {
             self.lent.leak();
-            self.buffers.leak();
-            self.second.iter_mut().for_each(BufRing::leak);
+            self.letters.leak();
+            self.receives.leak();
+            self.buffers.iter_mut().flatten().for_each(BufRing::leak);
         }
     }
 }
@@ -535,8 +667,8 @@ fn own_accepted(fd: u32) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
-/// Why nothing of a second group is answered for: its buffer is of another ring.
-const ONE_GROUP: &str = "this ring has one group of buffers";
+/// Why nothing of a group is answered for: its buffer is of another ring, or it was not asked for.
+const NO_GROUP: &str = "this ring has no such group of buffers";
 /// Attempts to hand over a queue that the kernel does not take for want of memory.
 const SUBMIT_ATTEMPTS_MAX: u32 = 10_000;
 /// Waits of 10 ms for cancelled requests to end before a dropped ring leaks its buffers.

@@ -8,15 +8,18 @@
 
 use std::fmt;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use thiserror::Error;
 
 use crate::bufring::BufRing;
 use crate::host::{self, Limit};
+use crate::letters::{Asked, Receives};
 use crate::sq::{self, Group, Tag};
+use crate::udp::{DatagramSocket, FRONT_BYTES, SocketMemory};
 
 /// Something that newer kernels offer and older ones lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,12 @@ pub enum Feature {
     RingToRing,
     /// Waiting is not accounted as waiting for a disk.
     NoIowait,
+    /// One request receives datagrams again and again.
+    MultishotReceiveMessage,
+    /// The kernel cuts what is sent into datagrams.
+    SendTrains,
+    /// The kernel puts datagrams together that arrive one after the other.
+    ReceiveTrains,
 }
 
 /// What is written about a feature, for people.
@@ -55,7 +64,7 @@ struct About {
 }
 
 /// In the order of the enum.
-const ABOUT: [About; 11] = [
+const ABOUT: [About; 14] = [
     about(Feature::DeferTaskrun, "DEFER_TASKRUN", "6.1", "about 29 % more CPU per small request"),
     about(Feature::SingleIssuer, "SINGLE_ISSUER", "6.0", "DEFER_TASKRUN is not possible"),
     about(Feature::CoopTaskrun, "COOP_TASKRUN", "5.19", "completions interrupt the shard"),
@@ -67,6 +76,9 @@ const ABOUT: [About; 11] = [
     about(Feature::QuietSend, "quiet sends", "5.17", "one completion per send, more turns"),
     about(Feature::RingToRing, "ring to ring messages", "6.3", "shards wake each other by eventfd"),
     about(Feature::NoIowait, "NO_IOWAIT", "6.15", "idle shards may be shown as iowait"),
+    about(Feature::MultishotReceiveMessage, "multishot recvmsg", "6.0", "one request per datagram"),
+    about(Feature::SendTrains, "UDP_SEGMENT", "4.18", "sending UDP costs several times the CPU"),
+    about(Feature::ReceiveTrains, "UDP_GRO", "5.0", "receiving UDP costs several times the CPU"),
 ];
 
 const fn about(
@@ -398,6 +410,8 @@ fn require_operations(uring: &IoUring) -> Result<(), SetupError> {
         (opcode::Recv::CODE, "io_uring receive"),
         (opcode::Send::CODE, "io_uring send"),
         (opcode::AsyncCancel::CODE, "io_uring cancel"),
+        (opcode::RecvMsg::CODE, "io_uring recvmsg"),
+        (opcode::SendMsg::CODE, "io_uring sendmsg"),
         (opcode::PollAdd::CODE, "io_uring poll"),
         (opcode::Close::CODE, "io_uring close"),
     ];
@@ -448,6 +462,12 @@ fn features_of(uring: &IoUring, kernel: KernelVersion) -> Result<Features, Setup
     features.set(Feature::BufferRings, has_buffer_rings()?);
     features.set(Feature::MultishotReceive, has_multishot_receive()?);
     features.set(Feature::QuietSend, has_quiet_send()?);
+    features.set(Feature::MultishotReceiveMessage, has_multishot_receive_message()?);
+    let udp = DatagramSocket::bind((Ipv4Addr::LOCALHOST, 0).into(), SocketMemory::default());
+    if let Some(socket) = tried(udp)? {
+        features.set(Feature::SendTrains, socket.can_cut());
+        features.set(Feature::ReceiveTrains, socket.put_together().is_ok());
+    }
     Ok(features)
 }
 
@@ -486,6 +506,27 @@ fn has_multishot_receive() -> Result<bool, SetupError> {
     let ended = uring.submit_and_wait(1).is_ok();
     drop(uring);
     let many = |cqe: &cqueue::Entry| cqe.result() == 1 && cqueue::more(cqe.flags());
+    Ok(ended && got.first().is_some_and(many))
+}
+
+fn has_multishot_receive_message() -> Result<bool, SetupError> {
+    let group = Group::Datagrams;
+    let Some(buffers) = tried(BufRing::new(group, 8, 512))? else { return Ok(false) };
+    let mut receives = Receives::default();
+    let Some((ours, theirs)) = tried(UnixDatagram::pair())? else { return Ok(false) };
+    let Some(mut uring) = tried(IoUring::new(4))? else { return Ok(false) };
+    let registered = tried(buffers.register(&uring))?.is_some();
+    if !registered || theirs.send(b"x").is_err() {
+        return Ok(false);
+    }
+    let slot = receives.begin(Asked { tag: Tag(0), group, again: true }, buffers.size());
+    let (fd, message) = (ours.as_raw_fd(), receives.message(slot));
+    let got = answers(&mut uring, &sq::receive_train(fd, message, true, group, slot), 1);
+    // It ends before its ring does.
+    let ended = answers(&mut uring, &sq::cancel_all(), 2).len() == 2;
+    drop(uring);
+    let whole = |cqe: &cqueue::Entry| cqe.result() == FRONT_BYTES as i32 + 1;
+    let many = |cqe: &cqueue::Entry| whole(cqe) && cqueue::more(cqe.flags());
     Ok(ended && got.first().is_some_and(many))
 }
 

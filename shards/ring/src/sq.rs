@@ -1,7 +1,8 @@
 //! Requests: what a submission entry says, and whose answer it will be.
 //!
 //! Every request carries 64 bits that come back with its completion: its kind in the top byte,
-//! a number in the low half (a tag of the caller's, or a slot of `ops.rs`).
+//! a number in the low half (a tag of the caller's, or a slot of `ops.rs` or `letters.rs`), and
+//! above that which of a train's requests it is.
 
 use std::os::fd::RawFd;
 
@@ -36,6 +37,14 @@ pub(crate) enum Kind {
     Connect = 9,
     /// As [`Kind::Receive`], into buffers of the second group.
     ReceiveSecond = 10,
+    /// A train, or one of its datagrams, that reports every end.
+    Train = 11,
+    /// As [`Kind::Quiet`], of a train.
+    QuietTrain = 12,
+    /// Trains arrived.
+    ReceiveTrain = 13,
+    /// A socket has room for what is to be sent.
+    Room = 14,
 }
 
 impl Kind {
@@ -59,10 +68,30 @@ impl Kind {
             8 => Kind::Ignored,
             9 => Kind::Connect,
             10 => Kind::ReceiveSecond,
+            11 => Kind::Train,
+            12 => Kind::QuietTrain,
+            13 => Kind::ReceiveTrain,
+            14 => Kind::Room,
             _ => return None,
         };
         Some((kind, user_data as u32))
     }
+
+    /// Whether its requests count as in flight until their last completion. Quiet ones do, too,
+    /// and are counted where their silence is understood.
+    #[inline]
+    pub(crate) const fn is_counted(self) -> bool {
+        !matches!(
+            self,
+            Kind::Quiet | Kind::QuietTrain | Kind::Ignored | Kind::Rung | Kind::RingFailed
+        )
+    }
+}
+
+/// Which of a train's requests a completion is about.
+#[inline]
+pub(crate) const fn request_of(user_data: u64) -> u32 {
+    (user_data >> 32) as u32 & 0xFF
 }
 
 /// Which of a ring's buffers a receive fills. The number is the kernel's name for them.
@@ -73,15 +102,31 @@ pub enum Group {
     First = 0,
     /// Those of [`crate::RingConfig::second`].
     Second = 1,
+    /// Those of [`crate::RingConfig::datagrams`].
+    Datagrams = 2,
+    /// Those of them that go with the second group.
+    SecondDatagrams = 3,
 }
 
 impl Group {
-    /// What a receive into these buffers is about.
+    /// How many there may be.
+    pub(crate) const COUNT: usize = 4;
+    /// All that there may be.
+    pub(crate) const ALL: [Group; Group::COUNT] =
+        [Group::First, Group::Second, Group::Datagrams, Group::SecondDatagrams];
+
+    /// What a receive of a stream into these buffers is about.
+    ///
+    /// # Panics
+    /// If they are for trains.
     #[inline]
     pub(crate) const fn kind(self) -> Kind {
         match self {
             Group::First => Kind::Receive,
             Group::Second => Kind::ReceiveSecond,
+            Group::Datagrams | Group::SecondDatagrams => {
+                panic!("these buffers are for trains of datagrams")
+            }
         }
     }
 }
@@ -125,6 +170,51 @@ pub(crate) fn send_quietly(fd: RawFd, bytes: &[u8], slot: u32) -> Entry {
         .build()
         .flags(Flags::SKIP_SUCCESS)
         .user_data(Kind::Quiet.with(slot))
+}
+
+/// Receives trains. The message and all it names stay where they are until the last completion.
+pub(crate) fn receive_train(
+    fd: RawFd,
+    message: *mut libc::msghdr,
+    multishot: bool,
+    group: Group,
+    slot: u32,
+) -> Entry {
+    let entry = if multishot {
+        opcode::RecvMsgMulti::new(types::Fd(fd), message, group as u16).build()
+    } else {
+        opcode::RecvMsg::new(types::Fd(fd), message)
+            .buf_group(group as u16)
+            .build()
+            .flags(Flags::BUFFER_SELECT)
+    };
+    entry.user_data(Kind::ReceiveTrain.with(slot))
+}
+
+/// Sends a message, if the socket takes it at once. The message and all it names stay where they
+/// are until the completion, or, sent quietly, as with [`send_quietly`].
+pub(crate) fn send_train(
+    fd: RawFd,
+    message: *const libc::msghdr,
+    quietly: bool,
+    slot: u32,
+    request: u8,
+) -> Entry {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT;
+    let entry = opcode::SendMsg::new(types::Fd(fd), message).flags(flags as u32).build();
+    let (entry, kind) = if quietly {
+        (entry.flags(Flags::SKIP_SUCCESS), Kind::QuietTrain)
+    } else {
+        (entry, Kind::Train)
+    };
+    entry.user_data(kind.with(slot) | u64::from(request) << 32)
+}
+
+/// Tells once that a socket has room.
+pub(crate) fn await_room(fd: RawFd, tag: Tag) -> Entry {
+    opcode::PollAdd::new(types::Fd(fd), libc::POLLOUT as u32)
+        .build()
+        .user_data(Kind::Room.with(tag.0))
 }
 
 /// Connects to the address whose bytes these are. The caller keeps them until the completion.
@@ -186,5 +276,7 @@ mod tests {
         assert_eq!(Kind::of(Kind::Accept.with(0)), Some((Kind::Accept, 0)));
         assert_eq!(Kind::of(0), None);
         assert_eq!(Kind::of(u64::MAX), None);
+        let train = Kind::Train.with(7) | 63 << 32;
+        assert_eq!((Kind::of(train), request_of(train)), (Some((Kind::Train, 7)), 63));
     }
 }

@@ -15,8 +15,14 @@ use ringway_ring::{
 };
 
 /// Small queues, so that tests reach their ends.
-const SMALL: RingConfig =
-    RingConfig { entries: 16, completions: 64, buffers: 8, buffer_bytes: 1024, second: None };
+const SMALL: RingConfig = RingConfig {
+    entries: 16,
+    completions: 64,
+    buffers: 8,
+    buffer_bytes: 1024,
+    second: None,
+    datagrams: None,
+};
 
 fn features() -> Features {
     probe(ProbeMask::default()).unwrap().features

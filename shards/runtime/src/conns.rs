@@ -187,7 +187,7 @@ struct Table {
 }
 
 /// In an index: whose it is. Ids that services have are without.
-const GUEST: u32 = 1 << 31;
+pub(crate) const GUEST: u32 = 1 << 31;
 
 const _: () = assert!(limits::CONNS_PER_SHARD_MAX <= GUEST as usize);
 

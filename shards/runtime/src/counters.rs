@@ -93,6 +93,31 @@ pub struct ShardCounters {
     pub buffers_max: Counter,
     /// Receives that ended because no buffer was free.
     pub buffers_exhausted: Counter,
+    /// Trains of datagrams received.
+    pub trains_received: Counter,
+    /// Datagrams in them.
+    pub datagrams_received: Counter,
+    /// Bytes in them.
+    pub datagram_receive_bytes: Counter,
+    /// What the kernel dropped at our UDP sockets for want of room, and told us of. What it had put
+    /// together counts as one.
+    pub datagrams_dropped: Counter,
+    /// Datagrams that were empty, cut off, or without a sender.
+    pub datagrams_unreadable: Counter,
+    /// Receives of trains that ended because no buffer was free.
+    pub datagram_buffers_exhausted: Counter,
+    /// Trains of datagrams given to the kernel, again ones included.
+    pub trains_sent: Counter,
+    /// Bytes in them.
+    pub datagram_send_bytes: Counter,
+    /// Datagrams that it took.
+    pub datagrams_sent: Counter,
+    /// Datagrams that did not leave the host.
+    pub datagrams_unsent: Counter,
+    /// Trains that had to wait for room in their socket.
+    pub trains_delayed: Counter,
+    /// Sockets for which the kernel does not cut trains though it can.
+    pub offload_failures: Counter,
     /// Messages received from other shards and the control plane.
     pub mails: Counter,
     /// Bytes of mail taken in one pass, at most.

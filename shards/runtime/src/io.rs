@@ -2,6 +2,8 @@
 //! acts on all of it at the end of the turn. Nothing here enters the kernel but what happens once
 //! in the life of a connection at most: making a socket, tuning it, asking for its peer.
 
+mod datagrams;
+
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 
@@ -15,6 +17,7 @@ use crate::pair::{Each, Side};
 use crate::parcels::Leaving;
 use crate::pool::Pool;
 use crate::service::{Close, NoSocket};
+use crate::sockets::Sockets;
 use crate::timers::{Due, Timers};
 
 /// What the shard and the service's calls share.
@@ -22,6 +25,7 @@ use crate::timers::{Due, Timers};
 pub(crate) struct IoState {
     pub(crate) shards: usize,
     pub(crate) conns: Conns,
+    pub(crate) sockets: Sockets,
     pub(crate) pools: Each<Pool>,
     pub(crate) outgoing: Outgoing,
     pub(crate) timers: Timers,
@@ -201,12 +205,13 @@ impl Io<'_> {
         self.state.conns.open(conn).map_or(0, |found| found.backlog())
     }
 
-    /// Bytes of memory that are kept for sending: out buffers of this service's connections, those
-    /// that wait to be used again, and mail that found a full mailbox.
+    /// Bytes of memory that are kept for sending: out buffers of this service's connections, trains
+    /// of its datagrams, buffers that wait to be used again, and mail that found a full mailbox.
     pub fn buffered(&mut self) -> usize {
         self.state.charge_writing();
         let state = &self.state;
-        state.buffered[self.side] + state.pools[self.side].bytes() + state.mail_waiting
+        let datagrams = state.sockets.buffered(self.side);
+        state.buffered[self.side] + state.pools[self.side].bytes() + state.mail_waiting + datagrams
     }
 
     /// Bytes of memory of one connection's out buffers; zero for one that is gone.
@@ -218,6 +223,7 @@ impl Io<'_> {
     /// Gives back the buffers that wait to be used again.
     pub fn release_spare(&mut self) {
         self.state.pools[self.side].release();
+        self.state.sockets.pools[self.side].release();
     }
 
     /// Begins a connection; [`crate::Service::connected`] tells whether there is one. What is

@@ -7,9 +7,10 @@
 //! bytes are understood here: protocols live elsewhere.
 //!
 //! The map: `runtime.rs` starts and stops, `shard.rs` is the loop (`shard/doors.rs` who comes in,
-//! `shard/parting.rs` who leaves), `conns.rs` the connections, `io.rs` and `service.rs` what a
-//! service sees, `mailbox.rs`, `wake.rs`, `office.rs` and `control.rs` the mail, `parcels.rs`
-//! connections on their way to another shard, `spin.rs`, `timers.rs` and `drain.rs` the waiting,
+//! `shard/parting.rs` who leaves, `shard/datagrams.rs` UDP), `conns.rs` the connections,
+//! `sockets.rs` the UDP sockets, `io.rs`, `io/datagrams.rs` and `service.rs` what a service sees,
+//! `mailbox.rs`, `wake.rs`, `office.rs` and `control.rs` the mail, `parcels.rs` connections on
+//! their way to another shard, `spin.rs`, `timers.rs` and `drain.rs` the waiting,
 //! `placement.rs` cores and slots, `pair.rs` two services as one.
 
 #![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand, see `sync.rs`")]
@@ -28,6 +29,7 @@ mod pool;
 mod runtime;
 mod service;
 mod shard;
+mod sockets;
 mod spin;
 mod sync;
 mod timers;
@@ -45,9 +47,13 @@ pub use runtime::{Addresses, RunError, Running, Runtime, RuntimeConfig, StartErr
 pub use service::{
     ACCEPT_PAUSE, Close, FLUSH_MAX, LINGER_MAX, ListenerKind, NoSocket, Peer, Service, ShardContext,
 };
+pub use sockets::{Datagrams, SocketId, Unsent};
 pub use spin::SpinPolicy;
 // What its users need of the ring, so that they need not name it.
 pub use ringway_ring::net::{
     Congestion, CongestionControl, KEEPALIVE_PROBES, Tuning, listen_together,
 };
-pub use ringway_ring::{Buffers, Errno, Feature, ProbeMask, Report, RingConfig, SetupError, host};
+pub use ringway_ring::{
+    Buffers, DatagramSocket, Ecn, Errno, Feature, ProbeMask, Report, RingConfig, SetupError,
+    SocketMemory, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Towards, host,
+};

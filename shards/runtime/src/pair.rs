@@ -25,6 +25,7 @@ use ringway_ring::{Buffers, Errno, Group};
 use crate::control::ControlPort;
 use crate::io::Io;
 use crate::service::{Peer, Service, ShardContext};
+use crate::sockets::{Datagrams, SocketId, Unsent};
 
 /// Whose something is. A service that is alone is the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,15 @@ impl Side {
         match self {
             Side::Host => Group::First,
             Side::Guest => Group::Second,
+        }
+    }
+
+    /// Whose receive buffers for trains of datagrams.
+    #[inline]
+    pub(crate) const fn datagrams_group(self) -> Group {
+        match self {
+            Side::Host => Group::Datagrams,
+            Side::Guest => Group::SecondDatagrams,
         }
     }
 
@@ -203,6 +213,28 @@ impl<H: Service, G: Service> Service for Pair<H, G> {
         match io.side() {
             Side::Host => self.host.overdue(now, conn, io),
             Side::Guest => self.guest().overdue(now, conn, io),
+        }
+    }
+
+    #[inline]
+    fn datagrams(&mut self, now: Moment, socket: SocketId, train: Datagrams<'_>, io: &mut Io<'_>) {
+        match io.side() {
+            Side::Host => self.host.datagrams(now, socket, train, io),
+            Side::Guest => self.guest().datagrams(now, socket, train, io),
+        }
+    }
+
+    fn unsent(&mut self, now: Moment, socket: SocketId, what: Unsent, io: &mut Io<'_>) {
+        match io.side() {
+            Side::Host => self.host.unsent(now, socket, what, io),
+            Side::Guest => self.guest().unsent(now, socket, what, io),
+        }
+    }
+
+    fn datagrams_drained(&mut self, now: Moment, socket: SocketId, io: &mut Io<'_>) {
+        match io.side() {
+            Side::Host => self.host.datagrams_drained(now, socket, io),
+            Side::Guest => self.guest().datagrams_drained(now, socket, io),
         }
     }
 

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use ringway_core::{ShardId, Span, limits};
 use ringway_ring::{
-    Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host,
+    Cut, Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host,
     net::{self, Congestion},
     probe,
 };
@@ -29,6 +29,7 @@ use crate::placement::PinPolicy;
 use crate::pool::Pool;
 use crate::service::{ListenerKind, Service, ShardContext};
 use crate::shard::{Door, Parts, Shard};
+use crate::sockets::Sockets;
 use crate::spin::{Spin, SpinPolicy};
 use crate::timers::Timers;
 
@@ -562,7 +563,8 @@ fn own_ring(seed: &Seed) -> Result<Ring, StartError> {
 impl Seed {
     fn into_parts(self, ring: Ring) -> Parts {
         let now = host::now();
-        let spins = self.features.has(Feature::TaskrunFlag);
+        let has = |feature| self.features.has(feature);
+        let spins = has(Feature::TaskrunFlag);
         Parts {
             shard: self.context.shard,
             ring_config: self.ring,
@@ -570,6 +572,11 @@ impl Seed {
             state: IoState {
                 shards: self.context.shards,
                 conns: Conns::new(self.connections_max),
+                sockets: Sockets::new(
+                    if has(Feature::SendTrains) { Cut::ByKernel } else { Cut::Here },
+                    has(Feature::ReceiveTrains),
+                    self.ring.datagrams.is_some(),
+                ),
                 pools: self.pools,
                 outgoing: self.outgoing,
                 timers: Timers::new(now),

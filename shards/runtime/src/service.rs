@@ -7,6 +7,7 @@ use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_ring::Errno;
 
 use crate::io::Io;
+use crate::sockets::{Datagrams, SocketId, Unsent};
 
 /// Which door a connection came in by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +42,14 @@ pub enum Close {
     Reset,
 }
 
-/// Why a connection could not even be begun. Nothing is left of it.
+/// Why a connection could not even be begun, or a UDP socket opened. Nothing is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSocket {
-    /// The shard has as many connections as it may have.
+    /// The shard has as many connections, or sockets, as it may have.
     Full,
     /// The host has none for us: [`Errno::is_shortage`] says whether it is out of descriptors or
-    /// memory. Otherwise it does not speak the family of the address.
+    /// memory. Otherwise it does not speak the family of the address; or, for a UDP socket, the
+    /// address is taken or not one of ours.
     Host(Errno),
 }
 
@@ -104,6 +106,24 @@ pub trait Service {
     fn overdue(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
         let _ = now;
         io.close(conn, Close::AfterFlush);
+    }
+
+    /// Datagrams arrived at a UDP socket ([`Io::open_datagrams`]), as many at once as the kernel
+    /// put together. Who opens sockets overrides this.
+    fn datagrams(&mut self, now: Moment, socket: SocketId, train: Datagrams<'_>, io: &mut Io<'_>) {
+        let _ = (now, socket, train, io);
+    }
+
+    /// Datagrams that were appended did not leave the host, and why. Nothing is wrong with the
+    /// socket. Those of a train that left are not told.
+    fn unsent(&mut self, now: Moment, socket: SocketId, what: Unsent, io: &mut Io<'_>) {
+        let _ = (now, socket, what, io);
+    }
+
+    /// What waits for room in this socket fell below the mark given to [`Io::await_datagrams`].
+    /// Once for each of those calls.
+    fn datagrams_drained(&mut self, now: Moment, socket: SocketId, io: &mut Io<'_>) {
+        let _ = (now, socket, io);
     }
 
     /// A message of this service on another shard, or of its control plane

@@ -27,10 +27,11 @@
 //!   came to need one, and first those that did not fill the last one. Otherwise those that send
 //!   most would take them all, turn after turn.
 //!
-//! Not here: who comes in (`doors.rs`), who leaves for good (`parting.rs`), starting and stopping
-//! threads (`runtime.rs`), what bytes mean (the service).
+//! Not here: who comes in (`doors.rs`), who leaves for good (`parting.rs`), UDP (`datagrams.rs`),
+//! starting and stopping threads (`runtime.rs`), what bytes mean (the service).
 //! Tests: `tests/` of this crate.
 
+mod datagrams;
 mod doors;
 mod parting;
 
@@ -39,7 +40,7 @@ use std::sync::Arc;
 
 use ringway_core::{Moment, ShardId, Span, limits};
 use ringway_ring::{
-    Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host,
+    Buffers, Completion, Errno, Feature, Received, Ring, RingConfig, SendMode, Tag, Wait, host,
 };
 
 use crate::conns::{Flags, NO_SEND, side_of};
@@ -107,12 +108,16 @@ const PATIENT_BYTES_MIN: usize = 16 * 1024;
 const SEND_BYTES_MAX: usize = 1 << 30;
 /// The tag of the shard's own bell.
 const BELL: Tag = Tag(u32::MAX);
+/// Those of a guest that is not there.
+const NO_BUFFERS: Buffers = Buffers { count: 0, bytes: 0 };
 /// Looks around between two looks at the clock while spinning.
 const SPIN_LOOKS: u32 = 32;
 
 impl<S: Service> Shard<S> {
     pub(crate) fn new(parts: Parts, service: S) -> Self {
-        let buffers = Each(Side::ALL.map(|side| parts.ring_config.buffers_of(side.group())));
+        // Nothing is received on behalf of a side without buffers.
+        let of = |side: Side| parts.ring_config.buffers_of(side.group());
+        let buffers = Each(Side::ALL.map(|side| of(side).unwrap_or(NO_BUFFERS)));
         Self {
             service,
             shard: parts.shard,
@@ -146,12 +151,14 @@ impl<S: Service> Shard<S> {
             self.now = host::now();
             self.state.now = self.now;
             self.deliver_completions()?;
+            self.tell_drained_sockets();
             self.deliver_mail();
             self.adopt_parcels();
             self.fire_timers();
             self.look_for_stop();
             self.service.turn(self.now, &mut self.state.io(Side::Host));
             self.settle_all();
+            self.settle_sockets();
             self.settle_doors();
             Side::ALL.into_iter().for_each(|side| self.serve_thirsty(side));
             self.flush_mail();
@@ -242,6 +249,11 @@ impl<S: Service> Shard<S> {
                 Completion::Received { tag, result, more } => self.received(tag.0, result, more),
                 Completion::Sent { tag, buffer, result } => self.sent(tag.0, buffer, result),
                 Completion::Accepted { tag, result, more } => self.accepted(tag, result, more),
+                Completion::TrainReceived { tag, result, more } => {
+                    self.train_received(tag.0, result, more);
+                }
+                Completion::TrainSent { tag, train } => self.train_sent(tag.0, train),
+                Completion::HasRoom { tag } => self.socket_has_room(tag.0),
                 Completion::Connected { tag, result } => self.connected(tag.0, result),
                 Completion::Watched { more, .. } => self.bell_rang(more),
                 // The mail is looked for in every turn.
@@ -687,6 +699,7 @@ impl<S: Service> Shard<S> {
     fn is_done(&self) -> bool {
         self.stop_told
             && self.sends_in_flight == 0
+            && self.state.sockets.all_sent()
             && self.state.outgoing.waiting_bytes() == 0
             && self.state.leaving.is_empty()
             && !self.has_parcels()

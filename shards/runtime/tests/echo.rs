@@ -311,8 +311,13 @@ fn it_serves_without_each_feature() {
 /// With eight small buffers for many talkers receives run dry, are counted, and go on.
 #[test]
 fn receives_go_on_after_running_dry() {
-    let ring =
-        RingConfig { entries: 16, completions: 64, buffers: 8, buffer_bytes: 1024, second: None };
+    let ring = RingConfig {
+        entries: 16,
+        completions: 64,
+        buffers: 8,
+        buffer_bytes: 1024,
+        ..RingConfig::default()
+    };
     let server = Server::start(RuntimeConfig { ring, ..config(1) });
     let mut clients: Vec<TcpStream> = (0..50).map(|_| server.connect()).collect();
     for round in 0..10u8 {

@@ -20,14 +20,6 @@ fn masks() -> [ProbeMask; 2] {
     [ProbeMask::default(), ProbeMask::default().without(Feature::QuietSend)]
 }
 
-/// Who has it now, after it was adopted.
-fn adopted(stage: &mut Stage, client: &TcpStream, by: ShardId, note: &[u8]) -> ConnId {
-    let (shard, conn, heard) = stage.next();
-    assert_eq!(heard, Heard::Adopted(client.local_addr().unwrap(), note.to_vec()));
-    assert_eq!(shard, by);
-    conn
-}
-
 /// To the other shard, back again, to itself: the note arrives, the old id is dead, and the
 /// connection works in both directions each time. Nobody is told that it closed.
 #[test]
@@ -44,14 +36,9 @@ fn a_connection_goes_around() {
             io.close(old, Close::Now);
             assert_eq!(io.backlog(old), 0);
         });
-        conn = adopted(&mut stage, &client, to, &note);
+        conn = stage.adopted(&client, to, &note);
         shard = to;
-        client.write_all(b"ping").unwrap();
-        assert_eq!(stage.bytes_of(conn, 4), b"ping");
-        stage.on(shard.0, move |io| io.out(conn).extend_from_slice(b"pong"));
-        let mut got = [0; 4];
-        client.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"pong");
+        stage.talk(&mut client, shard, conn);
     }
     assert_eq!(stage.sum(|c| c.connections_now.get()), 1);
     assert_eq!((stage.sum(|c| c.given.get()), stage.sum(|c| c.adopted.get())), (5, 5));
@@ -81,7 +68,7 @@ fn unsent_bytes_go_along() {
             io.out(conn).extend_from_slice(b"-last words-");
             io.give(conn, to, b"slow");
         });
-        let conn = adopted(&mut stage, &client, to, b"slow");
+        let conn = stage.adopted(&client, to, b"slow");
         stage.on(to.0, move |io| {
             assert!(io.backlog(conn) > 12);
             io.out(conn).extend_from_slice(b"first words");
@@ -109,7 +96,7 @@ fn ends_go_along() {
         io.finish(conn);
         io.give(conn, to, b"");
     });
-    let conn = adopted(&mut stage, &client, to, b"");
+    let conn = stage.adopted(&client, to, b"");
     assert_eq!(stage.next_of(conn), Heard::Ended);
     stage.on(to.0, move |io| io.out(conn).extend_from_slice(b"too late"));
     let mut got = Vec::new();

@@ -5,13 +5,13 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::puppet::{Heard, NOBODY, Stage, Strings};
-use common::{Echo, PATIENCE, config, echo, read, until};
+use common::{Echo, config, echo, read, until};
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_shards::{
     Buffers, Close, Guest, Io, ListenerKind, NoSocket, Peer, Room, Runtime, RuntimeConfig, Service,
@@ -31,23 +31,12 @@ fn room() -> Room {
 
 /// Says a word each way.
 fn talk(strings: &mut Strings, (client, shard, conn): &mut (TcpStream, ShardId, ConnId)) {
-    let conn = *conn;
-    client.write_all(b"ping").unwrap();
-    assert_eq!(strings.bytes_of(conn, 4), b"ping");
-    strings.on(shard.0, move |io| io.out(conn).extend_from_slice(b"pong"));
-    let mut got = [0; 4];
-    client.read_exact(&mut got).unwrap();
-    assert_eq!(&got, b"pong");
+    strings.talk(client, *shard, *conn);
 }
 
 /// A connection of this service that it made itself.
 fn connect_out(strings: &mut Strings) -> (TcpStream, ShardId, ConnId) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let conn = strings.on(0, move |io| io.connect(address)).unwrap();
-    let client = listener.accept().unwrap().0;
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(strings.next_of(conn), Heard::Connected(Ok(())));
+    let (client, conn) = strings.connect_out();
     (client, ShardId(0), conn)
 }
 
@@ -67,20 +56,19 @@ fn each_hears_of_its_own_connections() {
     for (strings, all) in [(&mut *host, &mut of_host), (&mut guest, &mut of_guest)] {
         for one in all.iter_mut() {
             talk(strings, one);
-            let (client, shard, conn) = (one.0.local_addr().unwrap(), one.1, one.2);
+            let (shard, conn) = (one.1, one.2);
             let to = ShardId(shard.0 ^ 1);
             strings.on(shard.0, move |io| io.give(conn, to, b"note"));
-            let (adopter, adopted, heard) = strings.next();
-            assert_eq!((adopter, heard), (to, Heard::Adopted(client, b"note".to_vec())));
-            (one.1, one.2) = (adopter, adopted);
+            let adopted = strings.adopted(&one.0, to, b"note");
+            (one.1, one.2) = (to, adopted);
             talk(strings, one);
             one.0.shutdown(Shutdown::Write).unwrap();
             assert_eq!(strings.next_of(adopted), Heard::Ended);
-            strings.on(adopter.0, move |io| {
+            strings.on(to.0, move |io| {
                 io.call_overdue(adopted, Span::from_ms(1));
             });
             assert_eq!(strings.next_of(adopted), Heard::Overdue);
-            strings.on(adopter.0, move |io| io.close(adopted, Close::Now));
+            strings.on(to.0, move |io| io.close(adopted, Close::Now));
             assert_eq!(strings.next_of(adopted), Heard::Closed);
         }
     }

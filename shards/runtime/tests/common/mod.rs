@@ -8,6 +8,7 @@ pub(crate) mod puppet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use ringway_shards::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// What the services of a test have seen, over all shards.
 #[derive(Debug, Default)]
@@ -182,6 +184,39 @@ pub(crate) fn wait_readable(fd: &impl AsFd) {
     let mut fds = [PollFd::new(fd, PollFlags::IN)];
     let patience = Timespec::try_from(PATIENCE).unwrap();
     assert_eq!(poll(&mut fds, Some(&patience)).unwrap(), 1, "nothing came");
+}
+
+/// Tells a story in a network namespace of its own, in which `prepare` has run by then. `false`:
+/// nobody here may make one.
+pub(crate) fn in_a_network_of_its_own(prepare: &[&str], story: impl FnOnce() + Send) -> bool {
+    let run = |command: &str| {
+        let mut words = command.split(' ');
+        let program = words.next().unwrap();
+        Command::new(program).args(words).status().is_ok_and(|status| status.success())
+    };
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("ringway-shards-{}-{number}", std::process::id());
+    if !run(&format!("ip netns add {name}")) {
+        return false;
+    }
+    let space = std::fs::File::open(format!("/run/netns/{name}")).unwrap();
+    // Its name goes at once: a test that fails leaves nothing behind.
+    assert!(run(&format!("ip netns delete {name}")));
+    std::thread::scope(|scope| {
+        let told = scope.spawn(|| {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(space.as_fd(), kind).unwrap();
+            for command in ["ip link set lo up"].iter().chain(prepare) {
+                assert!(run(command), "{command}");
+            }
+            story();
+        });
+        if let Err(panic) = told.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    true
 }
 
 /// Lowers the number of files that the process may have open.

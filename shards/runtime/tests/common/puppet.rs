@@ -1,15 +1,17 @@
 //! Shards that do what the test says and tell what they hear: a test is a story with both sides.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ringway_core::{ConnId, Moment, ShardId};
 use ringway_shards::{
-    ControlPort, Errno, Guest, Io, ListenerKind, Make, Peer, Room, Running, Runtime, RuntimeConfig,
-    Service, ShardContext, ShardCounters,
+    ControlPort, Datagrams, Ecn, Errno, Guest, Io, ListenerKind, Make, Peer, Room, Running,
+    Runtime, RuntimeConfig, Service, ShardContext, ShardCounters, SocketId, Unsent,
 };
 
 use super::PATIENCE;
@@ -27,6 +29,20 @@ pub(crate) enum Heard {
     Adopted(SocketAddr, Vec<u8>),
     Stopped,
     Mail(ShardId, Vec<u8>),
+    Datagrams(SocketId, Got),
+    Unsent(SocketId, Unsent),
+    SocketDrained(SocketId),
+}
+
+/// A train that was heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Got {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: Option<IpAddr>,
+    pub(crate) ecn: Ecn,
+    pub(crate) segment_bytes: usize,
+    pub(crate) kernel_drops: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Who heard it, about which connection.
@@ -90,6 +106,28 @@ impl Service for Puppet {
 
     fn overdue(&mut self, _: Moment, conn: ConnId, io: &mut Io<'_>) {
         self.tell(conn, Heard::Overdue, io);
+    }
+
+    fn datagrams(&mut self, _: Moment, socket: SocketId, train: Datagrams<'_>, io: &mut Io<'_>) {
+        let got = Got {
+            from: train.from,
+            to: train.to,
+            ecn: train.ecn,
+            segment_bytes: train.segment_bytes,
+            kernel_drops: train.kernel_drops,
+            bytes: train.bytes.to_vec(),
+        };
+        self.tell(NOBODY, Heard::Datagrams(socket, got), io);
+        // They are ours to spoil.
+        train.bytes.fill(0xEE);
+    }
+
+    fn unsent(&mut self, _: Moment, socket: SocketId, what: Unsent, io: &mut Io<'_>) {
+        self.tell(NOBODY, Heard::Unsent(socket, what), io);
+    }
+
+    fn datagrams_drained(&mut self, _: Moment, socket: SocketId, io: &mut Io<'_>) {
+        self.tell(NOBODY, Heard::SocketDrained(socket), io);
     }
 
     fn mail(&mut self, _: Moment, from: ShardId, message: &[u8], io: &mut Io<'_>) {
@@ -196,6 +234,12 @@ impl Stage {
         self.running.counters().iter().map(|counters| of(counters)).sum()
     }
 
+    /// Stops, whatever else was heard.
+    pub(crate) fn stop_deaf(self) {
+        self.running.stop();
+        self.running.join().unwrap();
+    }
+
     /// Stops, and checks that nothing else was heard.
     pub(crate) fn stop(mut self) {
         self.running.stop();
@@ -211,11 +255,26 @@ impl Strings {
         shard: u8,
         order: impl FnOnce(&mut Io<'_>) -> R + Send + 'static,
     ) -> R {
+        self.begin(shard, order).recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Has a shard do something; what that gives comes from the receiver.
+    pub(crate) fn begin<R: Send + 'static>(
+        &mut self,
+        shard: u8,
+        order: impl FnOnce(&mut Io<'_>) -> R + Send + 'static,
+    ) -> Receiver<R> {
         let (say, hear) = channel();
-        let order: Order = Box::new(move |io| say.send(order(io)).unwrap());
+        // The test may not care.
+        let order: Order = Box::new(move |io| drop(say.send(order(io))));
         self.orders[usize::from(shard)].lock().unwrap().push_back(order);
         self.control.send(ShardId(shard), b"look");
-        hear.recv_timeout(PATIENCE).unwrap()
+        hear
+    }
+
+    /// News, if any come within a time.
+    pub(crate) fn next_within(&mut self, time: Duration) -> Option<News> {
+        self.news.recv_timeout(time).ok()
     }
 
     /// The next news of any connection.
@@ -240,6 +299,24 @@ impl Strings {
             }
         }
         bytes
+    }
+
+    /// A word goes from a client to the shard that has it, and another one back.
+    pub(crate) fn talk(&mut self, client: &mut TcpStream, shard: ShardId, conn: ConnId) {
+        client.write_all(b"ping").unwrap();
+        assert_eq!(self.bytes_of(conn, 4), b"ping");
+        self.on(shard.0, move |io| io.out(conn).extend_from_slice(b"pong"));
+        let mut got = [0; 4];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"pong");
+    }
+
+    /// A client's connection is adopted by this shard, with this note; its name there.
+    pub(crate) fn adopted(&mut self, client: &TcpStream, by: ShardId, note: &[u8]) -> ConnId {
+        let (shard, conn, heard) = self.next();
+        let adopted = Heard::Adopted(client.local_addr().unwrap(), note.to_vec());
+        assert_eq!((shard, heard), (by, adopted));
+        conn
     }
 
     /// A client that comes in by a door, and the connection that the shard has of it.
