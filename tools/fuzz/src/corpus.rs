@@ -1,8 +1,9 @@
 //! The corpora: `corpus/<target>/`, one input a file.
 //!
 //! Files named `seed-*` are written by `cargo run -p ringway-fuzz -- seeds` from the targets'
-//! own seeds; `crash-*` were found by a driver and stay after the bug is gone; anything else was
-//! put there by hand.
+//! own seeds; `crash-*` were found by a driver and stay after the bug is gone; `found-*` are the
+//! few of a guided run's inputs that reach code which no other reaches; anything else was put there
+//! by hand.
 
 use std::io;
 use std::path::PathBuf;

@@ -64,6 +64,15 @@ fn test_steps(root: &Path, steps: &mut Steps) {
         let args = ["test", "--package", "ringway-tunnel-proto", "--features", "sabotage"];
         run(cargo(root, &args).args(["--test", "sabotage", "--test", "agent_sabotage"]))
     });
+    steps.step("transport: every rule that is switched off is noticed", || {
+        let args = ["test", "--release", "--package", "ringway-wan", "--features", "sabotage"];
+        run(cargo(root, &args).args(["--test", "sabotage"]))
+    });
+    // Thousands of lines, of which the tests above had a part: they take seconds in release.
+    steps.step("transport: thousands of lines with every fault", || {
+        let args = ["test", "--release", "--package", "ringway-wan", "--test", "swarm"];
+        run(&mut cargo(root, &args))
+    });
     // A bench that no longer runs answers no question; here each runs once, unmeasured.
     if has_benches(root) {
         steps.step("benches, each once", || {

@@ -76,7 +76,7 @@ struct End {
 
 impl End {
     fn new(role: Role, out: Direction, epoch: &EpochSecret) -> End {
-        let settings = Settings { role, window_first: WINDOW, window_budget: WINDOW, flows_max: 8 };
+        let settings = Settings { role, window_first: WINDOW, memory: WINDOW, flows_max: 8 };
         let place =
             Place { carrier: 0, epoch: 0, out, suite: Suite::Aes128Gcm, backend: Backend::AwsLc };
         let mut session = Session::new(settings);

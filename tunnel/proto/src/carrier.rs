@@ -10,14 +10,23 @@
 //!
 //! Bounds: constant time and about 250 bytes a carrier.
 
+use alloc::boxed::Box;
+
 use ringway_core::{Moment, Span};
 
 use crate::delivery::Delivery;
+use crate::sabotage::{Rule, Sabotage};
+use crate::session::Packets;
 
 /// A carrier of a session, by its place. A place is used again after
 /// [`crate::Session::carrier_down`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CarrierSlot(pub u16);
+
+impl CarrierSlot {
+    /// A place that no carrier has.
+    pub(crate) const NONE: CarrierSlot = CarrierSlot(u16::MAX);
+}
 
 /// While something is on the way, a carrier is asked this often.
 const PING_EVERY: Span = Span::from_ms(100);
@@ -29,7 +38,7 @@ const UNANSWERED_MIN: Span = Span::from_ms(1500);
 const RTT_UNKNOWN: Span = Span::from_ms(100);
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Carrier {
     pub(crate) up: bool,
     pub(crate) suspect: bool,
@@ -60,6 +69,8 @@ pub(crate) struct Carrier {
     pub(crate) sent: u64,
     /// Bytes that had to go again because of it.
     pub(crate) resent: u64,
+    /// It carries packets that may be lost one by one, and hears of each: it is not asked.
+    pub(crate) packets: Option<Box<Packets>>,
 }
 
 impl Carrier {
@@ -84,7 +95,13 @@ impl Carrier {
             delivery: Delivery::new(now),
             sent: 0,
             resent: 0,
+            packets: None,
         }
+    }
+
+    /// One of packets, of which it is not known whether the other agent takes it.
+    pub(crate) fn of_packets(now: Moment, packets: Packets) -> Self {
+        Self { packets: Some(Box::new(packets)), ..Self::new(now, false) }
     }
 
     /// A carrier that may be given something new.
@@ -94,7 +111,7 @@ impl Carrier {
 
     /// Whether bulk may be put on it: there is not more on the way than serves any purpose.
     pub(crate) fn has_window(&self) -> bool {
-        self.flying < self.delivery.most()
+        self.packets.is_some() || self.flying < self.delivery.most()
     }
 
     /// There is more to send than carriers take.
@@ -114,12 +131,16 @@ impl Carrier {
     }
 
     /// Whether LEAVE is to be said now: nothing that went by it is missing.
-    pub(crate) fn wants_leave(&self) -> bool {
-        self.up && self.leaving && !self.left && self.flying == 0
+    pub(crate) fn wants_leave(&self, sabotage: Sabotage) -> bool {
+        let arrived = self.flying == 0 || sabotage.breaks(Rule::LeaveLast);
+        self.up && self.leaving && !self.left && arrived
     }
 
     /// Smoothed round trip; a guess before the first answer.
     pub(crate) fn rtt(&self) -> Span {
+        if let Some(packets) = &self.packets {
+            return packets.rtt().smooth();
+        }
         self.srtt.unwrap_or(RTT_UNKNOWN)
     }
 
@@ -142,6 +163,9 @@ impl Carrier {
 
     /// The shortest round trip; a guess before the first answer.
     pub(crate) fn rtt_min(&self) -> Span {
+        if let Some(packets) = &self.packets {
+            return packets.rtt().least();
+        }
         self.rtt_min.unwrap_or(RTT_UNKNOWN)
     }
 
@@ -177,7 +201,10 @@ impl Carrier {
     }
 
     fn is_busy(&self) -> bool {
-        let unsure = self.unproven || self.flying > 0 || self.srtt.is_none() || self.suspect;
+        // Packets have their own way to ask.
+        let unsure = self.packets.is_none();
+        let unsure =
+            unsure && (self.unproven || self.flying > 0 || self.srtt.is_none() || self.suspect);
         self.up && unsure
     }
 
@@ -196,6 +223,11 @@ impl Carrier {
 
     /// Makes a suspect of a carrier whose time is over. Returns whether it became one now.
     pub(crate) fn judge(&mut self, now: Moment) -> bool {
+        if let Some(packets) = &self.packets {
+            let silent = self.up && !self.suspect && packets.is_silent();
+            self.suspect |= silent;
+            return silent;
+        }
         let Some((_, at)) = self.asked.filter(|_| self.up && !self.suspect) else { return false };
         let silent = self.last_heard < at && now >= at + self.silent_after();
         let unanswered = now >= at + self.unanswered_after();
@@ -205,7 +237,7 @@ impl Carrier {
 
     /// When [`Self::ping`] or [`Self::judge`] will have something to do.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        if !self.up {
+        if !self.up || self.packets.is_some() {
             return None;
         }
         match self.asked {
@@ -216,4 +248,11 @@ impl Carrier {
             None => None,
         }
     }
+}
+
+/// The longest round trip of the carriers that are used; if none is, the shortest of all that can
+/// be, and nothing if none can.
+pub(crate) fn rtt_by(all: &[Carrier], used: impl Iterator<Item = CarrierSlot>) -> Option<Span> {
+    let longest = used.map(|slot| all[usize::from(slot.0)].rtt()).max();
+    longest.or_else(|| all.iter().filter(|one| one.is_usable()).map(Carrier::rtt).min())
 }

@@ -16,6 +16,8 @@
 //! 0a ACK           flow, below, credit, then up to 32 times (gap, length)
 //! 10 STREAM        flow, offset, bytes to the end of the frame
 //! 11 STREAM + end  the same, and the stream ends behind these bytes
+//! 20 WANTED        floor, wait: report packets from number `floor` on, within `wait` nanoseconds
+//! 21 REPORT        which packets have come (`path/report.rs`)
 //! ```
 //!
 //! Positions of a stream are its byte offsets; its end takes one position more, so that it is sent,
@@ -30,6 +32,7 @@ use alloc::vec::Vec;
 use ringway_core::wire::{Reader, Truncated};
 
 use crate::epochs::Exchange;
+use crate::path::Report;
 
 /// A flow of a session: even numbers are opened by the session's initiator, odd ones by its
 /// responder; each side counts up.
@@ -160,6 +163,15 @@ pub enum Frame<'a> {
         /// The stream ends behind them.
         fin: bool,
     },
+    /// How packets of the carrier are to be reported.
+    Wanted {
+        /// From this number on.
+        floor: u64,
+        /// Not later than this after they came, in nanoseconds.
+        wait: u64,
+    },
+    /// Which packets of the carrier have come.
+    Report(Report<'a>),
 }
 
 /// A record is not made of frames. The agents do not understand each other: the carrier is closed.
@@ -183,26 +195,32 @@ const DONE: u8 = 0x09;
 const ACK: u8 = 0x0a;
 const STREAM: u8 = 0x10;
 const STREAM_FIN: u8 = 0x11;
+const WANTED: u8 = 0x20;
+const REPORT: u8 = 0x21;
 /// Kinds with this bit may be skipped.
-const IGNORABLE: u8 = 0x80;
+pub(crate) const IGNORABLE: u8 = 0x80;
 
 /// The largest number that can be written.
 pub(crate) const VARINT_MAX: u64 = (1 << 62) - 1;
 /// Bytes before the bytes of a STREAM frame, at most: kind, length, flow, offset.
 pub(crate) const STREAM_HEAD_MAX: usize = 1 + 4 + 8 + 8;
+/// Bytes of a WANTED, at most.
+pub(crate) const WANTED_MAX: usize = 2 + 8 + 8;
+/// Bytes of a REPORT before its body, at most.
+pub(crate) const REPORT_HEAD_MAX: usize = 1 + 4;
 /// Bytes of a PING.
 pub(crate) const PING_BYTES: usize = 10;
 /// Bytes of any other frame that is written, at most.
 pub(crate) const CONTROL_FRAME_MAX: usize = 1 + 4 + 3 * 8 + ACK_RANGES_MAX * 2 * 8;
 
-fn varint(reader: &mut Reader<'_>) -> Result<u64, Truncated> {
+pub(crate) fn varint(reader: &mut Reader<'_>) -> Result<u64, Truncated> {
     let first = reader.u8()?;
     let more = (1usize << (first >> 6)) - 1;
     let rest = reader.bytes(more)?;
     Ok(rest.iter().fold(u64::from(first & 0x3f), |value, byte| value << 8 | u64::from(*byte)))
 }
 
-fn put_varint(out: &mut Vec<u8>, value: u64) {
+pub(crate) fn put_varint(out: &mut Vec<u8>, value: u64) {
     match value {
         0..0x40 => out.push(value as u8),
         0x40..0x4000 => out.extend_from_slice(&(value as u16 | 0x4000).to_be_bytes()),
@@ -214,7 +232,7 @@ fn put_varint(out: &mut Vec<u8>, value: u64) {
     }
 }
 
-const fn varint_len(value: u64) -> usize {
+pub(crate) const fn varint_len(value: u64) -> usize {
     match value {
         0..0x40 => 1,
         0x40..0x4000 => 2,
@@ -280,6 +298,8 @@ impl<'a> Frames<'a> {
                 }
                 return Ok(Some(Frame::Stream { flow, offset, bytes, fin }));
             }
+            WANTED => Frame::Wanted { floor: varint(&mut body)?, wait: varint(&mut body)? },
+            REPORT => return Ok(Some(Frame::Report(Report::read(body.rest())?))),
             _ if kind & IGNORABLE != 0 => return Ok(None),
             _ => return Err(Malformed),
         };
@@ -343,8 +363,23 @@ impl Frame<'_> {
                 stream_head(out, flow, offset, (bytes.len(), fin));
                 out.extend_from_slice(bytes);
             }
+            Frame::Wanted { floor, wait } => {
+                out.push(WANTED);
+                put_varint(out, (varint_len(floor) + varint_len(wait)) as u64);
+                put_varint(out, floor);
+                put_varint(out, wait);
+            }
+            // What is said of packets is written as a body, by who knows of them.
+            Frame::Report(report) => report_frame(out, report.body()),
         }
     }
+}
+
+/// Appends a REPORT with this body.
+pub(crate) fn report_frame(out: &mut Vec<u8>, body: &[u8]) {
+    out.push(REPORT);
+    put_varint(out, body.len() as u64);
+    out.extend_from_slice(body);
 }
 
 fn token_frame(out: &mut Vec<u8>, kind: u8, token: u64) {

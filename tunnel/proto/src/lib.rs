@@ -10,11 +10,14 @@
 //! - `link`, `epochs`: a carrier's bytes, from the first to its records, and its keys over time.
 //! - `target`, `socks`, `connect`: where a flow is to go, as agents and as applications say it.
 //! - `proxy`: who a service's client is. `look`: what a censor sees of a carrier.
-//! - `carrier`, `delivery`: what is known of a carrier, and how much it is given. `session`: flows
-//!   and carriers together. `violation`: what ends one.
+//! - `carrier`, `delivery`: what is known of a carrier, and how much it is given. `path`: carriers
+//!   of packets, which may be lost one by one. `session`: flows and carriers together.
+//!   `violation`: what ends one.
 //! - `hello`, `opening`: what the first messages of carriers and flows say.
 //! - `agent`, `pool`: all sessions of a shard, their handshakes, and how many carriers each has.
-//! - `report`: what is told of all that. `sabotage`: rules that tests switch off.
+//! - `memory`: how much of what came is kept, and whose it may be.
+//! - `report`, `meter`: what is told of all that, and rates. `limits`: bounds of the tunnel.
+//! - `sabotage`: rules that tests switch off.
 //!
 //! What always holds, whatever carriers do (`tests/swarm.rs`):
 //! - T1  What was delivered of a stream is a prefix of what was written to it.
@@ -39,9 +42,13 @@ mod delivery;
 mod epochs;
 mod frame;
 mod hello;
+pub mod limits;
 mod link;
 mod look;
+mod memory;
+mod meter;
 mod opening;
+pub mod path;
 mod pool;
 mod proxy;
 mod recv;
@@ -50,14 +57,15 @@ pub mod sabotage;
 mod send;
 mod session;
 mod socks;
+mod spans;
 mod target;
 #[cfg(test)]
 mod testing;
 mod violation;
 
 pub use agent::{
-    Agent, AgentSettings, BondId, BondReport, Dropped, HALF_OPEN_MAX, Host, Identity, MemberReport,
-    NoFlow, NotLetIn, Note, Owner, Peer, PeerId, Registry, WINDOW_FIRST,
+    Agent, AgentSettings, BondId, BondReport, Dropped, Host, Identity, MemberReport, NoFlow,
+    NotLetIn, Note, Owner, Peer, PeerId, Registry,
 };
 pub use carrier::CarrierSlot;
 pub use connect::{
@@ -66,8 +74,11 @@ pub use connect::{
 pub use epochs::{Epochs, Exchange};
 pub use frame::{Ack, FlowId, Frame, Frames, Malformed, ResetCode};
 pub use hello::{Instance, VERSION, is_hello_understood, probe_hello};
+pub use limits::{HALF_OPEN_MAX, WINDOW_FIRST};
 pub use link::{Link, Place, Rekeying, Salted, Step};
 pub use look::{Exempt, Flaw, LOOK_POSITIONS_MAX, Lengths, Sample, Uniformity, heuristic};
+pub use memory::MemoryReport;
+pub use meter::{BothWays, Meter};
 pub use opening::{
     ANSWER_BYTES, Coding, OPENING_BYTES_MAX, Opening, answer as opening_answer, read_answer,
 };

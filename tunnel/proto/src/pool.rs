@@ -10,8 +10,9 @@
 //!                                            \--not more--> one retires, the next trial later
 //! ```
 //!
-//! Always: never more than there may be; never fewer than one because of a judgement. Of more than
-//! one, the agent may keep one without bulk (`bond.rs`), which counts here as any other.
+//! Always: never more than there may be, but for the moment in which one that was given up comes
+//! back; never fewer than one because of a judgement. Of more than one, the agent may keep one
+//! without bulk (`bond.rs`), which counts here as any other.
 //!
 //! Bounds: constant time and memory.
 
@@ -41,7 +42,7 @@ pub(crate) enum Advice {
     Open,
     /// Let the slowest go.
     Retire,
-    /// Let the slowest go, and open another one in its place.
+    /// Let the slowest go, and open another one in its place if there are too few then.
     Replace,
 }
 
@@ -104,6 +105,10 @@ impl Pool {
 
     /// Looks at what is, and says what to do. Called whenever something was sent or could not be.
     pub(crate) fn look(&mut self, now: Moment, seen: Seen) -> Advice {
+        // One that did not answer was given up too soon, and there is another in its place.
+        if seen.usable > seen.most {
+            return Advice::Replace;
+        }
         if seen.busy {
             self.needed_at = now;
         } else if seen.usable > 1 && now.since(self.needed_at) >= IDLE {
@@ -241,6 +246,17 @@ mod tests {
             replaced += u32::from(pool.look(Moment(at * MS), seen) == Advice::Replace);
         }
         assert_eq!(replaced, 5, "after 0.25, 2.5, 6.5, 14.5 and 30.5 seconds");
+    }
+
+    /// A carrier fell silent for a moment, another one was opened, and both work now.
+    #[test]
+    fn there_are_never_more_for_long_than_there_may_be() {
+        let mut pool = Pool::new(Moment(MS));
+        for busy in [false, true] {
+            let seen = Seen { usable: 5, most: 4, carried: 0, full: busy, short: false, busy };
+            assert_eq!(pool.look(Moment(2 * MS), seen), Advice::Replace);
+            assert_eq!(pool.look(Moment(3 * MS), Seen { usable: 4, ..seen }), Advice::Stay);
+        }
     }
 
     #[test]

@@ -3,21 +3,34 @@
 //! Invariants:
 //! - V1  Bytes are delivered once and in order; the end after all of them.
 //! - V2  Pieces that came too early are kept apart, without overlap, and none lies below `next`.
-//! - V3  What is kept is within the credit that was given: a sender beyond it is refused.
+//! - V3  What is kept is within the credit that was given: a sender beyond it breaks the rules.
+//! - V4  What there is no room for is refused: it changes nothing and is not acknowledged, so it
+//!   comes again.
 //!
 //! Credit is what the application has taken plus a window. The window begins small and doubles
 //! while a sender uses all of it within two round trips; a flow whose application does not read is
-//! given no more.
+//! given no more. Where others want room it shrinks, by a half at most each time that half of it
+//! was used: credit that was given is good, and is not given again.
 //!
-//! Bounds: kept bytes are at most the window; a piece that came early costs its bytes and about 64
-//! more. Constant time a piece in order, a search of log n for one that is not.
+//! Bounds: kept bytes are at most the window, and what there is room for (`memory.rs`). Constant
+//! time a piece in order, a search of log n for one that is not.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use ringway_core::{Moment, Span};
 
+use crate::memory::{self, Room};
 use crate::sabotage::{Rule, Sabotage};
+
+/// What came of a piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// It said something new.
+    pub(crate) news: bool,
+    /// There was no room for some of it.
+    pub(crate) refused: bool,
+}
 
 /// What the sender did cannot be: it went beyond its credit, or beyond its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +50,11 @@ pub(crate) struct RecvStream {
     runs: BTreeMap<u64, u64>,
     /// Offset up to which the application has taken bytes.
     taken: u64,
+    /// Bytes that wait for the application: what it was said to have last, and what was delivered
+    /// since.
+    waiting: u64,
+    /// Of those, what came by the reserve.
+    reserved: u64,
     window: u64,
     credit: u64,
     /// When the credit was last raised.
@@ -55,6 +73,8 @@ impl RecvStream {
             early_bytes: 0,
             runs: BTreeMap::new(),
             taken: 0,
+            waiting: 0,
+            reserved: 0,
             window,
             credit: window,
             raised_at: now,
@@ -63,22 +83,22 @@ impl RecvStream {
         }
     }
 
-    /// Takes a piece in. `deliver` gets bytes in order. Returns whether the piece said anything
-    /// new.
+    /// Takes a piece in, as far as there is room. `deliver` gets bytes in order.
     pub(crate) fn receive(
         &mut self,
         offset: u64,
         bytes: &[u8],
         fin: bool,
+        room: Room,
         mut deliver: impl FnMut(&[u8]),
-    ) -> Result<bool, Overrun> {
+    ) -> Result<Received, Overrun> {
         let end = offset + bytes.len() as u64;
         let beyond = self.fin_at.is_some_and(|fin_at| end > fin_at || fin && end != fin_at);
         let cuts = fin && end < self.highest();
         if end > self.credit || beyond || cuts {
             return Err(Overrun);
         }
-        let mut news = fin && self.fin_at.is_none();
+        let mut received = Received { news: fin && self.fin_at.is_none(), refused: false };
         if fin {
             self.fin_at = Some(end);
         }
@@ -91,12 +111,24 @@ impl RecvStream {
             self.next = end;
         }
         if offset <= self.next && end > self.next {
-            deliver(&bytes[(self.next - offset) as usize..]);
-            self.next = end;
-            news = true;
-            self.deliver_early(&mut deliver);
+            if self.has_room(end - self.next, room) {
+                let before = self.next;
+                let known = self.sabotage.unless(Rule::CutsAnywhere, 0, self.next - offset);
+                deliver(&bytes[known as usize..]);
+                self.next = end;
+                self.deliver_early(&mut deliver);
+                self.waiting += self.next - before;
+                received.news = true;
+            } else {
+                received.refused = true;
+                if self.sabotage.breaks(Rule::RefusedNotAcked) {
+                    self.next = end;
+                }
+            }
         } else if offset > self.next {
-            news |= self.keep_early(offset, bytes);
+            let kept = self.keep_early(offset, bytes, room.any);
+            received.news |= kept.news;
+            received.refused = kept.refused;
         }
         if fin && self.sabotage.breaks(Rule::EndAfterAll) {
             self.next = end;
@@ -104,7 +136,18 @@ impl RecvStream {
         if self.fin_at == Some(self.next) {
             self.next += 1;
         }
-        Ok(news)
+        Ok(received)
+    }
+
+    /// Whether so many bytes may be delivered. For an application that takes what it gets there is
+    /// a reserve, where early pieces have all the room.
+    fn has_room(&mut self, bytes: u64, room: Room) -> bool {
+        if bytes <= room.any {
+            return true;
+        }
+        let reads = self.waiting + bytes <= memory::FIRST && bytes <= room.reserve;
+        self.reserved += if reads { bytes } else { 0 };
+        reads
     }
 
     /// Offset behind the last byte that has come.
@@ -142,31 +185,38 @@ impl RecvStream {
         self.runs.insert(start, end);
     }
 
-    /// Keeps what is new of a piece (V2), unless there are so many that what is kept of each counts
-    /// for more than its bytes: what is not kept is not acknowledged, and comes again.
-    fn keep_early(&mut self, offset: u64, bytes: &[u8]) -> bool {
+    /// Keeps what is new of a piece (V2), as far as there is `room`, unless there are so many that
+    /// what is kept of each counts for more than its bytes (V4).
+    fn keep_early(&mut self, offset: u64, bytes: &[u8], mut room: u64) -> Received {
         let end = offset + bytes.len() as u64;
         let before = self.early.range(..=offset).next_back();
         let mut at = before.map_or(offset, |(start, kept)| offset.max(start + kept.len() as u64));
-        let mut news = false;
+        let mut received = Received::default();
         while at < end {
             let next = self.early.range(at..).next();
             let (next_start, next_end) = next
                 .map_or((u64::MAX, u64::MAX), |(start, kept)| (*start, start + kept.len() as u64));
             let stop = end.min(next_start);
             if at < stop {
-                if self.early.len() as u64 >= PIECES_MIN + self.window / PIECE_BYTES {
+                let costs = stop - at + memory::PIECE_BYTES;
+                let many = self.early.len() as u64 >= PIECES_MIN + self.window / PIECE_BYTES;
+                if many || costs > room {
+                    received.refused = true;
+                    if self.sabotage.breaks(Rule::RefusedNotAcked) {
+                        self.join_runs(at, stop);
+                    }
                     break;
                 }
+                room -= costs;
                 let new = &bytes[(at - offset) as usize..(stop - offset) as usize];
                 self.early.insert(at, new.to_vec());
                 self.early_bytes += new.len() as u64;
                 self.join_runs(at, stop);
-                news = true;
+                received.news = true;
             }
             at = next_end;
         }
-        news
+        received
     }
 
     /// Whether the end was delivered.
@@ -184,6 +234,16 @@ impl RecvStream {
         self.early_bytes
     }
 
+    /// Bytes that were delivered by the reserve, of those that wait for the application.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// What is held, and what keeping it costs.
+    pub(crate) fn held(&self) -> u64 {
+        self.waiting + self.early_bytes + self.early.len() as u64 * memory::PIECE_BYTES
+    }
+
     /// Bytes that came since [`Self::note_acked`].
     pub(crate) fn unacked(&self) -> u64 {
         self.unacked
@@ -195,8 +255,11 @@ impl RecvStream {
     }
 
     /// Of all delivered bytes, `waiting` are still with us. Returns whether the sender should hear
-    /// of new credit: when half a window has become free. `more` is how far the window may grow.
-    pub(crate) fn drained(&mut self, now: Moment, waiting: u64, rtt: Span, more: u64) -> bool {
+    /// of new credit: when half a window has become free. The window may be `most`.
+    pub(crate) fn drained(&mut self, now: Moment, waiting: u64, rtt: Span, most: u64) -> bool {
+        let waiting = self.sabotage.unless(Rule::UnreadWaits, 0, waiting);
+        self.waiting = waiting;
+        self.reserved = self.reserved.min(waiting);
         self.taken = self.delivered().saturating_sub(waiting).max(self.taken);
         if self.fin_at.is_some() {
             return false;
@@ -206,11 +269,17 @@ impl RecvStream {
             return false;
         }
         let fast = now.since(self.raised_at) < Span(rtt.0 * 2).max(GROW_WITHIN_MIN);
-        if fast && waiting <= self.window / 8 {
-            self.window += self.window.min(more);
+        if self.window > most {
+            self.window = most.max(self.window / 2);
+        } else if fast && waiting <= self.window / 8 {
+            self.window += self.window.min(most - self.window);
+        }
+        let credit = self.credit.max(self.taken + self.window);
+        if credit == self.credit {
+            return false;
         }
         self.raised_at = now;
-        self.credit = self.credit.max(self.taken + self.window);
+        self.credit = credit;
         true
     }
 

@@ -19,6 +19,11 @@ pub struct FlowReport {
     pub window: u64,
     /// It has bytes to send and no credit: the other side's reader is slow, or its window small.
     pub out_of_credit: bool,
+    /// Bytes of it that had to go again, because their carrier was lost, silent or slow.
+    pub resent: u64,
+    /// The longest round trip of the carriers that have something of it on its way; if none has,
+    /// the shortest of all that can be used, and nothing if none can.
+    pub rtt: Option<Span>,
 }
 
 /// What is known of a carrier.

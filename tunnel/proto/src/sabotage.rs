@@ -2,7 +2,40 @@
 //!
 //! Without the feature `sabotage` a `Sabotage` has no bytes and every question to it is the
 //! constant `false`. Only `tests/sabotage.rs` (sessions) and `tests/agent_sabotage.rs` (agents) are
-//! built with it.
+//! built with it, and for what carries packets `tests/sabotage.rs` of `ringway-wan`.
+//!
+//! What was decided before the first line, because it is costly to change, and the rules that it
+//! has become:
+//!
+//! ```text
+//! frames: byte offsets, any cuts, what may    CutsAnywhere EarlyWaits DuplicatesNoticed
+//!   be skipped, a version                     UnknownSkipped VersionsAgree
+//! a byte is kept until the other agent has    KeptUntilAcked AcksRepeated SilenceIsAsked
+//!   it; an end is the last; what is over is   EndAfterAll ResetsRepeated OverIsSaid NumbersOnce
+//!   said, also after a restart                GoneIsSaid GivenUpIsSaid
+//! handover: what is on a carrier that is      LostGoesAgain SuspectsDoubted SilentClosed
+//!   suspect or dead goes by another           LeaveLast BothLeave
+//! shards: a flow has one owner                HandedOver OneSession LivingGoesOn
+//! credit: absolute, from one budget, none     CreditRespected UnreadWaits MemoryBounded
+//!   for who does not read                     RefusedNotAcked
+//! relays: sessions end at agents alone, and   JoinsProved NumbersOnce (there is no relay yet)
+//!   name their flows
+//! truth: users hear why a flow failed         CodesTold
+//! ```
+//!
+//! No rule, but stories: a carrier that crawls (`session_tests.rs`), features and kinds of later
+//! versions (`hello.rs`, `frame.rs`), the words of SOCKS5 and HTTP for each failure (`socks.rs`,
+//! `proxy.rs`), no writes across cores (`shards/runtime`).
+//!
+//! What carries packets has the rules of [`Rule::PATH`].
+//!
+//! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
+//! `KeysAnnounced`, `ResponderWaits` and `OffersRepeated` (the former epoch is kept: `epochs.rs`);
+//! who is let in are `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
+
+use crate::frame;
+use crate::pool::Advice;
+use crate::violation::Violation;
 
 /// A rule of the tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +54,31 @@ pub enum Rule {
     EndAfterAll,
     /// Nothing is sent beyond the receiver's credit.
     CreditRespected,
+    /// What there was no room for is not acknowledged.
+    RefusedNotAcked,
     /// The number of a flow that is over does not open another.
     NumbersOnce,
     /// A reset is repeated until it is answered.
     ResetsRepeated,
     /// Who asks about a flow that is over is answered.
     OverIsSaid,
+    /// What was acknowledged by a carrier that is lost is acknowledged again, and so is what comes
+    /// twice.
+    AcksRepeated,
+    /// What is on a carrier that does not answer goes by another one at once.
+    SuspectsDoubted,
+    /// A piece that begins in what is known brings only what is new.
+    CutsAnywhere,
+    /// A frame that is not known and may be skipped is skipped.
+    UnknownSkipped,
+    /// A flow that is not read is given no more credit.
+    UnreadWaits,
+    /// No more is held of what comes than there is room for.
+    MemoryBounded,
+    /// Why a flow was reset is told to its other end.
+    CodesTold,
+    /// A carrier leaves when nothing that went by it is missing.
+    LeaveLast,
     /// Who proves to be somebody that the site does not know is not answered.
     KnownAlone,
     /// A message that came before is not answered.
@@ -67,11 +119,39 @@ pub enum Rule {
     ResponderWaits,
     /// New keys are offered until they are answered.
     OffersRepeated,
+    /// Reports say older numbers in turn.
+    OlderInTurn,
+    /// The sender alone says from where on it wants to hear.
+    BaseIsSenders,
+    /// What is missing is lost when something that was sent later, by some time, has come.
+    LossTakesTime,
+    /// Who hears that something came which was given up waits longer from then on.
+    LateIsHeard,
+    /// What is lost again and again goes in more copies.
+    CopiesGrow,
+    /// Copies are apart from each other.
+    CopiesApart,
+    /// Who hears nothing for long sends something to hear of the rest.
+    SilenceIsProbed,
+    /// After some silences what is on its way is given up.
+    SilenceGivesUp,
+    /// Who has a site's key and not the second secret that goes with it is not let in.
+    SecondSecret,
+    /// Who speaks another version is not answered.
+    VersionsAgree,
+    /// A carrier is closed when both ends have left it.
+    BothLeave,
+    /// Where more carriers carry more, more are opened.
+    OpenedOnDemand,
+    /// A session has as many carriers as the configuration says, at most.
+    SpawnBounded,
+    /// Carriers that are not needed are closed.
+    IdleClosed,
 }
 
 impl Rule {
     /// Those of a session.
-    pub const SESSION: [Rule; 10] = [
+    pub const SESSION: [Rule; 19] = [
         Rule::KeptUntilAcked,
         Rule::LostGoesAgain,
         Rule::SilenceIsAsked,
@@ -79,13 +159,34 @@ impl Rule {
         Rule::EarlyWaits,
         Rule::EndAfterAll,
         Rule::CreditRespected,
+        Rule::RefusedNotAcked,
         Rule::NumbersOnce,
         Rule::ResetsRepeated,
         Rule::OverIsSaid,
+        Rule::AcksRepeated,
+        Rule::SuspectsDoubted,
+        Rule::CutsAnywhere,
+        Rule::UnknownSkipped,
+        Rule::UnreadWaits,
+        Rule::MemoryBounded,
+        Rule::CodesTold,
+        Rule::LeaveLast,
+    ];
+
+    /// Those of what carries packets.
+    pub const PATH: [Rule; 8] = [
+        Rule::OlderInTurn,
+        Rule::BaseIsSenders,
+        Rule::LossTakesTime,
+        Rule::LateIsHeard,
+        Rule::CopiesGrow,
+        Rule::CopiesApart,
+        Rule::SilenceIsProbed,
+        Rule::SilenceGivesUp,
     ];
 
     /// Those of an agent.
-    pub const AGENT: [Rule; 20] = [
+    pub const AGENT: [Rule; 26] = [
         Rule::KnownAlone,
         Rule::MessagesOnce,
         Rule::JoinsProved,
@@ -106,6 +207,12 @@ impl Rule {
         Rule::KeysAnnounced,
         Rule::ResponderWaits,
         Rule::OffersRepeated,
+        Rule::SecondSecret,
+        Rule::VersionsAgree,
+        Rule::BothLeave,
+        Rule::OpenedOnDemand,
+        Rule::SpawnBounded,
+        Rule::IdleClosed,
     ];
 }
 
@@ -128,6 +235,33 @@ impl Sabotage {
             false
         }
     }
+
+    /// A record's text, if its reader knows all of its frames or may skip them.
+    #[inline(always)]
+    pub(crate) fn known(self, text: &[u8]) -> Result<&[u8], Violation> {
+        let skips = text.first().is_some_and(|kind| kind & frame::IGNORABLE != 0);
+        if skips && self.breaks(Rule::UnknownSkipped) {
+            Err(Violation::Malformed)
+        } else {
+            Ok(text)
+        }
+    }
+
+    /// What is to be done about carriers.
+    #[inline(always)]
+    pub(crate) fn advice(self, advice: Advice) -> Advice {
+        match advice {
+            Advice::Open if self.breaks(Rule::OpenedOnDemand) => Advice::Stay,
+            Advice::Retire if self.breaks(Rule::IdleClosed) => Advice::Stay,
+            advice => advice,
+        }
+    }
+
+    /// `lawful`, unless the rule is switched off.
+    #[inline(always)]
+    pub(crate) fn unless<T>(self, rule: Rule, broken: T, lawful: T) -> T {
+        if self.breaks(rule) { broken } else { lawful }
+    }
 }
 
 #[cfg(not(feature = "sabotage"))]
@@ -144,6 +278,24 @@ impl crate::Session {
 #[cfg(feature = "sabotage")]
 impl crate::Agent {
     /// Switches one rule off, for good; before anything else.
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.sabotage.rule = Some(rule);
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl<F> crate::path::Sender<F> {
+    /// Switches one rule off, for good; before the first packet.
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.sabotage.rule = Some(rule);
+        self.flight.sabotage.rule = Some(rule);
+        self.repair.sabotage.rule = Some(rule);
+    }
+}
+
+#[cfg(feature = "sabotage")]
+impl crate::path::Arrivals {
+    /// Switches one rule off, for good; before the first packet.
     pub fn break_rule(&mut self, rule: Rule) {
         self.sabotage.rule = Some(rule);
     }

@@ -1,5 +1,8 @@
 //! One stream at the end where it is written: bytes are kept until the other agent has them.
 //!
+//! A carrier of packets keeps itself what is on its way by it, as runs of positions (`path`): those
+//! are taken here and given back if the carrier is lost, and are nobody's segments.
+//!
 //! Positions are byte offsets; the end of the stream takes one more. Every position that was
 //! written is in exactly one state:
 //!
@@ -9,14 +12,18 @@
 //! ```
 //!
 //! Invariants:
-//! - W1  `flying` and `lost` are sorted, disjoint, and together everything below `next` that is not
-//!   acknowledged.
-//! - W2  Bytes from the lowest of those on are kept; so nothing is freed on a carrier's word.
+//! - W1  `flying`, `lost` and runs of packets are together everything below `next` that is not
+//!   acknowledged; the first two are sorted and disjoint.
+//! - W2  Bytes from the first on that is not acknowledged are kept; so nothing is freed on a
+//!   carrier's word.
 //! - W3  Nothing beyond the receiver's credit is put on a carrier; the end may be, it takes no
 //!   room.
+//! - W4  Of what nobody heard of for long little goes again at first, and twice as much with each
+//!   word of it: perhaps the receiver had no room for it, and has none.
 //!
 //! Bounds: bytes kept are bounded by who writes; a segment is 48 bytes. Acknowledging costs
-//! constant time for each segment that it ends, and a search of log n for each range.
+//! constant time, amortised, for each segment that it ends, and a search of log n for each range
+//! (`spans.rs`).
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -26,9 +33,17 @@ use ringway_core::Moment;
 use crate::carrier::CarrierSlot;
 use crate::frame::{Ack, VARINT_MAX};
 use crate::sabotage::{Rule, Sabotage};
+use crate::spans::{self, Spans};
 
 /// Bytes of one block of a stream's memory.
 const BLOCK_BYTES: usize = 64 * 1024;
+
+/// So many runs that are lost are asked whether they may go by a carrier.
+const LOOK: usize = 64;
+/// So much is sent to ask about the rest.
+const ASKED_AGAIN: u64 = 512;
+/// Of what nobody heard of for long, so much goes again at first.
+const TRUSTED_FIRST: u64 = 4096;
 
 /// A run of positions that is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +57,17 @@ pub(crate) struct Segment {
     pub(crate) order: u64,
 }
 
-/// A run of positions that has to go again.
+/// By what a run goes, and since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lost {
-    start: u64,
-    end: u64,
-    /// The carrier that it waits on; another is wanted.
-    avoid: CarrierSlot,
+struct By {
+    carrier: CarrierSlot,
+    at: Moment,
+    order: u64,
+}
+
+fn segment(piece: spans::Piece<By>) -> Segment {
+    let By { carrier, at, order } = piece.what;
+    Segment { start: piece.start, end: piece.end, carrier, at, order }
 }
 
 /// What is to be put into a record.
@@ -73,12 +92,24 @@ pub(crate) struct SendStream {
     fin: bool,
     /// The first position that was never put on a carrier.
     next: u64,
-    flying: VecDeque<Segment>,
-    lost: VecDeque<Lost>,
+    flying: Spans<By>,
+    /// What has to go again, and the carrier that it waited on: another is wanted.
+    lost: Spans<CarrierSlot>,
+    /// The receiver has everything below this.
+    below: u64,
+    /// The same when it was looked at last.
+    below_before: u64,
+    /// Positions that are on their way in packets.
+    in_packets: u64,
     /// The receiver takes bytes up to here.
     credit: u64,
     /// The largest `order` that was acknowledged.
     newest_acked: u64,
+    /// Bytes that may go, and that went, before the next word of the receiver (W4).
+    trusted: u64,
+    asked: u64,
+    /// Bytes that had to go again.
+    resent: u64,
     sabotage: Sabotage,
 }
 
@@ -90,10 +121,16 @@ impl SendStream {
             end: 0,
             fin: false,
             next: 0,
-            flying: VecDeque::new(),
-            lost: VecDeque::new(),
+            flying: Spans::default(),
+            lost: Spans::default(),
+            below: 0,
+            below_before: 0,
+            in_packets: 0,
             credit,
             newest_acked: 0,
+            trusted: u64::MAX,
+            asked: 0,
+            resent: 0,
             sabotage,
         }
     }
@@ -109,13 +146,24 @@ impl SendStream {
     }
 
     /// What is on its way.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = &Segment> {
-        self.flying.iter()
+    pub(crate) fn segments(&self) -> impl Iterator<Item = Segment> {
+        self.flying.iter().map(segment)
+    }
+
+    /// The carriers by which it is, some of them several times.
+    pub(crate) fn carriers(&self) -> impl Iterator<Item = CarrierSlot> + '_ {
+        self.segments().map(|segment| segment.carrier)
     }
 
     /// Bytes that are on their way.
     pub(crate) fn flying(&self) -> u64 {
-        self.segments().map(|segment| segment.end - segment.start).sum()
+        // Runs that are not wanted any more are passed over without a word.
+        self.flying.positions() + self.in_packets.min(self.next - self.below)
+    }
+
+    /// Bytes that had to go again since the beginning.
+    pub(crate) fn resent(&self) -> u64 {
+        self.resent
     }
 
     /// Whether there is more to send than the receiver has said it takes.
@@ -159,12 +207,15 @@ impl SendStream {
 
     /// Whether there is something to put on some carrier.
     pub(crate) fn wants_any(&self) -> bool {
+        if self.trusted < u64::MAX {
+            return !self.lost.is_empty() && self.asked < self.trusted;
+        }
         !self.lost.is_empty() || self.next < self.end.min(self.limit()) || self.wants_end()
     }
 
     /// Whether everything, the end included, is acknowledged.
     pub(crate) fn is_done(&self) -> bool {
-        self.is_all_sent() && self.flying.is_empty() && self.lost.is_empty()
+        self.is_all_sent() && self.below == self.next
     }
 
     /// The offset up to which bytes may be sent (W3).
@@ -175,6 +226,7 @@ impl SendStream {
     /// Takes a carrier's word for the receiver's, as only sabotage does.
     pub(crate) fn forget_flying(&mut self) {
         self.flying.clear();
+        self.below = self.next;
         self.free(&mut Blocks::default());
     }
 
@@ -184,20 +236,79 @@ impl SendStream {
 
     /// Puts up to `room` bytes on `by.carrier`, what was lost first.
     pub(crate) fn take(&mut self, room: usize, by: Segment, alone: bool) -> Option<Piece> {
-        let avoided = |lost: &Lost| alone || lost.avoid != by.carrier;
-        let (start, stop, again) = match self.lost.iter().position(avoided) {
-            Some(at) => {
-                let lost = &mut self.lost[at];
-                let (start, end) = (lost.start, lost.end);
-                // The end takes a position, but no room.
-                let bytes_end = end.min(self.end);
-                let stop = if bytes_end - start <= room as u64 { end } else { start + room as u64 };
-                lost.start = stop;
-                if lost.start == lost.end {
-                    self.lost.remove(at);
-                }
-                (start, stop, true)
-            }
+        let (start, stop, again) = self.cut(room, by.carrier, alone)?;
+        self.fly(Segment { start, end: stop, ..by });
+        Some(Piece { again, ..self.piece(start, stop) })
+    }
+
+    /// Takes up to `room` bytes for a packet of `carrier`, what was lost first.
+    pub(crate) fn take_for_packet(
+        &mut self,
+        room: usize,
+        carrier: CarrierSlot,
+        alone: bool,
+    ) -> Option<Piece> {
+        let (start, stop, again) = self.cut(room, carrier, alone)?;
+        self.in_packets += stop - start;
+        Some(Piece { again, ..self.piece(start, stop) })
+    }
+
+    /// What has these positions.
+    pub(crate) fn piece(&self, start: u64, stop: u64) -> Piece {
+        let len = (stop.min(self.end) - start) as usize;
+        Piece { offset: start, len, fin: stop > self.end, again: true }
+    }
+
+    /// So many positions are not on their way in packets any more.
+    pub(crate) fn left_packets(&mut self, positions: u64) {
+        self.in_packets = self.in_packets.saturating_sub(positions);
+    }
+
+    /// These positions were on their way by a carrier of packets that is lost, or does not answer.
+    pub(crate) fn lose_run(&mut self, start: u64, end: u64, carrier: CarrierSlot) {
+        let start = start.max(self.below);
+        if start < end {
+            let at = Moment(0);
+            self.note_lost(Segment { start, end, carrier, at, order: 0 });
+        }
+    }
+
+    /// Whether the receiver still has to say that it has something.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.below < self.next
+    }
+
+    /// Sends a little of what went in packets again if the receiver has said nothing of it since
+    /// this was asked last: its word may be lost, and with it whoever would repeat it.
+    pub(crate) fn ask_again(&mut self, carrier: CarrierSlot) {
+        let before = core::mem::replace(&mut self.below_before, self.below);
+        if !self.is_waited_for() || before < self.below {
+            return;
+        }
+        // What was to bring a word (W4) has brought none.
+        self.asked = 0;
+        if self.lost.is_empty() {
+            let end = self.next.min(self.below + ASKED_AGAIN);
+            self.lose_run(self.below, end, carrier);
+        }
+    }
+
+    /// Whether the receiver has said that it has all before `end`.
+    pub(crate) fn has_heard_of(&self, end: u64) -> bool {
+        end <= self.below
+    }
+
+    /// Positions to put on some carrier: start, end, and whether they were on their way before.
+    fn cut(&mut self, room: usize, by: CarrierSlot, alone: bool) -> Option<(u64, u64, bool)> {
+        let room = room.min(usize::try_from(self.trusted - self.asked).unwrap_or(usize::MAX));
+        let (bytes_end, room_bytes) = (self.end, room as u64);
+        // The end takes a position, but no room.
+        let most = |start: u64| {
+            if bytes_end.saturating_sub(start) <= room_bytes { u64::MAX } else { room_bytes }
+        };
+        let (start, stop, again) = match self.lost.take(LOOK, |avoid| alone || *avoid != by, most) {
+            Some(lost) => (lost.start, lost.end, true),
+            None if self.trusted < u64::MAX => return None,
             None => {
                 let sendable = self.end.min(self.limit()).max(self.next.min(self.end));
                 let start = self.next;
@@ -212,16 +323,17 @@ impl SendStream {
         if start == stop {
             return None;
         }
-        self.fly(Segment { start, end: stop, ..by });
-        let fin = stop > self.end;
-        let len = (stop.min(self.end) - start) as usize;
-        Some(Piece { offset: start, len, fin, again })
+        if self.trusted < u64::MAX {
+            // The end counts as a byte here.
+            self.asked = (self.asked + stop - start).min(self.trusted);
+        }
+        Some((start, stop, again))
     }
 
-    /// Notes a segment as flying. Runs that continue one another on one carrier are one.
+    /// Notes a segment as flying.
     fn fly(&mut self, segment: Segment) {
-        let at = self.flying.partition_point(|flying| flying.start < segment.start);
-        self.flying.insert(at, segment);
+        let Segment { start, end, carrier, at, order } = segment;
+        self.flying.put(spans::Piece { start, end, what: By { carrier, at, order } });
     }
 
     /// Appends `piece` of the stream to `out`.
@@ -253,51 +365,42 @@ impl SendStream {
         if highest > self.next {
             return false;
         }
+        let mut news = ack.credit > self.credit || ack.below > self.below;
         self.credit = self.credit.max(ack.credit);
+        let mut ended = |segment| {
+            news = true;
+            ended(segment);
+        };
+        self.below = self.below.max(ack.below);
         self.ack_range(0, ack.below, &mut ended);
         for (start, end) in ack.ranges() {
             self.ack_range(start, end, &mut ended);
+        }
+        if news && self.trusted < u64::MAX {
+            self.trust();
         }
         self.free(spare);
         true
     }
 
-    fn ack_range(&mut self, start: u64, end: u64, ended: &mut impl FnMut(Segment)) {
-        let mut at = self.flying.partition_point(|segment| segment.end <= start);
-        while let Some(segment) = self.flying.get(at).copied().filter(|found| found.start < end) {
-            let arrived =
-                Segment { start: segment.start.max(start), end: segment.end.min(end), ..segment };
-            self.newest_acked = self.newest_acked.max(segment.order);
-            ended(arrived);
-            let before = Segment { end: arrived.start, ..segment };
-            let after = Segment { start: arrived.end, ..segment };
-            self.flying.remove(at);
-            for rest in [before, after] {
-                if rest.start < rest.end {
-                    self.flying.insert(at, rest);
-                    at += 1;
-                }
-            }
-        }
-        let mut at = self.lost.partition_point(|lost| lost.end <= start);
-        while let Some(lost) = self.lost.get(at).copied().filter(|found| found.start < end) {
-            self.lost.remove(at);
-            let before = Lost { end: lost.end.min(start), ..lost };
-            let after = Lost { start: lost.start.max(end), ..lost };
-            for rest in [before, after] {
-                if rest.start < rest.end {
-                    self.lost.insert(at, rest);
-                    at += 1;
-                }
-            }
-        }
+    /// The receiver has said something: more may go (W4).
+    fn trust(&mut self) {
+        self.asked = 0;
+        self.trusted = if self.lost.is_empty() { u64::MAX } else { self.trusted.saturating_mul(2) };
     }
 
-    /// Frees what is before the lowest position that is not acknowledged.
+    fn ack_range(&mut self, start: u64, end: u64, ended: &mut impl FnMut(Segment)) {
+        let newest = &mut self.newest_acked;
+        self.flying.cover(start, end, |piece| {
+            *newest = (*newest).max(piece.what.order);
+            ended(segment(piece));
+        });
+        self.lost.cover(start, end, |_| {});
+    }
+
+    /// Frees what is before the first position that is not acknowledged (W2).
     fn free(&mut self, spare: &mut Blocks) {
-        let flying = self.flying.front().map_or(self.next, |segment| segment.start);
-        let lost = self.lost.front().map_or(self.next, |lost| lost.start);
-        let lowest = flying.min(lost).min(self.end);
+        let lowest = self.below.min(self.end);
         while let Some(block) = self.blocks.front() {
             let whole = block.len() as u64;
             // The last block is written to, so it goes only when all of it is gone.
@@ -311,36 +414,44 @@ impl SendStream {
 
     /// Everything that flies by `carrier` has to go again. Returns how many bytes.
     pub(crate) fn lose(&mut self, carrier: CarrierSlot) -> u64 {
+        let mut flying = core::mem::take(&mut self.flying);
         let mut bytes = 0;
-        let mut kept = VecDeque::with_capacity(self.flying.len());
-        for segment in core::mem::take(&mut self.flying) {
-            if segment.carrier == carrier {
-                bytes += segment.end - segment.start;
-                self.note_lost(segment);
-            } else {
-                kept.push_back(segment);
-            }
-        }
-        self.flying = kept;
+        flying.take_all(
+            |by| by.carrier == carrier,
+            |piece| {
+                bytes += piece.len();
+                self.note_lost(segment(piece));
+            },
+        );
+        self.flying = flying;
         bytes
     }
 
     /// The first segment on its way.
     pub(crate) fn first_flying(&self) -> Option<Segment> {
-        self.flying.front().copied()
+        self.flying.front().map(segment)
     }
 
-    /// The first segment on its way goes again: nothing was heard of it for too long.
-    pub(crate) fn lose_first(&mut self) {
-        if let Some(first) = self.flying.pop_front() {
-            self.note_lost(first);
-        }
+    /// Whatever is on its way since before `before` goes again, little of it at first (W4): nothing
+    /// was heard of it for too long. `gone` hears of each segment.
+    pub(crate) fn lose_old(&mut self, before: Moment, mut gone: impl FnMut(Segment)) {
+        let mut flying = core::mem::take(&mut self.flying);
+        flying.take_all(
+            |by| by.at < before,
+            |piece| {
+                gone(segment(piece));
+                // By whatever carrier there is: perhaps no other one asks.
+                self.note_lost(Segment { carrier: CarrierSlot::NONE, ..segment(piece) });
+            },
+        );
+        self.flying = flying;
+        (self.trusted, self.asked) = (TRUSTED_FIRST, 0);
     }
 
     /// The first segment on its way, if it seems to be stuck: another one that was sent later has
     /// arrived, and it was sent before `before`. It has to go again, by another carrier.
     pub(crate) fn lose_stuck(&mut self, before: Moment) -> Option<Segment> {
-        let first = *self.flying.front()?;
+        let first = self.first_flying()?;
         if first.order >= self.newest_acked || first.at >= before {
             return None;
         }
@@ -351,8 +462,10 @@ impl SendStream {
 
     fn note_lost(&mut self, segment: Segment) {
         let Segment { start, end, carrier, .. } = segment;
-        let at = self.lost.partition_point(|lost| lost.start < start);
-        self.lost.insert(at, Lost { start, end, avoid: carrier });
+        // What was to bring a word may be lost, too.
+        self.asked = self.asked.saturating_sub(end - start);
+        self.resent += end - start;
+        self.lost.put(spans::Piece { start, end, what: carrier });
     }
 }
 

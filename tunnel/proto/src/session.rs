@@ -11,7 +11,7 @@
 //! - X2  A flow's number is used once. One that is over is answered by DONE, so that who still
 //!   sends for it learns that there is nothing left to wait for.
 //! - X3  Memory is bounded: a flow keeps what its receiver has given credit for and one block more,
-//!   early pieces are within the credit, credit beyond the first window comes from one budget.
+//!   and what comes is kept, both as far as there is room (`memory.rs`); windows are shared.
 //!   Whoever opens flow after flow and does not answer that each was reset ends the session.
 //!
 //! In what order: answers to pings, what ends flows, acknowledgements, then streams: those with
@@ -34,11 +34,21 @@ use crate::frame::{
     Ack, CONTROL_FRAME_MAX, FlowId, Frame, Frames, PING_BYTES, ResetCode, STREAM_HEAD_MAX,
     stream_head, write_ack,
 };
+use crate::memory::{Account, Held, Keeping};
 use crate::recv::RecvStream;
 use crate::report::{CarrierReport, FlowReport};
 use crate::sabotage::{Rule, Sabotage};
 use crate::send::{Blocks, Segment, SendStream};
 use crate::violation::Violation;
+
+mod clock;
+mod over;
+mod packets;
+mod taking;
+
+use over::Resetting;
+pub(crate) use packets::Packets;
+use packets::Said;
 
 /// Which agent this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +66,10 @@ pub struct Settings {
     pub role: Role,
     /// Bytes of credit that a stream begins with.
     pub window_first: u64,
-    /// Bytes of credit that all streams may have together beyond their first windows. One has at
-    /// most an eighth of it.
-    pub window_budget: u64,
-    /// Flows that may be open at once.
+    /// Bytes that may be held of what comes, if nobody else holds any, and from which windows are
+    /// given.
+    pub memory: u64,
+    /// Flows that may be open at once, with those of the peer's other sessions.
     pub flows_max: usize,
 }
 
@@ -126,29 +136,36 @@ struct Flow {
     blocked: bool,
     /// In the queue of those that are looked after.
     watched: bool,
+    /// In the queue of those whose windows count, and when something came last.
+    in_use: bool,
+    used_at: Moment,
+}
+
+/// How far a flow may be written ahead of its receiver.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// Bytes that may be ready for carriers, beside others that have much to send.
+    unsent_max: u64,
+    keeping: Keeping,
 }
 
 impl Flow {
     /// Bytes that may be written: within the receiver's credit, and not far ahead of what carriers
     /// take, so that a slow path is felt where the bytes come from.
-    fn room(&self, unsent_max: u64) -> usize {
-        let ahead = unsent_max.saturating_sub(self.send.unsent());
-        self.send.room().min(ahead as usize)
+    fn room(&self, ahead: Ahead) -> usize {
+        let unsent = ahead.unsent_max.saturating_sub(self.send.unsent());
+        let kept = self.send.kept();
+        let more = ahead.keeping.most(kept).saturating_sub(kept);
+        self.send.room().min(unsent.min(more) as usize)
     }
 
     /// Says that there is room, if somebody waits for it.
-    fn unblock(&mut self, unsent_max: u64, id: FlowId, outlet: &mut impl Outlet) {
-        if self.blocked && self.room(unsent_max) > 0 && self.send.unsent() <= unsent_max / 2 {
+    fn unblock(&mut self, ahead: Ahead, id: FlowId, outlet: &mut impl Outlet) {
+        if self.blocked && self.room(ahead) > 0 && self.send.unsent() <= ahead.unsent_max / 2 {
             self.blocked = false;
             outlet.event(Event::Writable(id));
         }
     }
-}
-
-#[derive(Debug)]
-struct Resetting {
-    code: ResetCode,
-    sent: bool,
 }
 
 /// See the module.
@@ -163,8 +180,8 @@ pub struct Session {
     missing: BTreeSet<u64>,
     carriers: Vec<Carrier>,
     resetting: BTreeMap<FlowId, Resetting>,
-    /// Resets that are to be said, or said again.
-    resets_unsent: usize,
+    /// Resets that are to be said, or said again; some of them may have been answered meanwhile.
+    resets_unsent: VecDeque<FlowId>,
     dones: VecDeque<FlowId>,
     /// Flows with something to acknowledge, and when it is due.
     acks: VecDeque<(FlowId, Moment)>,
@@ -175,10 +192,13 @@ pub struct Session {
     /// Records since bulk went first.
     since_bulk: u32,
     order: u64,
-    /// Bytes of windows beyond the first ones.
-    windows: u64,
+    /// Flows with grown windows that were used, and when to see whether they still are.
+    in_use: VecDeque<(FlowId, Moment)>,
+    pub(crate) account: Account,
     /// Memory of streams that waits to be used again.
     spare: Blocks,
+    /// What the present record or packet says, for when it is lost.
+    saying: Vec<Said>,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -212,7 +232,7 @@ const STUCK_MIN: Span = Span::from_ms(20);
 /// opens more all the same does not listen.
 const RESETS_UNHEARD_MAX: usize = 1024;
 /// Carriers of a session.
-const CARRIERS_MAX: usize = 256;
+pub(crate) const CARRIERS_MAX: usize = 256;
 
 impl Session {
     /// A session without carriers and flows.
@@ -225,15 +245,17 @@ impl Session {
             missing: BTreeSet::new(),
             carriers: Vec::new(),
             resetting: BTreeMap::new(),
-            resets_unsent: 0,
+            resets_unsent: VecDeque::new(),
             dones: VecDeque::new(),
             acks: VecDeque::new(),
             watched: VecDeque::new(),
             ready: [VecDeque::new(), VecDeque::new()],
             since_bulk: 0,
             order: 0,
-            windows: 0,
+            in_use: VecDeque::new(),
+            account: Account::new(settings.memory),
             spare: Blocks::default(),
+            saying: Vec::new(),
             sabotage: Sabotage::default(),
         }
     }
@@ -280,27 +302,25 @@ impl Session {
 
     /// What went by this carrier may not have arrived (X1).
     fn doubt(&mut self, now: Moment, slot: CarrierSlot) {
-        let mut lost = 0;
-        let ids: Vec<FlowId> = self.flows.keys().copied().collect();
+        let (mut lost, sabotage) = (self.doubt_packets(now, slot), self.sabotage);
+        let again = |_: &&FlowId| !sabotage.breaks(Rule::LostGoesAgain);
+        let ids: Vec<FlowId> = self.flows.keys().filter(again).copied().collect();
         for id in ids {
             let flow = self.flows.get_mut(&id).expect("nothing is removed meanwhile");
-            if self.sabotage.breaks(Rule::LostGoesAgain) {
-                break;
-            }
             let bytes = flow.send.lose(slot);
             lost += bytes;
             if bytes > 0 {
                 self.queue(id);
             }
-            if self.flows[&id].recv.delivered() > 0 || self.flows[&id].recv.has_gap() {
+            let heard = self.flows[&id].recv.delivered() > 0 || self.flows[&id].recv.has_gap();
+            if heard && !self.sabotage.breaks(Rule::AcksRepeated) {
                 self.queue_ack(id, now);
             }
         }
-        for reset in self.resetting.values_mut() {
-            if self.sabotage.breaks(Rule::ResetsRepeated) {
-                break;
+        for (id, reset) in self.resetting.iter_mut() {
+            if core::mem::take(&mut reset.sent) && !sabotage.breaks(Rule::ResetsRepeated) {
+                self.resets_unsent.push_back(*id);
             }
-            self.resets_unsent += usize::from(core::mem::take(&mut reset.sent));
         }
         let carrier = &mut self.carriers[usize::from(slot.0)];
         carrier.resent += lost;
@@ -342,7 +362,8 @@ impl Session {
     /// [`FlowsFull`].
     pub fn open(&mut self, now: Moment) -> Result<FlowId, FlowsFull> {
         // Those that are reset count until the other agent has heard of it.
-        if self.flows.len() + self.resetting.len() >= self.settings.flows_max {
+        let beside = self.resetting.len() + self.account.flows_beside();
+        if self.flows.len() + beside >= self.settings.flows_max {
             return Err(FlowsFull);
         }
         let odd = u64::from(self.settings.role == Role::Responder);
@@ -356,8 +377,17 @@ impl Session {
         let (first, sabotage) = (self.settings.window_first, self.sabotage);
         let (send, recv) =
             (SendStream::new(first, sabotage), RecvStream::new(now, first, sabotage));
-        let flow =
-            Flow { send, recv, queued: false, ack_queued: false, blocked: false, watched: false };
+        let flow = Flow {
+            send,
+            recv,
+            queued: false,
+            ack_queued: false,
+            blocked: false,
+            watched: false,
+            in_use: false,
+            used_at: now,
+        };
+        self.account.change(Held::default(), flow.held(first));
         self.flows.insert(id, flow);
     }
 
@@ -367,11 +397,12 @@ impl Session {
     /// # Panics
     /// After [`Self::finish`].
     pub fn write(&mut self, id: FlowId, bytes: &[u8]) -> usize {
-        let unsent_max = self.unsent_max();
+        let ahead = self.ahead();
         let Some(flow) = self.flows.get_mut(&id) else { return bytes.len() };
-        let taken = flow.room(unsent_max).min(bytes.len());
+        let taken = flow.room(ahead).min(bytes.len());
         flow.blocked |= taken < bytes.len();
         flow.send.write(&bytes[..taken], &mut self.spare);
+        self.account.held.kept += taken as u64;
         self.queue(id);
         taken
     }
@@ -383,10 +414,12 @@ impl Session {
     /// # Panics
     /// After [`Self::finish`].
     pub fn push(&mut self, id: FlowId, bytes: &[u8]) -> bool {
-        let unsent_max = self.unsent_max();
         let Some(flow) = self.flows.get_mut(&id) else { return true };
         flow.send.write(bytes, &mut self.spare);
-        let room = flow.room(unsent_max) > 0;
+        self.account.held.kept += bytes.len() as u64;
+        let ahead = self.ahead();
+        let flow = self.flows.get_mut(&id).expect("it was just there");
+        let room = flow.room(ahead) > 0;
         flow.blocked |= !room;
         self.queue(id);
         room
@@ -394,32 +427,13 @@ impl Session {
 
     /// How many bytes a flow takes now.
     pub fn room(&self, id: FlowId) -> usize {
-        self.flows.get(&id).map_or(usize::MAX, |flow| flow.room(self.unsent_max()))
+        self.flows.get(&id).map_or(usize::MAX, |flow| flow.room(self.ahead()))
     }
 
-    /// Bytes that a flow may keep ready for carriers, beside others that have much to send.
-    fn unsent_max(&self) -> u64 {
+    fn ahead(&self) -> Ahead {
         let others = self.ready[1].len() as u64;
-        (UNSENT_ALL / (1 + others)).clamp(UNSENT_MIN, UNSENT_MAX)
-    }
-
-    /// Ends all flows, each with this reason. The other agent, which may believe that they live, is
-    /// told when there is a carrier again.
-    pub fn give_up(&mut self, code: ResetCode, outlet: &mut impl Outlet) {
-        let ids: Vec<FlowId> = self.flows.keys().copied().collect();
-        for id in ids {
-            self.reset(id, code);
-            outlet.event(Event::Reset(id, code));
-        }
-    }
-
-    /// Ends all flows here, each with this reason, without a word to the other agent: it has gone.
-    pub fn abandon(&mut self, code: ResetCode, outlet: &mut impl Outlet) {
-        let ids: Vec<FlowId> = self.flows.keys().copied().collect();
-        for id in ids {
-            self.remove(id);
-            outlet.event(Event::Reset(id, code));
-        }
+        let unsent_max = (UNSENT_ALL / (1 + others)).clamp(UNSENT_MIN, UNSENT_MAX);
+        Ahead { unsent_max, keeping: self.account.keeping() }
     }
 
     /// Ends a flow's stream: nothing more will be written.
@@ -430,27 +444,14 @@ impl Session {
         }
     }
 
-    /// Ends a flow at once, both ways. What is on its way is dropped.
-    pub fn reset(&mut self, id: FlowId, code: ResetCode) {
-        if self.remove(id) {
-            self.resetting.insert(id, Resetting { code, sent: false });
-            self.resets_unsent += 1;
-        }
+    /// Bytes that are held of what came, with what holding them costs.
+    pub fn held(&self) -> u64 {
+        self.account.held.bytes
     }
 
-    /// Of all bytes that were delivered to a flow's application, `waiting` are not taken yet.
-    pub fn drained(&mut self, now: Moment, id: FlowId, waiting: u64) {
-        let (first, budget) = (self.settings.window_first, self.settings.window_budget);
-        let rtt = self.rtt_min();
-        let Some(flow) = self.flows.get_mut(&id) else { return };
-        let before = flow.recv.window();
-        let own = (budget / 8).saturating_sub(before - first);
-        let more = own.min(budget.saturating_sub(self.windows));
-        let raised = flow.recv.drained(now, waiting, rtt, more);
-        self.windows += flow.recv.window() - before;
-        if raised {
-            self.queue_ack(id, now);
-        }
+    /// Pieces that were refused, because there was no room for them.
+    pub fn refused(&self) -> u64 {
+        self.account.refused
     }
 
     fn rtt_min(&self) -> Span {
@@ -462,6 +463,8 @@ impl Session {
     pub fn flow(&self, id: FlowId) -> Option<FlowReport> {
         let flow = self.flows.get(&id)?;
         Some(FlowReport {
+            resent: flow.send.resent(),
+            rtt: crate::carrier::rtt_by(&self.carriers, flow.send.carriers()),
             kept: flow.send.kept(),
             unsent: flow.send.unsent(),
             flying: flow.send.flying(),
@@ -488,32 +491,6 @@ impl Session {
         self.flows.keys().copied()
     }
 
-    /// Whether a flow was there.
-    fn remove(&mut self, id: FlowId) -> bool {
-        let Some(flow) = self.flows.remove(&id) else { return false };
-        for segment in flow.send.segments() {
-            let carrier = &mut self.carriers[usize::from(segment.carrier.0)];
-            carrier.flying = carrier.flying.saturating_sub(segment.end - segment.start);
-        }
-        self.windows -= flow.recv.window() - self.settings.window_first;
-        if self.flows.is_empty() {
-            self.spare.release();
-        }
-        true
-    }
-
-    /// Forgets a flow that has ended both ways and has said so.
-    fn close_if_done(&mut self, id: FlowId, outlet: &mut impl Outlet) {
-        let done = self
-            .flows
-            .get(&id)
-            .is_some_and(|flow| flow.send.is_done() && flow.recv.is_done() && !flow.ack_queued);
-        if done {
-            self.remove(id);
-            outlet.event(Event::Closed(id));
-        }
-    }
-
     // ---- What arrives.
 
     /// A record's text came by a carrier.
@@ -530,9 +507,23 @@ impl Session {
         if self.carriers[usize::from(slot.0)].heard(now) {
             outlet.event(Event::Recovered(slot));
         }
-        let mut frames = Frames::new(text);
+        self.frames(now, slot, text, outlet)?;
+        Ok(())
+    }
+
+    /// Reads a text. Returns whether who sent it wants to hear that it came.
+    fn frames(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        text: &[u8],
+        outlet: &mut impl Outlet,
+    ) -> Result<bool, Violation> {
+        let mut frames = Frames::new(self.sabotage.known(text)?);
+        let mut asks = false;
         while let Some(frame) = frames.next().map_err(|_| Violation::Malformed)? {
             let carrier = &mut self.carriers[usize::from(slot.0)];
+            asks |= !matches!(frame, Frame::Report(_));
             match frame {
                 Frame::Ping { token } => carrier.pong = Some(token),
                 Frame::Pong { token } => {
@@ -552,9 +543,14 @@ impl Session {
                 Frame::Stream { flow, offset, bytes, fin } => {
                     self.stream(now, flow, (offset, bytes, fin), outlet)?;
                 }
+                Frame::Wanted { floor, wait } => {
+                    let packets = carrier.packets.as_mut().ok_or(Violation::Malformed)?;
+                    packets.wanted(floor, Span(wait));
+                }
+                Frame::Report(report) => self.reported(now, slot, &report)?,
             }
         }
-        Ok(())
+        Ok(asks)
     }
 
     fn is_ours(&self, id: FlowId) -> bool {
@@ -583,43 +579,6 @@ impl Session {
         Ok(true)
     }
 
-    fn stream(
-        &mut self,
-        now: Moment,
-        id: FlowId,
-        (offset, bytes, fin): (u64, &[u8], bool),
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Violation> {
-        if !self.flows.contains_key(&id) {
-            if !self.is_new(id)? {
-                self.answer_done(id);
-                return Ok(());
-            }
-            if self.resetting.len() >= 2 * self.settings.flows_max + RESETS_UNHEARD_MAX {
-                return Err(Violation::ResetsUnheard);
-            }
-            self.insert(now, id);
-            if self.flows.len() > self.settings.flows_max {
-                self.reset(id, ResetCode::Busy);
-                return Ok(());
-            }
-            outlet.event(Event::Opened(id));
-        }
-        let flow = self.flows.get_mut(&id).expect("it was there or was just made");
-        let was_done = flow.recv.is_done();
-        let received = flow.recv.receive(offset, bytes, fin, |bytes| outlet.data(id, bytes));
-        let news = received.map_err(|_| Violation::Overrun(id))?;
-        let done = flow.recv.is_done();
-        let much = flow.recv.unacked() >= ACK_BYTES.min(flow.recv.window() / 4);
-        // What came twice was not known to have come: the sender has lost our word for it.
-        let at = if done || much || !news { now } else { now + ACK_DELAY };
-        self.queue_ack(id, at);
-        if done && !was_done {
-            outlet.event(Event::Finished(id));
-        }
-        Ok(())
-    }
-
     fn acked(
         &mut self,
         now: Moment,
@@ -627,7 +586,6 @@ impl Session {
         ack: Ack<'_>,
         outlet: &mut impl Outlet,
     ) -> Result<(), Violation> {
-        let unsent_max = self.unsent_max();
         let Some(flow) = self.flows.get_mut(&id) else {
             if self.is_new(id)? {
                 return Err(Violation::AckOfNothing(id));
@@ -640,10 +598,14 @@ impl Session {
             let carrier = &mut carriers[usize::from(segment.carrier.0)];
             carrier.arrived(now, segment.end - segment.start, now.since(segment.at), base);
         };
+        let kept = flow.send.kept();
         if !flow.send.acked(ack, &mut self.spare, arrived) {
             return Err(Violation::AckOfNothing(id));
         }
-        flow.unblock(unsent_max, id, outlet);
+        self.account.held.kept -= kept - flow.send.kept();
+        let ahead = self.ahead();
+        let flow = self.flows.get_mut(&id).expect("it was just there");
+        flow.unblock(ahead, id, outlet);
         self.free_stuck(now, id);
         self.queue(id);
         self.close_if_done(id, outlet);
@@ -651,11 +613,8 @@ impl Session {
     }
 
     /// A stream whose first piece waits on a slow carrier while later ones arrive by others sends
-    /// it again by one of those.
+    /// it again by one of those. One that was refused goes again in the same way.
     fn free_stuck(&mut self, now: Moment, id: FlowId) {
-        if self.carriers.iter().filter(|carrier| carrier.is_usable()).count() < 2 {
-            return;
-        }
         let patience = Span(4 * self.rtt_min().0).max(STUCK_MIN);
         let flow = self.flows.get_mut(&id).expect("the caller found it");
         while let Some(stuck) = flow.send.lose_stuck(now - patience) {
@@ -663,52 +622,6 @@ impl Session {
             let bytes = stuck.end - stuck.start;
             carrier.flying = carrier.flying.saturating_sub(bytes);
             carrier.resent += bytes;
-        }
-    }
-
-    fn reset_there(
-        &mut self,
-        id: FlowId,
-        code: ResetCode,
-        outlet: &mut impl Outlet,
-    ) -> Result<(), Violation> {
-        if self.remove(id) {
-            outlet.event(Event::Reset(id, code));
-        } else {
-            // Noted as having come, so that late pieces of it do not open it.
-            self.is_new(id)?;
-        }
-        self.forget_reset(id);
-        self.answer_done(id);
-        Ok(())
-    }
-
-    fn done_there(&mut self, id: FlowId, outlet: &mut impl Outlet) {
-        self.forget_reset(id);
-        if let Some(flow) = self.flows.get(&id) {
-            // Good if it had all that we had to say, and said all that it had to.
-            let good = flow.send.is_all_sent() && flow.recv.is_done();
-            self.remove(id);
-            let event = if good { Event::Closed(id) } else { Event::Reset(id, ResetCode::Gone) };
-            outlet.event(event);
-        }
-    }
-
-    fn forget_reset(&mut self, id: FlowId) {
-        if let Some(reset) = self.resetting.remove(&id) {
-            self.resets_unsent -= usize::from(!reset.sent);
-        }
-    }
-
-    /// The other side asks about a flow that is over here.
-    fn answer_done(&mut self, id: FlowId) {
-        if self.sabotage.breaks(Rule::OverIsSaid) {
-            return;
-        }
-        if let Some(reset) = self.resetting.get_mut(&id) {
-            self.resets_unsent += usize::from(core::mem::take(&mut reset.sent));
-        } else if self.dones.len() < DONES_MAX && self.dones.back() != Some(&id) {
-            self.dones.push_back(id);
         }
     }
 
@@ -753,7 +666,7 @@ impl Session {
 
     /// Whether there is something that is not bulk.
     pub fn has_little(&self, now: Moment) -> bool {
-        self.resets_unsent > 0
+        !self.resets_unsent.is_empty()
             || !self.dones.is_empty()
             || self.acks.front().is_some_and(|(_, due)| *due <= now)
             || !self.ready[0].is_empty()
@@ -793,6 +706,8 @@ impl Session {
     ) {
         assert!(room >= 1024, "a record holds any control frame");
         let end = out.len() + room;
+        // A record is lost with its carrier alone, and then all is said again.
+        self.saying.clear();
         let carrier = &mut self.carriers[usize::from(slot.0)];
         if !carrier.up {
             return;
@@ -817,7 +732,8 @@ impl Session {
     /// Whether [`Self::fill_own`] would put something into a record of this carrier now.
     pub fn wants_own(&self, now: Moment, slot: CarrierSlot) -> bool {
         let up = self.carriers.get(usize::from(slot.0)).filter(|one| one.up);
-        up.is_some_and(|one| one.pong.is_some() || one.wants_ping(now) || one.wants_leave())
+        let leaves = |one: &Carrier| one.wants_leave(self.sabotage);
+        up.is_some_and(|one| one.pong.is_some() || one.wants_ping(now) || leaves(one))
     }
 
     /// What can go by this carrier alone: the answer to a ping, a ping, LEAVE. At most 22 bytes.
@@ -829,7 +745,7 @@ impl Session {
         if let Some(token) = carrier.ping(now) {
             Frame::Ping { token }.write(out);
         }
-        if carrier.wants_leave() {
+        if carrier.wants_leave(self.sabotage) {
             Frame::Leave.write(out);
             carrier.left = true;
         }
@@ -843,19 +759,10 @@ impl Session {
         outlet: &mut impl Outlet,
     ) {
         let fits = |out: &Vec<u8>| end - out.len() >= CONTROL_FRAME_MAX;
-        if self.resets_unsent > 0 {
-            for (flow, reset) in self.resetting.iter_mut().filter(|(_, reset)| !reset.sent) {
-                if !fits(out) {
-                    return;
-                }
-                Frame::Reset { flow: *flow, code: reset.code }.write(out);
-                reset.sent = true;
-                self.resets_unsent -= 1;
-                self.watched.push_back((*flow, now + WATCH_EVERY));
-            }
-        }
+        self.fill_resets(now, out, fits);
         while let Some(flow) = self.dones.pop_front_if(|_| fits(out)) {
             Frame::Done { flow }.write(out);
+            self.saying.push(Said::Done(flow));
         }
         while let Some((id, _)) = self.acks.pop_front_if(|_| fits(out)) {
             let Some(flow) = self.flows.get_mut(&id).filter(|flow| flow.ack_queued) else {
@@ -863,6 +770,7 @@ impl Session {
             };
             write_ack(out, id, flow.recv.ack(), flow.recv.early_ranges());
             flow.recv.note_acked();
+            self.saying.push(Said::Ack(id));
             flow.ack_queued = false;
             self.close_if_done(id, outlet);
         }
@@ -896,9 +804,9 @@ impl Session {
                     self.since_bulk = 0;
                 }
                 self.fill_stream(now, (slot, alone), id, (out, end));
-                let unsent_max = self.unsent_max();
+                let ahead = self.ahead();
                 if let Some(flow) = self.flows.get_mut(&id) {
-                    flow.unblock(unsent_max, id, outlet);
+                    flow.unblock(ahead, id, outlet);
                 }
             }
         }
@@ -914,6 +822,10 @@ impl Session {
         let Some(flow) = self.flows.get_mut(&id) else { return };
         flow.queued = false;
         let carrier = &mut self.carriers[usize::from(slot.0)];
+        if carrier.packets.is_some() {
+            self.fill_packet_stream(now, (slot, alone), id, (out, end));
+            return;
+        }
         while end - out.len() > STREAM_HEAD_MAX {
             self.order += 1;
             let by = Segment { start: 0, end: 0, carrier: slot, at: now, order: self.order };
@@ -922,7 +834,9 @@ impl Session {
             stream_head(out, id, piece.offset, (piece.len, piece.fin));
             flow.send.copy(piece, out);
             if self.sabotage.breaks(Rule::KeptUntilAcked) {
+                let kept = flow.send.kept();
                 flow.send.forget_flying();
+                self.account.held.kept -= kept - flow.send.kept();
             }
             carrier.flying += piece.len as u64 + u64::from(piece.fin);
             carrier.sent += piece.len as u64;
@@ -931,62 +845,6 @@ impl Session {
             }
         }
         self.queue(id);
-    }
-
-    // ---- Time.
-
-    /// Sends again the first piece of a stream of which nothing was heard for long, and resets that
-    /// were not answered: the answer tells how things stand.
-    fn look_after(&mut self, now: Moment) {
-        let silence = [Rule::SilenceIsAsked, Rule::LostGoesAgain];
-        if silence.into_iter().any(|rule| self.sabotage.breaks(rule)) {
-            return;
-        }
-        while let Some((id, _)) = self.watched.pop_front_if(|(_, due)| *due <= now) {
-            if let Some(reset) = self.resetting.get_mut(&id) {
-                if !self.sabotage.breaks(Rule::ResetsRepeated) {
-                    self.resets_unsent += usize::from(core::mem::take(&mut reset.sent));
-                }
-                continue;
-            }
-            let Some(flow) = self.flows.get_mut(&id) else { continue };
-            let Some(first) = flow.send.first_flying() else {
-                flow.watched = false;
-                continue;
-            };
-            self.watched.push_back((id, now + WATCH_EVERY));
-            let carrier = &mut self.carriers[usize::from(first.carrier.0)];
-            let patience = Span(8 * carrier.rtt().0).max(WATCH_EVERY);
-            if now.since(first.at) >= patience {
-                let bytes = first.end - first.start;
-                carrier.flying = carrier.flying.saturating_sub(bytes);
-                carrier.resent += bytes;
-                flow.send.lose_first();
-                self.queue(id);
-            }
-        }
-    }
-
-    /// Judges carriers and looks after flows. Due at [`Self::wake_at`]; early or repeated calls do
-    /// nothing.
-    pub fn tick(&mut self, now: Moment, outlet: &mut impl Outlet) {
-        self.look_after(now);
-        for at in 0..self.carriers.len() {
-            if self.carriers[at].judge(now) {
-                let slot = CarrierSlot(at as u16);
-                self.doubt(now, slot);
-                outlet.event(Event::Suspect(slot));
-            }
-        }
-    }
-
-    /// When [`Self::tick`] or [`Self::fill`] will have something to do that they have not now.
-    pub fn wake_at(&self) -> Option<Moment> {
-        let carriers = self.carriers.iter().filter_map(Carrier::wake_at);
-        let any = self.carriers.iter().any(Carrier::is_usable);
-        let ack = self.acks.front().filter(|_| any).map(|(_, due)| *due);
-        let watched = self.watched.front().filter(|_| any).map(|(_, due)| *due);
-        carriers.chain(ack).chain(watched).min()
     }
 }
 

@@ -56,7 +56,7 @@ struct Story {
 }
 
 fn settings(role: Role) -> Settings {
-    Settings { role, window_first: 64 * 1024, window_budget: 64 << 20, flows_max: 8 }
+    Settings { role, window_first: 64 * 1024, memory: 64 << 20, flows_max: 8 }
 }
 
 /// Both agents know `carriers` of each other, and have answered each other's first pings.
@@ -225,23 +225,195 @@ fn who_does_not_read_gets_no_more() {
     assert_eq!(story.far.flow(flow).expect("it is open").window, 128 * 1024);
 }
 
-/// Windows grow from one budget and no further than an eighth of it, and come back to it.
-#[test]
-fn windows_come_from_one_budget() {
+/// A session with `memory` bytes, one carrier and many flows.
+fn roomy(memory: u64) -> Story {
     let mut story = story(1);
+    let settings = |role| Settings { memory, flows_max: 1000, ..settings(role) };
+    story.near = Session::new(settings(Role::Initiator));
+    story.far = Session::new(settings(Role::Responder));
+    story.near.carrier_up(story.now);
+    story.far.carrier_up(story.now);
+    story.settle();
+    story
+}
+
+impl Story {
+    /// So many bytes go through a flow to an application that reads; its window after that.
+    fn sends(&mut self, flow: FlowId, mut left: usize) -> u64 {
+        while left > 0 {
+            left -= self.near.write(flow, &vec![7; left.min(MB)]);
+            self.settle();
+            self.far.drained(self.now, flow, 0);
+            self.settle();
+        }
+        self.far.flow(flow).expect("it is open").window
+    }
+}
+
+/// A flow alone has half of the memory; when it is over, all of it is back.
+#[test]
+fn a_flow_alone_has_half_of_the_memory() {
+    let mut story = roomy(64 << 20);
     let flow = story.near.open(story.now).expect("few flows");
-    let mut left = 64 * MB;
-    while left > 0 {
-        left -= story.near.write(flow, &vec![7; left.min(MB)]);
+    let window = story.sends(flow, 256 * MB);
+    assert!((32 << 20..36 << 20).contains(&window), "{window}");
+    assert_eq!(story.far.account.held.windows, window - 64 * 1024);
+    story.far.reset(flow, ResetCode::Broken);
+    assert_eq!(story.far.account.held, Held::default());
+}
+
+/// A hundred flows have grown and say nothing any more: they leave what there is to who does. One
+/// of them that comes back has its credit, and counts.
+#[test]
+fn idle_flows_leave_their_windows_to_others() {
+    let mut story = roomy(64 << 20);
+    let idle: Vec<_> = (0..100).map(|_| story.near.open(story.now).expect("few")).collect();
+    for flow in &idle {
+        story.sends(*flow, 8 * MB);
+        story.wait(100);
+    }
+    let busy = story.near.open(story.now).expect("few");
+    let beside = story.sends(busy, 64 * MB);
+    story.wait(2_000);
+    let alone = story.sends(busy, 64 * MB);
+    assert!(alone > 32 << 20 && beside < alone, "{beside}, then {alone}");
+    assert_eq!(story.far.account.held.windows, alone - 64 * 1024, "nobody else counts");
+    // There is one entry for each that was in use, and no more.
+    assert!(story.far.in_use.len() <= 1, "{}", story.far.in_use.len());
+    let before = story.far.flow(idle[99]).expect("it is open").window;
+    story.sends(idle[99], 1);
+    assert_eq!(story.far.account.held.windows, alone + before - 2 * 64 * 1024);
+}
+
+/// Others come: the first one's window shrinks as it is used, until all have about as much, and
+/// what is promised never exceeds what there is.
+#[test]
+fn windows_shrink_where_others_want_room() {
+    let mut story = roomy(64 << 20);
+    let flows: Vec<_> = (0..4).map(|_| story.near.open(story.now).expect("few")).collect();
+    let alone = story.sends(flows[0], 256 * MB);
+    for round in 0..60 {
+        story.wait(10);
+        for flow in &flows {
+            story.sends(*flow, 16 * MB);
+        }
+        let windows = story.far.account.held.windows;
+        assert!(windows <= 64 << 20, "{windows} in round {round}");
+    }
+    let windows: Vec<_> =
+        flows.iter().map(|flow| story.far.flow(*flow).expect("it is open").window).collect();
+    let (least, most) =
+        (*windows.iter().min().expect("four"), *windows.iter().max().expect("four"));
+    assert!(most < alone / 2 && most < 2 * least, "{alone}, then {windows:?}");
+    assert!(windows.iter().sum::<u64>() > 24 << 20, "{windows:?}");
+}
+
+/// Applications do not read, and the flows' credit is more than there is room for: what is too much
+/// is refused and stays with its sender. A flow whose application reads goes on beside them, and
+/// when they read again, all comes.
+#[test]
+fn what_there_is_no_room_for_is_refused_and_comes_again() {
+    let mut story = roomy(2 << 20);
+    let lazy: Vec<_> = (0..8).map(|_| story.near.open(story.now).expect("few")).collect();
+    for flow in &lazy {
+        story.sends(*flow, 4 * MB);
+        story.wait(2_000);
+    }
+    let promised: u64 =
+        lazy.iter().map(|flow| story.far.flow(*flow).expect("it is open").window).sum();
+    assert!(promised > 4 << 20, "{promised}: more than there is");
+    let written: Vec<_> =
+        lazy.iter().map(|flow| story.near.write(*flow, &[7; MB]) as u64).collect();
+    story.settle();
+    assert!(story.far.account.held.bytes <= 2 << 20, "{:?}", story.far.account.held);
+    let taken = |story: &Story, flow| story.far.flow(flow).expect("it is open").delivered;
+    let kept = |story: &Story, flow| story.near.flow(flow).expect("it is open").kept;
+    assert!(lazy.iter().any(|flow| kept(&story, *flow) > 64 * 1024), "nothing was refused");
+    let reads = story.near.open(story.now).expect("few");
+    for _ in 0..100 {
+        story.near.write(reads, &[7; 16 * 1024]);
         story.settle();
-        story.far.drained(story.now, flow, 0);
+        story.far.drained(story.now, reads, 0);
         story.settle();
     }
-    let window = story.far.flow(flow).expect("it is open").window;
-    assert!(window > 4 << 20 && window <= (8 << 20) + 64 * 1024, "{window}");
-    assert_eq!(story.far.windows, window - 64 * 1024);
-    story.far.reset(flow, ResetCode::Broken);
-    assert_eq!(story.far.windows, 0);
+    assert_eq!(taken(&story, reads), 100 * 16 * 1024, "it is not held up");
+    // What was refused is not on its way: it takes nobody's place there.
+    let on_its_way = |story: &Story| story.near.carrier(CarrierSlot(0)).expect("it is up").flying;
+    assert!(on_its_way(&story) > 256 * 1024, "{}", on_its_way(&story));
+    story.wait(1_100);
+    story.near.tick(story.now, &mut Heard::default());
+    story.settle();
+    assert!(on_its_way(&story) <= 8 * 4096, "{}", on_its_way(&story));
+    for _ in 0..8 {
+        story.wait(1_100);
+        story.near.tick(story.now, &mut Heard::default());
+        lazy.iter().for_each(|flow| story.far.drained(story.now, *flow, 0));
+        story.settle();
+    }
+    for (flow, written) in lazy.iter().zip(written) {
+        assert_eq!(taken(&story, *flow), 4 * MB as u64 + written);
+    }
+}
+
+/// A receiver promises to take everything and acknowledges nothing: it is written to for as long as
+/// there is room, and others still are. What it acknowledges makes room again.
+#[test]
+fn who_acknowledges_nothing_is_written_to_no_more() {
+    let mut story = roomy(2 << 20);
+    let promises = |flow: FlowId, below: u64| {
+        let mut record = Vec::new();
+        write_ack(&mut record, flow, (below, 1 << 40), core::iter::empty());
+        record
+    };
+    let flows: Vec<_> = (0..20).map(|_| story.near.open(story.now).expect("few")).collect();
+    let mut written = vec![0; flows.len()];
+    for _ in 0..100 {
+        for (flow, written) in flows.iter().zip(&mut written) {
+            *written += story.near.write(*flow, &[7; 32 * 1024]) as u64;
+            drop(story.near_says(0));
+            assert!(takes(&mut story.near, story.now, 0, &promises(*flow, 0)).is_empty());
+        }
+    }
+    let kept = story.near.account.held.kept;
+    assert_eq!(kept, written.iter().sum::<u64>());
+    assert!((1 << 20..5 << 19).contains(&kept), "{kept}");
+    assert!(written.iter().all(|one| *one >= 64 * 1024), "{written:?}");
+    for (flow, written) in flows.iter().zip(written) {
+        let heard = takes(&mut story.near, story.now, 0, &promises(*flow, written));
+        assert_eq!(heard, [format!("{} writable", flow.0)]);
+    }
+    assert_eq!(story.near.account.held.kept, 0);
+}
+
+/// All the room is with early pieces that wait for one byte. It comes in, and what waited for it is
+/// let go of.
+#[test]
+fn what_all_waits_for_comes_in() {
+    let mut far =
+        Session::new(Settings { memory: 1 << 20, flows_max: 100, ..settings(Role::Responder) });
+    far.carrier_up(START);
+    let mut heard = Heard::default();
+    let mut piece = |far: &mut Session, flow: u64, offset: u64, len: usize| {
+        let (mut record, bytes) = (Vec::new(), vec![7; len]);
+        Frame::Stream { flow: FlowId(2 * flow), offset, bytes: &bytes, fin: false }
+            .write(&mut record);
+        far.received(START, CarrierSlot(0), &record, &mut heard).expect("it is within the credit");
+        heard.bytes
+    };
+    for flow in 0..60 {
+        piece(&mut far, flow, 1, 60_000);
+    }
+    let held = far.account.held.bytes;
+    assert!((512 << 10..896 << 10).contains(&held), "{held}");
+    let kept = (0..60).filter(|flow| far.flow(FlowId(2 * flow)).is_some_and(|one| one.early > 0));
+    let kept: Vec<u64> = kept.collect();
+    assert!(kept.len() < 20, "{kept:?}");
+    for flow in &kept {
+        let before = piece(&mut far, *flow, 1, 0);
+        assert_eq!(piece(&mut far, *flow, 0, 1) - before, 60_001);
+        far.drained(START, FlowId(2 * flow), 0);
+    }
+    assert_eq!(far.account.held.bytes, 0);
 }
 
 /// Who has little to say goes before those with much, in the same record.
@@ -383,4 +555,78 @@ fn resets_that_nobody_answers_have_a_bound() {
         let heard = far.received(START, CarrierSlot(0), &record, &mut Heard::default());
         assert_eq!(heard, Ok(()));
     }
+}
+
+/// A peer begins and ends flows without end and reads nothing: what is remembered of them does not
+/// grow.
+#[test]
+fn flows_that_are_over_leave_nothing_in_queues() {
+    let mut far = Session::new(settings(Role::Responder));
+    let slot = far.carrier_up(START);
+    for number in 0..20_000_u64 {
+        let (flow, mut text) = (FlowId(2 * number), Vec::new());
+        Frame::Stream { flow, offset: 0, bytes: b"x", fin: false }.write(&mut text);
+        Frame::Reset { flow, code: ResetCode::Broken }.write(&mut text);
+        far.received(START, slot, &text, &mut Heard::default()).unwrap();
+    }
+    assert_eq!(far.flow_count(), 0);
+    assert!(far.acks.len() <= 2048, "{}", far.acks.len());
+    // Flows of ours that it resets as soon as they have something to send.
+    for number in 0..20_000_u64 {
+        let flow = far.open(START).unwrap();
+        far.write(flow, &[1; 100]);
+        let mut text = Vec::new();
+        Frame::Reset { flow, code: ResetCode::Broken }.write(&mut text);
+        far.received(START, slot, &text, &mut Heard::default()).unwrap();
+        let stands = far.ready[0].len() + far.watched.len() + far.in_use.len();
+        assert!(stands <= 8192, "{stands} after {number}");
+    }
+}
+
+/// Many flows are refused and nobody answers that: to say one more reset looks at one.
+#[test]
+fn a_reset_does_not_look_at_all_others() {
+    let mut far = Session::new(Settings { flows_max: 2000, ..settings(Role::Responder) });
+    let slot = far.carrier_up(START);
+    let begin = |far: &mut Session, number: u64| {
+        let (flow, mut text) = (FlowId(2 * number), Vec::new());
+        Frame::Stream { flow, offset: 0, bytes: b"x", fin: false }.write(&mut text);
+        far.received(START, slot, &text, &mut Heard::default()).unwrap();
+    };
+    (0..4000).for_each(|number| begin(&mut far, number));
+    let mut said = Vec::new();
+    while far.wants_any(START) {
+        said.clear();
+        far.fill(START, slot, 60_000, &mut said, &mut Heard::default());
+    }
+    assert_eq!((far.resetting.len(), far.resets_unsent.len()), (2000, 0));
+    for _ in 0..5000 {
+        begin(&mut far, 3999);
+    }
+    assert_eq!(far.resets_unsent.len(), 1, "asked often, it is said once");
+    assert!(far.watched.len() <= 4000 + STALE, "{}", far.watched.len());
+}
+
+/// What `sweep_queues` lets stand.
+const STALE: usize = 1024;
+
+/// What nobody heard of for long goes by whatever carrier asks: perhaps no other one does.
+#[test]
+fn what_nobody_hears_of_goes_by_whoever_asks() {
+    let mut near = Session::new(settings(Role::Initiator));
+    let slots = [near.carrier_up(START), near.carrier_up(START)];
+    let flow = near.open(START).unwrap();
+    assert_eq!(near.write(flow, &[7; 40_000]), 40_000);
+    let mut text = Vec::new();
+    near.fill(START, slots[0], 60_000, &mut text, &mut Heard::default());
+    assert!(text.len() > 40_000);
+    // The carrier lives, and nobody says a word of what went by it.
+    let later = START + Span::from_ms(1100);
+    let mut lives = Vec::new();
+    Frame::Ping { token: 1 }.write(&mut lives);
+    near.received(later, slots[0], &lives, &mut Heard::default()).unwrap();
+    near.tick(later, &mut Heard::default());
+    let mut again = Vec::new();
+    near.fill(later, slots[0], 60_000, &mut again, &mut Heard::default());
+    assert!(again.len() > 1000, "{} bytes by the only one that asks", again.len());
 }

@@ -17,4 +17,6 @@ pub enum Violation {
     FlowFromNowhere(FlowId),
     /// Flow after flow is opened, and that each was reset is not answered.
     ResetsUnheard,
+    /// A report of packets that were never sent.
+    ReportOfNothing,
 }

@@ -538,6 +538,29 @@ fn a_carrier_that_a_crowd_pushes_out_is_missed_by_its_session() {
     });
 }
 
+/// A session ends beside another one and a crowd of strangers: its connections are closed, and
+/// nobody else's.
+#[test]
+fn the_end_of_a_session_closes_its_own_connections() {
+    let mut net = Net::new(27, [2, 1]);
+    let up = |net: &mut Net| net.sites[0].iter().all(|it| it.agent.bond_to(PEER).is_some());
+    net.run_until(Span::from_s(5), up);
+    let strangers: Vec<_> = (0..100).map(|_| net.knock(0, &mut [])).collect();
+    let now = net.now;
+    let Shard { agent, desk } = &mut net.sites[1][0];
+    let [ends, stays] = &agent.report(false, desk)[..] else { panic!("two sessions") };
+    let conns = [ends, stays].map(|one| one.members.iter().map(|it| it.conn).collect::<Vec<_>>());
+    agent.replaced(now, ends.session.expect("it is up"), desk);
+    let open = |conns: &[_]| conns.iter().filter(|conn| net.is_open(0, **conn)).count();
+    assert_eq!(conns.each_ref().map(|conns| (conns.len(), open(conns))), [(1, 0), (1, 1)]);
+    assert_eq!(open(&strangers), 100);
+    // Its near end notices, and begins another one.
+    net.run_until(Span::from_s(5), |net| !up(net));
+    net.run_until(Span::from_s(5), up);
+    let lost = |shard: usize| net.sites[0][shard].desk.notes.iter().any(|n| *n != Note::Up(PEER));
+    assert_eq!([lost(0), lost(1)].iter().filter(|lost| **lost).count(), 1);
+}
+
 /// Each shard of the near site has a session of its own, and none replaces another's.
 #[test]
 fn shards_have_sessions_of_their_own() {

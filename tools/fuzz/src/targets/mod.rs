@@ -4,6 +4,7 @@ pub mod claims;
 pub mod coding;
 pub mod conn;
 pub mod native;
+pub mod path;
 pub mod resp;
 pub mod server;
 pub mod table;

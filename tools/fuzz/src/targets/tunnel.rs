@@ -124,7 +124,7 @@ pub fn session(data: &[u8]) {
     let mut session = Session::new(Settings {
         role: Role::Responder,
         window_first: WINDOW,
-        window_budget: 8 * WINDOW,
+        memory: 8 * WINDOW,
         flows_max: 16,
     });
     let mut now = Moment(1_000_000_000);
@@ -143,6 +143,8 @@ pub fn session(data: &[u8]) {
             return;
         }
         session.tick(now, &mut ear);
+        // Seven eighths, and for what applications take at least 64 KiB.
+        assert!(session.held() <= 7 * WINDOW + (64 << 10), "{} bytes are held", session.held());
         for flow in session.flows() {
             let report = session.flow(flow).expect("it was just named");
             assert!(report.early <= report.window, "more is kept than was promised: {report:?}");

@@ -166,7 +166,7 @@ pub fn agent(data: &[u8]) {
         shard: SHARD,
         shards: 2,
         backends: [Backend::AwsLc; Suite::ALL.len()],
-        window_budget: 1 << 20,
+        memory: 1 << 20,
         flows_max: 16,
         wait: Span::from_s(30),
     };

@@ -59,6 +59,7 @@ pub(super) const PACKAGES: &[Package] = &[
             "ringway-tunnel-coding",
         ]),
     ),
+    product("ringway-wan", Only(&["ringway-core", "ringway-ring", "ringway-tunnel-proto"])),
     // Its tests talk to a server in their own process, and are built with all faces.
     product("ringway-client", Only(&["ringway-core", "ringway-coord-proto"])).tested_with(&[
         "ringway-sim",
@@ -72,6 +73,7 @@ pub(super) const PACKAGES: &[Package] = &[
             "ringway-core",
             "ringway-coord-server",
             "ringway-tunnel-node",
+            "ringway-wan",
             "ringway-client",
             "ringway-perf",
         ]),
@@ -126,8 +128,13 @@ pub(super) const UNSAFE_PLACES: &[&str] = &[
 ];
 
 /// Sources of the sans-io crates, where nothing is shared: a machine has one owner.
-pub(super) const SANS_IO_SOURCES: &[&str] =
-    &["core/src/", "coord/table/src/", "coord/proto/src/", "tunnel/proto/src/"];
+pub(super) const SANS_IO_SOURCES: &[&str] = &[
+    "core/src/",
+    "coord/table/src/",
+    "coord/proto/src/",
+    "tunnel/proto/src/",
+    "tunnel/wan/src/line/",
+];
 
 /// A finding that is right as it is, and why. One that excuses nothing is itself a finding.
 pub(super) struct Excuse {

@@ -41,7 +41,7 @@ impl Agent {
         for bond in bonds {
             let Some(found) = self.get(bond) else { continue };
             dropped.sessions += usize::from(found.known.is_some());
-            dropped.flows += found.flows.flows().count();
+            dropped.flows += found.flows.flow_count();
             self.end(now, bond, ResetCode::Gone, host);
         }
         self.close_newcomers(host);

@@ -1,4 +1,27 @@
 //! A session's turn: who of its carriers lives, what goes by which, and when to dial.
+//!
+//! [`Agent::settle`] has one for each session for which something happened or is due: it closes
+//! carriers that have left or do not answer, sends what there is until carriers are full, tells the
+//! driver whether the session can be used, and decides whether to dial.
+//!
+//! What always holds:
+//! - B1  `members[slot]` is a connection if and only if that connection's standing is a member's at
+//!   this slot. So a session knows all its connections, and its end looks at no others.
+//! - B2  At most one connection is being dialled for a session, and no attempt is made before
+//!   `retry_at`, which a failure moves by twice as much each time, up to [`RETRY_MAX`].
+//! - B3  Bulk is not put on the express carrier, if there is one; what is little goes before bulk.
+//! - B4  The driver hears that a session can be used before it hears of a flow of it, and of each
+//!   change of that.
+//! - B5  New keys are said on a carrier in the record before the first that is under them.
+//!
+//! Bounds: a turn costs what it sends, and constant time for each of at most [`CARRIERS_MAX`]
+//! carriers; while all are full and nothing else is due there is at most a turn each
+//! [`FULL_PAUSE`].
+//! Not here: how a connection becomes a carrier (`carriers.rs`), what a carrier takes (`pace.rs`,
+//! `delivery.rs`), what goes into a record (`session.rs`), how many carriers are worth it
+//! (`pool.rs`).
+//! Tests: `tests/agents.rs` tells stories; `tests/agent_swarm.rs` and `tests/agent_sabotage.rs`,
+//! with the storms of `tests/storm`, break all of it and switch off its rules.
 
 use super::*;
 use crate::epochs::Exchange;
@@ -90,9 +113,17 @@ impl Bond {
     pub(super) fn discharge(&mut self, now: Moment, slot: CarrierSlot) -> u64 {
         self.members[usize::from(slot.0)] = None;
         let report = self.flows.carrier(slot);
+        let flying = report.map_or(0, |report| report.flying);
         self.carried_before += report.map_or(0, |report| report.sent);
+        self.resent_before += report.map_or(0, |report| report.resent) + flying;
         self.flows.carrier_down(now, slot);
-        report.map_or(0, |report| report.flying)
+        flying
+    }
+
+    /// Bytes that went again because of a carrier of this session.
+    pub(super) fn resent(&self) -> u64 {
+        let now = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
+        self.resent_before + now.map(|report| report.resent).sum::<u64>()
     }
 
     /// Tells the driver whether the session can be used, if it believes otherwise. It has to know
@@ -101,7 +132,7 @@ impl Bond {
         if core::mem::replace(&mut self.told_up, up) == up {
             return;
         }
-        let note = match (up, self.flows.flows().count() as u64) {
+        let note = match (up, self.flows.flow_count() as u64) {
             (true, 0) => Note::Up(self.peer),
             (true, _) => Note::Back(self.peer),
             (false, flows) => Note::Alone(self.peer, flows),
@@ -194,6 +225,7 @@ impl Agent {
     fn settle_bond(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
         let Some(mut bond) = self.bonds[id.0 as usize].take() else { return };
         bond.dirty = false;
+        self.memory.lend(bond.peer, &mut bond.flows.account);
         bond.flows.tick(now, &mut Door::new(host, id));
         self.look_at_carriers(now, &mut bond, host);
         let up = bond.flows_can_go();
@@ -204,6 +236,8 @@ impl Agent {
         let dials = dial_at.is_some_and(|at| at <= now);
         let no_sooner = if full || late { now + FULL_PAUSE } else { now };
         self.set_due(id, &mut bond, dial_at, no_sooner);
+        // Flows may have ended since it was given something.
+        self.memory.settle(bond.peer, &mut bond.flows.account);
         let ends = stranded && !self.may_dial(&bond);
         self.bonds[id.0 as usize] = Some(bond);
         if ends {
@@ -229,8 +263,9 @@ impl Agent {
             let near = bond.role == Role::Initiator;
             let given_up = since.is_some_and(|since| now.since(since) >= SUSPECT_MAX)
                 && !self.sabotage.breaks(Rule::SilentClosed);
+            let both = member.left || self.sabotage.breaks(Rule::BothLeave);
             let (left, not_taken) =
-                (near && report.left && member.left, near && report.suspect && !report.proved);
+                (near && report.left && both, near && report.suspect && !report.proved);
             if !given_up && !left && !not_taken {
                 continue;
             }
@@ -312,7 +347,8 @@ impl Agent {
             && self.send_share(now, (id, Share::Bulk), bond, (express, host))
     }
 
-    /// Sends one record with this share, by the best carrier for it.
+    /// Sends one record with this share, by the best carrier for it. What waits on that one because
+    /// it went by it before goes by the next best, though that be the one that has no bulk.
     fn send_share(
         &mut self,
         now: Moment,
@@ -320,9 +356,19 @@ impl Agent {
         bond: &mut Bond,
         (express, host): (Option<CarrierSlot>, &mut impl Host),
     ) -> bool {
-        let Some((slot, conn)) = self.best(bond, (express, share), host) else { return false };
-        let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
-        seal(now, (id, slot), bond, carrier, (share, host))
+        let mut refused = None;
+        let mut express = express;
+        while let Some((slot, conn)) = self.best(bond, (express, share), refused, host) {
+            let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
+            if seal(now, (id, slot), bond, carrier, (share, host)) {
+                return true;
+            }
+            if refused.replace(slot).is_some() {
+                break;
+            }
+            express = None;
+        }
+        false
     }
 
     fn offer_keys(&mut self, now: Moment, bond: &mut Bond) {
@@ -342,9 +388,11 @@ impl Agent {
         &self,
         bond: &Bond,
         (express, share): (Option<CarrierSlot>, Share),
+        not: Option<CarrierSlot>,
         host: &impl Host,
     ) -> Option<(CarrierSlot, ConnId)> {
-        let candidates = bond.slots().filter_map(|(slot, Member { conn, .. })| {
+        let others = bond.slots().filter(|(slot, _)| Some(*slot) != not);
+        let candidates = others.filter_map(|(slot, Member { conn, .. })| {
             let apart = express == Some(slot);
             let report = bond.flows.carrier(slot).filter(|report| report.usable)?;
             let pace = &self.carriers[conn.index as usize].as_ref()?.pace;
@@ -390,7 +438,7 @@ impl Agent {
             return false;
         }
         bond.alone_since = Some(now);
-        let flows = bond.flows.flows().count() as u64;
+        let flows = bond.flows.flow_count() as u64;
         if flows > 0 {
             let mut door = Door::new(host, id);
             if self.sabotage.breaks(Rule::GivenUpIsSaid) {
@@ -409,7 +457,8 @@ impl Agent {
         let carried = bond.carried();
         let busy = carried > bond.carried + u64::from(full);
         bond.carried = carried;
-        let most = self.peer(bond.peer).map_or(1, |peer| peer.carriers_max.clamp(1, MEMBERS_MAX));
+        let most = self.peer(bond.peer).map_or(1, |peer| peer.carriers_max.clamp(1, CARRIERS_MAX));
+        let most = self.sabotage.unless(Rule::SpawnBounded, CARRIERS_MAX, most);
         let paths = bond.slots().filter_map(|(slot, _)| bond.flows.carrier(slot));
         let short = paths.map(|report| report.rtt_min).min().is_some_and(|rtt| rtt < SHORT);
         // Where bulk goes beside others, one carrier is kept for those.
@@ -417,6 +466,7 @@ impl Agent {
         bond.wants_express |= beside && most > 1;
         let (usable, apart) = (bond.usable(), usize::from(bond.wants_express));
         let advice = bond.pool.look(now, Seen { usable, most, carried, full, short, busy });
+        let advice = self.sabotage.advice(advice);
         match advice {
             Advice::Stay => bond.wanted = bond.wanted.max(1 + apart),
             Advice::Open => bond.wanted = (usable + 1).min(most),
@@ -455,9 +505,9 @@ impl Agent {
         let fewer = !up || bond.usable() < bond.wanted;
         let wanted = self.may_dial(bond)
             && !self.stopping
-            && bond.dialling == 0
+            && bond.dialling.is_none()
             && bond.on_trial() == 0
-            && members < MEMBERS_MAX;
+            && members < CARRIERS_MAX;
         let at = if fewer { Some(bond.retry_at) } else { bond.moves_at() };
         at.filter(|_| wanted).map(|at| at.max(bond.retry_at))
     }
@@ -483,20 +533,17 @@ impl Agent {
         }
     }
 
-    /// Closes every connection of a session.
-    fn close_all(&mut self, id: BondId, host: &mut impl Host) {
-        for place in &mut self.carriers {
-            let its = place.take_if(|carrier| match carrier.standing {
-                Standing::Stranger | Standing::Newcomer(_) => false,
-                Standing::Asked(of) | Standing::Joining(of) | Standing::Member(of, _) => of == id,
-            });
-            if let Some(carrier) = its {
-                if let Some(at) = carrier.half_open {
-                    self.half_open.remove(&at);
-                }
-                host.close(carrier.conn, false);
+    /// Closes every connection of a session: its members, and the one that is dialled. One that is
+    /// not in its place at this moment is the caller's. Nobody else's is looked at.
+    fn close_all(&mut self, bond: &Bond, host: &mut impl Host) {
+        let members = bond.members.iter().flatten().map(|member| member.conn);
+        for conn in members.chain(bond.dialling) {
+            if let Some(carrier) = self.take_carrier(conn) {
+                self.forget_half_open(&carrier);
+                host.close(conn, false);
             }
         }
+        *self.resent_before.entry(bond.peer).or_default() += bond.resent();
     }
 
     /// The far agent has forgotten the session of who dialled it: its flows end, and the next ones
@@ -509,11 +556,13 @@ impl Agent {
         code: ResetCode,
         host: &mut impl Host,
     ) {
-        self.close_all(id, host);
-        let fresh = self.session(Role::Initiator);
-        let Some(bond) = self.get_mut(id) else { return };
-        let peer = bond.peer;
-        let flows = bond.flows.flows().count() as u64;
+        let Some(mut bond) = self.bonds.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        self.close_all(&bond, host);
+        let (fresh, peer) = (self.session(Role::Initiator), bond.peer);
+        self.memory.forget(peer, &bond.flows.account);
+        let flows = bond.flows.flow_count() as u64;
         if !bond.flows.sabotage.breaks(Rule::GoneIsSaid) {
             bond.flows.abandon(code, &mut Door::new(host, id));
         }
@@ -522,14 +571,15 @@ impl Agent {
         bond.pool = Pool::new(now);
         bond.known = None;
         bond.wanted = 1;
-        bond.dialling = 1;
         bond.carried_before = 0;
+        bond.resent_before = 0;
         bond.carried = 0;
         bond.retry_at = now;
         bond.move_at = None;
         if core::mem::take(&mut bond.told_up) {
             host.bond(id, peer, false);
         }
+        self.bonds[id.0 as usize] = Some(bond);
         // Without flows it may be that the far agent never heard of the session.
         if flows > 0 {
             host.note(None, Note::Forgotten(peer, flows));
@@ -541,7 +591,8 @@ impl Agent {
         let Some(mut bond) = self.bonds.get_mut(id.0 as usize).and_then(Option::take) else {
             return;
         };
-        self.close_all(id, host);
+        self.close_all(&bond, host);
+        self.memory.forget(bond.peer, &bond.flows.account);
         bond.flows.abandon(code, &mut Door::new(host, id));
         if let Some(at) = bond.due {
             self.due.remove(&(at, id));
@@ -581,7 +632,7 @@ fn seal_own(
             Frame::Keys { epoch }.write(out);
         }
     });
-    carrier.sent(sealed, known, changes);
+    carrier.sent(now, sealed, known, changes);
 }
 
 /// Seals one record for a carrier: of this share what is most worth it. Returns whether there was
@@ -612,19 +663,26 @@ fn seal(
     for event in later.0 {
         host.flow(id, event);
     }
-    carrier.sent(sealed, known, changes)
+    carrier.sent(now, sealed, known, changes)
 }
 
 impl Carrier {
     /// A record was sealed, or not. If it said so, the next one is under the present epoch.
     /// Returns whether there was anything.
-    fn sent(&mut self, sealed: Result<usize, KeySpent>, known: &Known, changes: bool) -> bool {
+    fn sent(
+        &mut self,
+        now: Moment,
+        sealed: Result<usize, KeySpent>,
+        known: &Known,
+        changes: bool,
+    ) -> bool {
         let Ok(len @ 1..) = sealed else {
             // No key lasts for ever; that nobody answered for new ones in all the time means that
             // nobody is there. It is found to be silent, then.
             return false;
         };
         self.pace.put(len + RECORD_OVERHEAD);
+        self.meter.add(now, SENT, (len + RECORD_OVERHEAD) as u64);
         if changes {
             let epoch = known.epochs.number();
             let secret = known.epochs.secret(epoch).expect("the present one is there");

@@ -1,4 +1,26 @@
 //! Connections: from the first byte to a carrier of a session, and their ends.
+//!
+//! ```text
+//! came:   stranger --proof--> newcomer --first record--> member
+//!            |  \--------------- joins a session ----------^
+//!            \--> given to the shard of the session that it joins
+//! dialled: asked --answer--> member          joining --connected--> member
+//! any --refused--> deaf: read and dropped    any --gone--> what its session makes of it (`over`)
+//! ```
+//!
+//! What always holds:
+//! - C1  A connection is out of its place while its bytes are read. Whatever ends its session
+//!   meanwhile does not find it, and it is the reader's to close.
+//! - C2  A salt is taken before anything is answered; one that came before is refused. What is
+//!   appended after [`Host::salted`] is not sent before the salt is kept.
+//! - C3  Each number of a carrier is good once in a session, whatever overtakes what.
+//! - C4  Whoever fails is refused in silence: no byte and no close tells how far it came.
+//!
+//! Bounds: constant time a connection, and a search of log n among those that are half open, of
+//! which there are [`HALF_OPEN_MAX`]; what is read from who was refused is [`DEAF_BYTES_MAX`].
+//! Not here: records and handshakes themselves (`link.rs`, `ringway-crypto`), which carriers a
+//! session has and wants (`bond.rs`).
+//! Tests: below; `tests/agents.rs`; `tests/storm/hostile.rs` has strangers.
 
 use super::bond::{CHANCE, Door};
 use super::registry::Live;
@@ -21,7 +43,8 @@ enum Came {
 
 impl Carrier {
     fn new(now: Moment, conn: ConnId, link: Link, standing: Standing) -> Self {
-        Self { conn, link, standing, pace: Pace::new(now), dropped: 0, half_open: None }
+        let (pace, meter) = (Pace::new(now), Meter::new(now));
+        Self { conn, link, standing, pace, meter, dropped: 0, half_open: None }
     }
 
     /// Reads on as if it were listened to (A1).
@@ -34,7 +57,7 @@ impl Carrier {
 }
 
 impl Agent {
-    fn take_carrier(&mut self, conn: ConnId) -> Option<Box<Carrier>> {
+    pub(super) fn take_carrier(&mut self, conn: ConnId) -> Option<Box<Carrier>> {
         let place = self.carriers.get_mut(conn.index as usize)?;
         place.take_if(|carrier| carrier.conn == conn)
     }
@@ -88,7 +111,7 @@ impl Agent {
             carrier.standing = Standing::Asked(id);
         }
         self.put_carrier(Box::new(carrier));
-        self.get_mut(id).expect("it was just there").dialling += 1;
+        self.get_mut(id).expect("it was just there").dialling = Some(conn);
         host.call_overdue(conn, ANSWER_MAX);
     }
 
@@ -151,7 +174,7 @@ impl Agent {
         let backend = self.settings.backend(suite);
         let place = Place { carrier: number, epoch, out, suite, backend };
         carrier.link = Link::joining(place, secret);
-        bond.dialling -= 1;
+        bond.dialling = None;
         let slot = bond.flows.carrier_on_trial(now);
         bond.enlist(slot, conn);
         carrier.standing = Standing::Member(id, slot);
@@ -174,6 +197,7 @@ impl Agent {
     /// Bytes arrived.
     pub fn received(&mut self, now: Moment, conn: ConnId, bytes: &mut [u8], host: &mut impl Host) {
         let Some(mut carrier) = self.take_carrier(conn) else { return };
+        carrier.meter.add(now, CAME, bytes.len() as u64);
         let came = self.read(now, &mut carrier, bytes, host);
         if let Standing::Member(bond, _) = carrier.standing {
             self.touch(bond);
@@ -266,8 +290,9 @@ impl Agent {
         host: &mut impl Host,
     ) -> Result<(usize, Step), Violation> {
         let bond = self.bonds[id.0 as usize].as_deref_mut().expect("its end closes this one, too");
-        let Bond { flows, known, members, .. } = bond;
+        let Bond { flows, known, members, peer, .. } = bond;
         let known = known.as_mut().expect("a session with carriers has keys");
+        self.memory.lend(*peer, &mut flows.account);
         let mut door = Door::new(host, id);
         let mut outcome = Ok(());
         let read = carrier.link.received(bytes, None, &mut self.entropy, |text, rekeying| {
@@ -278,6 +303,7 @@ impl Agent {
             });
             outcome.is_ok()
         });
+        self.memory.settle(*peer, &mut flows.account);
         if door.left
             && let Some(member) = &mut members[usize::from(slot.0)]
         {
@@ -308,7 +334,9 @@ impl Agent {
             Step::Knock(Salted { salt, sent_ms }) => {
                 let wall = host.wall_ms();
                 let fresh = host.registry(|registry| registry.is_fresh(&salt, sent_ms, wall));
-                if !fresh && !self.sabotage.breaks(Rule::MessagesOnce) {
+                if fresh {
+                    host.salted(carrier.conn);
+                } else if !self.sabotage.breaks(Rule::MessagesOnce) {
                     carrier.link.refuse();
                     host.note(Some(carrier.conn), Note::NotLetIn(NotLetIn::Replayed));
                 }
@@ -353,7 +381,10 @@ impl Agent {
     }
 
     /// Somebody has proved who they are.
-    fn let_in(&mut self, carrier: &mut Carrier, visitor: Visitor, host: &mut impl Host) {
+    fn let_in(&mut self, carrier: &mut Carrier, mut visitor: Visitor, host: &mut impl Host) {
+        if self.sabotage.breaks(Rule::VersionsAgree) {
+            visitor.payload[0] = crate::hello::VERSION;
+        }
         let mut refuse = |carrier: &mut Carrier, why| {
             carrier.link.refuse();
             host.note(Some(carrier.conn), Note::NotLetIn(why));
@@ -426,16 +457,18 @@ impl Agent {
         }
         let identity = Identity { mine: None, theirs: established.peer };
         let theirs = (id, owner.instance, identity);
-        let known = Known::new(now, Role::Responder, theirs, established);
+        let mut known = Known::new(now, Role::Responder, theirs, established);
+        known.epochs.sabotage = self.sabotage;
         let bond_id = self.add_bond(now, owner.peer, Role::Responder, Some(known));
         self.by_session.insert(id, bond_id);
-        let bond = self.get_mut(bond_id).expect("it was just made");
-        let slot = bond.flows.carrier_up(now);
-        bond.enlist(slot, carrier.conn);
-        bond.tell_standing(bond_id, true, host);
-        carrier.standing = Standing::Member(bond_id, slot);
-        let said = bond.flows.received(now, slot, text, &mut Door::new(host, bond_id));
-        said.map_err(|_| Came::Broken(bond_id))
+        let said = self.with_memory(bond_id, |bond| {
+            let slot = bond.flows.carrier_up(now);
+            bond.enlist(slot, carrier.conn);
+            bond.tell_standing(bond_id, true, host);
+            carrier.standing = Standing::Member(bond_id, slot);
+            bond.flows.received(now, slot, text, &mut Door::new(host, bond_id))
+        });
+        said.expect("it was just made").map_err(|_| Came::Broken(bond_id))
     }
 
     /// Somebody brings a carrier of a session that should be here.
@@ -463,7 +496,7 @@ impl Agent {
         let (settings, sabotage) = (self.settings, self.sabotage);
         let bond = self.get_mut(id).ok_or(NotLetIn::NoSession)?;
         let (out, room) =
-            (direction(bond.role), bond.members.iter().flatten().count() < MEMBERS_MAX);
+            (direction(bond.role), bond.members.iter().flatten().count() < CARRIERS_MAX);
         let known = bond.known.as_mut().ok_or(NotLetIn::NoSession)?;
         let secret = known.epochs.secret(request.epoch).ok_or(NotLetIn::NoSession)?;
         let proved = request.verify(secret).map_err(NotLetIn::Refused);
@@ -505,7 +538,7 @@ impl Agent {
         // that one may stand between us.
         if hello.lives || bond.flows_can_go() && !to_move {
             // What we have is good: join it, or go on with what has just joined.
-            bond.dialling -= 1;
+            bond.dialling = None;
             (bond.doubted, bond.failures, bond.retry_at) = (false, 0, now);
             carrier.standing = Standing::Stranger;
             let (peer, moved) =
@@ -531,7 +564,7 @@ impl Agent {
         let mut known = Known::new(now, Role::Initiator, theirs, established);
         known.epochs.sabotage = self.sabotage;
         bond.known = Some(known);
-        bond.dialling -= 1;
+        bond.dialling = None;
         (bond.doubted, bond.failures) = (false, 0);
         // The far agent has the session once it has heard our first record. Until it says so, flows
         // wait: if this carrier is lost before, there is no session in which they could go on.
@@ -563,7 +596,7 @@ impl Agent {
             Standing::Stranger | Standing::Newcomer(_) => {}
             Standing::Asked(id) | Standing::Joining(id) => {
                 let Some(bond) = self.get_mut(id) else { return };
-                bond.dialling -= 1;
+                bond.dialling = None;
                 let peer = bond.peer;
                 let asked = matches!(carrier.standing, Standing::Asked(_));
                 if asked && bond.asked.is_some_and(|asked| asked.to_move) {

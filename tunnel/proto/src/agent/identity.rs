@@ -72,7 +72,10 @@ impl Agent {
         let peer = self.peer(bond.peer).expect("it is dialled");
         let to_move = bond.moves(now);
         let at = if to_move { 0 } else { bond.failures as usize % peer.credentials.len() };
-        let credentials = peer.credentials[at].clone();
+        let mut credentials = peer.credentials[at].clone();
+        if let Credentials::Keys { psk, .. } = &mut credentials {
+            psk.take_if(|_| self.sabotage.breaks(Rule::SecondSecret));
+        }
         let identity = Identity::of(&credentials);
         (credentials, Asked { identity, to_move })
     }

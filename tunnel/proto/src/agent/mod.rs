@@ -18,12 +18,14 @@
 //! - A3  A shard of a peer has one session. A new one replaces it, and its flows are reset: their
 //!   other ends are forgotten. While an old one lives it is gone on with, never replaced.
 //! - A4  What one session costs in a turn does not depend on how many there are.
-//! - A5  After [`Agent::begin_anew`] nothing leaves under a key of before, and no key follows from
+//! - A5  What all peers together have here has a bound, whatever they do, and one that holds all
+//!   that it may leaves room for the others (`memory.rs`).
+//! - A6  After [`Agent::begin_anew`] nothing leaves under a key of before, and no key follows from
 //!   what a copy of this machine has.
 //!
 //! Bounds: connections that have not proved themselves: [`HALF_OPEN_MAX`], the oldest goes first.
-//! A session has at most 64 carriers. Not here: targets and who may connect to them, users'
-//! connections. Tests: `tests/agents.rs`, whole agents in virtual time.
+//! A session has at most [`CARRIERS_MAX`] carriers. Not here: targets and who may connect to them,
+//! users' connections. Tests: `tests/agents.rs`, whole agents in virtual time.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -40,7 +42,10 @@ use crate::carrier::CarrierSlot;
 use crate::epochs::Epochs;
 use crate::frame::{FlowId, ResetCode};
 use crate::hello::Instance;
+use crate::limits::{CARRIERS_MAX, HALF_OPEN_MAX, NUMBERS_LATE_MAX, WINDOW_FIRST};
 use crate::link::Link;
+use crate::memory::{Memory, MemoryReport};
+use crate::meter::Meter;
 use crate::pool::Pool;
 use crate::report::FlowReport;
 use crate::sabotage::{Rule, Sabotage};
@@ -70,8 +75,6 @@ pub struct PeerId(pub u16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BondId(pub u32);
 
-/// Connections that have not proved themselves.
-pub const HALF_OPEN_MAX: usize = 4096;
 /// Bytes that are read and dropped from who has failed; from then on it is not read.
 const DEAF_BYTES_MAX: u64 = 1024 * 1024;
 /// The least time for which who fails is read, and what chance adds.
@@ -84,12 +87,10 @@ const SUSPECT_MAX: Span = Span::from_s(15);
 /// After a failure the next attempt waits for about so long, twice as long each time.
 const RETRY_MIN: Span = Span::from_ms(200);
 const RETRY_MAX: Span = Span::from_s(10);
-/// Credit that every stream begins with: both agents have to have the same.
-pub const WINDOW_FIRST: u64 = 64 * 1024;
-/// Carriers of a session.
-const MEMBERS_MAX: usize = 64;
-/// Carriers' numbers that may come late, because carriers overtake each other; of more the highest.
-const NUMBERS_LATE_MAX: usize = 1024;
+
+/// The ways of a carrier's meter.
+const SENT: usize = 0;
+const CAME: usize = 1;
 
 /// How a shard's agent is set up.
 #[derive(Clone, Copy, Debug)]
@@ -102,9 +103,9 @@ pub struct AgentSettings {
     pub shards: u8,
     /// The library for each of [`Suite::ALL`].
     pub backends: [Backend; Suite::ALL.len()],
-    /// Credit beyond first windows that one session's streams may have together.
-    pub window_budget: u64,
-    /// Flows of one session.
+    /// Bytes of what comes that may be held, for all peers together, and as many of what is sent.
+    pub memory: u64,
+    /// Flows of one peer.
     pub flows_max: usize,
     /// How long flows wait when no carrier is left.
     pub wait: Span,
@@ -202,6 +203,11 @@ pub trait Host {
     /// What all agents of the process share.
     fn registry<T>(&mut self, ask: impl FnOnce(&mut Registry) -> T) -> T;
 
+    /// Who speaks by this connection has a salt that was taken just now: nothing that is appended
+    /// for it from here on may leave before the salt would be known after a restart, too. For who
+    /// has no restarts that is always so.
+    fn salted(&mut self, _conn: ConnId) {}
+
     /// This session, of another shard, is replaced: [`Agent::replaced`] is to be called there.
     fn replaced(&mut self, session: SessionId);
 
@@ -235,8 +241,8 @@ struct Bond {
     wants_express: bool,
     /// The one that has none, or had.
     express: Option<CarrierSlot>,
-    /// Connections that were dialled and are no members yet.
-    dialling: usize,
+    /// The connection that was dialled and is no member yet: there is one at a time.
+    dialling: Option<ConnId>,
     /// Attempts in a row that came to nothing.
     failures: u32,
     /// Joining failed: the far agent may have forgotten us, so it is asked.
@@ -251,8 +257,10 @@ struct Bond {
     alone_since: Option<Moment>,
     /// The driver was told that it can be used.
     told_up: bool,
-    /// Bytes of streams that went by carriers that are no more.
+    /// Bytes of streams that went by carriers that are no more, and that went again because of
+    /// them.
     carried_before: u64,
+    resent_before: u64,
     /// Bytes that carriers had taken at the last look.
     carried: u64,
     dirty: bool,
@@ -312,6 +320,8 @@ struct Carrier {
     link: Link,
     standing: Standing,
     pace: Pace,
+    /// Bytes of records that were sealed for it, and bytes that came by it.
+    meter: Meter,
     /// Bytes that were dropped since it was refused.
     dropped: u64,
     /// Its place among those that have not proved themselves.
@@ -366,6 +376,9 @@ pub struct Agent {
     arrivals: u64,
     dirty: Vec<BondId>,
     due: BTreeSet<(Moment, BondId)>,
+    memory: Memory,
+    /// Bytes that went again in sessions that are over, by peer.
+    resent_before: BTreeMap<PeerId, u64>,
     stopping: bool,
     pub(crate) sabotage: Sabotage,
 }
@@ -396,6 +409,8 @@ impl Agent {
             arrivals: 0,
             dirty: Vec::new(),
             due: BTreeSet::new(),
+            memory: Memory::new(settings.memory),
+            resent_before: BTreeMap::new(),
             stopping: false,
             sabotage: Sabotage::default(),
         }
@@ -416,10 +431,12 @@ impl Agent {
         self.by_proof.clear();
         for (at, peer) in peers.iter().enumerate() {
             for (proof, psk) in peer.iter().flat_map(|peer| &peer.proofs) {
-                self.by_proof.insert(*proof, (PeerId(at as u16), psk.clone()));
+                let psk = psk.clone().filter(|_| !self.sabotage.breaks(Rule::SecondSecret));
+                self.by_proof.insert(*proof, (PeerId(at as u16), psk));
             }
         }
         self.peers = peers;
+        self.memory.set_known(self.peers.iter().flatten().count());
         let bonds: Vec<(PeerId, BondId)> = self.by_peer.iter().copied().collect();
         for (peer, bond) in bonds {
             let identity = self.get(bond).and_then(|bond| self.identity(bond, host));
@@ -431,6 +448,9 @@ impl Agent {
                 self.look_at_keys(now, bond);
             }
         }
+        let peers = &self.peers;
+        let known = |peer: &PeerId| peers.get(usize::from(peer.0)).is_some_and(Option::is_some);
+        self.resent_before.retain(|peer, _| known(peer));
         for at in 0..self.peers.len() {
             let peer = PeerId(at as u16);
             if self.dials(peer) && !self.has_dialled(peer) {
@@ -440,14 +460,13 @@ impl Agent {
     }
 
     /// Sets what another reading of the file may change of [`AgentSettings`]. How long flows wait
-    /// is in force at once, for those that wait already as well; the other two are for sessions
-    /// that begin from now on.
-    pub fn set_limits(&mut self, wait: Span, flows_max: usize, window_budget: u64) {
-        let before = (self.settings.wait, self.settings.flows_max, self.settings.window_budget);
-        if before == (wait, flows_max, window_budget) {
+    /// is in force at once, for those that wait already as well; how many there may be is for
+    /// sessions that begin from now on.
+    pub fn set_limits(&mut self, wait: Span, flows_max: usize) {
+        if (self.settings.wait, self.settings.flows_max) == (wait, flows_max) {
             return;
         }
-        self.settings = AgentSettings { wait, flows_max, window_budget, ..self.settings };
+        self.settings = AgentSettings { wait, flows_max, ..self.settings };
         let bonds: Vec<BondId> = self.by_peer.iter().map(|(_, bond)| *bond).collect();
         for id in bonds {
             let Some(bond) = self.get(id) else { continue };
@@ -503,7 +522,7 @@ impl Agent {
             wanted: 1,
             wants_express: false,
             express: None,
-            dialling: 0,
+            dialling: None,
             failures: 0,
             doubted: false,
             retry_at: now,
@@ -512,6 +531,7 @@ impl Agent {
             alone_since: Some(now),
             told_up: false,
             carried_before: 0,
+            resent_before: 0,
             carried: 0,
             dirty: false,
             due: None,
@@ -528,11 +548,31 @@ impl Agent {
 
     /// A session without carriers and flows.
     fn session(&self, role: Role) -> Session {
-        let AgentSettings { window_budget, flows_max, .. } = self.settings;
-        let settings = Settings { role, window_first: WINDOW_FIRST, window_budget, flows_max };
+        let AgentSettings { memory, flows_max, .. } = self.settings;
+        let settings = Settings { role, window_first: WINDOW_FIRST, memory, flows_max };
         let mut session = Session::new(settings);
         session.sabotage = self.sabotage;
         session
+    }
+
+    /// Does something with a session for which it has to know what others hold.
+    fn with_memory<T>(&mut self, bond: BondId, call: impl FnOnce(&mut Bond) -> T) -> Option<T> {
+        let found = self.bonds.get_mut(bond.0 as usize)?.as_deref_mut()?;
+        self.memory.lend(found.peer, &mut found.flows.account);
+        let done = call(found);
+        self.memory.settle(found.peer, &mut found.flows.account);
+        Some(done)
+    }
+
+    /// A flow of a peer is over, and its application had `before` bytes still to take, and has
+    /// `now`: they count until there are none.
+    pub fn left_behind(&mut self, peer: PeerId, before: u64, now: u64) {
+        self.memory.change_left(peer, before, now);
+    }
+
+    /// What is held of what came.
+    pub fn memory(&self) -> MemoryReport {
+        self.memory.report()
     }
 
     /// A session is looked at when the turn ends.
@@ -551,8 +591,11 @@ impl Agent {
     /// # Errors
     /// [`NoFlow`].
     pub fn open(&mut self, now: Moment, bond: BondId) -> Result<FlowId, NoFlow> {
-        let found = self.get_mut(bond).filter(|bond| bond.told_up).ok_or(NoFlow)?;
-        found.flows.open(now).map_err(|_| NoFlow)
+        self.with_memory(bond, |found| {
+            let up = found.told_up.then_some(&mut found.flows);
+            up.and_then(|flows| flows.open(now).ok()).ok_or(NoFlow)
+        })
+        .unwrap_or(Err(NoFlow))
     }
 
     /// Writes to a flow. Returns whether there is still room; if not, who reads for it stops until
@@ -562,7 +605,7 @@ impl Agent {
     /// After [`Self::finish`].
     pub fn push(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]) -> bool {
         self.touch(bond);
-        self.get_mut(bond).is_none_or(|bond| bond.flows.push(flow, bytes))
+        self.with_memory(bond, |bond| bond.flows.push(flow, bytes)).unwrap_or(true)
     }
 
     /// Puts bulk on its way at once, while it is in the cache: as much as carriers take and fills
@@ -602,8 +645,7 @@ impl Agent {
         flow: FlowId,
         waiting: u64,
     ) {
-        if let Some(found) = self.get_mut(bond) {
-            found.flows.drained(now, flow, waiting);
+        if self.with_memory(bond, |found| found.flows.drained(now, flow, waiting)).is_some() {
             self.touch(bond);
         }
     }
@@ -628,7 +670,7 @@ impl Agent {
     pub fn is_quiet(&self) -> bool {
         let unsaid = |bond: &Bond| bond.flows_can_go() && !bond.flows.is_quiet();
         let mut bonds = self.bonds.iter().flatten();
-        bonds.all(|bond| bond.flows.flows().next().is_none() && !unsaid(bond))
+        bonds.all(|bond| bond.flows.flow_count() == 0 && !unsaid(bond))
     }
 
     /// How long a stranger from this address is listened to: always the same, and nothing else

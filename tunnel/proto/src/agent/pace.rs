@@ -1,7 +1,17 @@
 //! How fast a carrier takes bytes, and so how much may wait for it: enough to keep it busy until
 //! the next turn, and no more, because what waits here has chosen its carrier already.
 //!
-//! Bounds: constant time and memory.
+//! What always holds:
+//! - P1  What may wait is what is taken in [`WAITING`], within [`WAITING_MIN`] and [`WAITING_MAX`];
+//!   [`WAITING_FIRST`] as long as the carrier was never seen to be full.
+//! - P2  A record is what is taken in a millisecond, within [`RECORD_MIN`] and [`RECORD_MAX`].
+//! - P3  The rate falls only by what was taken while something waited at both looks: a carrier that
+//!   has nothing to do does not become a slow one.
+//!
+//! Bounds: constant time and memory; a measurement each [`MEASURE`] at most.
+//! Not here: how much may be on its way (`delivery.rs`), which carrier is taken (`bond.rs`), rates
+//! that are shown (`meter.rs`).
+//! Tests: below.
 
 use ringway_core::{Moment, Span};
 use ringway_crypto::{RECORD_OVERHEAD, RECORD_TEXT_MAX};

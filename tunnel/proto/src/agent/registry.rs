@@ -12,9 +12,7 @@ use ringway_crypto::{PeerProof, Salt, SaltWindow, Secret, SessionId};
 
 use super::PeerId;
 use crate::hello::{Instance, Wanted};
-
-/// Salts that are kept; handshakes beyond are refused until older ones are too old to come again.
-const SALTS_MAX: usize = 65_536;
+use crate::limits::SALTS_MAX;
 
 /// Whose session it is, at the far end of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

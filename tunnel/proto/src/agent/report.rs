@@ -33,7 +33,9 @@ pub struct BondReport {
     pub members: Vec<MemberReport>,
     /// How many flows it has.
     pub flow_count: u64,
-    /// Its flows, if they were asked for.
+    /// Bytes that went again because of its carriers, of those too that are no more.
+    pub resent: u64,
+    /// Its flows, where they were asked for with it.
     pub flows: Vec<(FlowId, FlowReport)>,
 }
 
@@ -47,44 +49,73 @@ pub struct MemberReport {
     /// Bytes that wait for it.
     pub waiting: usize,
     /// Bytes a second that it was seen to take.
-    pub rate: u64,
+    pub takes: u64,
+    /// Bytes of records that were sealed for it, and bytes that came by it.
+    pub wire: Meter,
     /// It has no bulk while there is another.
     pub express: bool,
 }
 
 impl Agent {
-    /// All sessions, with all of their flows or without. Each flow that is told costs what it has
-    /// on its way, in pieces.
-    pub fn report(&self, with_flows: bool, host: &impl Host) -> Vec<BondReport> {
-        let told = |(at, bond): (usize, &Option<Box<Bond>>)| {
-            let bond = bond.as_deref()?;
-            let members = bond.members.iter().enumerate().filter_map(|(at, member)| {
-                let conn = (*member)?.conn;
-                let carrier = bond.flows.carrier(CarrierSlot(at as u16))?;
-                let pace = self.carriers[conn.index as usize].as_ref()?.pace;
-                let express = bond.express == Some(CarrierSlot(at as u16));
-                let (waiting, rate) = (host.backlog(conn), pace.rate());
-                Some(MemberReport { conn, carrier, waiting, rate, express })
-            });
-            let flows = bond.flows.flows().filter(|_| with_flows);
-            let flows = flows.filter_map(|flow| Some((flow, bond.flows.flow(flow)?)));
-            Some(BondReport {
-                bond: BondId(at as u32),
-                peer: bond.peer,
-                dials: bond.role == Role::Initiator,
-                session: bond.known.as_ref().map(|known| known.id),
-                theirs: bond.known.as_ref().map(|known| known.theirs),
-                suite: bond.known.as_ref().map(|known| known.suite),
-                identity: bond.known.as_ref().map(|known| known.identity),
-                epoch: bond.known.as_ref().map_or(0, |known| known.epochs.number()),
-                up: bond.told_up,
-                alone_since: bond.alone_since,
-                failures: bond.failures,
-                members: members.collect(),
-                flow_count: bond.flows.flow_count() as u64,
-                flows: flows.collect(),
+    /// How many places for sessions there are: who wants to know all asks for each, by
+    /// [`Self::report_of`], as many at a time as it likes.
+    pub fn places(&self) -> u32 {
+        self.bonds.len() as u32
+    }
+
+    /// A session, if there is one at this place: constant time for each of its carriers. Of its
+    /// flows the shell has a list, and [`Self::flow`] tells of each.
+    pub fn report_of(&self, id: BondId, backlog: impl Fn(ConnId) -> usize) -> Option<BondReport> {
+        let bond = self.get(id)?;
+        let members = bond.members.iter().enumerate().filter_map(|(at, member)| {
+            let conn = (*member)?.conn;
+            let carrier = bond.flows.carrier(CarrierSlot(at as u16))?;
+            let Carrier { pace, meter, .. } = self.carriers[conn.index as usize].as_deref()?;
+            Some(MemberReport {
+                conn,
+                carrier,
+                waiting: backlog(conn),
+                takes: pace.rate(),
+                wire: *meter,
+                express: bond.express == Some(CarrierSlot(at as u16)),
             })
+        });
+        let known = bond.known.as_ref();
+        Some(BondReport {
+            bond: id,
+            peer: bond.peer,
+            dials: bond.role == Role::Initiator,
+            session: known.map(|known| known.id),
+            theirs: known.map(|known| known.theirs),
+            suite: known.map(|known| known.suite),
+            identity: known.map(|known| known.identity),
+            epoch: known.map_or(0, |known| known.epochs.number()),
+            up: bond.told_up,
+            alone_since: bond.alone_since,
+            failures: bond.failures,
+            members: members.collect(),
+            flow_count: bond.flows.flow_count() as u64,
+            resent: bond.resent(),
+            flows: Vec::new(),
+        })
+    }
+
+    /// Bytes that went again in sessions with this peer, those too that are over: it only grows.
+    pub fn resent(&self, peer: PeerId) -> u64 {
+        let all = self.by_peer.range((peer, BondId(0))..=(peer, BondId(u32::MAX)));
+        let now: u64 = all.filter_map(|(_, id)| self.get(*id)).map(Bond::resent).sum();
+        now + self.resent_before.get(&peer).copied().unwrap_or(0)
+    }
+
+    /// All sessions at once, with all of their flows or without. For who has few.
+    pub fn report(&self, with_flows: bool, host: &impl Host) -> Vec<BondReport> {
+        let told = |id| {
+            let mut report = self.report_of(id, |conn| host.backlog(conn))?;
+            let session = &self.get(id)?.flows;
+            let flows = session.flows().filter(|_| with_flows);
+            report.flows = flows.filter_map(|flow| Some((flow, session.flow(flow)?))).collect();
+            Some(report)
         };
-        self.bonds.iter().enumerate().filter_map(told).collect()
+        (0..self.places()).map(BondId).filter_map(told).collect()
     }
 }

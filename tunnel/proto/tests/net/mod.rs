@@ -7,7 +7,9 @@
 #![allow(clippy::disallowed_types, reason = "shards of a test's site share what threads would")]
 #![allow(dead_code, reason = "each of the tests that share it uses its part")]
 
-use std::cell::RefCell;
+pub(crate) mod star;
+
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -15,8 +17,8 @@ use std::rc::Rc;
 use ringway_core::rng::Rng;
 use ringway_core::{ConnId, Moment, Span};
 use ringway_crypto::{
-    Backend, Credentials, Entropy, Listener, NetworkKey, PeerProof, PrivateKey, PublicKey, Secret,
-    SessionId, Suite,
+    Backend, Credentials, Entropy, Listener, NetworkKey, PeerProof, PrivateKey, Psk, PublicKey,
+    Secret, SessionId, Suite,
 };
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{
@@ -73,17 +75,20 @@ pub(crate) struct Desk {
     out: BTreeMap<ConnId, Vec<u8>>,
     backlog: BTreeMap<ConnId, usize>,
     dials: Vec<ConnId>,
-    closes: Vec<ConnId>,
+    /// With those whether what was said before is sent: nothing was lost by them.
+    closes: Vec<(ConnId, bool)>,
     gifts: Vec<(ConnId, u8, Vec<u8>)>,
     due: BTreeMap<ConnId, Moment>,
     pub(crate) apps: BTreeMap<(BondId, FlowId), App>,
     /// Flows that were over when their name was used again.
     pub(crate) past: Vec<((BondId, FlowId), App)>,
-    /// Connections of whom nobody invited, and how many bytes each was told.
-    pub(crate) strangers: BTreeMap<ConnId, usize>,
+    /// Connections of whom nobody invited, and what each was told.
+    pub(crate) strangers: BTreeMap<ConnId, Vec<u8>>,
     /// How often the agent wanted to dial.
     pub(crate) attempts: u64,
     pub(crate) notes: Vec<Note>,
+    /// Carriers that were lost, and how many bytes with each.
+    pub(crate) lost: Vec<(ConnId, u64)>,
     /// Sessions that the agent has spoken of.
     told: BTreeSet<BondId>,
     /// What users have said who wait for a session.
@@ -97,6 +102,8 @@ pub(crate) struct Desk {
     /// Nobody can be dialled.
     pub(crate) cut_off: bool,
     scratch: Vec<u8>,
+    /// How often the agent looked at a connection, or said something by one.
+    pub(crate) looks: Cell<u64>,
 }
 
 impl Host for Desk {
@@ -111,6 +118,7 @@ impl Host for Desk {
     }
 
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
+        self.looks.set(self.looks.get() + 1);
         if self.backlog.contains_key(&conn) {
             return self.out.entry(conn).or_default();
         }
@@ -119,6 +127,7 @@ impl Host for Desk {
     }
 
     fn backlog(&self, conn: ConnId) -> usize {
+        self.looks.set(self.looks.get() + 1);
         let out = self.out.get(&conn).map_or(0, Vec::len);
         out + self.backlog.get(&conn).copied().unwrap_or_default()
     }
@@ -131,8 +140,8 @@ impl Host for Desk {
 
     fn pause(&mut self, _: ConnId) {}
 
-    fn close(&mut self, conn: ConnId, _: bool) {
-        self.closes.push(conn);
+    fn close(&mut self, conn: ConnId, flush: bool) {
+        self.closes.push((conn, flush));
     }
 
     fn give(&mut self, conn: ConnId, shard: u8, note: &[u8]) {
@@ -178,7 +187,10 @@ impl Host for Desk {
         self.told.insert(bond);
     }
 
-    fn note(&mut self, _: Option<ConnId>, note: Note) {
+    fn note(&mut self, source: Option<ConnId>, note: Note) {
+        if let (Some(conn), Note::Lost(_, bytes)) = (source, note) {
+            self.lost.push((conn, bytes));
+        }
         self.notes.push(note);
     }
 }
@@ -215,6 +227,12 @@ pub(crate) struct Net {
     pub(crate) bytes_per_step: usize,
     /// Wires move bytes in each so many steps only: a longer path.
     pub(crate) carry_every: u64,
+    /// What a wire moves is shared by all.
+    pub(crate) narrow: bool,
+    /// Ends of wires whose other end left them, by site.
+    pub(crate) left: BTreeSet<(usize, ConnId)>,
+    /// What the sites know of each other.
+    pub(crate) secrets: Secrets,
     /// The site that does nothing.
     pub(crate) frozen: Option<usize>,
     /// Connections that were begun.
@@ -231,6 +249,8 @@ pub(crate) fn key(byte: u8) -> PrivateKey {
     PrivateKey::new(secret(byte))
 }
 
+/// Carriers that a shard of the near site may open.
+pub(crate) const CARRIERS_MAX: usize = 4;
 /// How long flows wait for carriers.
 pub(crate) const WAIT: Span = Span::from_s(30);
 
@@ -242,7 +262,15 @@ impl Net {
 
     /// The same, with a rule switched off.
     pub(crate) fn without(broken: Option<Rule>, seed: u64, shards: [u8; 2]) -> Net {
+        Net::with(broken, seed, shards, Secrets::default())
+    }
+
+    /// The same, of sites that know this of each other.
+    pub(crate) fn with(broken: Option<Rule>, seed: u64, shards: [u8; 2], secrets: Secrets) -> Net {
         let mut net = Net {
+            narrow: false,
+            left: BTreeSet::new(),
+            secrets,
             now: Moment(1_000_000),
             sites: [Vec::new(), Vec::new()],
             wires: Vec::new(),
@@ -276,10 +304,11 @@ impl Net {
 
     /// A site's file is read again: the other one has these private keys.
     pub(crate) fn trust(&mut self, site: usize, keys: &[u8]) {
-        let proof = |byte: &u8| (PeerProof::Key(key(*byte).public()), None);
+        let secrets = self.secrets;
+        let proof = |byte: &u8| secrets.proof(*byte);
         for Shard { agent, desk } in &mut self.sites[site] {
-            let known = Peer { proofs: keys.iter().map(proof).collect(), ..peer(site) };
-            agent.configure(self.now, listener(site), vec![Some(known)], desk);
+            let known = Peer { proofs: keys.iter().map(proof).collect(), ..secrets.peer(site) };
+            agent.configure(self.now, secrets.listener(site), vec![Some(known)], desk);
         }
     }
 
@@ -297,11 +326,12 @@ impl Net {
         let known = Peer {
             credentials: own.iter().flat_map(dial).filter(|_| site == 0).collect(),
             proofs: theirs.iter().map(|byte| (PeerProof::Key(public(byte)), None)).collect(),
-            carriers_max: 4,
+            carriers_max: CARRIERS_MAX,
         };
         let identities: Vec<PrivateKey> = own.iter().map(|byte| key(*byte)).collect();
         for Shard { agent, desk } in &mut self.sites[site] {
-            let listener = Listener { identities: identities.clone(), ..listener(site) };
+            let listener =
+                Listener { identities: identities.clone(), ..self.secrets.listener(site) };
             agent.configure(self.now, listener, vec![Some(known.clone())], desk);
         }
     }
@@ -362,9 +392,9 @@ impl Net {
     /// The near site's file is read again: it has the far one's address, or has it no more.
     pub(crate) fn know_address(&mut self, known: bool) {
         for Shard { agent, desk } in &mut self.sites[0] {
-            let mut far = peer(0);
+            let mut far = self.secrets.peer(0);
             far.credentials.retain(|_| known);
-            agent.configure(self.now, listener(0), vec![Some(far)], desk);
+            agent.configure(self.now, self.secrets.listener(0), vec![Some(far)], desk);
         }
     }
 
@@ -392,15 +422,7 @@ impl Net {
         life: u8,
         registry: &Rc<RefCell<Registry>>,
     ) -> Shard {
-        let settings = AgentSettings {
-            instance: Instance([life; 16]),
-            shard,
-            shards,
-            backends: [Backend::AwsLc; Suite::ALL.len()],
-            window_budget: 1 << 24,
-            flows_max: 1000,
-            wait: WAIT,
-        };
+        let settings = settings(Instance([life; 16]), (shard, shards), 1000);
         let chance = self.rng.next_u64().to_le_bytes();
         let mut seed = [life; 32];
         seed[..8].copy_from_slice(&chance);
@@ -410,7 +432,8 @@ impl Net {
         let next_conn = u32::from(life) * 100_000 + u32::from(shard) * 10_000;
         let registry = Rc::clone(registry);
         let mut desk = Desk { now: self.now, next_conn, registry, ..Desk::default() };
-        agent.configure(self.now, listener(site), vec![Some(peer(site))], &mut desk);
+        let (listener, peer) = (self.secrets.listener(site), self.secrets.peer(site));
+        agent.configure(self.now, listener, vec![Some(peer)], &mut desk);
         Shard { agent, desk }
     }
 
@@ -482,11 +505,13 @@ impl Net {
                 pipe.first.extend_from_slice(&bytes[..more]);
                 pipe.bytes.extend(bytes);
             } else if let Some(said) = self.sites[site][shard].desk.strangers.get_mut(&conn) {
-                *said += bytes.len();
+                said.extend(bytes);
             }
         }
-        for conn in closes {
-            if let Some((wire, _)) = self.wire(site, conn) {
+        for (conn, flush) in closes {
+            if let Some((wire, end)) = self.wire(site, conn) {
+                let (there, _, other) = self.wires[wire].ends[1 - end];
+                self.left.extend(flush.then_some((there, other)));
                 // The other end of a silent one hears nothing of it.
                 let wire = &mut self.wires[wire];
                 wire.alive &= wire.ends_at.is_some();
@@ -522,6 +547,8 @@ impl Net {
     /// Moves bytes.
     fn carry(&mut self) {
         let now = self.now;
+        let among = if self.narrow { self.wires.len().max(1) } else { 1 };
+        let room = (self.bytes_per_step / among).max(1);
         for at in 0..self.wires.len() {
             self.wires[at].alive &= self.wires[at].ends_at.is_none_or(|end| now < end);
             for end in 0..2 {
@@ -532,7 +559,7 @@ impl Net {
                 if !wire.alive || stuck || self.frozen == Some(to) {
                     continue;
                 }
-                let many = pipe.bytes.len().min(self.bytes_per_step);
+                let many = pipe.bytes.len().min(room);
                 let mut bytes: Vec<u8> = pipe.bytes.drain(..many).collect();
                 pipe.arrived += many;
                 let (site, shard, conn) = wire.ends[1 - end];
@@ -642,7 +669,7 @@ impl Net {
         let now = self.now;
         let Shard { agent, desk } = &mut self.sites[1][shard];
         let conn = desk.fresh_conn();
-        desk.strangers.insert(conn, 0);
+        desk.strangers.insert(conn, Vec::new());
         agent.accepted(now, conn, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), desk);
         agent.received(now, conn, said, desk);
         conn
@@ -651,7 +678,7 @@ impl Net {
     /// What the far site has said to a connection that nobody is at.
     pub(crate) fn said_to(&self, shard: usize, conn: ConnId) -> usize {
         let desk = &self.sites[1][shard].desk;
-        desk.out.get(&conn).map_or(0, Vec::len) + desk.strangers[&conn]
+        desk.out.get(&conn).map_or(0, Vec::len) + desk.strangers[&conn].len()
     }
 
     /// Sessions whose shards are about to hear that they are replaced.
@@ -667,7 +694,7 @@ impl Net {
     /// Whether a connection is open at the far site.
     pub(crate) fn is_open(&self, shard: usize, conn: ConnId) -> bool {
         let desk = &self.sites[1][shard].desk;
-        desk.backlog.contains_key(&conn) && !desk.closes.contains(&conn)
+        desk.backlog.contains_key(&conn) && !desk.closes.iter().any(|one| one.0 == conn)
     }
 
     /// A site does nothing for so long, and then everything at once, as a process that is stopped.
@@ -695,6 +722,19 @@ impl Net {
     }
 }
 
+/// How a shard's agent is set up.
+fn settings(life: Instance, (shard, shards): (u8, u8), flows_max: usize) -> AgentSettings {
+    AgentSettings {
+        instance: life,
+        shard,
+        shards,
+        backends: [Backend::AwsLc; Suite::ALL.len()],
+        memory: 1 << 24,
+        flows_max,
+        wait: WAIT,
+    }
+}
+
 #[cfg_attr(not(feature = "sabotage"), expect(unused_mut, reason = "there is nothing to switch"))]
 fn sabotaged(mut agent: Agent, broken: Option<Rule>) -> Agent {
     match broken {
@@ -707,23 +747,62 @@ fn sabotaged(mut agent: Agent, broken: Option<Rule>) -> Agent {
     agent
 }
 
-/// Who a site is.
-pub(crate) fn listener(site: usize) -> Listener {
-    Listener {
-        networks: vec![NetworkKey::new(secret(100))],
-        identities: vec![key(site as u8 + 1)],
-        shared: Vec::new(),
-        suites: vec![Suite::Aes128Gcm],
-    }
+/// What two sites know of each other. Sites have the keys 1 and 2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Secrets {
+    /// Each other's keys.
+    #[default]
+    Keys,
+    /// And a second secret.
+    KeysAndSecond,
+    /// One secret, and no keys.
+    Shared,
 }
 
-/// How a site knows the other one: 0 dials.
-pub(crate) fn peer(site: usize) -> Peer {
-    let theirs = key(2 - site as u8).public();
-    let dial = Credentials::Keys { mine: key(site as u8 + 1), theirs, psk: None };
-    Peer {
-        credentials: if site == 0 { vec![dial] } else { Vec::new() },
-        proofs: vec![(PeerProof::Key(theirs), None)],
-        carriers_max: 4,
+impl Secrets {
+    fn second(self) -> Option<Psk> {
+        (self == Secrets::KeysAndSecond).then(|| Psk::new(secret(50)))
+    }
+
+    /// The secret that who has this key shares with the other site.
+    fn shared(byte: u8) -> Psk {
+        Psk::new(secret(if byte <= 2 { 51 } else { 60 + byte }))
+    }
+
+    /// How who has this key proves it.
+    pub(crate) fn proof(self, byte: u8) -> (PeerProof, Option<Psk>) {
+        match self {
+            Secrets::Shared => (PeerProof::Shared(Secrets::shared(byte).id()), None),
+            _ => (PeerProof::Key(key(byte).public()), self.second()),
+        }
+    }
+
+    /// What a site dials with.
+    pub(crate) fn credentials(self, site: usize) -> Credentials {
+        let (mine, theirs) = (key(site as u8 + 1), key(2 - site as u8).public());
+        match self {
+            Secrets::Shared => Credentials::Shared(Secrets::shared(1)),
+            _ => Credentials::Keys { mine, theirs, psk: self.second() },
+        }
+    }
+
+    /// Who a site is.
+    pub(crate) fn listener(self, site: usize) -> Listener {
+        let is_shared = self == Secrets::Shared;
+        Listener {
+            networks: vec![NetworkKey::new(secret(100))],
+            identities: vec![key(site as u8 + 1)],
+            shared: if is_shared { vec![Secrets::shared(1)] } else { Vec::new() },
+            suites: vec![Suite::Aes128Gcm],
+        }
+    }
+
+    /// How a site knows the other one: 0 dials.
+    pub(crate) fn peer(self, site: usize) -> Peer {
+        Peer {
+            credentials: if site == 0 { vec![self.credentials(site)] } else { Vec::new() },
+            proofs: vec![self.proof(2 - site as u8)],
+            carriers_max: CARRIERS_MAX,
+        }
     }
 }

@@ -12,6 +12,8 @@
 //! - Nobody but the other site hears a byte, and connections that bring nothing are closed.
 //! - A shard of a peer has one session, few attempts, and at the end one or two carriers.
 //! - Keys change after a minute. Nothing spins (`net`).
+//! - Under load a session has as many carriers as help, and no more than it may; when it is idle
+//!   again, one. Nothing is missing of a carrier that was left.
 
 mod hostile;
 mod talk;
@@ -21,9 +23,9 @@ use std::collections::BTreeMap;
 use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::sabotage::Rule;
-use ringway_tunnel_proto::{BondId, HALF_OPEN_MAX, NotLetIn, Note};
+use ringway_tunnel_proto::{BondId, BondReport, HALF_OPEN_MAX, NotLetIn, Note};
 
-use crate::net::{Net, PEER, STEP, UNHEARD_MAX, WAIT};
+use crate::net::{CARRIERS_MAX, Net, PEER, STEP, Secrets, UNHEARD_MAX, WAIT};
 use hostile::Hostile;
 use talk::Talks;
 
@@ -59,17 +61,20 @@ pub(crate) enum Weather {
     Outages,
     /// A site's keys are trusted no more, and then again.
     Trust,
+    /// There is more to say than carriers take.
+    Load,
 }
 
 impl Weather {
     fn of(seed: u64) -> Weather {
-        use Weather::{Carriers, Keys, Outages, Restarts, Strangers, Trust};
-        [Carriers, Strangers, Keys, Restarts, Outages, Trust][(seed % 6) as usize]
+        use Weather::{Carriers, Keys, Load, Outages, Restarts, Strangers, Trust};
+        [Carriers, Strangers, Keys, Restarts, Outages, Trust, Load][(seed % 7) as usize]
     }
 
     /// Whether no flow has to suffer from it.
     fn is_mild(self) -> bool {
-        matches!(self, Weather::Carriers | Weather::Strangers | Weather::Keys)
+        use Weather::{Carriers, Keys, Load, Strangers};
+        matches!(self, Carriers | Strangers | Keys | Load)
     }
 }
 
@@ -87,6 +92,11 @@ pub(crate) struct Outcome {
     pub(crate) dialled: usize,
 }
 
+/// Carriers of a session that can be used.
+fn usable(report: &BondReport) -> usize {
+    report.members.iter().filter(|member| member.carrier.usable).count()
+}
+
 struct Storm {
     net: Net,
     rng: Rng,
@@ -96,6 +106,8 @@ struct Storm {
     faults: usize,
     /// Since when a session has flows and no carrier, by site, shard and session.
     alone: BTreeMap<(usize, usize, BondId), Moment>,
+    /// Which sessions had more carriers than they may, at the last look.
+    too_many: BTreeMap<(usize, usize, BondId), bool>,
     /// When attempts were counted, and how many there were.
     attempts: (Moment, u64),
 }
@@ -107,15 +119,17 @@ struct Storm {
 pub(crate) fn run(seed: u64, broken: Option<Rule>) -> Result<Outcome, String> {
     let mut rng = Rng::new(seed);
     let shards = [1 + rng.below(2) as u8, 1 + rng.below(3) as u8];
-    let mut net = Net::without(broken, rng.next_u64(), shards);
+    use Secrets::{Keys, KeysAndSecond, Shared};
+    let secrets = [Keys, KeysAndSecond, Keys, Shared][(seed / 7 % 4) as usize];
+    let mut net = Net::with(broken, rng.next_u64(), shards, secrets);
     net.bytes_per_step = 20 << rng.below(9);
     net.carry_every = 1 + rng.below(4);
     let weather = Weather::of(seed);
     let hostile = Hostile::new(rng.next_u64());
     let attempts = (net.now, 0);
     let talks = Talks::new(rng.next_u64());
-    let alone = BTreeMap::new();
-    let mut storm = Storm { net, rng, weather, talks, hostile, faults: 0, alone, attempts };
+    let (alone, too_many, faults) = (BTreeMap::new(), BTreeMap::new(), 0);
+    let mut storm = Storm { net, rng, weather, talks, hostile, faults, alone, too_many, attempts };
     storm.trouble()?;
     storm.peace()?;
     storm.quiet()?;
@@ -167,8 +181,14 @@ impl Storm {
     // ---- What happens.
 
     fn trouble(&mut self) -> Result<(), String> {
+        if self.weather == Weather::Load {
+            return self.load();
+        }
         let mild = self.weather.is_mild();
         self.talks.begin(3 + self.rng.below(6) as usize, mild);
+        if self.weather == Weather::Carriers && self.rng.chance(300) {
+            self.lose_first()?;
+        }
         if self.weather == Weather::Keys {
             // Until then they meet in peace; chatter goes on.
             let minute = Span::from_ms(59_000 + self.rng.below(900));
@@ -205,6 +225,43 @@ impl Storm {
             }
             self.net.silence(|_| true);
         }
+        Ok(())
+    }
+
+    /// Both sites have more to say than carriers take, and nothing is in the way but the path.
+    fn load(&mut self) -> Result<(), String> {
+        self.net.narrow = self.rng.chance(500);
+        let per_ms = 60 + self.rng.below(200);
+        self.net.bytes_per_step = (per_ms * self.net.carry_every) as usize;
+        let time = Span::from_ms(6000);
+        self.talks.begin_bulk(6, per_ms * 6000);
+        let end = self.net.now + time;
+        let mut most = 0;
+        while self.net.now < end {
+            self.turn()?;
+            let usable = self.reports(0).iter().map(usable).max();
+            most = most.max(usable.unwrap_or_default());
+        }
+        if !self.net.narrow && most < 3 {
+            return Err(format!("{most} carriers, and more would carry more"));
+        }
+        (self.net.narrow, self.net.bytes_per_step) = (false, 5000);
+        Ok(())
+    }
+
+    /// The first carrier is lost as soon as it was answered.
+    fn lose_first(&mut self) -> Result<(), String> {
+        let before = std::mem::replace(&mut self.net.carry_every, 8);
+        let end = self.net.now + Span::from_s(1);
+        while self.reports(0).iter().all(|report| report.session.is_none()) && self.net.now < end {
+            self.turn()?;
+        }
+        // Flows that began at once would be on their way by it.
+        for _ in 0..5 {
+            self.turn()?;
+        }
+        self.net.cut(|_| true);
+        self.net.carry_every = before;
         Ok(())
     }
 
@@ -326,7 +383,8 @@ impl Storm {
         self.pass(QUIET_FOR)?;
         let [near, far] = [0, 1].map(|site| self.reports(site));
         for report in near.iter().chain(&far) {
-            if !report.up || report.members.len() > 2 {
+            let most = if self.weather == Weather::Load { 1 } else { 2 };
+            if !report.up || report.members.len() > most {
                 return Err(format!("a session of {} carriers", report.members.len()));
             }
             if report.members.iter().any(|member| member.carrier.suspect) {
@@ -346,7 +404,7 @@ impl Storm {
 
     // ---- What is judged on the way.
 
-    fn reports(&self, site: usize) -> Vec<ringway_tunnel_proto::BondReport> {
+    fn reports(&self, site: usize) -> Vec<BondReport> {
         let shards = self.net.sites[site].iter();
         shards.flat_map(|shard| shard.agent.report(true, &shard.desk)).collect()
     }
@@ -361,6 +419,13 @@ impl Storm {
             for (shard, it) in self.net.sites[site].iter().enumerate() {
                 for report in it.agent.report(true, &it.desk) {
                     let at = (site, shard, report.bond);
+                    // One that had been given up may have come back just now.
+                    let before = std::mem::take(self.too_many.entry(at).or_default());
+                    let many = usable(&report);
+                    if site == 0 && before && many > CARRIERS_MAX {
+                        return Err(format!("{many} carriers"));
+                    }
+                    self.too_many.insert(at, many > CARRIERS_MAX);
                     if report.up || report.flows.is_empty() {
                         self.alone.remove(&at);
                         continue;
@@ -389,7 +454,13 @@ impl Storm {
 
     /// Agents do not say what cannot be in such weather.
     fn read_notes(&mut self) -> Result<(), String> {
-        for shard in self.net.sites.iter_mut().flatten() {
+        let sites = self.net.sites.iter_mut().enumerate();
+        for (site, shard) in sites.flat_map(|(at, site)| site.iter_mut().map(move |it| (at, it))) {
+            for (conn, bytes) in std::mem::take(&mut shard.desk.lost) {
+                if bytes > 0 && self.net.left.contains(&(site, conn)) {
+                    return Err(format!("{bytes} bytes are missing of a carrier that was left"));
+                }
+            }
             for note in std::mem::take(&mut shard.desk.notes) {
                 let wrong = match note {
                     Note::Broken(_) => !self.hostile.has_forged,

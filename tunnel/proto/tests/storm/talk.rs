@@ -63,6 +63,8 @@ pub(super) struct Talks {
     chat_until: Moment,
     chat: bool,
     hush_until: Moment,
+    /// Bytes of each stream of the next flows, if they are bulk.
+    bulk: Option<u64>,
 }
 
 /// The byte at an offset of a stream.
@@ -85,12 +87,20 @@ impl Talks {
             chat_until: Moment(0),
             chat: false,
             hush_until: Moment(0),
+            bulk: None,
         }
     }
 
     /// So many flows are opened as soon as that is possible.
     pub(super) fn begin(&mut self, many: usize, sure: bool) {
+        self.bulk = None;
         self.to_open.extend(std::iter::repeat_n(sure, many));
+    }
+
+    /// So many flows with so many bytes each way, which nobody resets.
+    pub(super) fn begin_bulk(&mut self, many: usize, bytes: u64) {
+        self.begin(many, true);
+        self.bulk = Some(bytes);
     }
 
     /// Something short is said all the time.
@@ -159,12 +169,14 @@ impl Talks {
         if let Some(past) = desk.apps.insert((bond, flow), App::default()) {
             desk.past.push(((bond, flow), past));
         }
-        let mut length = || 1u64 << self.rng.below(18);
+        let bulk = self.bulk;
+        let mut length = || bulk.unwrap_or(1 << self.rng.below(18));
         let lens = [TAG + length(), length() - 1];
         let end = End { place: Some(place), ..End::default() };
-        let slow = self.rng.chance(400);
+        let slow = self.rng.chance(400) && bulk.is_none();
         let who = self.rng.below(2) as usize;
-        let resets_at = self.rng.chance(150).then(|| (who, lens[1 - who] / 2));
+        let resets = self.rng.chance(150) && bulk.is_none();
+        let resets_at = resets.then(|| (who, lens[1 - who] / 2));
         self.by_place.insert(place, (self.all.len(), 0));
         let ends = [end, End::default()];
         self.all.push(Talk { lens, ends, sure, slow, next_at: [now; 2], resets_at });

@@ -5,9 +5,12 @@
 //!
 //! What is judged: each byte delivered is the one written at that place (T1); an end is heard when
 //! everything before it was delivered and it was really the end (T3); after the faults are over,
-//! everything that was not reset arrives, and both sides forget it (T4).
+//! everything that was not reset arrives, and both sides forget it (T4). Credit follows who reads
+//! (T5). A reset says what it was said with (T6); nothing is on the way by a carrier that does not
+//! answer, and nothing is missing of one that both have left (T7). Never is more held of what came
+//! than there is room for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
@@ -24,6 +27,10 @@ const FAULTS_UNTIL: Span = Span::from_ms(2500);
 const OVER_BY: Span = Span::from_s(120);
 /// A suspect carrier is closed after so long.
 const GIVE_UP_AFTER: Span = Span::from_ms(1500);
+/// Bytes on the path around a packet's text.
+const AROUND: u32 = 60;
+/// What waits for longer before a packet line overflows.
+const QUEUE: Span = Span::from_ms(60);
 /// Records that a carrier holds before it takes no more.
 const PIPE_RECORDS: usize = 3;
 /// Bytes before the pattern of a flow's first stream: its seed, and how long both streams are.
@@ -31,7 +38,13 @@ const HEAD: usize = 24;
 
 /// What happens in one direction of a carrier.
 struct Pipe {
+    /// When each arrives. Records in their order; packets, with their numbers, in any.
     on_the_way: VecDeque<(Moment, Vec<u8>)>,
+    numbers: VecDeque<u64>,
+    /// Of a thousand packets, so many are lost, and so many come again.
+    lost_per_mille: u64,
+    again_per_mille: u64,
+    jitter: Span,
     delay: Span,
     bytes_per_ms: u64,
     free_at: Moment,
@@ -44,6 +57,12 @@ struct Line {
     pipes: [Pipe; 2],
     suspect_since: [Option<Moment>; 2],
     broken: bool,
+    /// It carries packets. Numbers that came, at each end.
+    packets: bool,
+    came: [BTreeSet<u64>; 2],
+    /// It is to go, and who has heard that the other one has left it.
+    leaving: bool,
+    heard_left: [bool; 2],
 }
 
 /// What one application knows of one flow.
@@ -59,6 +78,8 @@ struct App {
     heard_end: bool,
     /// Bytes delivered that the application has not taken.
     waiting: u64,
+    /// The most that its window was.
+    window: u64,
     reads_per_step: u64,
     head: Vec<u8>,
 }
@@ -68,6 +89,8 @@ struct End {
     session: Session,
     apps: BTreeMap<FlowId, App>,
     over: Over,
+    /// What applications here reset flows with.
+    said: BTreeMap<FlowId, ResetCode>,
 }
 
 /// How flows ended here.
@@ -117,6 +140,10 @@ pub(crate) struct Outcome {
     pub(crate) resent: u64,
     /// Carriers that were lost.
     pub(crate) lost: u64,
+    /// Pieces that were refused, because there was no room for them.
+    pub(crate) refused: u64,
+    /// Carriers that were left.
+    pub(crate) left: u64,
 }
 
 /// How mean the world is.
@@ -126,10 +153,14 @@ pub(crate) struct World {
     pub(crate) seed: u64,
     /// Carriers that are kept open.
     pub(crate) lines: usize,
+    /// Of those, carriers of packets.
+    pub(crate) packets: usize,
     /// Flows that each side opens.
     pub(crate) flows: u64,
     /// Of a thousand steps of a carrier, so many have a fault.
     pub(crate) faults_per_mille: u64,
+    /// Bytes that each side may hold of what comes.
+    pub(crate) memory: u64,
     /// Of a thousand flows, so many are reset by one side.
     pub(crate) resets_per_mille: u64,
     /// The rule that is switched off.
@@ -144,6 +175,7 @@ fn pattern(seed: u64, stream: u64, offset: u64) -> u8 {
 
 struct Run {
     world: World,
+    window_first: u64,
     rng: Rng,
     now: Moment,
     ends: [End; 2],
@@ -172,14 +204,17 @@ fn session(settings: Settings, broken: Option<Rule>) -> Session {
 pub(crate) fn run(world: World) -> Result<Outcome, String> {
     let mut rng = Rng::new(world.seed);
     let window_first = 1 << (10 + rng.below(7));
-    let settings = |role| Settings { role, window_first, window_budget: 8 << 20, flows_max: 1000 };
+    let memory = world.memory;
+    let settings = |role| Settings { role, window_first, memory, flows_max: 1000 };
     let end = |role| End {
         session: session(settings(role), world.broken),
         apps: BTreeMap::new(),
         over: Over::default(),
+        said: BTreeMap::new(),
     };
     let mut run = Run {
         world,
+        window_first,
         rng,
         now: Moment(1_000_000_000),
         ends: [end(Role::Initiator), end(Role::Responder)],
@@ -199,7 +234,14 @@ pub(crate) fn run(world: World) -> Result<Outcome, String> {
         }
         run.now = run.now + STEP;
     }
+    for line in &run.lines {
+        for (end, slot) in run.ends.iter().zip(line.slots) {
+            let report = slot.and_then(|slot| end.session.carrier(slot));
+            run.outcome.resent += report.map_or(0, |report| report.resent);
+        }
+    }
     let [a, b] = &run.ends;
+    run.outcome.refused = a.session.refused() + b.session.refused();
     run.outcome.closed = a.over.closed + b.over.closed;
     run.outcome.reset = a.over.reset + b.over.reset + a.over.by_us + b.over.by_us;
     Ok(run.outcome)
@@ -217,24 +259,50 @@ impl Run {
             self.open_flows(at, faults);
             self.applications(at);
             self.send(at)?;
+            self.judge_credit(at)?;
         }
-        Ok(())
+        self.close_left()
     }
 
     // ---- Carriers.
 
     fn keep_lines_open(&mut self) {
-        while self.lines.iter().filter(|line| !line.broken).count() < self.world.lines {
+        let stays = |line: &&Line| !line.broken && !line.leaving;
+        while self.lines.iter().filter(stays).count() < self.world.lines {
+            let of_packets = self.lines.iter().filter(stays).filter(|line| line.packets).count();
+            let packets = of_packets < self.world.packets;
             let mut pipe = || Pipe {
                 on_the_way: VecDeque::new(),
+                numbers: VecDeque::new(),
+                lost_per_mille: self.rng.below(250),
+                again_per_mille: self.rng.below(30),
+                jitter: Span::from_us(self.rng.below(10_000)),
                 delay: Span::from_us(self.rng.below(40_000)),
                 bytes_per_ms: 500 << self.rng.below(8),
                 free_at: self.now,
                 silent: false,
             };
             let pipes = [pipe(), pipe()];
-            let slots = [0, 1].map(|at: usize| Some(self.ends[at].session.carrier_up(self.now)));
-            self.lines.push(Line { slots, pipes, suspect_since: [None; 2], broken: false });
+            let slots = [0, 1].map(|at: usize| {
+                let session = &mut self.ends[at].session;
+                Some(if packets {
+                    session.packets_on_trial(self.now, 1500, AROUND)
+                } else {
+                    session.carrier_up(self.now)
+                })
+            });
+            let came = [BTreeSet::new(), BTreeSet::new()];
+            let line = Line {
+                slots,
+                pipes,
+                suspect_since: [None; 2],
+                broken: false,
+                packets,
+                came,
+                leaving: false,
+                heard_left: [false; 2],
+            };
+            self.lines.push(line);
         }
     }
 
@@ -244,8 +312,9 @@ impl Run {
                 continue;
             }
             let way = self.rng.below(2) as usize;
-            match self.rng.below(5) {
+            match self.rng.below(6) {
                 0 => self.break_line(at),
+                5 => self.leave_line(at),
                 1 => self.lines[at].pipes[way].silent = true,
                 2 => {
                     self.lines[at].pipes.iter_mut().for_each(|pipe| pipe.silent = true);
@@ -264,6 +333,38 @@ impl Run {
         }
     }
 
+    /// Who dials lets go of a carrier.
+    fn leave_line(&mut self, at: usize) {
+        if let Some(slot) = self.lines[at].slots[0] {
+            self.ends[0].session.retire(slot);
+            self.lines[at].leaving = true;
+        }
+    }
+
+    /// Carriers that do not answer carry nothing (T7). Who dials closes those that both have left.
+    fn close_left(&mut self) -> Result<(), String> {
+        for at in 0..self.lines.len() {
+            let line = &self.lines[at];
+            let reports = [0, 1].map(|end| self.ends[end].session.carrier(line.slots[end]?));
+            if let Some(silent) = reports.iter().flatten().find(|one| one.suspect && one.flying > 0)
+            {
+                return Err(format!("{} bytes by one that does not answer", silent.flying));
+            }
+            let [Some(near), Some(far)] = reports else { continue };
+            if line.broken || !near.left || !line.heard_left[0] {
+                continue;
+            }
+            if near.flying + far.flying > 0 {
+                return Err(format!("{} and {} bytes were left", near.flying, far.flying));
+            }
+            self.outcome.left += 1;
+            self.lines[at].broken = true;
+            (0..2).for_each(|end| self.carrier_down(at, end));
+        }
+        self.lines.retain(|line| line.slots.iter().any(Option::is_some));
+        Ok(())
+    }
+
     /// Some of what is on its way arrives, the rest never; one side learns of it before the other.
     fn break_line(&mut self, at: usize) {
         self.outcome.lost += 1;
@@ -272,6 +373,7 @@ impl Run {
         for pipe in &mut line.pipes {
             let arrive = self.rng.below(pipe.on_the_way.len() as u64 + 1) as usize;
             pipe.on_the_way.truncate(arrive);
+            pipe.numbers.truncate(arrive);
             pipe.silent = true;
         }
         let first = self.rng.below(2) as usize;
@@ -283,7 +385,9 @@ impl Run {
             let report = self.ends[at].session.carrier(slot).expect("it is up");
             self.ends[at].session.carrier_down(self.now, slot);
             self.outcome.resent += report.resent;
-            self.lines[line].pipes[1 - at].on_the_way.clear();
+            let pipe = &mut self.lines[line].pipes[1 - at];
+            pipe.on_the_way.clear();
+            pipe.numbers.clear();
         }
     }
 
@@ -305,16 +409,35 @@ impl Run {
         loop {
             let found = &mut self.lines[line];
             let Some(slot) = found.slots[to] else { return Ok(()) };
+            let packets = found.packets;
             let pipe = &mut found.pipes[1 - to];
-            if pipe.on_the_way.front().is_none_or(|(arrival, _)| *arrival > self.now) {
+            let now = self.now;
+            let Some(first) = pipe.on_the_way.iter().position(|(arrival, _)| *arrival <= now)
+            else {
+                return Ok(());
+            };
+            if first > 0 && !packets {
                 return Ok(());
             }
-            let (_, record) = pipe.on_the_way.pop_front().expect("it is there");
+            let (_, record) = pipe.on_the_way.remove(first).expect("it is there");
             let mut heard = Heard::default();
             let end = &mut self.ends[to];
-            end.session
-                .received(self.now, slot, &record, &mut heard)
-                .map_err(|violation: Violation| format!("{violation:?}"))?;
+            let received = if packets {
+                let number = pipe.numbers.remove(first).expect("each has one");
+                // What opens a packet twice is refused by its number.
+                if !found.came[to].insert(number) {
+                    continue;
+                }
+                let bytes = record.len() as u64 + u64::from(AROUND);
+                end.session.packet(self.now, slot, (number, bytes), &record, &mut heard)
+            } else {
+                end.session.received(self.now, slot, &record, &mut heard)
+            };
+            received.map_err(|violation: Violation| format!("{violation:?}"))?;
+            let (held, most) = (end.session.held(), self.world.memory / 8 * 7);
+            if held > most + (self.world.memory / 8).max(64 << 10) {
+                return Err(format!("{held} bytes are held, and there is room for {most}"));
+            }
             self.hear(to, heard)?;
         }
     }
@@ -324,6 +447,10 @@ impl Run {
         let mut order: Vec<usize> = (0..self.lines.len()).collect();
         order.sort_by_key(|line| self.lines[*line].pipes[at].free_at);
         for line in order {
+            if self.lines[line].packets {
+                self.send_packets(at, line)?;
+                continue;
+            }
             for _ in 0..PIPE_RECORDS {
                 let found = &self.lines[line];
                 let Some(slot) = found.slots[at] else { break };
@@ -342,6 +469,11 @@ impl Run {
                 if record.is_empty() {
                     break;
                 }
+                if self.rng.chance(100) {
+                    // A later version says more, in frames that may be skipped.
+                    let more = [0x80 | self.rng.below(0x80) as u8, 3, 1, 2, 3];
+                    record.splice(0..0, more);
+                }
                 let pipe = &mut self.lines[line].pipes[at];
                 let took = Span(record.len() as u64 * 1_000_000 / pipe.bytes_per_ms);
                 pipe.free_at = pipe.free_at.max(self.now) + took;
@@ -349,6 +481,36 @@ impl Run {
                 if !pipe.silent {
                     pipe.on_the_way.push_back((arrival, record));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_packets(&mut self, at: usize, line: usize) -> Result<(), String> {
+        let Some(slot) = self.lines[line].slots[at] else { return Ok(()) };
+        while self.ends[at].session.wants_packet(self.now, slot) {
+            let (mut packet, mut heard) = (Vec::new(), Heard::default());
+            let room = 1024 + self.rng.below(416) as usize;
+            let session = &mut self.ends[at].session;
+            let out = (&mut packet, &mut heard);
+            let number = session.fill_packet(self.now, slot, room, out);
+            if packet.len() > room {
+                return Err(format!("a packet of {} in a room of {room}", packet.len()));
+            }
+            self.hear(at, heard)?;
+            let Some(number) = number else { break };
+            let pipe = &mut self.lines[line].pipes[at];
+            let waits = pipe.free_at.since(self.now);
+            let lost = waits > QUEUE || self.rng.chance(pipe.lost_per_mille) || pipe.silent;
+            if waits <= QUEUE {
+                let took = Span(packet.len() as u64 * 1_000_000 / pipe.bytes_per_ms);
+                pipe.free_at = pipe.free_at.max(self.now) + took;
+            }
+            let times = if lost { 0 } else { 1 + u64::from(self.rng.chance(pipe.again_per_mille)) };
+            for _ in 0..times {
+                let jitter = Span(self.rng.below(pipe.jitter.0 + 1));
+                pipe.on_the_way.push_back((pipe.free_at + pipe.delay + jitter, packet.clone()));
+                pipe.numbers.push_back(number);
             }
         }
         Ok(())
@@ -398,6 +560,7 @@ impl Run {
             to_read: None,
             heard_end: false,
             waiting: 0,
+            window: 0,
             reads_per_step: 50 << self.rng.below(14),
             head: Vec::new(),
         }
@@ -407,7 +570,9 @@ impl Run {
         let ids: Vec<FlowId> = self.ends[at].apps.keys().copied().collect();
         for id in ids {
             if self.rng.chance(1) && self.rng.chance(self.world.resets_per_mille) {
-                self.ends[at].session.reset(id, ResetCode::Broken);
+                let code = ResetCode::ALL[self.rng.below(ResetCode::ALL.len() as u64) as usize];
+                self.ends[at].session.reset(id, code);
+                self.ends[at].said.insert(id, code);
                 self.ends[at].apps.remove(&id);
                 self.ends[at].over.by_us += 1;
                 continue;
@@ -420,6 +585,19 @@ impl Run {
                 end.session.drained(self.now, id, app.waiting);
             }
         }
+    }
+
+    /// Who does not read is given no more credit (T5).
+    fn judge_credit(&mut self, at: usize) -> Result<(), String> {
+        let End { session, apps, .. } = &mut self.ends[at];
+        for (id, app) in apps {
+            let window = session.flow(*id).map_or(self.window_first, |report| report.window);
+            app.window = app.window.max(window);
+            if app.waiting > app.window {
+                return Err(format!("{id:?} was given credit for {} unread bytes", app.waiting));
+            }
+        }
+        Ok(())
     }
 
     fn write(&mut self, at: usize, id: FlowId) {
@@ -502,6 +680,9 @@ impl Run {
                 if code == ResetCode::Gone && wanted == 0 {
                     return Err(format!("{id:?} is gone, and nobody reset anything"));
                 }
+                if self.ends[1 - at].said.get(&id).is_some_and(|said| *said != code) {
+                    return Err(format!("{id:?} was reset by {code:?} and not what was said"));
+                }
             }
             Event::Closed(id) => {
                 let app = self.ends[at].apps.remove(&id).ok_or("the close of no flow")?;
@@ -512,7 +693,10 @@ impl Run {
             }
             Event::Suspect(slot) => self.mark(at, slot, Some(self.now)),
             Event::Recovered(slot) => self.mark(at, slot, None),
-            Event::Left(_) => return Err("nobody left".into()),
+            Event::Left(slot) => {
+                let line = self.lines.iter_mut().find(|line| line.slots[at] == Some(slot));
+                line.filter(|line| line.leaving).ok_or("nobody left")?.heard_left[at] = true;
+            }
         }
         Ok(())
     }

@@ -1,0 +1,347 @@
+//! A carrier of packets over a path that loses them: what one end of it knows, without the packets.
+//!
+//! ```text
+//! flows --runs--> Sender: Repair (what goes again), Flight (what is on its way),
+//!                         Rate and pacer (how fast) --numbered packets--> path
+//! path --numbers--> Arrivals --reports--> the other end's Sender
+//! ```
+//!
+//! - `arrivals`, `report`: which numbers came, and how the other end hears of it.
+//! - `flight`, `rtt`: what is on its way, what has come, what is lost; round trips.
+//! - `repair`: what is sent again, and how often at once.
+//! - `rate`, `pacer`: how fast the path is sent to.
+//!
+//! What always holds:
+//! - A carrier promises nothing: what it says has arrived may still be refused by the flow's other
+//!   end, whose word alone frees bytes (`session`).
+//! - Nothing here has bytes, keys or clocks: runs of positions and numbers of packets come in, and
+//!   go out. So a simulation of a path of 12 Gbit/s runs what the product runs.
+//!
+//! Bounds: constant time a packet. Tests: here each part tells its story; `ringway-wan` drives them
+//! over lines of every kind in virtual time.
+
+mod arrivals;
+mod compete;
+mod flight;
+mod pacer;
+mod rate;
+mod repair;
+mod report;
+mod rtt;
+
+use ringway_core::{Moment, Span};
+
+use crate::sabotage::{Rule, Sabotage};
+use crate::violation::Violation;
+use flight::{Fate, Flight, Heard};
+use pacer::Pacer;
+use rate::Put;
+use repair::Repair;
+
+pub use arrivals::Arrivals;
+pub use rate::{Decision, Rate, report_wait};
+pub use repair::{Run, SegmentId};
+pub use report::{Report, Totals};
+pub use rtt::Rtt;
+
+/// Silences after which everything that is on its way is given up.
+const SILENCES_MAX: u32 = 3;
+/// How often the pause between two probes is doubled.
+const PATIENCE_DOUBLED_MAX: u32 = 2;
+/// The longest pause between two probes.
+const PROBE_MAX: Span = Span::from_s(1);
+
+/// Something a packet says beside a run, by the caller's own handle. It goes again, or not, as the
+/// caller likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word(pub u32);
+
+/// What a packet carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// A run.
+    pub segment: Option<SegmentId>,
+    /// Something else.
+    pub word: Option<Word>,
+}
+
+/// What became of what packets carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told<F> {
+    /// A run came for the first time.
+    Arrived(Run<F>),
+    /// A packet with a run was lost. It goes again by [`Sender::again`].
+    Lost(Run<F>),
+    /// A packet with this came. Said of each once: this or the next.
+    Heard(Word),
+    /// A packet with this was lost.
+    Unheard(Word),
+}
+
+/// One end of a carrier, as it sends. `F` names flows.
+#[derive(Debug)]
+pub struct Sender<F> {
+    pub(crate) flight: Flight<Load>,
+    pub(crate) repair: Repair<F>,
+    rate: Rate,
+    pacer: Pacer,
+    /// What the other end was told last of what is of interest, and when.
+    told: Option<(u64, Moment)>,
+    heard_at: Moment,
+    packet_bytes: u64,
+    /// How long losses run, in bytes; smooth.
+    run_bytes: u64,
+    /// Probes since something was heard, and when the last one left.
+    silences: u32,
+    probed_at: Moment,
+    pub(crate) sabotage: Sabotage,
+}
+
+impl<F: Copy> Sender<F> {
+    /// For packets of so many bytes on the path, heads included.
+    pub fn new(now: Moment, packet_bytes: u64) -> Self {
+        Self {
+            flight: Flight::default(),
+            repair: Repair::default(),
+            rate: Rate::new(packet_bytes),
+            pacer: Pacer::default(),
+            told: None,
+            heard_at: now,
+            packet_bytes,
+            run_bytes: packet_bytes,
+            silences: 0,
+            probed_at: now,
+            sabotage: Sabotage::default(),
+        }
+    }
+
+    /// Whether a packet may leave now.
+    pub fn may_send(&self, now: Moment) -> bool {
+        self.is_free() && self.pacer.ready_at() <= now
+    }
+
+    fn put(&self) -> Put {
+        let flight = &self.flight;
+        Put { next: flight.next(), sent: flight.sent(), flying: flight.flying() }
+    }
+
+    fn is_free(&self) -> bool {
+        !self.flight.is_full() && self.rate.allows((self.flight.flying(), self.flight.sent()))
+    }
+
+    /// What is to be sent again now, and before anything else, if it is not longer than `room`: by
+    /// [`Self::send`].
+    pub fn again(
+        &mut self,
+        now: Moment,
+        room: usize,
+        wanted: impl Fn(&Run<F>) -> bool,
+    ) -> Option<SegmentId> {
+        self.repair.next(now, room, wanted)
+    }
+
+    /// Something goes for the first time: by [`Self::send`].
+    pub fn begin(&mut self, run: Run<F>) -> SegmentId {
+        self.repair.begin(run)
+    }
+
+    /// What a segment is.
+    pub fn run(&self, segment: SegmentId) -> Run<F> {
+        self.repair.run(segment)
+    }
+
+    /// A packet of so many bytes on the path leaves. Returns its number.
+    ///
+    /// # Panics
+    /// If as many packets are on their way as may be ([`Self::is_full`]).
+    pub fn send(&mut self, now: Moment, bytes: u32, load: Load) -> u64 {
+        self.pacer.leave(now, u64::from(bytes), self.rate.pacing());
+        self.flight.send(now, bytes, true, load)
+    }
+
+    /// The same for a packet that nobody needs to hear of: a report goes again anyway. It waits for
+    /// nothing.
+    ///
+    /// # Panics
+    /// As [`Self::send`].
+    pub fn send_unasked(&mut self, now: Moment, bytes: u32) -> u64 {
+        self.flight.send(now, bytes, false, Load::default())
+    }
+
+    /// Packets that were sent since the last one of [`Self::send`].
+    pub fn unasked(&self) -> u64 {
+        self.flight.unasked()
+    }
+
+    /// A further run that a packet carried beside its own has come. Returns it if that is news.
+    pub fn arrived(&mut self, segment: SegmentId) -> Option<Run<F>> {
+        self.repair.arrived(segment)
+    }
+
+    /// A packet with a further run was lost: the run goes again, by [`Self::again`].
+    pub fn lost(&mut self, segment: SegmentId) -> Run<F> {
+        let run = self.repair.run(segment);
+        self.repair.lost(segment);
+        run
+    }
+
+    /// Nothing goes again by this carrier: `each` hears of what was to.
+    pub fn hand_over(&mut self, each: impl FnMut(Run<F>)) {
+        self.repair.hand_over(each);
+    }
+
+    /// The number of the next packet.
+    pub fn next_number(&self) -> u64 {
+        self.flight.next()
+    }
+
+    /// Whether nothing at all may be sent before something is heard.
+    pub fn is_full(&self) -> bool {
+        self.flight.is_full()
+    }
+
+    /// There is nothing to send though something may be.
+    pub fn note_idle(&mut self) {
+        self.rate.note_idle();
+    }
+
+    /// A report came. `each` hears what is new of runs.
+    ///
+    /// # Errors
+    /// [`Violation`]: it says what cannot be.
+    pub fn heard(
+        &mut self,
+        now: Moment,
+        report: &Report<'_>,
+        mut each: impl FnMut(Told<F>),
+    ) -> Result<(), Violation> {
+        let repair = &mut self.repair;
+        let heard = self.flight.heard(now, report, |load, fate| {
+            // Who came late was said to be lost, and may have gone again.
+            if let Some(word) = load.word.filter(|_| fate != Fate::Late) {
+                each(if fate == Fate::Lost { Told::Unheard(word) } else { Told::Heard(word) });
+            }
+            let Some(segment) = load.segment else { return };
+            let told = match fate {
+                Fate::Arrived => repair.arrived(segment).map(Told::Arrived),
+                Fate::Late => repair.came_late(segment).map(Told::Arrived),
+                Fate::Lost => {
+                    let run = repair.run(segment);
+                    repair.lost(segment);
+                    Some(Told::Lost(run))
+                }
+            };
+            told.into_iter().for_each(&mut each);
+        })?;
+        if let Some(heard) = heard {
+            (self.heard_at, self.silences) = (now, 0);
+            let of_path = (self.flight.rtt(), self.flight.reorder());
+            self.rate.heard(now, &heard, of_path, &self.put());
+            self.repair.set_loss(self.rate.floor());
+            self.space_copies(&heard);
+        }
+        Ok(())
+    }
+
+    /// Copies are further apart than losses last: a burst takes what is sent within it.
+    fn space_copies(&mut self, heard: &Heard) {
+        let rate = self.rate.bandwidth();
+        if heard.lost_runs == 0 || rate == 0 {
+            return;
+        }
+        let run = heard.lost_packets * self.packet_bytes / heard.lost_runs;
+        self.run_bytes = (7 * self.run_bytes + run) / 8;
+        self.repair.set_apart(Span((self.run_bytes * 1_000_000_000) / rate));
+    }
+
+    /// What the other end should hear with the next packet: from which number on it is to report,
+    /// and how long to wait before. `None` if it was told lately, unless it `must` be told.
+    pub fn to_tell(&mut self, now: Moment, must: bool) -> Option<(u64, Span)> {
+        let rtt = self.flight.rtt().least();
+        let wait = if self.flight.rtt().is_known() { report_wait(rtt) } else { Span::from_ms(1) };
+        let floor = self.flight.floor();
+        let due = must || self.told.is_none_or(|(_, at)| now.since(at) >= wait);
+        due.then(|| self.told = Some((floor, now)))?;
+        Some((floor, wait))
+    }
+
+    /// When something is to be done though nothing comes: [`Self::probe`], or sending.
+    pub fn wake_at(&self, has_more: bool) -> Option<Moment> {
+        let due = if has_more { Some(Moment(0)) } else { self.repair.due() };
+        let ready = self.pacer.ready_at();
+        let sends = due.filter(|_| self.is_free()).map(|due| due.max(ready));
+        let probes = self.probe_at();
+        [sends, probes].into_iter().flatten().min()
+    }
+
+    /// After the last packet, and the last word about any, it has been silent for too long then.
+    fn probe_at(&self) -> Option<Moment> {
+        if self.sabotage.breaks(Rule::SilenceIsProbed) {
+            return None;
+        }
+        // Who was silent is asked on, though all that was on its way was given up.
+        let since = self.flight.last_asked().or((self.silences > 0).then_some(self.probed_at))?;
+        let last = since.max(self.heard_at).max(self.probed_at);
+        let patience = self.flight.rtt().probe_after().0 << self.silences.min(PATIENCE_DOUBLED_MAX);
+        Some(last + Span(patience).min(PROBE_MAX.max(Span(self.flight.rtt().smooth().0 * 2))))
+    }
+
+    /// Nothing was heard for so long that a packet is to be sent to hear of the rest, whatever the
+    /// window is. After some silences all that is on its way is given up, as `each` hears.
+    pub fn probe(&mut self, now: Moment, mut each: impl FnMut(Told<F>)) -> bool {
+        if self.probe_at().is_none_or(|at| at > now) {
+            return false;
+        }
+        self.probed_at = now;
+        self.silences = self.silences.saturating_add(1);
+        if self.silences >= SILENCES_MAX && !self.sabotage.breaks(Rule::SilenceGivesUp) {
+            self.give_up(&mut each);
+        }
+        !self.flight.is_full()
+    }
+
+    /// Gives up all that is on its way: it goes again, if there is a way.
+    pub fn give_up(&mut self, mut each: impl FnMut(Told<F>)) {
+        let repair = &mut self.repair;
+        self.flight.lose_all(|load| {
+            if let Some(word) = load.word {
+                each(Told::Unheard(word));
+            }
+            if let Some(segment) = load.segment {
+                each(Told::Lost(repair.run(segment)));
+                repair.lost(segment);
+            }
+        });
+        self.rate.note_given_up(&self.put());
+    }
+
+    /// How often in a row nothing was heard after a probe.
+    pub fn silences(&self) -> u32 {
+        self.silences
+    }
+
+    /// How fast, and why.
+    pub fn rate(&self) -> &Rate {
+        &self.rate
+    }
+
+    /// Round trips.
+    pub fn rtt(&self) -> &Rtt {
+        self.flight.rtt()
+    }
+
+    /// Bytes on their way, and bytes that were sent since the begin.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.flight.flying(), self.flight.sent())
+    }
+
+    /// Segments that are kept: on their way, or to be sent again.
+    pub fn kept(&self) -> usize {
+        self.repair.kept()
+    }
+
+    /// Packets that carried something again.
+    pub fn resent(&self) -> u64 {
+        self.repair.resent()
+    }
+}

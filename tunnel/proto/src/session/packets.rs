@@ -1,0 +1,385 @@
+//! A carrier of packets in a session: each packet is lost by itself, and what it said goes again.
+//!
+//! A packet is filled like a record, but small: reports first, then what was lost, then control
+//! frames, then pieces of streams. Pieces are kept track of as runs by [`crate::path::Sender`], and
+//! whatever else it says as [`Said`], so that each is said again if its packet is lost. The flow's
+//! other end alone decides when bytes are freed, as on any carrier.
+//!
+//! What always holds:
+//! - K1  A packet of which a piece was refused for want of room is not reported: it counts as lost.
+//! - K2  Packets with nothing but reports are not asked after, so that two ends that have nothing
+//!   to say fall silent; now and then one of many asks all the same.
+//!
+//! Bounds: constant time a packet and for each thing that it says.
+
+use super::*;
+use crate::frame::{REPORT_HEAD_MAX, WANTED_MAX, report_frame};
+use crate::path::{Arrivals, Load, Report, Rtt, Run, SegmentId, Sender, Told, Word};
+
+/// Silences after which a carrier is suspect.
+const SILENCES: u32 = 6;
+/// Of so many packets with nothing but reports one asks to be reported.
+const ASK_EVERY: u64 = 64;
+/// A report that takes more than this part of a packet is alone in it.
+const PART: usize = 4;
+
+/// Something that a packet says, to be said again if it is lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said {
+    Reset(FlowId),
+    Done(FlowId),
+    Ack(FlowId),
+    Leave,
+    /// A piece of a stream.
+    Run(SegmentId),
+}
+
+/// What a carrier of packets knows of them.
+#[derive(Debug)]
+pub(crate) struct Packets {
+    sender: Sender<FlowId>,
+    arrivals: Arrivals,
+    /// What packets on their way say beside their first run, by [`Word`].
+    words: Vec<Vec<Said>>,
+    free: Vec<Word>,
+    /// Bodies of reports that wait for packets: those of one round.
+    reports: VecDeque<Vec<u8>>,
+    /// Bytes on the path around a text.
+    around: u32,
+    told: Vec<Told<FlowId>>,
+}
+
+impl Packets {
+    fn new(now: Moment, packet_bytes: u64, around: u32) -> Self {
+        Self {
+            sender: Sender::new(now, packet_bytes),
+            arrivals: Arrivals::default(),
+            words: Vec::new(),
+            free: Vec::new(),
+            reports: VecDeque::new(),
+            around,
+            told: Vec::new(),
+        }
+    }
+
+    pub(crate) fn rtt(&self) -> &Rtt {
+        self.sender.rtt()
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.sender.silences() >= SILENCES
+    }
+
+    pub(crate) fn wanted(&mut self, floor: u64, wait: Span) {
+        self.arrivals.wanted(floor, wait);
+    }
+
+    /// Keeps what a packet says; its first run is the packet's own.
+    fn keep(&mut self, saying: &[Said]) -> Load {
+        let first = saying.iter().position(|said| matches!(said, Said::Run(_)));
+        let segment = first.and_then(|at| match saying[at] {
+            Said::Run(segment) => Some(segment),
+            _ => None,
+        });
+        let beside = |at: &usize| Some(*at) != first;
+        if (0..saying.len()).filter(beside).count() == 0 {
+            return Load { segment, word: None };
+        }
+        let word = self.free.pop().unwrap_or_else(|| {
+            self.words.push(Vec::new());
+            Word(self.words.len() as u32 - 1)
+        });
+        let others = (0..saying.len()).filter(beside).map(|at| saying[at]);
+        self.words[word.0 as usize].extend(others);
+        Load { segment, word: Some(word) }
+    }
+
+    fn release(&mut self, word: Word) -> Vec<Said> {
+        self.free.push(word);
+        core::mem::take(&mut self.words[word.0 as usize])
+    }
+
+    /// When there is something to do, sending included if there is more to send.
+    pub(super) fn wake_at(&self, has_more: bool) -> Option<Moment> {
+        let reports = if self.reports.is_empty() { self.arrivals.due() } else { Some(Moment(0)) };
+        [reports, self.sender.wake_at(has_more)].into_iter().flatten().min()
+    }
+}
+
+impl Session {
+    /// A carrier of packets is there: of `packet_bytes` each on the path, of which `around` are not
+    /// text. It carries nothing of flows before something came by it.
+    ///
+    /// # Panics
+    /// If there are more than 256 carriers.
+    pub fn packets_on_trial(&mut self, now: Moment, packet_bytes: u64, around: u32) -> CarrierSlot {
+        self.add_carrier(Carrier::of_packets(now, Packets::new(now, packet_bytes, around)))
+    }
+
+    fn packets(&mut self, slot: CarrierSlot) -> &mut Packets {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        carrier.packets.as_mut().expect("the caller knows that it is one of packets")
+    }
+
+    /// Puts up to `room` bytes into the next packet of this carrier: appends frames to `out`.
+    /// Returns the packet's number, or `None` if there is nothing to say, or not yet.
+    ///
+    /// # Panics
+    /// If `room` is smaller than 1 KiB, or the carrier not one of packets.
+    pub fn fill_packet(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        room: usize,
+        (out, outlet): (&mut Vec<u8>, &mut impl Outlet),
+    ) -> Option<u64> {
+        assert!(room >= 1024, "a packet holds any control frame");
+        let (start, end) = (out.len(), out.len() + room);
+        self.saying.clear();
+        self.carriers[usize::from(slot.0)].up.then_some(())?;
+        let probes = self.probe(now, slot);
+        let packets = self.packets(slot);
+        if packets.sender.is_full() {
+            return None;
+        }
+        packets.fill_report(now, room, out);
+        let alone = out.len() - start > room / PART;
+        let may = !alone && packets.sender.may_send(now);
+        let before = out.len();
+        let carrier = &self.carriers[usize::from(slot.0)];
+        if may && carrier.is_usable() {
+            self.fill_again(now, slot, (out, end - WANTED_MAX));
+            self.fill_control(now, out, end - WANTED_MAX, outlet);
+            let share = (slot, Share::All);
+            self.fill_streams(now, share, (out, end - WANTED_MAX), outlet);
+            self.fill_leave(slot, out);
+        }
+        let says = out.len() > before;
+        let packets = self.packets(slot);
+        let bored = packets.sender.unasked() >= ASK_EVERY;
+        let new = may && !packets.sender.rtt().is_known() && packets.sender.next_number() == 0;
+        let asks = says || probes || bored || new;
+        if asks && let Some((floor, wait)) = packets.sender.to_tell(now, !says) {
+            Frame::Wanted { floor, wait: wait.0 }.write(out);
+        }
+        if out.len() == start {
+            if may {
+                packets.sender.note_idle();
+            }
+            return None;
+        }
+        let bytes = (out.len() - start) as u32 + packets.around;
+        if !asks {
+            return Some(packets.sender.send_unasked(now, bytes));
+        }
+        let saying = core::mem::take(&mut self.saying);
+        let packets = self.packets(slot);
+        let load = packets.keep(&saying);
+        let number = packets.sender.send(now, bytes, load);
+        self.saying = saying;
+        Some(number)
+    }
+
+    /// Whether [`Self::fill_packet`] would fill one now.
+    pub fn wants_packet(&self, now: Moment, slot: CarrierSlot) -> bool {
+        self.packets_wake_at(now, slot).is_some_and(|at| at <= now)
+    }
+
+    /// When [`Self::fill_packet`] has something to fill.
+    pub(super) fn packets_wake_at(&self, now: Moment, slot: CarrierSlot) -> Option<Moment> {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
+        let has_more =
+            carrier.is_usable() && (self.wants_any(now) || carrier.wants_leave(self.sabotage));
+        let packets = carrier.packets.as_ref()?;
+        // The first packet of one on trial asks.
+        let new = packets.sender.next_number() == 0;
+        packets.wake_at(has_more || new)
+    }
+
+    /// Whether a packet is to be sent because nothing was heard.
+    fn probe(&mut self, now: Moment, slot: CarrierSlot) -> bool {
+        let packets = self.packets(slot);
+        let mut told = core::mem::take(&mut packets.told);
+        let probes = packets.sender.probe(now, |one| told.push(one));
+        self.told(now, slot, told);
+        probes
+    }
+
+    /// Runs that were lost, as many as fit.
+    fn fill_again(&mut self, now: Moment, slot: CarrierSlot, (out, end): (&mut Vec<u8>, usize)) {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        let Some(packets) = carrier.packets.as_mut() else { return };
+        let (flows, saying) = (&mut self.flows, &mut self.saying);
+        loop {
+            let room = (end - out.len()).saturating_sub(STREAM_HEAD_MAX);
+            let wanted = |run: &Run<FlowId>| {
+                flows
+                    .get(&run.flow)
+                    .is_some_and(|flow| !flow.send.has_heard_of(run.start + u64::from(run.len)))
+            };
+            let Some(segment) = packets.sender.again(now, room, wanted) else { return };
+            let run = packets.sender.run(segment);
+            let flow = flows.get_mut(&run.flow).expect("it is wanted");
+            let piece = flow.send.piece(run.start, run.start + u64::from(run.len));
+            stream_head(out, run.flow, piece.offset, (piece.len, piece.fin));
+            flow.send.copy(piece, out);
+            saying.push(Said::Run(segment));
+            carrier.resent += u64::from(run.len);
+        }
+    }
+
+    /// A piece of a stream, for the first time on this carrier.
+    pub(super) fn fill_packet_stream(
+        &mut self,
+        now: Moment,
+        (slot, alone): (CarrierSlot, bool),
+        id: FlowId,
+        (out, end): (&mut Vec<u8>, usize),
+    ) {
+        let Some(flow) = self.flows.get_mut(&id) else { return };
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        let packets = carrier.packets.as_mut().expect("the caller looked");
+        while end - out.len() > STREAM_HEAD_MAX {
+            let room = end - out.len() - STREAM_HEAD_MAX;
+            let Some(piece) = flow.send.take_for_packet(room, slot, alone) else { break };
+            stream_head(out, id, piece.offset, (piece.len, piece.fin));
+            flow.send.copy(piece, out);
+            let len = piece.len as u32 + u32::from(piece.fin);
+            let segment = packets.sender.begin(Run { flow: id, start: piece.offset, len });
+            self.saying.push(Said::Run(segment));
+            carrier.sent += piece.len as u64;
+            if !core::mem::replace(&mut flow.watched, true) {
+                self.watched.push_back((id, now + WATCH_EVERY));
+            }
+        }
+        self.queue(id);
+    }
+
+    fn fill_leave(&mut self, slot: CarrierSlot, out: &mut Vec<u8>) {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        let packets = carrier.packets.as_ref().expect("the caller looked");
+        if carrier.wants_leave(self.sabotage) && packets.sender.kept() == 0 {
+            Frame::Leave.write(out);
+            carrier.left = true;
+            self.saying.push(Said::Leave);
+        }
+    }
+
+    /// A packet's text came: its number, and its bytes on the path.
+    ///
+    /// # Errors
+    /// [`Violation`]: the session is to be given up.
+    pub fn packet(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        (number, bytes): (u64, u64),
+        text: &[u8],
+        outlet: &mut impl Outlet,
+    ) -> Result<(), Violation> {
+        if self.carriers[usize::from(slot.0)].heard(now) {
+            outlet.event(Event::Recovered(slot));
+        }
+        let refused = self.refused();
+        let asks = self.frames(now, slot, text, outlet)?;
+        // K1: who has no room for it wants it again.
+        if self.refused() == refused {
+            self.packets(slot).arrivals.note(now, number, bytes, asks);
+        }
+        Ok(())
+    }
+
+    /// The other agent's report on packets of this carrier.
+    pub(super) fn reported(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        report: &Report<'_>,
+    ) -> Result<(), Violation> {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        let packets = carrier.packets.as_mut().ok_or(Violation::Malformed)?;
+        let mut told = core::mem::take(&mut packets.told);
+        let heard = packets.sender.heard(now, report, |one| told.push(one));
+        self.told(now, slot, told);
+        heard
+    }
+
+    fn told(&mut self, now: Moment, slot: CarrierSlot, mut told: Vec<Told<FlowId>>) {
+        for one in told.drain(..) {
+            match one {
+                Told::Arrived(run) => self.left_packets(run),
+                // It goes again when there is room; until then it counts as being on its way.
+                Told::Lost(_) => {}
+                Told::Heard(word) => {
+                    for said in self.packets(slot).release(word) {
+                        if let Said::Run(segment) = said
+                            && let Some(run) = self.packets(slot).sender.arrived(segment)
+                        {
+                            self.left_packets(run);
+                        }
+                    }
+                }
+                Told::Unheard(word) => {
+                    for said in self.packets(slot).release(word) {
+                        self.say_again(now, slot, said);
+                    }
+                }
+            }
+        }
+        self.packets(slot).told = told;
+    }
+
+    fn left_packets(&mut self, run: Run<FlowId>) {
+        if let Some(flow) = self.flows.get_mut(&run.flow) {
+            flow.send.left_packets(run.len.into());
+        }
+    }
+
+    fn say_again(&mut self, now: Moment, slot: CarrierSlot, said: Said) {
+        match said {
+            Said::Reset(flow) => self.repeat_reset(flow),
+            Said::Done(flow) => self.answer_done(flow),
+            Said::Ack(flow) if self.flows.contains_key(&flow) => self.queue_ack(flow, now),
+            // It was the last word of a flow that has ended well here.
+            Said::Ack(flow) => self.answer_done(flow),
+            Said::Leave => self.carriers[usize::from(slot.0)].left = false,
+            Said::Run(segment) => {
+                self.packets(slot).sender.lost(segment);
+            }
+        }
+    }
+
+    /// What is on its way by a carrier of packets goes by others: it is lost, or does not answer.
+    /// Returns how many bytes.
+    pub(super) fn doubt_packets(&mut self, now: Moment, slot: CarrierSlot) -> u64 {
+        let Some(packets) = self.carriers[usize::from(slot.0)].packets.as_mut() else { return 0 };
+        let mut told = core::mem::take(&mut packets.told);
+        packets.sender.give_up(|one| told.push(one));
+        self.told(now, slot, told);
+        let mut runs = Vec::new();
+        self.packets(slot).sender.hand_over(|run| runs.push(run));
+        let mut bytes = 0;
+        for run in runs {
+            let Some(flow) = self.flows.get_mut(&run.flow) else { continue };
+            let (start, end) = (run.start, run.start + u64::from(run.len));
+            flow.send.left_packets(run.len.into());
+            flow.send.lose_run(start, end, slot);
+            bytes += u64::from(run.len);
+            self.queue(run.flow);
+        }
+        bytes
+    }
+}
+
+impl Packets {
+    /// A report, if one is due.
+    fn fill_report(&mut self, now: Moment, room: usize, out: &mut Vec<u8>) {
+        if self.reports.is_empty() {
+            let (reports, room) = (&mut self.reports, room - REPORT_HEAD_MAX - WANTED_MAX);
+            self.arrivals.report(now, room, |body| reports.push_back(body.to_vec()));
+        }
+        if let Some(body) = self.reports.pop_front() {
+            report_frame(out, &body);
+        }
+    }
+}
