@@ -1,47 +1,38 @@
-"""The line of perf/tunnel.py's row `link`: two network namespaces with an emulator between them.
+"""The line of perf/tunnel.py's row `link`: two network namespaces with a link between them.
 
-200 Mbit/s of IP bytes and 40 ms, the same in both directions: bottleneck, then a drop-tail queue of
-one round trip's bytes, then loss (none here), then half of the round trip. Kernels without netem
-have no delay, so that the emulator is a program (perf/examples/link.rs) between two TUN devices. We
-make those here and then move them into the namespaces; the emulator inherits them as its standard
-input and output. Senders in the namespaces use the congestion control that is asked for, and
-remember nothing of earlier connections.
+200 Mbit/s of IP bytes and 40 ms, the same in both directions, by `ringway wan link`: kernels
+without netem have no delay. Senders in the namespaces use the congestion control that is asked for,
+and remember nothing of earlier connections.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
-import struct
+import shutil
 import subprocess
 import sys
 
-from stage import Broken, Ground, Stage, until
+from rivals import RINGWAY
+from stage import Broken, Ground
 
-LINK = os.environ.get("LINK_BIN", "target/release/examples/link")
-RATE_MBIT, RTT_MS = 200, 40
+LINE = "rate=200mbit rtt=40ms"
 CONTROLS = ("cubic", "bbr")
 ALLOWED = pathlib.Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
-TUNSETIFF = 0x400454CA
-IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
-NEAR_HOST, FAR_HOST = "10.77.0.1", "10.77.0.2"
+FAR_HOST = "10.77.1.2"
 
 
 class Link:
-    """The running emulator, and what it has counted."""
+    """The running link, and what it has counted."""
 
-    def __init__(self, process, names):
-        self.process, self.names = process, names
+    def __init__(self, name):
+        self.name = name
 
     def counted(self, since=None):
-        """Its counters and the devices' losses, or what these have grown."""
-        until(lambda: "\n" in self.process.log.read_text(), self.process, "the emulator to count")
-        whole = self.process.log.read_text().rpartition("\n")[0]
-        now = json.loads(whole.splitlines()[-1])
-        for way, name in zip(("up", "down"), self.names):
-            (device,) = json.loads(command("ip", "-n", name, "-j", "-s", "link", "show", "line"))
-            now[way]["device_dropped"] = device["stats64"]["tx"]["dropped"]
+        """Its counters in both directions, or what these have grown."""
+        said = command(RINGWAY, "--json", "wan", "link", "show", "--name", self.name)
+        (link,) = json.loads(said)["links"]
+        now = {"up": link["there"], "down": link["back"]}
         if since is None:
             return now
         return {way: {key: count - (0 if key.endswith("_max") else since[way][key])
@@ -61,27 +52,17 @@ def impossible(control):
         return "only root can make network namespaces"
     if not os.access("/dev/net/tun", os.W_OK):
         return "no /dev/net/tun"
-    if not os.access(LINK, os.X_OK):
-        return f"no {LINK}: cargo build --release -p ringway-perf --example link"
+    if not shutil.which(RINGWAY):
+        return f"no {RINGWAY}; set RINGWAY_BIN"
     known = pathlib.Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text()
     return "" if control in known.split() else f"the kernel does not have {control} at hand"
 
 
-def device(namespace, host, control):
-    """A TUN device in a namespace; the descriptor on which its packets are."""
-    tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    asked = struct.pack("16sH22x", b"rw-line%d", IFF_TUN | IFF_NO_PI)
-    name = fcntl.ioctl(tun, TUNSETIFF, asked)[:16].rstrip(b"\0").decode()
-    command("ip", "link", "set", name, "netns", namespace, "name", "line")
-    here = ["ip", "-n", namespace]
-    command(*here, "link", "set", "lo", "up")
-    # A device that is too small for what a sender sends at once would lose what the line does not.
-    command(*here, "link", "set", "line", "mtu", "1500", "txqueuelen", "10000", "up")
-    command(*here, "addr", "add", f"{host}/24", "dev", "line")
+def choose(namespace, control):
+    """What senders in a namespace are like."""
     with allowed(control):
         command("ip", "netns", "exec", namespace, "sysctl", "-q",
                 f"net.ipv4.tcp_congestion_control={control}", "net.ipv4.tcp_no_metrics_save=1")
-    return tun
 
 
 @contextlib.contextmanager
@@ -97,29 +78,26 @@ def allowed(control):
 
 
 @contextlib.contextmanager
-def linked(directory, control):
+def linked(control):
     """The ground on both ends of the line while this is entered; nothing if that cannot be."""
     if why := impossible(control):
         print(f"link-{control} is skipped: {why}", file=sys.stderr)
         yield None
         return
-    names = [f"rw-{side}-{os.getpid()}" for side in ("near", "far")]
-    made = []
+    name = f"rw-perf-{os.getpid()}"
+    # Whatever ends us ends it, and it cleans up after itself.
+    program = ["setpriv", "--pdeathsig", "TERM",
+               RINGWAY, "wan", "link", "run", "--name", name, LINE]
+    process = subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     try:
-        for name in names:
-            command("ip", "netns", "add", name)
-            made.append(name)
-        tuns = [device(name, host, control) for name, host in zip(names, (NEAR_HOST, FAR_HOST))]
-        ground = Ground(*(["ip", "netns", "exec", name] for name in names), FAR_HOST)
-        with Stage(ground, directory) as stage:
-            # The line is no contestant: it goes first, or it would measure the scheduler.
-            process = stage.start(
-                ["nice", "-n", "-20"], [LINK, RATE_MBIT, RTT_MS], "link",
-                stdin=tuns[0], stdout=tuns[1])
-            for tun in tuns:
-                os.close(tun)
-            ground.emulator = Link(process, names)
-            yield ground
+        if not process.stdout.readline().startswith("ready"):
+            raise Broken(f"{' '.join(program)} does not get ready")
+        spaces = [f"{name}-a", f"{name}-b"]
+        for space in spaces:
+            choose(space, control)
+        ground = Ground(*(["ip", "netns", "exec", space] for space in spaces), FAR_HOST)
+        ground.emulator = Link(name)
+        yield ground
     finally:
-        for name in made:
-            command("ip", "netns", "delete", name)
+        process.terminate()
+        process.wait()

@@ -18,7 +18,6 @@
 mod compare;
 mod config;
 mod driver;
-pub mod emulator;
 mod error;
 mod latency;
 mod ledger;

@@ -1,0 +1,28 @@
+//! The test of the tester: each rule is switched off, and the swarm has to notice.
+//!
+//! `cargo xtask test` runs it, since it needs a build of its own:
+//! `cargo test -p ringway-wan --features sabotage --test sabotage`
+
+#[path = "../../proto/tests/witnesses/mod.rs"]
+mod witnesses;
+mod world;
+
+use std::panic::catch_unwind;
+
+use ringway_tunnel_proto::sabotage::Rule;
+use world::{Kind, Plan};
+
+#[test]
+fn every_broken_rule_is_noticed() {
+    witnesses::all_are_noticed(&Rule::PATH, 60, |seed, rule| {
+        let kind = match rule {
+            Rule::CopiesGrow => Kind::Steady,
+            Rule::CopiesApart => Kind::Bursts,
+            Rule::LossTakesTime | Rule::LateIsHeard => Kind::Late,
+            Rule::SilenceGivesUp => Kind::Silent,
+            _ => Kind::Storm,
+        };
+        let plan = Plan { seed, kind, broken: Some(rule) };
+        !matches!(catch_unwind(move || plan.run()), Ok(Ok(_)))
+    });
+}

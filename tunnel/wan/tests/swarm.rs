@@ -1,0 +1,45 @@
+//! Thousands of lines with every fault: what is read is what was written.
+
+mod world;
+
+use world::{Kind, Plan, Sum};
+
+/// Runs all seeds of a range; a failure names the one that shows it.
+fn all(seeds: std::ops::Range<u64>, kind: Kind) -> Sum {
+    let mut all = Sum::default();
+    for seed in seeds {
+        let plan = Plan { seed, kind, broken: None };
+        match plan.run() {
+            Ok(sum) => {
+                all.read += sum.read;
+                all.sent += sum.sent;
+                all.overflowed += sum.overflowed;
+                all.lost += sum.lost;
+                all.cut += sum.cut;
+            }
+            Err(why) => panic!("{plan:?}: {why}"),
+        }
+    }
+    all
+}
+
+#[test]
+fn everything_arrives_once_the_line_works() {
+    let seeds = if cfg!(debug_assertions) { 300 } else { 3000 };
+    let sum = all(0..seeds, Kind::Storm);
+    assert!(sum.read > seeds * 5_000_000 && sum.sent > sum.read, "{sum:?}");
+    let faults = [sum.overflowed, sum.lost, sum.cut];
+    assert!(faults.iter().all(|packets| *packets > seeds * 50), "the world was kind: {sum:?}");
+}
+
+#[test]
+fn little_is_sent_in_vain() {
+    all(0..40, Kind::Steady);
+    all(0..40, Kind::Late);
+    all(0..60, Kind::Bursts);
+}
+
+#[test]
+fn silence_is_noticed() {
+    all(0..100, Kind::Silent);
+}

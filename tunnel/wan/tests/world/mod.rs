@@ -1,0 +1,282 @@
+//! One connection over a line with every fault, until the line works again; and what must hold.
+
+use ringway_core::rng::Rng;
+use ringway_core::{Moment, Span};
+use ringway_tunnel_proto::sabotage::Rule;
+use ringway_wan::Link;
+use ringway_wan::sim::{Cell, ENVELOPE, World};
+
+/// What happens in a world, all of it by its seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) kind: Kind,
+    /// A rule that is switched off.
+    pub(crate) broken: Option<Rule>,
+}
+
+/// What kind of world it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Every fault there is; judged by what arrives.
+    Storm,
+    /// Loss both ways by itself, at its rate all the time; judged by what it takes as well.
+    Steady,
+    /// The same in bursts, shorter than copies are apart; judged by how long they hold up others.
+    Bursts,
+    /// Packets come late, and hardly any is lost: judged by what is sent in vain.
+    Late,
+    /// Nothing at all comes back for some seconds.
+    Silent,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sum {
+    pub(crate) read: u64,
+    pub(crate) sent: u64,
+    pub(crate) overflowed: u64,
+    pub(crate) lost: u64,
+    pub(crate) cut: u64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+/// A line that works brings something within so long.
+const PAUSE_MAX: Span = Span::from_s(30);
+/// Packets that a kept segment may be of, beside those within the memory.
+const SPARE_SEGMENTS: u64 = 4096;
+
+struct Story {
+    link: Link,
+    world: World,
+    written: u64,
+    memory: u64,
+}
+
+impl Plan {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub(crate) fn run(self) -> Result<Sum, String> {
+        let mut rng = Rng::new(self.seed ^ 0x51_3C_11);
+        match self.kind {
+            Kind::Storm => self.storm(&mut rng),
+            Kind::Steady => self.steady(&mut rng),
+            Kind::Bursts => self.bursts(&mut rng),
+            Kind::Late => self.late(&mut rng),
+            Kind::Silent => self.silent(&mut rng),
+        }
+    }
+
+    fn begin(self, words: &str, memory: u64, written: u64) -> Story {
+        let link = Link::parse(words).unwrap_or_else(|why| panic!("{why}"));
+        let (there, back) = (link.line_there(), link.line_back());
+        let (warm_up, time) = (Span::from_s(1), Span::from_s(1));
+        let mtu = u64::from(link.mtu);
+        let cell = Cell { there, back, mtu, memory, warm_up, time, seed: self.seed };
+        let mut world = World::new(cell);
+        #[cfg(feature = "sabotage")]
+        if let Some(rule) = self.broken {
+            world.break_rule(rule);
+        }
+        #[cfg(not(feature = "sabotage"))]
+        assert!(self.broken.is_none(), "a product has nothing to switch off");
+        world.write_only(written);
+        Story { link, world, written, memory }
+    }
+
+    /// Faults come and go for some seconds; then the line works, and everything arrives.
+    fn storm(self, rng: &mut Rng) -> Result<Sum, String> {
+        let mbit = 20 + rng.below(81);
+        let rtt = [2, 5, 10, 30, 60, 100, 200, 300][rng.below(8) as usize];
+        let mtu = [1280, 1500, 4000, 9000][rng.below(4) as usize];
+        let mut words = format!("rate={mbit}mbit rtt={rtt}ms mtu={mtu}");
+        faults(rng, rtt, &mut words);
+        let seconds = 1 + rng.below(4);
+        let memory = (mbit * 125_000 * rtt / 1000 * (1 + rng.below(8))).max(40 * mtu);
+        let written = mbit * 125_000 * seconds * (1 + rng.below(10)) / 12;
+        let mut story = self.begin(&words, memory, written);
+        story.world.prove([0, 10_000, 50_000][rng.below(3) as usize]);
+        let mut down_until = None;
+        for tenth in 1..=seconds * 10 {
+            story.until(Moment(tenth * SECOND / 10 + rng.below(SECOND / 20)))?;
+            let change = match (down_until, rng.below(40)) {
+                (Some(until), _) if until > tenth => continue,
+                (Some(_), _) => {
+                    down_until = None;
+                    "down=0".to_owned()
+                }
+                (None, dice @ 0..=2) => {
+                    down_until = Some(tenth + 1 + rng.below(12));
+                    ["there.down=1", "back.down=1", "down=1"][dice as usize].to_owned()
+                }
+                (None, 3 | 4) => format!("there.rate={}mbit", 5 + rng.below(96)),
+                (None, 5) => format!("loss={}% burst=0", rng.below(25)),
+                (None, 6) => format!("back.loss={}% burst=0", rng.below(50)),
+                _ => continue,
+            };
+            story.change(&change);
+        }
+        story.change("down=0 loss=0% reorder=0% jitter=0ms rate=50mbit");
+        story.finish()
+    }
+
+    /// Loses a part of what it sends both ways, at its rate all the time: little is sent in vain,
+    /// and few round trips' bytes wait for what is lost again and again.
+    fn steady(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (60 + rng.below(41), [20, 40, 60][rng.below(3) as usize]);
+        let (loss, back) = ([5, 10, 20][rng.below(3) as usize], rng.below(41));
+        let words =
+            format!("rate={mbit}mbit rtt={rtt}ms there.loss={loss}% back.loss={back}% queue=4bdp");
+        let (bdp, part) = (mbit * 125 * rtt, 1.0 - loss as f64 / 100.0);
+        let mut story = self.begin(&words, 40 * bdp, mbit * 125_000 * 4);
+        story.world.prove(0);
+        story.until(Moment(SECOND))?;
+        story.until(Moment(3 * SECOND))?;
+        let (_, early) = story.world.kept_max();
+        let rounds = early as f64 / (bdp as f64 * part);
+        let floor = story.world.sender().rate().floor();
+        let rounds_max = if loss == 20 { 6.0 } else { 4.2 };
+        if rounds > rounds_max {
+            return Err(format!("{rounds:.2} round trips wait, at {loss} % of loss"));
+        }
+        if floor > loss as f64 / 100.0 + 0.1 {
+            return Err(format!("it believes that {floor:.3} are lost, not {loss} %"));
+        }
+        story.finish()
+    }
+
+    /// A burst is shorter than a millisecond, and a round of copies longer.
+    fn bursts(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt, burst) = (100, 20 + rng.below(41), 3 + rng.below(2));
+        let words =
+            format!("rate={mbit}mbit rtt={rtt}ms there.loss=20% there.burst={burst} queue=4bdp");
+        let bdp = mbit * 125 * rtt;
+        let mut story = self.begin(&words, 40 * bdp, mbit * 125_000 * 3);
+        story.world.prove(0);
+        story.until(Moment(3 * SECOND))?;
+        let (_, early) = story.world.kept_max();
+        let rounds = early as f64 / (bdp as f64 * 0.8);
+        if rounds > 3.95 {
+            return Err(format!("{rounds:.2} round trips wait for copies that share a burst"));
+        }
+        story.finish()
+    }
+
+    /// Hardly anything is lost, but packets come late: little is sent in vain.
+    fn late(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (30 + rng.below(71), [60, 100, 200][rng.below(3) as usize]);
+        let (late, by) = (1 + rng.below(5), 2 + rng.below(rtt / 3));
+        let words =
+            format!("rate={mbit}mbit rtt={rtt}ms reorder={late}% reorder_by={by}ms loss=1%");
+        let mut story = self.begin(&words, mbit * 125 * rtt * 10, mbit * 125_000 * 4);
+        story.world.prove(0);
+        let run = u64::from(story.link.mtu) - ENVELOPE;
+        let sum = story.finish()?;
+        // Neither did they bring what was not there, nor were they lost in any way.
+        let (sent, asked) = (sum.sent / run, sum.read / run + sum.lost + sum.overflowed + sum.cut);
+        let vain = sent.saturating_sub(asked) as f64 / sent as f64;
+        if vain > 0.005 {
+            return Err(format!("{:.1} % are sent in vain", vain * 100.0));
+        }
+        Ok(sum)
+    }
+
+    /// All falls silent for some seconds. What is on its way then is given up before they are over,
+    /// so that whoever has another way may send it there.
+    fn silent(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (20 + rng.below(81), 10 + rng.below(200));
+        let words = format!("rate={mbit}mbit rtt={rtt}ms loss={}%", rng.below(10));
+        let mut story = self.begin(&words, mbit * 125 * rtt * 10, mbit * 125_000 * 8);
+        story.world.prove(10_000);
+        story.until(Moment(SECOND + rng.below(SECOND)))?;
+        story.change("down=1");
+        let (flying, _) = story.world.sender().bytes();
+        story.until(story.world.now() + Span::from_ms(3500))?;
+        if flying > 0 && story.world.given_up() == 0 {
+            return Err(format!("{flying} bytes are not given up after seconds of silence"));
+        }
+        story.change("down=0");
+        story.finish()
+    }
+}
+
+/// Words for some of the faults that a line can have.
+fn faults(rng: &mut Rng, rtt: u64, words: &mut String) {
+    use std::fmt::Write as _;
+    let some = |rng: &mut Rng| rng.chance(500);
+    if some(rng) {
+        let (there, back) = (rng.below(21), rng.below(31));
+        let _ = write!(words, " there.loss={there}% back.loss={back}%");
+        if some(rng) {
+            let _ = write!(words, " burst={}", 2 + rng.below(19));
+        }
+    }
+    if some(rng) {
+        let _ = write!(words, " jitter={}ms", 1 + rng.below(rtt.min(30)));
+    }
+    if some(rng) {
+        let _ = write!(words, " reorder={}% reorder_by={}ms", rng.below(6), 1 + rng.below(20));
+    }
+    match rng.below(4) {
+        0 => {
+            let _ = write!(words, " queue={}kb", 2 + rng.below(30));
+        }
+        1 => words.push_str(" queue=4bdp"),
+        _ => {}
+    }
+}
+
+impl Story {
+    fn change(&mut self, words: &str) {
+        self.link = self.link.changed(words).unwrap_or_else(|why| panic!("{why}"));
+        self.world.set_lines(self.link.line_there(), self.link.line_back());
+    }
+
+    /// Runs until then, and looks at bounds.
+    fn until(&mut self, end: Moment) -> Result<(), String> {
+        self.world.run_until(end);
+        let mtu = u64::from(self.link.mtu);
+        let (writer, reader) = self.world.kept_max();
+        if writer > self.memory + mtu || reader > self.memory + mtu {
+            return Err(format!("{writer} and {reader} bytes are kept of {}", self.memory));
+        }
+        // Copies outlive their runs, but not for long.
+        let segments = self.world.sender().kept() as u64;
+        if segments > 2 * self.memory / (mtu - ENVELOPE) + SPARE_SEGMENTS {
+            return Err(format!("{segments} segments are kept for {} bytes", self.memory));
+        }
+        Ok(())
+    }
+
+    /// The line works: everything is read, without longer pauses, and then nothing is on its way
+    /// or kept any more.
+    fn finish(mut self) -> Result<Sum, String> {
+        let (mut read, mut at) = (self.world.read(), self.world.now());
+        while !self.world.is_done() {
+            let now = self.world.now();
+            if self.world.read() > read {
+                (read, at) = (self.world.read(), now);
+            }
+            if now.since(at) > PAUSE_MAX {
+                let (flying, _) = self.world.sender().bytes();
+                let kept = self.world.sender().kept();
+                return Err(format!(
+                    "{read} of {} are read, {flying} bytes are on their way, {kept} segments are \
+                     kept, and nothing happens from {} ms on",
+                    self.written,
+                    at.0 / 1_000_000,
+                ));
+            }
+            self.until(now + Span::from_ms(50))?;
+        }
+        let (there, _) = self.world.counts();
+        let read = self.world.read();
+        if read < self.written {
+            return Err(format!("{read} of {} are read", self.written));
+        }
+        let (sent, _) = self.world.carried();
+        Ok(Sum { read, sent, overflowed: there.overflowed, lost: there.lost, cut: there.cut })
+    }
+}
