@@ -46,11 +46,13 @@ class Results:
             self.doubts.setdefault("per cent of a core that others took", []).append(
                 (others * 100, name))
         for way, count in report.get("emulator", {}).items():
-            late = count["late_1ms"] / max(1, count["packets"])
+            # Reports from before `ringway wan link` have another name for those that arrived.
+            arrived = count.get("arrived", count.get("packets", 0))
+            late = count["late_1ms"] / max(1, arrived)
             if late > LATE_MAX:
                 self.doubts.setdefault(f"per cent of the packets {way} that came late", []).append(
                     (late * 100, name))
-            if own := count["refused"] + count["device_dropped"]:
+            if own := count["refused"] + count["device_dropped"] + count.get("no_memory", 0):
                 self.doubts.setdefault(f"packets {way} that the emulator lost itself", []).append(
                     (own, name))
 

@@ -10,11 +10,11 @@ with processes of its own. Each run writes OUTPUT_DIR/ROW-CONTESTANT-N.json; the
 
 Needs two idle cores, iperf3, redis-server with redis-benchmark, and whichever rivals there are:
 on Debian stunnel4, haproxy, spiped, openssh-server; shadowsocks-rust from crates.io. A contestant
-whose program is missing is skipped, and machine.txt says so. The row `link` needs root,
-/dev/net/tun and `cargo build --release -p ringway-perf --example link`.
+whose program is missing is skipped, and machine.txt says so. The row `link` needs root and
+/dev/net/tun (perf/link.py).
 
 SECONDS_PER_RUN=10, LINK_SECONDS=20, ROUNDS=5, CONTESTANTS="direct ringway ...",
-RINGWAY_BIN=target/release/ringway, LINK_BIN=target/release/examples/link
+RINGWAY_BIN=target/release/ringway
 """
 
 import csv
@@ -215,7 +215,7 @@ def row_redis_beside(out, contestants):
 def row_link(out, contestants):
     """Once for each congestion control that senders may have: what fills the queue is theirs."""
     for control in CONTROLS:
-        with linked(out.scratch, control) as ground:
+        with linked(control) as ground:
             if ground:
                 rounds(out, f"link-{control}", contestants, ping_beside_bulk, ground)
 

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ringway_coord_server::config::{
-    Access, AdminPlace, Config, ConfigError, Draft, Host, StatePlace,
+    Access, AdminPlace, Beside, Config, ConfigError, Draft, Host, StatePlace,
 };
 use ringway_coord_server::credentials::{Credentials, Identities};
 use ringway_coord_server::ring::{
@@ -19,6 +19,7 @@ use ringway_coord_server::ring::{
 };
 use ringway_coord_server::state;
 use ringway_tunnel_node::calibrate;
+use ringway_tunnel_node::config::Config as TunnelConfig;
 use serde::Serialize;
 
 use crate::args::server::DoctorArgs;
@@ -201,6 +202,9 @@ fn configured(args: &DoctorArgs, host: &Host, features: Option<Features>) -> Vec
     let mut lines = vec![ok("configuration", format!("{} shards", config.shards))];
     lines.extend(features.map(|features| rings(config.shards, features)));
     lines.extend([state_dir(&config), credentials(&config)]);
+    if let Beside::Tunnel(path) = &config.beside {
+        lines.push(tunnel(path));
+    }
     lines.extend(ports(&config));
     lines
 }
@@ -278,6 +282,14 @@ fn credentials(config: &Config) -> Line {
             Ok(users) => ok("credentials", format!("{} users", users.principals().count())),
             Err(error) => fail("credentials", "cannot be used", error.to_string()),
         },
+    }
+}
+
+/// Whether the tunnel that is to run on the same shards has a file that can be used, and its keys.
+fn tunnel(path: &Path) -> Line {
+    match TunnelConfig::load(path) {
+        Ok(tunnel) => ok("tunnel", format!("peers: {}; keys can be read", tunnel.peers.len())),
+        Err(error) => fail("tunnel", "its file cannot be used", error.to_string()),
     }
 }
 
@@ -380,6 +392,15 @@ mod tests {
         let lines = kernel(ring::probe(ProbeMask::default()));
         assert_eq!(lines[0].verdict, Verdict::Ok, "{lines:?}");
         assert!(lines.len() > 5);
+    }
+
+    /// A tunnel that the server could not start with is found before it is started.
+    #[test]
+    fn a_tunnel_without_a_file_fails() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let line = tunnel(&dir.path().join("site.toml"));
+        assert_eq!(line.verdict, Verdict::Fail, "{line:?}");
+        assert!(line.remedy.contains("site.toml: No such file"), "{line:?}");
     }
 
     /// A port of a shard alone that is taken keeps a server from starting, and is found; where the

@@ -22,10 +22,11 @@ mod session;
 mod shards;
 mod signals;
 mod tunnel;
+mod wan;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use args::{Cli, Command};
 use failure::Failure;
@@ -34,7 +35,8 @@ use failure::Failure;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let typed = Cli::from_arg_matches(&args::command().get_matches());
+    let cli = typed.unwrap_or_else(|error| error.exit());
     match run(&cli) {
         Ok(code) => code,
         Err(failure) => {
@@ -56,6 +58,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Credentials(args) => credentials::run(&args.command, cli.json),
         Command::Tunnel(args) => tunnel::run(args, cli.json),
+        Command::Wan(args) => wan::run(args, cli.json),
         Command::Keygen(args) => keygen::run(args, cli.json),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),

@@ -239,7 +239,7 @@ fn terminate(child: &Child) {
 }
 
 /// The command's exit code; for one that a signal has ended, the number that a shell would give.
-fn code_of(status: ExitStatus) -> ExitCode {
+pub(crate) fn code_of(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let number = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     ExitCode::from(number.unwrap_or(1) as u8)

@@ -5,6 +5,7 @@
 //!
 //! Bounds: one at a time; each has two seconds, a request 4 KiB.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -17,14 +18,12 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::shared::Shared;
 use crate::site::Site;
-use crate::status::{PeerStatus, ShardStatus, Status};
+use crate::status::{PeerStatus, PeerTotals, SessionStatus, ShardStatus, Status, Together};
 use crate::tunnel::StartError;
 
 /// How long one who asks may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 const REQUEST_BYTES_MAX: u64 = 4096;
-/// Flows of each session that are told, at most.
-const FLOWS_MAX: usize = 100_000;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +85,7 @@ impl Sockets {
             let _ = set_patience(&stream).and_then(|()| {
                 let mut line = String::new();
                 BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
-                let flows_max = line.trim().parse().unwrap_or(0usize).min(FLOWS_MAX);
+                let flows_max = line.trim().parse().unwrap_or(0usize);
                 stream.write_all(answer(&Request { flows_max, prometheus: false }).as_bytes())
             });
         }
@@ -179,18 +178,28 @@ fn gather(
     shared: &Shared,
     (reports, up, carriers): (Vec<ShardStatus>, Duration, &[SocketAddr]),
 ) -> Status {
-    let mut peers: Vec<PeerStatus> = Vec::new();
+    let mut sessions: BTreeMap<u16, Vec<SessionStatus>> = BTreeMap::new();
+    let (mut waiting, mut totals) = (Vec::new(), Vec::new());
+    for report in reports {
+        for (peer, mut session) in report.sessions {
+            session.flows.reverse();
+            sessions.entry(peer).or_default().push(session);
+        }
+        waiting.extend(report.waiting);
+        totals.extend(report.totals);
+    }
+    let mut peers = Vec::new();
     for (peer, known) in site.peers() {
-        let sessions = reports.iter().flat_map(|report| &report.sessions);
-        let sessions = sessions.filter(|(of, _)| *of == peer.0).map(|(_, session)| session.clone());
-        let sessions: Vec<_> = sessions.collect();
-        let waiting = reports.iter().flat_map(|report| &report.waiting);
+        let sessions = sessions.remove(&peer.0).unwrap_or_default();
+        let totals = totals.iter().filter(|(of, _)| *of == peer.0).map(|(_, totals)| totals);
+        let waiting = waiting.iter().filter(|(of, _)| *of == peer.0).map(|(_, many)| many);
         peers.push(PeerStatus {
             name: known.name.clone(),
             up: sessions.iter().any(|session| session.up),
             dials: !known.addresses.is_empty(),
+            together: together(&sessions, totals),
             sessions,
-            waiting: waiting.filter(|(of, _)| *of == peer.0).map(|(_, many)| many).sum(),
+            waiting: waiting.sum(),
         });
     }
     Status {
@@ -201,6 +210,34 @@ fn gather(
         peers,
         counters: counters(shared).map(|(name, _, value)| (name, value)).collect(),
     }
+}
+
+/// What a peer's sessions have together.
+fn together<'a>(
+    sessions: &[SessionStatus],
+    totals: impl Iterator<Item = &'a PeerTotals>,
+) -> Together {
+    let mut all = Together::default();
+    for one in totals {
+        all.rate_in_bits_per_s += one.bits_per_s[0];
+        all.rate_out_bits_per_s += one.bits_per_s[1];
+        all.bytes_in += one.bytes[0];
+        all.bytes_out += one.bytes[1];
+        all.saved += one.saved;
+        all.resent += one.resent;
+    }
+    for session in sessions {
+        all.flow_count += session.flow_count;
+        all.carrier_count += session.carriers.len() as u64;
+    }
+    let carriers = || sessions.iter().flat_map(|session| &session.carriers);
+    all.rtt_us = carriers().map(|carrier| carrier.rtt_us).min();
+    all.in_flight = carriers().map(|carrier| carrier.in_flight).sum();
+    let busiest = sessions.iter().filter_map(|session| session.flows.first());
+    let busiest =
+        busiest.max_by_key(|flow| (flow.rate_in_bits_per_s + flow.rate_out_bits_per_s, flow.flow));
+    all.limited_by = busiest.map(|flow| flow.limited_by.clone());
+    all
 }
 
 /// Counters, with what each means.
@@ -214,6 +251,11 @@ fn counters(shared: &Shared) -> impl Iterator<Item = (String, &'static str, u64)
         ("carriers_accepted", "Connections of peers or strangers", metrics.carriers_accepted.get()),
         ("carriers_lost", "Carriers that were lost", metrics.carriers_lost.get()),
         ("bytes_lost", "Bytes that went again after a loss", metrics.bytes_lost.get()),
+        (
+            "pieces_refused",
+            "Pieces of streams for which there was no memory, and that come again",
+            metrics.pieces_refused.get(),
+        ),
         ("broken", "Records that did not verify", metrics.broken.get()),
         (
             "keys_dropped",
@@ -252,28 +294,9 @@ fn prometheus(status: &Status, shared: &Shared) -> String {
         let _ = writeln!(text, "# TYPE ringway_tunnel_{name}_total counter");
         let _ = writeln!(text, "ringway_tunnel_{name}_total {value}");
     }
-    type Gauge = (&'static str, &'static str, fn(&PeerStatus) -> f64);
-    let gauges: [Gauge; 6] = [
-        ("up", "Whether the peer can be reached", |peer| f64::from(u8::from(peer.up))),
-        ("flows", "Flows with the peer", |peer| {
-            peer.sessions.iter().map(|session| session.flow_count as f64).sum()
-        }),
-        ("waiting", "Connections that wait for the peer", |peer| peer.waiting as f64),
-        ("carriers", "Carriers to the peer", |peer| {
-            peer.sessions.iter().map(|session| session.carriers.len() as f64).sum()
-        }),
-        ("in_flight_bytes", "Bytes on their way to the peer", |peer| {
-            let carriers = peer.sessions.iter().flat_map(|session| &session.carriers);
-            carriers.map(|carrier| carrier.in_flight as f64).sum()
-        }),
-        ("rtt_seconds", "The shortest round trip of the peer's carriers", |peer| {
-            let carriers = peer.sessions.iter().flat_map(|session| &session.carriers);
-            carriers.map(|carrier| carrier.rtt_us).min().unwrap_or(0) as f64 / 1e6
-        }),
-    ];
-    for (name, what, value) in gauges {
+    for (name, kind, what, value) in OF_PEERS {
         let _ = writeln!(text, "# HELP ringway_tunnel_peer_{name} {what}.");
-        let _ = writeln!(text, "# TYPE ringway_tunnel_peer_{name} gauge");
+        let _ = writeln!(text, "# TYPE ringway_tunnel_peer_{name} {kind}");
         for peer in &status.peers {
             let of = &peer.name;
             let _ =
@@ -282,3 +305,33 @@ fn prometheus(status: &Status, shared: &Shared) -> String {
     }
     text
 }
+
+/// What is told of a peer: a name, its kind, what it means, and its value.
+type OfPeer = (&'static str, &'static str, &'static str, fn(&PeerStatus) -> f64);
+
+/// One label each, the peer's name: as many rows as the configuration has peers. What
+/// [`Together`] has is here, too, but for rates, which Prometheus makes of the bytes.
+const OF_PEERS: [OfPeer; 10] = [
+    ("up", "gauge", "Whether the peer can be reached", |peer| f64::from(u8::from(peer.up))),
+    ("flows", "gauge", "Flows with the peer", |peer| peer.together.flow_count as f64),
+    ("waiting", "gauge", "Connections that wait for the peer", |peer| peer.waiting as f64),
+    ("carriers", "gauge", "Carriers to the peer", |peer| peer.together.carrier_count as f64),
+    ("in_flight_bytes", "gauge", "Bytes on their way to the peer", |peer| {
+        peer.together.in_flight as f64
+    }),
+    ("rtt_seconds", "gauge", "The shortest round trip of the peer's carriers", |peer| {
+        peer.together.rtt_us.unwrap_or(0) as f64 / 1e6
+    }),
+    ("saved_bytes", "gauge", "Bytes that did not have to be carried, both ways", |peer| {
+        peer.together.saved as f64
+    }),
+    ("received_from_applications_bytes_total", "counter", "Bytes from our applications", |peer| {
+        peer.together.bytes_in as f64
+    }),
+    ("given_to_applications_bytes_total", "counter", "Bytes to our applications", |peer| {
+        peer.together.bytes_out as f64
+    }),
+    ("resent_bytes_total", "counter", "Bytes that went again, for want of a carrier", |peer| {
+        peer.together.resent as f64
+    }),
+];

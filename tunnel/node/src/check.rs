@@ -21,12 +21,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ringway_tunnel_proto::Target;
+use ringway_tunnel_proto::limits::ADDRESSES_MAX;
 use serde::Serialize;
 
 use crate::asked::ask;
 use crate::chance::NoChance;
 use crate::config::{Config, Peer, PeerIndex};
-use crate::resolver;
+
 use crate::status::{PeerStatus, Status};
 
 /// Addresses that are tried at a time.
@@ -243,7 +244,7 @@ fn dial_target(config: &Config, index: PeerIndex, target: &Target, patience: Pat
     };
     let began = Instant::now();
     let addresses: Vec<SocketAddr> = match (name, port).to_socket_addrs() {
-        Ok(addresses) => addresses.take(resolver::ADDRESSES_MAX).collect(),
+        Ok(addresses) => addresses.take(ADDRESSES_MAX).collect(),
         Err(error) => return Ok(vec![unresolved(name, &error).at(target)]),
     };
     let texts: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();

@@ -39,23 +39,15 @@ pub(crate) use value::is_name;
 pub use value::{span, span_in_words};
 
 pub use reload::{IdentityChange, ListenerChange, PeerChange, Reload, Restart, changes};
+pub use ringway_tunnel_proto::limits::{
+    ADDRESSES_MAX, CARRIERS_MAX, LISTENERS_MAX, PEERS_MAX, RULES_MAX, SERVICES_MAX,
+};
 
 use crate::key_file::{KeyFileError, read_network, read_private, read_shared};
-use crate::policy::{Policy, RULES_MAX};
+use crate::policy::Policy;
 
 /// Bytes of a configuration file.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Peers of one side.
-pub const PEERS_MAX: usize = 1024;
-/// Forwards, and listeners of SOCKS5, and of HTTP CONNECT: so many of each.
-pub const LISTENERS_MAX: usize = 1024;
-/// Services of one side.
-pub const SERVICES_MAX: usize = 1024;
-/// Addresses of one peer, and addresses that carriers come in at.
-pub const ADDRESSES_MAX: usize = 16;
-/// Carriers of one session.
-pub const CARRIERS_MAX: usize = 64;
-
 /// The checked configuration of one side.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
@@ -70,9 +62,10 @@ pub struct Config {
     pub shards: usize,
     /// The ciphers that are taken, the best first; at least one.
     pub suites: Vec<Suite>,
-    /// Flows of one session. Who dials has a session for each shard.
+    /// Flows of one peer on one shard.
     pub flows_max: usize,
-    /// Bytes that the windows of all sessions of one shard may have together.
+    /// Bytes of what comes that one shard may hold, for all peers together, and as many of what is
+    /// sent.
     pub memory_bytes: u64,
     /// How long flows wait when no carrier is left, and connections for a session.
     pub wait: Span,

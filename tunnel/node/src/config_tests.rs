@@ -238,7 +238,7 @@ fn values_say_what_they_take() {
         (far("ciphers = [\"aes-128-gcm\", \"rc4\"]"), "ciphers is \"rc4\", but it takes a list of"),
         (far("ciphers = [\"aes-128-gcm\", \"aes-128-gcm\"]"), "each once"),
         (far("flows_max = 0"), "flows_max is \"0\", but it takes a number of flows from 1 to"),
-        (far("memory = \"lots\""), "memory is \"lots\", but it takes a size from"),
+        (far("memory = \"lots\""), "memory is \"lots\", but it takes a size with its unit"),
         (far("memory = 1000"), "memory is \"1000\""),
         (
             far("wait = 60"),
@@ -400,6 +400,7 @@ fn files_are_read_and_their_modes_looked_at() {
     let open = || Config::load(&path).map_err(|error| (error.is_hosts_doing(), error.to_string()));
     let missing = open().expect_err("there is none");
     assert!(missing.0 && missing.1.starts_with("cannot read the configuration"), "{missing:?}");
+    assert!(missing.1.contains("`ringway tunnel join` makes one"), "{missing:?}");
     std::fs::write(&path, near("")).expect("writes");
     for (name, kind) in
         [("network.key", crate::KeyKind::Network), ("far.psk", crate::KeyKind::Shared)]

@@ -136,6 +136,10 @@ pub fn make(kind: KeyKind, path: &Path) -> Result<Made, KeyFileError> {
 pub(crate) fn keep(text: &str, path: &Path) -> Result<(), KeyFileError> {
     let io = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::There { path: path.to_owned() },
+        io::ErrorKind::NotFound => {
+            let source = io::Error::new(source.kind(), "its directory is not there: make it first");
+            KeyFileError::Io { path: path.to_owned(), source }
+        }
         _ => KeyFileError::Io { path: path.to_owned(), source },
     };
     let mut file =
@@ -229,6 +233,13 @@ mod tests {
             let error = read_private(&path).err().expect("K1").to_string();
             assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_missing_directory_is_told() {
+        let (_dir, path) = place("none");
+        let error = make(KeyKind::Network, &path.join("n.key")).expect_err("nowhere to write");
+        assert!(error.is_hosts_doing() && error.to_string().contains("make it first"), "{error}");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Metrics {
     /// Carriers that were lost, and bytes that went again because of it.
     pub(crate) carriers_lost: Count,
     pub(crate) bytes_lost: Count,
+    /// Pieces of streams for which there was no memory.
+    pub(crate) pieces_refused: Count,
     not_let_in: [Count; NOT_LET_IN.len()],
     /// Records that did not verify, or said what cannot be.
     pub(crate) broken: Count,

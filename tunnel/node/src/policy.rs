@@ -22,10 +22,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use ringway_tunnel_proto::Target;
+pub use ringway_tunnel_proto::limits::RULES_MAX;
 use thiserror::Error;
-
-/// Rules of one peer.
-pub const RULES_MAX: usize = 1024;
 
 /// What a peer may reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

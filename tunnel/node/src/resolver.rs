@@ -4,30 +4,24 @@
 //! What always holds:
 //! - N1  Our own peers' names go first, and one thread takes no others: whatever peers have us
 //!   resolve, we find whom to dial.
-//! - N2  The flows of one peer have [`PEER_THREADS`] threads at most, and peers take turns: one
+//! - N2  The flows of one peer have [`NAMES_OF_PEER`] threads at most, and peers take turns: one
 //!   whose names take long delays its own flows first.
 //! - N3  Nothing is asked for a flow that is over.
 //!
-//! Bounds: [`THREADS`] names at once; one question of each shard about each of our peers, and
-//! [`WAITING_MAX`] for the flows of each peer. Beyond that a flow is told that we are busy.
+//! Bounds: [`NAMES_AT_ONCE`] names at once; one question of each shard about each of our peers, and
+//! [`NAMES_WAITING_MAX`] for the flows of each peer. Beyond that a flow is told that we are busy.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use ringway_core::ShardId;
+use ringway_tunnel_proto::limits::{
+    ADDRESSES_MAX, NAMES_AT_ONCE, NAMES_OF_FLOWS, NAMES_OF_PEER, NAMES_WAITING_MAX,
+};
 use ringway_tunnel_proto::{BondId, FlowId, PeerId, ResetCode, Target};
 
 use crate::shared::Whose;
-
-/// Names that are resolved at once; of these for flows; of these for flows of one peer.
-const THREADS: usize = 6;
-const FLOW_THREADS: usize = THREADS - 1;
-const PEER_THREADS: usize = 4;
-/// Names of one peer's flows that wait.
-const WAITING_MAX: usize = 1024;
-/// Addresses of one name that are tried.
-pub(crate) const ADDRESSES_MAX: usize = 16;
 
 /// What became of one name, or of all of a peer's.
 pub(crate) type Found = (Ask, Result<Vec<SocketAddr>, ResetCode>);
@@ -93,7 +87,7 @@ impl Waiting {
         if let Some(ask) = self.ours.pop_front() {
             return Some((ask, None));
         }
-        if self.at_work.values().sum::<usize>() >= FLOW_THREADS {
+        if self.at_work.values().sum::<usize>() >= NAMES_OF_FLOWS {
             return None;
         }
         while let Some(peer) = self.whose_turn() {
@@ -117,7 +111,7 @@ impl Waiting {
         let turn = PeerId(self.turn);
         let peers = self.of_flows.range(turn..).chain(self.of_flows.range(..turn));
         let mut peers = peers.map(|(peer, _)| *peer);
-        peers.find(|peer| self.at_work.get(peer).is_none_or(|many| *many < PEER_THREADS))
+        peers.find(|peer| self.at_work.get(peer).is_none_or(|many| *many < NAMES_OF_PEER))
     }
 
     fn done(&mut self, peer: PeerId) {
@@ -149,10 +143,10 @@ impl Questions {
     pub(crate) fn ask_for_flow(&self, peer: PeerId, ask: Ask, wanted: &Arc<()>) -> bool {
         let mut waiting = self.lock();
         let queue = waiting.of_flows.entry(peer).or_default();
-        if queue.len() >= WAITING_MAX {
+        if queue.len() >= NAMES_WAITING_MAX {
             queue.retain(|(_, wanted)| wanted.strong_count() > 0);
         }
-        let room = queue.len() < WAITING_MAX;
+        let room = queue.len() < NAMES_WAITING_MAX;
         if room {
             queue.push_back((ask, Arc::downgrade(wanted)));
             self.more.notify_one();
@@ -200,7 +194,7 @@ impl Resolver {
         };
         // If one cannot be had, those before it end with this.
         let resolver = Resolver { questions: Arc::clone(questions) };
-        for number in 0..THREADS {
+        for number in 0..NAMES_AT_ONCE {
             drop(spawn(number)?);
         }
         Ok(resolver)
@@ -286,11 +280,11 @@ mod tests {
     #[test]
     fn who_asks_for_much_delays_itself() {
         let (questions, wanted) = (Questions::default(), Arc::new(()));
-        for flow in 0..WAITING_MAX as u64 {
+        for flow in 0..NAMES_WAITING_MAX as u64 {
             assert!(questions.ask_for_flow(HOSTILE, of_flow(flow), &wanted));
         }
         assert!(!questions.ask_for_flow(HOSTILE, of_flow(9999), &wanted), "it is told: busy");
-        for flow in 0..PEER_THREADS as u64 {
+        for flow in 0..NAMES_OF_PEER as u64 {
             let whose = Whose::Flow(BondId(0), FlowId(flow));
             assert_eq!(next(&questions), Some((whose, Some(HOSTILE))));
         }
@@ -327,11 +321,11 @@ mod tests {
     #[test]
     fn flows_that_are_over_are_not_asked_for() {
         let (questions, wanted) = (Questions::default(), Arc::new(()));
-        for flow in 0..10 * WAITING_MAX as u64 {
+        for flow in 0..10 * NAMES_WAITING_MAX as u64 {
             let over = Arc::new(());
             assert!(questions.ask_for_flow(HOSTILE, of_flow(flow), &over), "{flow}");
         }
-        assert!(questions.lock().of_flows[&HOSTILE].len() <= WAITING_MAX);
+        assert!(questions.lock().of_flows[&HOSTILE].len() <= NAMES_WAITING_MAX);
         assert!(questions.ask_for_flow(HOSTILE, of_flow(5), &wanted));
         let whose = Whose::Flow(BondId(0), FlowId(5));
         assert_eq!(next(&questions), Some((whose, Some(HOSTILE))));

@@ -1,5 +1,19 @@
 //! What the shards of a process and its control thread share. Everything here is for rare
 //! occasions: no byte of a flow waits for a lock.
+//!
+//! What always holds:
+//! - H1  Nobody does I/O, waits or takes another lock while holding one of these, but for the
+//!   registry's, under which salts are put into their queue so that the two have the same order.
+//! - H2  Mail is in the box before the byte that makes its shard look; a look takes all of it.
+//! - H3  A report is taken whole or not at all, and only for the asking that is the latest.
+//!
+//! Bounds: the registry is asked once a handshake and once for each session of a report. A box has
+//! what came since its shard's last look: an answer for each name that was asked, and one letter a
+//! session that came up or was replaced, a reading of the file, or an asking.
+//! Not here: what is shared about names (`resolver.rs`), salts (`salts.rs`), rates
+//! (`pump/rate.rs`).
+//! Tests: with who uses it: `registry.rs` of the protocol, `pump/own.rs`, processes with several
+//! shards in `tools/ringway/tests/real/tunnel`.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +26,7 @@ use ringway_tunnel_proto::{BondId, FlowId, PeerId, Registry, ResetCode};
 
 use crate::metrics::Metrics;
 use crate::resolver::Questions;
-use crate::salts::SaltFile;
+use crate::salts::Salts;
 use crate::site::Site;
 use crate::status::ShardStatus;
 
@@ -57,7 +71,8 @@ pub(crate) struct Shared {
     pub(crate) shards: usize,
     pub(crate) metrics: Metrics,
     site: Mutex<Arc<Site>>,
-    registry: Mutex<(Registry, SaltFile)>,
+    registry: Mutex<Registry>,
+    pub(crate) salts: Salts,
     boxes: Vec<Mutex<Vec<Mail>>>,
     pub(crate) questions: Arc<Questions>,
     reports: Mutex<(u64, Vec<ShardStatus>)>,
@@ -69,12 +84,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new(site: Site, registry: (Registry, SaltFile), shards: usize) -> Shared {
+    pub(crate) fn new(site: Site, registry: Registry, shards: usize) -> Shared {
         Shared {
             shards,
             metrics: Metrics::default(),
             site: Mutex::new(Arc::new(site)),
             registry: Mutex::new(registry),
+            salts: Salts::default(),
             boxes: (0..shards).map(|_| Mutex::default()).collect(),
             questions: Arc::default(),
             reports: Mutex::default(),
@@ -90,9 +106,10 @@ impl Shared {
     }
 
     pub(crate) fn ask_registry<T>(&self, ask: impl FnOnce(&mut Registry) -> T) -> T {
-        let (registry, file) = &mut *locked(&self.registry);
-        let answer = ask(registry);
-        file.append(registry);
+        let mut registry = locked(&self.registry);
+        let before = registry.not_before_ms;
+        let answer = ask(&mut registry);
+        self.salts.put(registry.take_new(), registry.not_before_ms != before);
         answer
     }
 

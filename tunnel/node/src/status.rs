@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use ringway_tunnel_proto::BothWays;
 use serde::{Deserialize, Serialize};
 
 /// A whole process.
@@ -35,6 +36,47 @@ pub struct PeerStatus {
     pub sessions: Vec<SessionStatus>,
     /// Connections that wait for a session.
     pub waiting: u64,
+    /// What all its sessions have together, and had.
+    #[serde(flatten)]
+    pub together: Together,
+}
+
+/// What the sessions of a peer have together; bytes also of flows and carriers that are no more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Together {
+    /// Flows there are.
+    #[serde(default)]
+    pub flow_count: u64,
+    /// Carriers there are.
+    #[serde(default)]
+    pub carrier_count: u64,
+    /// Bits a second from our applications, of all flows.
+    #[serde(default)]
+    pub rate_in_bits_per_s: u64,
+    /// Bits a second to our applications.
+    #[serde(default)]
+    pub rate_out_bits_per_s: u64,
+    /// The shortest round trip of its carriers.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
+    /// Bytes from our applications.
+    #[serde(default)]
+    pub bytes_in: u64,
+    /// Bytes to our applications.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// Bytes that the tunnel did not have to carry, both ways; below zero if heads cost more.
+    #[serde(default)]
+    pub saved: i64,
+    /// Bytes of streams on their way to it.
+    #[serde(default)]
+    pub in_flight: u64,
+    /// Bytes that went again because a carrier was lost, silent or slow.
+    #[serde(default)]
+    pub resent: u64,
+    /// What limits the flow that moves most, of those that are told.
+    #[serde(default)]
+    pub limited_by: Option<String>,
 }
 
 /// A session.
@@ -68,7 +110,10 @@ pub struct SessionStatus {
     pub carriers: Vec<CarrierStatus>,
     /// Flows there are.
     pub flow_count: u64,
-    /// Some of them: those that moved most.
+    /// Bytes that went again because of its carriers, of those too that are no more.
+    #[serde(default)]
+    pub resent: u64,
+    /// Some of them, from the one that moves most, or has.
     pub flows: Vec<FlowStatus>,
 }
 
@@ -82,8 +127,21 @@ pub struct CarrierStatus {
     pub peer: Option<SocketAddr>,
     /// Round trip, queues included.
     pub rtt_us: u64,
-    /// Bytes a second that it was seen to take.
-    pub rate: u64,
+    /// Bits a second that we send by it: all that is on the wire.
+    #[serde(default)]
+    pub rate_sent_bits_per_s: u64,
+    /// Bits a second that come by it, likewise.
+    #[serde(default)]
+    pub rate_received_bits_per_s: u64,
+    /// Bits a second that it was seen to take.
+    #[serde(default)]
+    pub takes_bits_per_s: u64,
+    /// Bytes that we sent by it.
+    #[serde(default)]
+    pub bytes_sent: u64,
+    /// Bytes that came by it.
+    #[serde(default)]
+    pub bytes_received: u64,
     /// Bytes of streams that were put on it.
     pub sent: u64,
     /// Bytes of streams on their way.
@@ -94,6 +152,9 @@ pub struct CarrierStatus {
     pub resent: u64,
     /// It does not answer.
     pub suspect: bool,
+    /// What keeps it from being given more: `path`, `no answer` or `nothing`.
+    #[serde(default)]
+    pub limited_by: String,
 }
 
 /// A flow.
@@ -109,6 +170,16 @@ pub struct FlowStatus {
     pub stage: String,
     /// How long it has been there.
     pub age_ms: u64,
+    /// Bits a second from our application.
+    #[serde(default)]
+    pub rate_in_bits_per_s: u64,
+    /// Bits a second to our application.
+    #[serde(default)]
+    pub rate_out_bits_per_s: u64,
+    /// The longest round trip of the carriers that have something of it on its way; if none has,
+    /// the shortest of all.
+    #[serde(default)]
+    pub rtt_us: Option<u64>,
     /// Bytes from our application.
     pub bytes_in: u64,
     /// Bytes to our application.
@@ -120,6 +191,9 @@ pub struct FlowStatus {
     /// Of those, bytes that are on their way.
     #[serde(default)]
     pub in_flight: u64,
+    /// Bytes that went again because their carrier was lost, silent or slow.
+    #[serde(default)]
+    pub resent: u64,
     /// What it waits for.
     pub limited_by: String,
 }
@@ -127,8 +201,21 @@ pub struct FlowStatus {
 /// What one shard tells.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardStatus {
-    /// Sessions, by their peer's number.
+    /// Sessions, by their peer's number; of each the flow that moves least is the first.
     pub(crate) sessions: Vec<(u16, SessionStatus)>,
     /// Connections that wait, by the peer's number.
     pub(crate) waiting: Vec<(u16, u64)>,
+    /// What peers' flows moved, by the peer's number.
+    pub(crate) totals: Vec<(u16, PeerTotals)>,
+}
+
+/// What the flows of a peer moved on one shard, those too that are over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeerTotals {
+    /// From our applications, and to them.
+    pub(crate) bytes: BothWays,
+    pub(crate) bits_per_s: BothWays,
+    pub(crate) saved: i64,
+    /// Bytes that went again.
+    pub(crate) resent: u64,
 }

@@ -1,6 +1,19 @@
 //! A running tunnel: shards, and a thread beside them for what may block: names, another reading
 //! of the configuration, who asks for status. The shards are its own ([`Tunnel::start`]), or
 //! somebody else's ([`Tunnel::prepare`]).
+//!
+//! What always holds:
+//! - T1  No shard waits for the thread beside them: they leave things for it and go on.
+//! - T2  Mail to a shard keeps its order. So who hears that a configuration is in force finds it
+//!   so, and an answer about a peer comes after the configuration that it was compared with.
+//! - T3  That this machine may be a copy is told to shards before anything else is done.
+//! - T4  A start that fails leaves nothing behind: no thread, no socket, no door.
+//!
+//! Bounds: one control thread, one for salts, and those of the resolver; one who asks at a time,
+//! for [`REPORT_MAX`] and what `asked.rs` gives a reader.
+//! Not here: what shards do (`pump`), what is told (`asked.rs`, `status.rs`), which changes a
+//! configuration brings (`config/reload.rs`).
+//! Tests: below; `demo.rs` runs a pair; `tools/ringway/tests/real/tunnel` runs processes.
 
 use std::fmt;
 use std::io;
@@ -29,7 +42,7 @@ use crate::config::{Config, Reload, Restart, changes};
 use crate::generation::Generation;
 use crate::pump::{Pump, RECEIVE_BYTES};
 use crate::resolver::{Ask, Found, Resolver};
-use crate::salts::SaltFile;
+use crate::salts::{SaltFile, SaltKeeper};
 use crate::shared::{Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
 use crate::status::ShardStatus;
@@ -238,6 +251,7 @@ pub struct Prepared {
     shared: Arc<Shared>,
     doors: Vec<(u16, SocketAddr)>,
     sockets: crate::asked::Sockets,
+    salts: SaltFile,
     shards_are_ours: bool,
 }
 
@@ -248,13 +262,13 @@ impl Prepared {
         let backends = calibrate().map(|speeds| speeds.best().0);
         let shards = config.shards;
         let (wait, flows_max) = (config.wait, config.flows_max);
-        let window_budget = config.window_budget();
+        let memory = config.memory_bytes;
         let site = Site::new(config);
         let sockets = crate::asked::Sockets::open(&site.config)?;
         let mut registry = Registry::default();
         let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
         let doors = site.doors();
-        let shared = Arc::new(Shared::new(site, (registry, salts), shards));
+        let shared = Arc::new(Shared::new(site, registry, shards));
         let seeds: Vec<_> = (0..shards)
             .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
             .collect();
@@ -265,7 +279,7 @@ impl Prepared {
                 shard: context.shard.0,
                 shards: context.shards as u8,
                 backends,
-                window_budget,
+                memory,
                 flows_max,
                 wait,
             };
@@ -274,7 +288,7 @@ impl Prepared {
             Pump::new(&for_pumps, &context, (settings, seed))
         };
         let guest = Guest { room: room(doors.clone()), make: Box::new(make) };
-        Ok((guest, Prepared { shared, doors, sockets, shards_are_ours: true }))
+        Ok((guest, Prepared { shared, doors, sockets, salts, shards_are_ours: true }))
     }
 
     /// The shards run: makes what is beside them.
@@ -293,14 +307,18 @@ impl Prepared {
         let found = move |found| answers.tell(Command::Found(found));
         let resolver = Resolver::start(&self.shared.questions, found);
         let resolver = resolver.map_err(host("a thread that resolves names"))?;
+        let keeper = SaltKeeper::start(&self.shared, self.salts);
+        let keeper = keeper.map_err(host("a thread that keeps salts"))?;
         let control = Control {
             shared: self.shared,
             port: lodged.control,
             inbox,
             hears,
             _resolver: resolver,
+            _keeper: keeper,
             sockets: self.sockets,
             generation: listen_for_copies(),
+            unopened: Vec::new(),
             began: Instant::now(),
             carriers: ready.carriers.clone(),
             shards_are_ours: self.shards_are_ours,
@@ -395,13 +413,16 @@ struct Control {
     port: ControlPort,
     inbox: Receiver<Command>,
     hears: Arc<OwnedFd>,
-    /// Its threads end with this one.
+    /// Their threads end with this one.
     _resolver: Resolver,
+    _keeper: SaltKeeper,
     sockets: crate::asked::Sockets,
     /// Nothing is heard where it may not be listened to.
     generation: Option<Generation>,
     began: Instant,
     carriers: Vec<SocketAddr>,
+    /// Doors that the last reading could not open. The next one tries again.
+    unopened: Vec<u16>,
     shards_are_ours: bool,
 }
 
@@ -480,8 +501,12 @@ impl Control {
         }
         let reload: Reload = changes(&before.config, &config);
         config.keep_until_restart(&before.config);
-        let nothing = reload.is_nothing() && config == before.config;
-        let (site, shut, open) = before.next(config, &reload);
+        let same = reload.is_nothing() && config == before.config;
+        let (site, shut, mut open) = before.next(config, &reload);
+        // A number that was given to another listener in this reading is to be opened already.
+        self.unopened.retain(|door| !shut.contains(door) && !open.contains(door));
+        open.append(&mut self.unopened);
+        let nothing = same && open.is_empty();
         let mut sockets: Vec<Vec<(u16, TcpListener)>> =
             (0..self.shared.shards).map(|_| Vec::new()).collect();
         let mut failed = Vec::new();
@@ -493,7 +518,10 @@ impl Control {
                         shard.push((door, listener));
                     }
                 }
-                Err(error) => failed.push((listen, error.to_string())),
+                Err(error) => {
+                    failed.push((listen, error.to_string()));
+                    self.unopened.push(door);
+                }
             }
         }
         self.shared.set_site(site);

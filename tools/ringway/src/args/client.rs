@@ -19,9 +19,12 @@ Examples:
   ringway shards --watch
   ringway shards --json | jq '.[].names'";
 
+/// What stands over the flags of [`ServerArgs`] in each `--help`.
+pub(crate) const SERVER_HEADING: &str = "Server";
+
 /// Which server, and who asks.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Server")]
+#[command(next_help_heading = SERVER_HEADING)]
 pub(crate) struct ServerArgs {
     /// The server's address.
     #[arg(long, global = true, value_name = "ADDR:PORT", default_value = "127.0.0.1:7400")]

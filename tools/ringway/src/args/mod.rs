@@ -6,26 +6,28 @@ pub(crate) mod load;
 pub(crate) mod port;
 pub(crate) mod server;
 pub(crate) mod tunnel;
+pub(crate) mod wan;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use client::{ServerArgs, SessionArgs, ShardsArgs};
 use load::LoadArgs;
 use port::{LeashedArgs, PortArgs};
 use server::{DoctorArgs, ServeArgs, UpArgs};
 use tunnel::TunnelArgs;
+use wan::WanArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the server answered, and the answer is no (a name is held by another, a session has ended)
+  1  the answer is no (a name is held by another, a session has ended, a tunnel is not connected)
   2  the words of the command or of its configuration are wrong
   3  this host lacks something, or something is in the way
-  4  no server could be reached, or the connection broke (for longer than the lease, where one is
-     kept over a break)
+  4  no server or tunnel could be reached, or the connection broke (for longer than the lease,
+     where one is kept over a break)
 `ringway port exec` has the exit code of its command, and some of its own: see its --help.
 
 In JSON, sessions and tokens are strings: they are larger than what many readers take for a number.
@@ -37,9 +39,12 @@ Examples:
   ringway port query leader                   who holds it
   ringway port watch leader                   each change of that
   ringway shards --watch                      what the server is doing
-  ringway doctor                              whether this host is fit to serve";
+  ringway doctor                              whether this host is fit to serve
+  ringway tunnel --config site.toml           one side of a tunnel; docs/tunnel.md has both files
+  ringway tunnel check --config site.toml     why it does not connect";
 
-/// Who owns which name, who is alive, who holds the lock: a coordinator for clusters.
+/// A coordinator for clusters (who owns which name, who is alive, who holds the lock), and an
+/// encrypted tunnel between sites.
 #[derive(Debug, Parser)]
 #[command(version, about, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -57,7 +62,7 @@ pub(crate) enum Command {
     /// Run a server.
     #[command(after_help = server::SERVE_HELP)]
     Serve(Box<ServeArgs>),
-    /// Run a server to try things with: nothing is kept, and a short tour is printed.
+    /// Run a server and a tunnel to try things with: nothing is kept, and a short tour is printed.
     Up(UpArgs),
     /// Sessions: the lives of nodes, which own names.
     Session(SessionArgs),
@@ -79,6 +84,8 @@ pub(crate) enum Command {
     /// Sites connected by encrypted carriers: run one side, ask it, try it.
     #[command(after_help = tunnel::TUNNEL_HELP)]
     Tunnel(Box<TunnelArgs>),
+    /// Bad networks to try a transport on, made on this machine.
+    Wan(WanArgs),
     /// Make a key for a site, in a file that only its owner may read.
     #[command(after_help = KEYGEN_HELP)]
     Keygen(KeygenArgs),
@@ -197,10 +204,28 @@ pub(crate) struct ManArgs {
 /// A name as typed: any bytes.
 pub(crate) type Name = OsString;
 
+/// Subcommands that talk to no server: how one is reached is nothing to read about there.
+const WITHOUT_SERVER: [&str; 9] =
+    ["serve", "up", "doctor", "credentials", "tunnel", "wan", "keygen", "completions", "man"];
+
+/// The command line with its `--help` texts: each shows the flags that mean something there.
+pub(crate) fn command() -> clap::Command {
+    let mut command = Cli::command();
+    // Flags of all subcommands are copied into each of them by this; before, there is none to hide.
+    command.build();
+    WITHOUT_SERVER.into_iter().fold(command, |all, name| all.mut_subcommand(name, without_server))
+}
+
+fn without_server(command: clap::Command) -> clap::Command {
+    let hidden = command.mut_args(|arg| {
+        let is_servers = arg.get_help_heading() == Some(client::SERVER_HEADING);
+        arg.hide(is_servers)
+    });
+    hidden.mut_subcommands(without_server)
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     /// clap's own consistency checks over every subcommand.
@@ -226,6 +251,27 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         check(&command, "");
+    }
+
+    /// How a server is reached is told where one is asked, and nowhere else.
+    #[test]
+    fn help_is_about_its_command() {
+        let mut command = command();
+        let mut help = |words: &[&str]| {
+            let mut at = &mut command;
+            for word in words {
+                at = at.find_subcommand_mut(word).expect("there is such a command");
+            }
+            at.render_long_help().to_string()
+        };
+        for words in [&["port", "query"][..], &["shards"], &["session", "open"]] {
+            assert!(help(words).contains("--token-file"), "{words:?}");
+        }
+        for words in [&["tunnel"][..], &["tunnel", "check"], &["wan", "link", "run"], &["keygen"]] {
+            let text = help(words);
+            assert!(!text.contains("--token-file") && !text.contains("Server:"), "{text}");
+            assert!(text.contains("--json"), "{text}");
+        }
     }
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -293,6 +339,11 @@ mod tests {
             "ringway tunnel join - --config near.toml --name office --socks5 1080",
             "ringway tunnel join LINE --config near.toml --forward 127.0.0.1:8080=service:web",
             "ringway tunnel selftest --messages 20000 --json",
+            "ringway wan sim",
+            "ringway wan sim --check --json",
+            "ringway wan sim rtt=300ms loss=20% --memory 2g,1g,256m",
+            "ringway wan sim --start --seeds 50 rate=100mbit,1gbit loss=1%,5%",
+            "ringway wan sim rtt=100ms --for 20s --plot a.svg --at 5s rate=50mbit --at 9s down=1",
             "ringway completions fish",
             "ringway man --dir /tmp/man",
         ] {
@@ -340,6 +391,12 @@ mod tests {
             "ringway tunnel join - --config n --forward 0.0.0.0:8080=a:1",
             "ringway tunnel join - --config n --socks5 many",
             "ringway tunnel selftest --messages 10",
+            "ringway wan",
+            "ringway wan sim --memory 5x",
+            "ringway wan sim --memory 1k",
+            "ringway wan sim --seeds 0",
+            "ringway wan sim --at 5s",
+            "ringway wan sim --start --plot a.svg",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");

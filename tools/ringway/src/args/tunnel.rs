@@ -25,7 +25,7 @@ Examples:
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub(crate) struct TunnelArgs {
     /// The configuration of this side. `docs/tunnel.md` has a worked example.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -65,8 +65,8 @@ fn log_format(text: &str) -> Result<LogFormat, String> {
 const STATUS_HELP: &str = "\
 Exit code 0 says that every peer that this side dials is connected, 1 that one is not, 4 that no
 tunnel answers; Ctrl-C ends `--watch` with 0. `limited by` is what a flow waits for at this moment:
-its application, our reader, the peer's reader or window, a carrier, the processor, or the rate that
-its peer may have.
+its application, our reader, the peer's reader, its window, a carrier, the processor, or the rate
+that its peer may have.
 
 Examples:
   ringway tunnel status --config near.toml
@@ -76,7 +76,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     /// The configuration that the tunnel runs with.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Or its socket.
     #[arg(long, value_name = "PATH")]
@@ -106,7 +106,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// The configuration of this side.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, short, value_name = "FILE")]
     pub(crate) config: PathBuf,
     /// Only this peer.
     #[arg(long, value_name = "NAME")]
@@ -143,8 +143,8 @@ metadata addresses are reached only if a TARGET is exactly that address.";
 
 const JOIN_HELP: &str = "\
 LINE is what `ringway tunnel invite` has printed at the other side, not longer ago than its --valid
-says (24 hours, if nothing was said). With - it is read from standard
-input, which keeps it out of the shell's history and of what others on this host see of processes.
+says (24 hours, if nothing was said). With - it is read from standard input, which keeps it out of
+the shell's history and of what others on this host see of processes.
 
 Writes three files, and overwrites none: the configuration, and beside it the two keys of the
 invitation, NAME.network.key and NAME.psk, with mode 0600.

@@ -31,7 +31,7 @@ pub(super) fn run(path: &Path, args: &RunArgs, json: bool) -> Result<ExitCode, F
         reload(path, |config| tunnel.reload(config));
         notify::ready();
     }
-    tracing::info!("stopping: flows have five seconds to end; a second signal stops at once");
+    tracing::info!("stopping: flows have four seconds to end; a second signal stops at once");
     notify::stopping();
     tunnel.stop();
     tunnel.join().map_err(|error| Failure::Host(error.to_string()))?;
@@ -43,7 +43,7 @@ pub(crate) fn reload(path: &Path, take_over: impl FnOnce(Config) -> Reloaded) {
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => {
-            return tracing::error!("{error}. The tunnel's earlier configuration stays in force");
+            return tracing::error!("the tunnel's earlier configuration stays in force: {error}");
         }
     };
     let done = take_over(config);
@@ -53,7 +53,11 @@ pub(crate) fn reload(path: &Path, take_over: impl FnOnce(Config) -> Reloaded) {
     for (address, why) in &done.failed {
         tracing::error!("cannot listen on {address}: {why}; mend it and send SIGHUP again");
     }
-    let what = if done.nothing { "nothing is different" } else { "it is in force" };
+    let what = match (done.nothing, done.failed.is_empty()) {
+        (true, true) => "nothing is different",
+        (false, true) => "it is in force",
+        (_, false) => "it is in force, but for the ports named above",
+    };
     tracing::info!("the tunnel's configuration was read again: {what}");
 }
 

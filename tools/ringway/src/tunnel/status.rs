@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ringway_tunnel_node::ask;
 use ringway_tunnel_node::config::Config;
-use ringway_tunnel_node::status::{CarrierStatus, FlowStatus, PeerStatus, SessionStatus, Status};
+use ringway_tunnel_node::status::{
+    CarrierStatus, FlowStatus, PeerStatus, SessionStatus, Status, Together,
+};
 
 use crate::args::tunnel::StatusArgs;
 use crate::failure::Failure;
@@ -27,17 +29,11 @@ pub(super) fn run(args: &StatusArgs, json: bool) -> Result<ExitCode, Failure> {
         })
     };
     let stop = Stop::install()?;
-    let interval = Duration::from_secs_f64(args.watch.unwrap_or(1.0));
     let clear = args.watch.is_some() && std::io::stdout().is_terminal() && !json;
-    let mut before = sample()?;
+    // Pages follow each other on a cleared screen, or with an empty line between them.
+    let mut home = if clear { "\x1b[H\x1b[2J" } else { "" };
     loop {
-        // Rates are what moved between two answers.
-        let twice = args.watch.is_some() || !json;
-        if twice && stop.wait_for(interval) {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let now = if twice { sample()? } else { before.clone() };
-        let home = if clear { "\x1b[H\x1b[2J" } else { "" };
+        let now = sample()?;
         if json {
             let text = match args.watch {
                 Some(_) => serde_json::to_string(&now),
@@ -45,12 +41,15 @@ pub(super) fn run(args: &StatusArgs, json: bool) -> Result<ExitCode, Failure> {
             };
             say(&text.expect("plain numbers and texts"));
         } else {
-            say(&format!("{home}{}", page(&now, &before, interval.as_secs_f64())));
+            say(&format!("{home}{}", page(&now)));
+            home = if clear { home } else { "\n" };
         }
-        if args.watch.is_none() {
+        let Some(seconds) = args.watch else {
             return Ok(code(now.peers.iter().all(|peer| peer.up || !peer.dials)));
+        };
+        if stop.wait_for(Duration::from_secs_f64(seconds)) {
+            return Ok(ExitCode::SUCCESS);
         }
-        before = now;
     }
 }
 
@@ -65,13 +64,12 @@ pub(super) fn socket(args: &StatusArgs) -> Result<PathBuf, Failure> {
     }
 }
 
-fn page(now: &Status, before: &Status, seconds: f64) -> String {
+fn page(now: &Status) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(text, "up for {} s, process {}", now.uptime_s, now.pid);
     for peer in &now.peers {
-        let old = before.peers.iter().find(|old| old.name == peer.name);
-        peer_text(&mut text, peer, old, seconds);
+        peer_text(&mut text, peer);
     }
     let counted: Vec<String> = now
         .counters
@@ -88,7 +86,7 @@ fn page(now: &Status, before: &Status, seconds: f64) -> String {
     text
 }
 
-fn peer_text(text: &mut String, peer: &PeerStatus, old: Option<&PeerStatus>, seconds: f64) {
+fn peer_text(text: &mut String, peer: &PeerStatus) {
     let state = match (peer.up, peer.dials) {
         (true, _) => "connected",
         (false, true) => "NOT CONNECTED (`ringway tunnel check` looks for the reason)",
@@ -96,22 +94,36 @@ fn peer_text(text: &mut String, peer: &PeerStatus, old: Option<&PeerStatus>, sec
     };
     let _ = writeln!(text, "\npeer {}: {state}", peer.name);
     if peer.waiting > 0 {
-        let _ = writeln!(text, "  {} connections wait for it", peer.waiting);
+        let _ = writeln!(text, "  connections that wait for it: {}", peer.waiting);
     }
+    together_text(text, &peer.together);
     for session in &peer.sessions {
-        // A shard may have several: one for each shard of who dials.
-        let same = |old: &&SessionStatus| session.id.is_some() && old.id == session.id;
-        let old = old.and_then(|old| old.sessions.iter().find(same));
-        session_text(text, session, old, seconds);
+        session_text(text, session);
     }
 }
 
-fn session_text(
-    text: &mut String,
-    session: &SessionStatus,
-    old: Option<&SessionStatus>,
-    seconds: f64,
-) {
+/// What a peer's sessions have together, if there was anything.
+fn together_text(text: &mut String, all: &Together) {
+    if all.carrier_count == 0 && all.bytes_in + all.bytes_out == 0 {
+        return;
+    }
+    let row = vec![
+        rate(all.rate_in_bits_per_s),
+        rate(all.rate_out_bits_per_s),
+        rtt(all.rtt_us),
+        size(all.in_flight),
+        signed(all.saved),
+        size(all.resent),
+        size(all.bytes_in),
+        size(all.bytes_out),
+        all.limited_by.clone().unwrap_or_default(),
+    ];
+    let head =
+        ["in", "out", "RTT", "in flight", "saved", "re-sent", "all in", "all out", "limited by"];
+    text.push_str(&indented(&table(&head, &[row]), "  "));
+}
+
+fn session_text(text: &mut String, session: &SessionStatus) {
     let cipher = session.cipher.as_deref().unwrap_or("no keys yet");
     let flows = session.flow_count;
     let _ =
@@ -129,133 +141,148 @@ fn session_text(
         let _ =
             writeln!(text, "    no carrier for {alone} ms; {failures} attempts came to nothing");
     }
-    let mut rows = Vec::new();
-    for carrier in &session.carriers {
-        let same = |old: &&CarrierStatus| old.id == carrier.id;
-        let was = old.and_then(|old| old.carriers.iter().find(same));
-        let sent_before = was.map_or(0, |was| was.sent);
-        let moved = carrier.sent.saturating_sub(sent_before) as f64 / seconds;
-        rows.push(vec![
-            carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
-            format!("{:.1} ms", carrier.rtt_us as f64 / 1000.0),
-            format!("{}/s", size(moved as u64)),
-            size(carrier.in_flight),
-            size(carrier.waiting),
-            size(carrier.sent),
-            size(carrier.resent),
-            if carrier.suspect { "does not answer".to_owned() } else { String::new() },
-        ]);
-    }
+    let rows: Vec<_> = session.carriers.iter().map(carrier_row).collect();
     if !rows.is_empty() {
-        let head = ["carrier", "RTT", "rate", "in flight", "waits", "sent", "re-sent", ""];
-        text.push_str(&indented(&table(&head, &rows)));
+        let head =
+            ["carrier", "sends", "gets", "RTT", "in flight", "waits", "re-sent", "limited by"];
+        text.push_str(&indented(&table(&head, &rows), "    "));
     }
-    let mut rows = Vec::new();
-    for flow in &session.flows {
-        let was = old.and_then(|old| old.flows.iter().find(|was| was.flow == flow.flow));
-        rows.push(flow_row(flow, was, seconds));
-    }
+    let rows: Vec<_> = session.flows.iter().map(flow_row).collect();
     if !rows.is_empty() {
-        let head = ["flow", "from", "to", "in", "out", "saved", "kept", "limited by"];
-        text.push_str(&indented(&table(&head, &rows)));
+        let head = [
+            "flow",
+            "from",
+            "to",
+            "in",
+            "out",
+            "RTT",
+            "in flight",
+            "saved",
+            "re-sent",
+            "limited by",
+        ];
+        text.push_str(&indented(&table(&head, &rows), "    "));
+        let untold = flows.saturating_sub(rows.len() as u64);
+        if untold > 0 {
+            let _ = writeln!(text, "    and {untold} more that move less (`--flows N` shows N)");
+        }
     }
 }
 
-fn flow_row(flow: &FlowStatus, was: Option<&FlowStatus>, seconds: f64) -> Vec<String> {
-    // One that was not among those told before: how much of it is new is not known.
-    let unknown = was.is_none() && flow.age_ms as f64 > seconds * 1000.0;
-    let rate = |now: u64, was: Option<u64>| {
-        if unknown {
-            return "?".to_owned();
-        }
-        let moved = now.saturating_sub(was.unwrap_or(0)) as f64 / seconds;
-        format!("{}/s", size(moved as u64))
-    };
-    let saved = match flow.saved {
-        0 => String::new(),
-        saved if saved > 0 => size(saved.unsigned_abs()),
-        saved => format!("-{}", size(saved.unsigned_abs())),
-    };
+fn carrier_row(carrier: &CarrierStatus) -> Vec<String> {
+    vec![
+        carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
+        rate(carrier.rate_sent_bits_per_s),
+        rate(carrier.rate_received_bits_per_s),
+        rtt(Some(carrier.rtt_us)),
+        size(carrier.in_flight),
+        size(carrier.waiting),
+        size(carrier.resent),
+        carrier.limited_by.clone(),
+    ]
+}
+
+fn flow_row(flow: &FlowStatus) -> Vec<String> {
     vec![
         flow.flow.to_string(),
         flow.from.clone().unwrap_or_default(),
         flow.target.clone(),
-        rate(flow.bytes_in, was.map(|was| was.bytes_in)),
-        rate(flow.bytes_out, was.map(|was| was.bytes_out)),
-        saved,
-        size(flow.kept),
+        rate(flow.rate_in_bits_per_s),
+        rate(flow.rate_out_bits_per_s),
+        rtt(flow.rtt_us),
+        size(flow.in_flight),
+        signed(flow.saved),
+        size(flow.resent),
         format!("{} ({})", flow.limited_by, flow.stage),
     ]
 }
 
-fn indented(table: &str) -> String {
-    table.lines().fold(String::new(), |text, line| text + "    " + line.trim_end() + "\n")
+fn rate(bits_per_s: u64) -> String {
+    match bits_per_s {
+        0..10_000 => format!("{bits_per_s}bit/s"),
+        10_000..10_000_000 => format!("{}kbit/s", bits_per_s / 1_000),
+        10_000_000..10_000_000_000 => format!("{}Mbit/s", bits_per_s / 1_000_000),
+        _ => format!("{}Gbit/s", bits_per_s / 1_000_000_000),
+    }
+}
+
+fn rtt(us: Option<u64>) -> String {
+    us.map_or_else(|| "?".to_owned(), |us| format!("{:.1} ms", us as f64 / 1000.0))
+}
+
+fn signed(bytes: i64) -> String {
+    let sign = if bytes < 0 { "-" } else { "" };
+    format!("{sign}{}", size(bytes.unsigned_abs()))
+}
+
+fn indented(table: &str, by: &str) -> String {
+    table.lines().fold(String::new(), |text, line| text + by + line.trim_end() + "\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn flow(flow: u64, bytes_in: u64) -> FlowStatus {
-        FlowStatus { flow, bytes_in, target: "there".to_owned(), ..FlowStatus::default() }
-    }
-
-    /// A session of shard 0 whose carriers have sent so much each, and its one flow likewise.
-    fn session(id: &str, carriers: &[(&str, u64)], moved: u64) -> SessionStatus {
-        let carrier = |(id, sent): &(&str, u64)| CarrierStatus {
-            id: (*id).to_owned(),
-            sent: *sent,
+    /// What a page says of a peer, a carrier and a flow, and that more flows are there.
+    #[test]
+    fn a_page_has_all_of_it() {
+        let flow = FlowStatus {
+            flow: 6,
+            target: "there".to_owned(),
+            stage: "joined".to_owned(),
+            rate_in_bits_per_s: 12_345_678,
+            rate_out_bits_per_s: 9_999,
+            rtt_us: Some(40_300),
+            in_flight: 60_000,
+            saved: -12,
+            resent: 7,
+            limited_by: "carrier".to_owned(),
+            ..FlowStatus::default()
+        };
+        let carrier = CarrierStatus {
+            rtt_us: 40_200,
+            rate_sent_bits_per_s: 13_000_000,
+            limited_by: "path".to_owned(),
             ..CarrierStatus::default()
         };
-        SessionStatus {
-            id: Some(id.to_owned()),
-            carriers: carriers.iter().map(carrier).collect(),
-            flow_count: 1,
-            flows: vec![flow(0, moved)],
+        let session = SessionStatus {
+            carriers: vec![carrier],
+            flow_count: 3,
+            flows: vec![flow],
             ..SessionStatus::default()
-        }
+        };
+        let together = Together {
+            carrier_count: 1,
+            rate_in_bits_per_s: 20_000_000_000,
+            saved: 5 << 20,
+            limited_by: Some("carrier".to_owned()),
+            ..Together::default()
+        };
+        let (name, up) = ("it".to_owned(), true);
+        let peer =
+            PeerStatus { name, up, sessions: vec![session], together, ..PeerStatus::default() };
+        let page = page(&Status { peers: vec![peer], ..Status::default() });
+        let rows: Vec<Vec<&str>> =
+            page.lines().map(|line| line.split_whitespace().collect()).collect();
+        let has = |row: &str| {
+            let words: Vec<&str> = row.split_whitespace().collect();
+            assert!(rows.contains(&words), "{row} in {page}");
+        };
+        has("20Gbit/s 0bit/s ? 0B 5120KiB 0B 0B 0B carrier");
+        has("? 13Mbit/s 0bit/s 40.2 ms 0B 0B 0B path");
+        has("6 there 12Mbit/s 9999bit/s 40.3 ms 58KiB -12B 7B carrier (joined)");
+        has("and 2 more that move less (`--flows N` shows N)");
     }
 
-    fn status(sessions: Vec<SessionStatus>) -> Status {
-        let peer = PeerStatus { name: "it".to_owned(), sessions, ..PeerStatus::default() };
-        Status { peers: vec![peer], ..Status::default() }
-    }
-
-    /// The rates of a page, from above: each carrier's, then those of its session's flow.
-    fn rates(now: &Status, before: &Status) -> Vec<String> {
-        let page = page(now, before, 1.0);
-        let words = page.split_whitespace();
-        words.filter(|word| word.ends_with("/s")).map(str::to_owned).collect()
-    }
-
-    /// Rates are of the same session, the same carrier and the same flow, wherever they stood
-    /// before. What was not there before has moved all that it has since.
+    /// A status that an older process tells is read, too: it has not all of it.
     #[test]
-    fn rates_are_of_the_same_sessions_and_carriers() {
-        let before = status(vec![
-            session("a", &[("1.0", 1000), ("2.0", 5000), ("3.0", 9000)], 100),
-            session("b", &[("4.0", 70)], 20),
-        ]);
-        let still = ["0B/s"; 8];
-        assert_eq!(rates(&before, &before), still, "nothing moved");
-        // The first carrier of the one is gone, a new one has come, and the sessions have changed
-        // places; the third session is new.
-        let now = status(vec![
-            session("b", &[("4.0", 73)], 24),
-            session("a", &[("2.0", 5005), ("3.0", 9006), ("1.1", 7)], 109),
-            session("c", &[("5.0", 2)], 1),
-        ]);
-        let moved = ["3B/s", "4B/s", "0B/s", "5B/s", "6B/s", "7B/s", "9B/s", "0B/s"];
-        assert_eq!(rates(&now, &before), [&moved[..], &["2B/s", "1B/s", "0B/s"]].concat());
-    }
-
-    /// A flow that is old and was not among those that were shown has no rate: what it has moved
-    /// in all its life is none.
-    #[test]
-    fn a_flow_that_was_not_shown_has_no_rate() {
-        let (before, mut now) = (status(vec![session("a", &[], 0)]), session("a", &[], 0));
-        now.flows = vec![FlowStatus { age_ms: 60_000, ..flow(9, 1 << 40) }];
-        let page = page(&status(vec![now]), &before, 1.0);
-        assert!(!page.contains("/s") && page.contains("?"), "{page}");
+    fn what_is_told_is_read_again() {
+        let peer = PeerStatus { name: "it".to_owned(), ..PeerStatus::default() };
+        let status = Status { peers: vec![peer], ..Status::default() };
+        let mut told = serde_json::to_value(&status).expect("plain numbers and texts");
+        assert_eq!(serde_json::from_value::<Status>(told.clone()).expect("its own"), status);
+        let peer = told["peers"][0].as_object_mut().expect("a peer");
+        assert!(peer.remove("rate_in_bits_per_s").is_some(), "it stands with the peer");
+        assert_eq!(serde_json::from_value::<Status>(told).expect("an older one"), status);
     }
 }

@@ -24,4 +24,5 @@ mod restart;
 mod support;
 mod tunnel;
 mod waits;
+mod wan;
 mod watches;

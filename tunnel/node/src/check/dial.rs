@@ -250,8 +250,8 @@ fn failed(config: &Config, peer: PeerIndex, heard: &Heard, patience: Patience) -
 fn silence(config: &Config, peer: PeerIndex, patience: Patience) -> Finding {
     let seconds = patience.answer.as_secs_f64();
     let mut finding = Finding::bad(Stage::Handshake, format!("silence for {seconds} s")).remedy(
-        "its own log names the reason, or has no line at all if it is not a ringway that \
-             listens: `journalctl -u ringway-tunnel` there",
+        "its own log names the reason, or has no line at all if the network keys differ or it is \
+             no ringway that listens: `journalctl -u ringway-tunnel` there",
     );
     match &config.peer(peer).identity {
         Identity::Keys { publics, .. } => {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use ringway_core::limits::SHARDS_MAX;
-use ringway_core::{Span, words};
+use ringway_core::words;
 use ringway_crypto::{PeerProof, PublicKey, Suite};
 use ringway_tunnel_proto::Target;
 
@@ -18,25 +18,13 @@ use super::{
 };
 use crate::key_file::KeyFileError;
 use crate::policy::{Policy, Rule};
+use ringway_tunnel_proto::limits::{
+    CARRIERS_DEFAULT, FLOWS_DEFAULT, FLOWS_MAX, KEYS_MAX, MEMORY, MEMORY_DEFAULT, WAIT_DEFAULT,
+    WAIT_MAX,
+};
 
-/// Flows of one session, at most.
-const FLOWS_MAX: u64 = 1 << 20;
-/// Flows of one session unless the file says otherwise.
-const FLOWS_DEFAULT: u64 = 65_536;
-/// Bytes of windows of a shard.
-const MEMORY: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 40;
-/// The same unless the file says otherwise.
-const MEMORY_DEFAULT: u64 = 256 << 20;
-/// How long flows may wait for a carrier, at most: a day.
-const WAIT_MAX: Span = Span::from_s(86_400);
-/// The same unless the file says otherwise.
-const WAIT_DEFAULT: Span = Span::from_s(60);
-/// Carriers to a peer unless the file says otherwise.
-const CARRIERS_DEFAULT: u64 = 4;
 /// Bytes of the path of a socket, by the kernel's rule.
 const SOCKET_PATH_MAX: usize = 107;
-/// A key, and the one that replaces it.
-const KEYS_MAX: usize = 2;
 
 const LISTEN: &str = "an address and a port, for example \"127.0.0.1:1080\" or \"[::1]:1080\"";
 const NAME: &str = "1 to 64 letters, digits, hyphens, dots and underscores";
@@ -46,7 +34,11 @@ const OF_PEER: &str = "the name of a [[peer]]";
 static TUNNEL: Kind = Kind {
     title: "[tunnel]",
     fields: &[
-        ("network_key", "the file of the key that all sites share, or a list of two for a change"),
+        (
+            "network_key",
+            "the file of the key that all sites share (`ringway keygen --network FILE` makes it), \
+             or a list of two for a change",
+        ),
         ("key", "the file of this side's private key, or a list of two for a change"),
         (
             "listen",
@@ -58,7 +50,7 @@ static TUNNEL: Kind = Kind {
             "a list of \"aes-128-gcm\", \"aes-256-gcm\" and \"chacha20-poly1305\", each once",
         ),
         ("flows_max", "a number of flows from 1 to 1048576"),
-        ("memory", "a size from \"1 MiB\" to \"1 TiB\""),
+        ("memory", "a size with its unit, from \"1 MiB\" to \"1 TiB\""),
         (
             "wait",
             "a time with its unit, for example \"60 s\", \"500 ms\" or \"5 min\", to \"24 h\"",
@@ -257,7 +249,8 @@ impl Check<'_> {
             listen,
             shards,
             suites: suites(tunnel)?,
-            flows_max: tunnel.within("flows_max", FLOWS_DEFAULT, 1..=FLOWS_MAX)? as usize,
+            flows_max: tunnel.within("flows_max", FLOWS_DEFAULT as u64, 1..=FLOWS_MAX as u64)?
+                as usize,
             memory_bytes,
             wait,
             socket: socket(self.source, tunnel.one("socket")?, host)?,
@@ -355,7 +348,8 @@ impl Check<'_> {
             }
             let index = PeerIndex(index as u16);
             config.proofs.extend(identity.proofs().into_iter().map(|proof| (proof, index)));
-            let carriers = section.within("carriers", CARRIERS_DEFAULT, 1..=CARRIERS_MAX as u64)?;
+            let carriers =
+                section.within("carriers", CARRIERS_DEFAULT as u64, 1..=CARRIERS_MAX as u64)?;
             config.peers.push(Peer {
                 name,
                 identity,

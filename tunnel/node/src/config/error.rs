@@ -30,7 +30,7 @@ impl fmt::Display for At {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}: {source}")]
+    #[error("cannot read the configuration {path}: {source}{}", first_one(.source))]
     Read {
         /// Which.
         path: PathBuf,
@@ -302,6 +302,14 @@ impl ConfigError {
 fn is_missing(error: &KeyFileError) -> bool {
     let KeyFileError::Io { source, .. } = error else { return false };
     source.kind() == io::ErrorKind::NotFound
+}
+
+/// Who has no configuration yet is told where one comes from.
+fn first_one(error: &io::Error) -> &'static str {
+    if error.kind() != io::ErrorKind::NotFound {
+        return "";
+    }
+    ". `ringway tunnel join` makes one of an invitation; docs/tunnel.md has two to start from"
 }
 
 fn make_one(field: &str) -> &'static str {

@@ -3,7 +3,7 @@
 //! Peers are compared by their names and listeners by their addresses, since their places in the
 //! file may change. What is not in [`Reload`] is simply the new configuration's from now on: `wait`
 //! at once, ciphers and keys for the next handshake, services and `resolve_names` for the next
-//! flow. A session keeps its `flows_max` and its part of `memory` from when it began.
+//! flow. A session keeps its `flows_max` from when it began.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -91,7 +91,7 @@ pub enum Restart {
     Shards,
     /// Where carriers come in.
     Listen,
-    /// The windows' memory.
+    /// The memory for what comes.
     Memory,
     /// Where status is asked.
     Socket,
@@ -153,11 +153,6 @@ impl Config {
         self.memory_bytes = running.memory_bytes;
         self.socket.clone_from(&running.socket);
         self.admin = running.admin;
-    }
-
-    /// A session's part of the windows' memory: one peer cannot take what is another's.
-    pub fn window_budget(&self) -> u64 {
-        self.memory_bytes / self.peers.len().max(1) as u64
     }
 }
 

@@ -73,11 +73,18 @@ impl Host for Desk<'_, '_> {
     }
 
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        self.io.out(conn)
+        match self.own.held(conn) {
+            Some(held) => held,
+            None => self.io.out(conn),
+        }
     }
 
     fn backlog(&self, conn: ConnId) -> usize {
-        self.io.backlog(conn)
+        self.io.backlog(conn) + self.own.held_bytes(conn)
+    }
+
+    fn salted(&mut self, conn: ConnId) {
+        self.own.hold(conn);
     }
 
     fn await_drain(&mut self, conn: ConnId, below: usize) {
@@ -93,6 +100,7 @@ impl Host for Desk<'_, '_> {
     }
 
     fn close(&mut self, conn: ConnId, flush: bool) {
+        self.own.drop_held(conn);
         self.io.close(conn, if flush { Close::AfterFlush } else { Close::Now });
     }
 
@@ -101,6 +109,8 @@ impl Host for Desk<'_, '_> {
         tagged.push(super::GIFT_CARRIER);
         tagged.extend_from_slice(note);
         self.own.forget_conn(conn);
+        // Who takes it holds it again, and nothing was said yet.
+        self.own.drop_held(conn);
         self.io.give(conn, ShardId(shard), &tagged);
     }
 
@@ -198,31 +208,21 @@ impl Desk<'_, '_> {
     pub(super) fn hand_over(&mut self, key: FlowKey, bytes: &[u8]) {
         let Some(flow) = self.own.flow(key) else { return };
         let Some(conn) = flow.conn else { return };
-        let before = flow.bytes_out;
-        let handed = match flow.decoder {
+        let given = match flow.decoder {
             None => {
                 self.io.out(conn).extend_from_slice(bytes);
-                flow.bytes_out += bytes.len() as u64;
-                Ok(())
+                Ok(bytes.len() as u64)
             }
             // What came before waits, so this does.
             Some(_) if !flow.held.is_empty() => {
                 flow.held.extend_from_slice(bytes);
-                Ok(())
+                Ok(0)
             }
             Some(_) => flow.decode(conn, bytes, self.io),
         };
-        if handed.is_err() {
-            return self.give_up(key, ResetCode::Protocol);
-        }
+        let Ok(given) = given else { return self.give_up(key, ResetCode::Protocol) };
         self.own.touch(key);
-        self.charge_given(key, before);
-    }
-
-    /// Counts what the application was given beyond `before` against its peer's rate.
-    fn charge_given(&mut self, key: FlowKey, before: u64) {
-        let given = self.own.flow(key).map_or(0, |flow| flow.bytes_out - before);
-        self.own.charge(self.now, key, Way::FromPeer, given);
+        self.own.count(self.now, key, Way::FromPeer, given);
     }
 
     /// The far side's first word, and what follows it.
@@ -257,7 +257,7 @@ impl Desk<'_, '_> {
             Ok(None) | Err(_) => return self.give_up(key, ResetCode::Protocol),
         };
         let (Opening { target, from, coding }, taken) = read;
-        flow.held.drain(..taken);
+        flow.held.take(taken);
         flow.from = from;
         flow.target = target.to_string();
         if coding == Coding::Lz4 {
@@ -373,11 +373,10 @@ impl Desk<'_, '_> {
     pub(super) fn decode_held(&mut self, key: FlowKey) {
         let Some(flow) = self.own.flow(key) else { return };
         let Some(conn) = flow.conn.filter(|_| flow.has_held_text()) else { return };
-        let (before, held) = (flow.bytes_out, std::mem::take(&mut flow.held));
-        if flow.decode(conn, &held, self.io).is_err() {
+        let Ok(given) = flow.decode_held(conn, self.io) else {
             return self.give_up(key, ResetCode::Protocol);
-        }
-        self.charge_given(key, before);
+        };
+        self.own.count(self.now, key, Way::FromPeer, given);
         let Some(flow) = self.own.flow(key) else { return };
         if !flow.has_held_text() && flow.ended_there {
             if flow.is_cut() {

@@ -3,7 +3,8 @@
 //! What always holds:
 //! - F1  `held` is in order before all that comes later: while something is held for the decoder,
 //!   what comes is appended to it.
-//! - F2  Text is decoded no further than 1 MiB ahead of an application that does not read.
+//! - F2  Text is decoded no further than 256 KiB and a block ahead of an application that does not
+//!   read.
 //!
 //! Bounds: `held` has at most a head, or what the flow's window let through. Not here: which stage
 //! follows which (`desk.rs` for the far side, the pump itself for the near one).
@@ -15,12 +16,13 @@ use std::sync::Arc;
 use ringway_core::{ConnId, Moment};
 use ringway_shards::Io;
 use ringway_tunnel_coding::{Coder, Decoder, Malformed};
-use ringway_tunnel_proto::{BondId, FlowId, Opening, PeerId, Target};
+use ringway_tunnel_proto::{BondId, FlowId, Meter, Opening, PeerId, Target};
 
+use super::pending::Pending;
 use super::rate::Way;
 
 /// Text that is decoded ahead of an application that does not read it.
-const TEXT_AHEAD_MAX: usize = 1024 * 1024;
+const TEXT_AHEAD_MAX: usize = 256 * 1024;
 
 /// A flow of this shard, by its place.
 pub(crate) type FlowKey = u32;
@@ -87,7 +89,9 @@ pub(crate) struct Flow {
     pub(crate) stage: Stage,
     pub(crate) speaks: Speaks,
     /// What came before it could go anywhere. At most a head, or a first window.
-    pub(crate) held: Vec<u8>,
+    pub(crate) held: Pending,
+    /// Since when it waits for a session, if it does.
+    pub(crate) waits_since: Option<Moment>,
     /// The application will write nothing more.
     pub(crate) ended_here: bool,
     /// The other side's application will not, either; all that it wrote was delivered.
@@ -103,14 +107,17 @@ pub(crate) struct Flow {
     pub(crate) coder: Option<Box<Coder>>,
     pub(crate) decoder: Option<Box<Decoder>>,
     pub(crate) began: Moment,
-    /// Bytes from our application, and to it.
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
+    /// Bytes that its application has still to read, after it has left its session.
+    pub(crate) left: u64,
+    /// By [`Way`]: bytes from our application, and to it. [`super::own::Own::count`] counts them.
+    pub(crate) meter: Meter,
+    /// What compression saved, as far as its peer's tally has it.
+    pub(crate) saved_counted: i64,
     /// In the list of those whose application got something in this turn.
     pub(crate) touched: bool,
-    /// By [`Way`]: its peer's rate is used up. Then our application is not read, or the peer gets
-    /// no more room.
-    pub(crate) shut: [bool; 2],
+    /// By [`Way`]: its place in the line of those who wait until their peer's rate allows more.
+    /// While it has one our application is not read, or the peer gets no more room.
+    pub(crate) shut: [Option<u64>; 2],
     /// Not read because its carriers or its other end are behind.
     pub(crate) blocked: bool,
     /// A run of the coder is open.
@@ -126,7 +133,8 @@ impl Flow {
             place: None,
             stage,
             speaks: Speaks::Nothing,
-            held: Vec::new(),
+            held: Pending::default(),
+            waits_since: None,
             ended_here: false,
             ended_there: false,
             proxy: false,
@@ -136,36 +144,49 @@ impl Flow {
             coder: None,
             decoder: None,
             began: now,
-            bytes_in: 0,
-            bytes_out: 0,
+            left: 0,
+            meter: Meter::new(now),
+            saved_counted: 0,
             touched: false,
-            shut: [false; 2],
+            shut: [None; 2],
             blocked: false,
             run: false,
         }
     }
 
     /// Gives text to the application, until it is behind; carried bytes beyond that are held: what
-    /// they would become may be 250 times as much.
+    /// they would become may be 250 times as much. Returns how many bytes of text it was given.
     pub(crate) fn decode(
         &mut self,
         conn: ConnId,
         mut carried: &[u8],
         io: &mut Io<'_>,
-    ) -> Result<(), Malformed> {
-        let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(()) };
-        while io.backlog(conn) < TEXT_AHEAD_MAX {
-            let Some(text) = decoder.next(&mut carried)? else { return Ok(()) };
-            io.out(conn).extend_from_slice(text);
-            self.bytes_out += text.len() as u64;
-        }
-        self.held = carried.to_vec();
-        Ok(())
+    ) -> Result<u64, Malformed> {
+        let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(0) };
+        let given = decode_until_behind(decoder, &mut carried, conn, io)?;
+        self.held.extend_from_slice(carried);
+        Ok(given)
+    }
+
+    /// Likewise, of what is held.
+    pub(crate) fn decode_held(&mut self, conn: ConnId, io: &mut Io<'_>) -> Result<u64, Malformed> {
+        let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(0) };
+        let mut carried = &self.held[..];
+        let given = decode_until_behind(decoder, &mut carried, conn, io)?;
+        let taken = self.held.len() - carried.len();
+        self.held.take(taken);
+        Ok(given)
+    }
+
+    /// Bytes that the tunnel did not have to carry, both ways; below zero if heads cost more.
+    pub(crate) fn saved(&self) -> i64 {
+        let coder = self.coder.iter().map(|coder| coder.counters().saved());
+        coder.chain(self.decoder.iter().map(|decoder| decoder.counters().saved())).sum()
     }
 
     /// Whether a way is shut by its peer's rate.
     pub(crate) fn is_shut(&self, way: Way) -> bool {
-        self.shut[way as usize]
+        self.shut[way as usize].is_some()
     }
 
     /// Whether any way is.
@@ -192,4 +213,20 @@ impl Flow {
     pub(crate) fn is_answered(&self) -> bool {
         matches!(self.stage, Stage::Joined | Stage::Leaving)
     }
+}
+
+/// Decodes from the front of what was carried until its application is behind, or nothing is left.
+fn decode_until_behind(
+    decoder: &mut Decoder,
+    carried: &mut &[u8],
+    conn: ConnId,
+    io: &mut Io<'_>,
+) -> Result<u64, Malformed> {
+    let mut given = 0;
+    while io.backlog(conn) < TEXT_AHEAD_MAX {
+        let Some(text) = decoder.next(carried)? else { break };
+        io.out(conn).extend_from_slice(text);
+        given += text.len() as u64;
+    }
+    Ok(given)
 }

@@ -1,10 +1,22 @@
 //! What happens, in the log's and the counters' words; and whom to dial.
+//!
+//! What always holds:
+//! - L1  Whoever shows no network key makes no line above `debug`, but for who says again what was
+//!   heard; all of them are counted, by reasons of which there are ten.
+//! - L2  That nobody answers is said once, with what may be wrong, after [`PUZZLED_AFTER`] attempts
+//!   in a row; and not again before somebody has answered.
+//! - L3  No line has a key, a salt or a token in it.
+//!
+//! Bounds: of sessions as many entries as ever lived at once; of attempts and addresses one for
+//! each peer of the configuration: those of peers that are gone go with the next reading.
+//! Not here: which address is next (`dialling.rs`), what a counter is called outside (`asked.rs`).
+//! Tests: `dialling.rs`; `tools/ringway/tests/real/tunnel/truth.rs` and `hostile.rs` read the log.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use ringway_core::ConnId;
-use ringway_crypto::Refused;
+use ringway_crypto::{PeerProof, Refused};
 use ringway_tunnel_proto::{BondId, NotLetIn, Note, PeerId, ResetCode, Target};
 
 use super::flow::FlowKey;
@@ -95,6 +107,7 @@ impl Own {
             dialling.reread(lives);
         }
         self.bonds.retain(|_, standing| known(&standing.peer));
+        self.forget_tallies(|peer| known(&peer));
     }
 
     /// The addresses of a peer are known, or there are none.
@@ -202,7 +215,7 @@ impl Own {
                  through; or it listens and does not know us, which it never says: compare the \
                  network keys, our public key in its file with `ringway keygen --public`, its \
                  public key in ours, and both clocks (30 s apart at most). Its own log names the \
-                 reason"
+                 reason, unless the network keys differ"
             );
         } else {
             tracing::debug!(peer = peer_name, "no answer");
@@ -227,9 +240,15 @@ impl Own {
                 conn,
                 "a peer offers none of our ciphers: see `ciphers` in both files"
             ),
-            NotLetIn::Unknown(proof) => {
-                tracing::warn!(conn, "somebody of our network is no peer of ours: {proof:?}")
-            }
+            NotLetIn::Unknown(PeerProof::Key(key)) => tracing::warn!(
+                conn,
+                "somebody of our network is no peer of ours: a [[peer]] with public_key = \
+                 \"{key}\" would let them in"
+            ),
+            NotLetIn::Unknown(PeerProof::Shared(_)) => tracing::warn!(
+                conn,
+                "somebody of our network is no peer of ours: no [[peer]] has their shared_key"
+            ),
             NotLetIn::Version => tracing::warn!(conn, "a peer speaks another version"),
             NotLetIn::Replayed => tracing::warn!(
                 conn,

@@ -18,8 +18,10 @@ mod dialling;
 mod flow;
 mod logs;
 mod own;
+mod pending;
 pub(crate) mod rate;
 mod report;
+mod shut;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -42,7 +44,9 @@ use anew::Why;
 use desk::{Desk, tune_carrier};
 use flow::{FlowKey, Speaks, Stage};
 use own::{Kind, Own, Wish, code_of};
+use pending::Pending;
 use rate::Way;
+use report::Reporting;
 
 /// The first byte of a note with a connection that another shard gives away: a carrier, or a
 /// user's, and by which door it came.
@@ -54,6 +58,8 @@ const GREETING_MAX: Span = Span::from_s(30);
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 /// A read of so much is sealed at once; less waits for company until the turn ends.
 const BULK_BYTES: usize = 16 * 1024;
+/// How often is looked whether salts are kept, while somebody waits for it.
+const HELD_LOOK: Span = Span::from_us(500);
 /// How long a coder's run stays open when nothing follows.
 const RUN_LINGER: Span = Span::from_ms(2);
 
@@ -62,7 +68,11 @@ pub struct Pump {
     agent: Agent,
     own: Own,
     run_ends_at: Option<Moment>,
+    /// When to look whether what is held may be sent.
+    held_look_at: Option<Moment>,
     clocks: Clocks,
+    /// Pieces that the agent has refused so far.
+    refused: u64,
     /// The configuration was taken over.
     begun: bool,
     /// How long flows may go on after a stop was asked for.
@@ -72,6 +82,8 @@ pub struct Pump {
     farewell_at: Option<Moment>,
     /// Where coders write.
     scratch: Vec<u8>,
+    /// The report that is being put together.
+    reporting: Option<Box<Reporting>>,
 }
 
 impl Pump {
@@ -85,12 +97,15 @@ impl Pump {
             agent: Agent::new(settings, seed),
             own,
             run_ends_at: None,
+            held_look_at: None,
             clocks: Clocks::new(),
+            refused: 0,
             begun: false,
             // Their other ends are to hear of it before the shards are gone.
             farewell: Span(context.drain.0 / 5 * 4),
             farewell_at: None,
             scratch: Vec::new(),
+            reporting: None,
         }
     }
 
@@ -110,6 +125,7 @@ impl Pump {
         while let Some(wish) = self.own.wishes.pop_front() {
             match wish {
                 Wish::Reset(bond, flow, code) => self.agent.reset(bond, flow, code),
+                Wish::Left(peer, before, now) => self.agent.left_behind(peer, before, now),
                 Wish::Up(peer) => {
                     for key in self.own.take_waiting(peer) {
                         let stage = self.own.flow(key).map(|flow| &mut flow.stage);
@@ -208,7 +224,7 @@ impl Pump {
         let flow = self.own.add(now, given.peer, Stage::Asked);
         (flow.conn, flow.from) = (Some(conn), Some(given.from));
         (flow.speaks, flow.ended_here) = (given.speaks, given.ended);
-        flow.held = given.held;
+        flow.held = Pending::from(given.held);
         let key = flow.key;
         self.own.note_conn(conn, Kind::User(key));
         match self.agent.bond_to(given.peer) {
@@ -237,12 +253,12 @@ impl Pump {
             match read {
                 Socks::More => return,
                 Socks::Greeted { say, taken } => {
-                    flow.held.drain(..taken);
+                    flow.held.take(taken);
                     flow.stage = Stage::Request;
                     io.out(conn).extend_from_slice(&say);
                 }
                 Socks::Connect { target, taken } => {
-                    flow.held.drain(..taken);
+                    flow.held.take(taken);
                     let from = flow.from;
                     return self.enter(
                         now,
@@ -272,7 +288,6 @@ impl Pump {
             flow.held.extend_from_slice(bytes);
             return;
         };
-        flow.bytes_in += bytes.len() as u64;
         let room = match flow.coder.as_mut() {
             None => self.agent.push(bond, id, bytes),
             Some(coder) => {
@@ -295,7 +310,7 @@ impl Pump {
         if bytes.len() >= BULK_BYTES {
             self.agent.send_bulk(now, bond, &mut Desk { own: &mut self.own, io, now });
         }
-        self.own.charge(now, key, Way::ToPeer, bytes.len() as u64);
+        self.own.count(now, key, Way::ToPeer, bytes.len() as u64);
         if self.own.flow(key).is_some_and(|flow| !flow.may_read()) {
             io.pause(conn);
         }
@@ -360,26 +375,25 @@ impl Pump {
         }
     }
 
-    /// Says how much of what was delivered applications have not taken; for flows for which a way
-    /// is shut by their peer's rate, later.
+    /// Flows go on for which a way has opened that their peer's rate had shut.
+    fn open_ways(&mut self, now: Moment, io: &mut Io<'_>) {
+        for key in self.own.open_ways(now) {
+            let flow = self.own.seen(key).filter(|flow| flow.place.is_some());
+            if let Some(conn) = flow.and_then(|flow| flow.conn) {
+                io.resume(conn);
+            }
+        }
+    }
+
+    /// Says how much of what was delivered applications have not taken. A flow that may give its
+    /// peer no room is touched again when it may.
     fn report_taken(&mut self, now: Moment, io: &mut Io<'_>) {
         let touched = std::mem::take(&mut self.own.touched);
-        self.own.forget_openings();
         for key in touched {
             let Some(flow) = self.own.flow(key) else { continue };
             flow.touched = false;
             let (Some(conn), Some((bond, id))) = (flow.conn, flow.place) else { continue };
-            let was_read = flow.may_read();
-            self.own.look_at_rate(now, key);
-            let Some(flow) = self.own.flow(key) else { continue };
-            let (reads, gives) = (flow.may_read(), !flow.is_shut(Way::FromPeer));
-            if flow.is_shut(Way::ToPeer) || !gives {
-                self.own.touch(key);
-            }
-            if reads && !was_read {
-                io.resume(conn);
-            }
-            if gives {
+            if !flow.is_shut(Way::FromPeer) {
                 self.tell_taken(now, key, (conn, bond, id), io);
             }
         }
@@ -441,9 +455,7 @@ impl Pump {
                     self.fulfil(now, io);
                 }
                 Mail::Resolved(Whose::Peer(peer), found) => self.own.peer_resolved(peer, found),
-                Mail::Report { number, flows_max } => {
-                    self.leave_report(now, (number, flows_max), io)
-                }
+                Mail::Report { number, flows_max } => self.begin_report((number, flows_max)),
             }
         }
     }
@@ -463,9 +475,9 @@ impl Pump {
         let site = self.own.shared.site();
         self.own.site = Arc::clone(&site);
         self.own.reread();
+        self.own.look_at_rates_soon();
         let config = &site.config;
-        let budget = config.window_budget();
-        self.agent.set_limits(config.wait, config.flows_max, budget);
+        self.agent.set_limits(config.wait, config.flows_max);
         let (doorman, peers) = (site.config.doorman(), site.agent_peers());
         self.with_agent(now, io, |agent, desk| agent.configure(now, doorman, peers, desk));
     }
@@ -510,6 +522,8 @@ impl Service for Pump {
         match note.split_first() {
             Some((&GIFT_CARRIER, note)) => {
                 self.own.note_conn(conn, Kind::Carrier(peer));
+                // It has brought a salt, which may not be kept yet.
+                self.own.hold(conn);
                 self.with_agent(now, io, |agent, desk| agent.adopted(now, conn, note, desk));
             }
             Some((&GIFT_USER, note)) => self.adopt_user(now, conn, note, io),
@@ -554,6 +568,7 @@ impl Service for Pump {
     }
 
     fn closed(&mut self, now: Moment, conn: ConnId, io: &mut Io<'_>) {
+        self.own.drop_held(conn);
         match self.own.forget_conn(conn) {
             Some(Kind::Carrier(_)) => {
                 self.with_agent(now, io, |agent, desk| agent.closed(now, conn, desk));
@@ -610,6 +625,10 @@ impl Service for Pump {
         }
         self.look_at_clocks(now, io);
         self.own.expire_waiting(now, io);
+        for (conn, bytes) in self.own.take_released() {
+            io.out(conn).extend_from_slice(&bytes);
+        }
+        self.held_look_at = self.own.holds_any().then_some(now + HELD_LOOK);
         self.end_runs(now);
         if self.farewell_at.take_if(|at| *at <= now).is_some() {
             for (key, bond, id) in self.own.places() {
@@ -617,16 +636,24 @@ impl Service for Pump {
                 self.own.fail(key, ResetCode::Gone, io);
             }
         }
+        self.open_ways(now, io);
         self.report_taken(now, io);
         self.with_agent(now, io, |agent, desk| agent.settle(now, desk));
+        let refused = self.agent.memory().refused;
+        let before = std::mem::replace(&mut self.refused, refused);
+        if refused > before {
+            self.own.shared.metrics.pieces_refused.add(refused - before);
+        }
+        self.go_on_reporting(now, io);
     }
 
     fn wake_at(&self) -> Option<Moment> {
-        if !self.begun {
+        if !self.begun || self.reporting.is_some() {
             return Some(Moment(0));
         }
         let opens = self.own.rate_opens_at();
-        let others = [self.own.next_expiry(), self.run_ends_at, opens, self.farewell_at];
+        let held = self.held_look_at;
+        let others = [self.own.next_expiry(), self.run_ends_at, opens, self.farewell_at, held];
         others.into_iter().chain([self.agent.wake_at()]).flatten().min()
     }
 

@@ -12,7 +12,7 @@
 //! Bounds: constant time, one atomic step a charge; peers without a rate have none of this. A burst
 //! is what the rate brings in 100 ms, or 64 KiB if that is more; beyond it goes what each flow had
 //! read at once when the way was shut, and what was on its way here then.
-//! Not here: which flows wait (`own.rs`).
+//! Not here: which flows wait (`shut.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ const BURST: Span = Span::from_ms(100);
 const BURST_MIN: u64 = 64 * 1024;
 
 /// Which way bytes go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {
     /// From our applications to the peer.
     ToPeer,

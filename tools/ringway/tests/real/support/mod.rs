@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 pub(crate) use command::{Held, Told, command, hold, ringway, ringway_at, ringway_fed, spawn_at};
 pub(crate) use latency::Watch;
 pub(crate) use proxy::Proxy;
-pub(crate) use server::{Server, Setup, pause, raise_open_files, refused, signal_to, status_bytes};
+pub(crate) use server::{
+    Server, Setup, cpu_of, pause, raise_open_files, refused, signal_to, status_bytes,
+};
 
 use ringway_client::{Client, Owner, Registered};
 

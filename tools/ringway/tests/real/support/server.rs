@@ -226,13 +226,7 @@ impl Server {
 
     /// Time that all of its threads have spent on a core; one that ends takes its own with it.
     pub(crate) fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("it runs");
-        let spent = tasks.map(|task| {
-            let path = task.expect("a task").path().join("schedstat");
-            let text = std::fs::read_to_string(path).unwrap_or_default();
-            text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
-        });
-        Duration::from_nanos(spent.sum())
+        cpu_of(self.pid())
     }
 }
 
@@ -244,6 +238,17 @@ impl Drop for Server {
             eprintln!("the server said: {}", self.log.so_far());
         }
     }
+}
+
+/// The processor time of a process that runs.
+pub(crate) fn cpu_of(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let spent = tasks.map(|task| {
+        let path = task.expect("a task").path().join("schedstat");
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(spent.sum())
 }
 
 /// A size that the kernel tells of a process that runs.

@@ -97,6 +97,9 @@ fn keyed(network: &str, key: &str, public: &str, psk: &str) -> Words {
     Words { keys: Some(list), ..Words::default() }.peer(psk)
 }
 
+/// A stranger that sends on while it is sent away.
+const SLOW: &str = "one byte after the other";
+
 /// Who lacks a key, who repeats what he heard, who wants another gateway and who just makes noise:
 /// none hears a byte, and all are sent away in the same way and after the same time, which differs
 /// from neighbourhood to neighbourhood. Who has all keys is answered, at the same door.
@@ -131,7 +134,7 @@ fn strangers_cannot_tell_why_they_hear_nothing() {
         ("much noise", (0..many).map(|at| chance(at as u64, 20_000)).collect()),
         ("http", vec![b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(); many]),
         ("nothing", vec![Vec::new(); many]),
-        ("one byte after the other", vec![good[0][..1].to_vec(); many]),
+        (SLOW, vec![good[0][..1].to_vec(); many]),
     ];
     let at = far_side.carriers();
     let mut hoods: Vec<Vec<Stranger>> = HOODS
@@ -156,7 +159,10 @@ fn strangers_cannot_tell_why_they_hear_nothing() {
     for stranger in &mut hoods[hood][1..] {
         let (end, took) = until(stranger.what, || stranger.sent_away());
         println!("{}: {end:?} after {took:?}", stranger.what);
-        assert_eq!(end, first.0, "{}", stranger.what);
+        // A byte of its own that crosses the end makes a reset of it, whoever it is.
+        if stranger.what != SLOW {
+            assert_eq!(end, first.0, "{}", stranger.what);
+        }
         assert!(took.abs_diff(first.1) < Duration::from_secs(3), "{}: {took:?}", stranger.what);
     }
     // The others are told nothing, either, and not one of them was let in.
@@ -166,6 +172,23 @@ fn strangers_cannot_tell_why_they_hear_nothing() {
         });
     });
     far_side.stop();
+}
+
+/// A far side is killed as soon as it has answered, again and again: each life refuses what the
+/// one before has answered, and so on from the first one, and answers what is new at once.
+#[test]
+fn what_was_answered_is_not_answered_after_a_kill() {
+    let keys = Keys::new();
+    let mut far = keys.far(&Words::default());
+    let messages = first_messages(&keys, &Words::default(), 4);
+    for (at, message) in messages.iter().enumerate() {
+        assert!(is_answered(&far, message), "message {at}");
+        far.dies_and_comes_back();
+        for before in &messages[..=at] {
+            assert!(!is_answered(&far, before), "it was answered before");
+        }
+    }
+    far.stop();
 }
 
 /// Who has a site's own key but not the second secret of the two is answered, because the answer
@@ -274,9 +297,15 @@ fn slow_users(socks: SocketAddr, connect: SocketAddr) -> Vec<(Slow, &'static [u8
     ]
 }
 
+fn median(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
 /// Slow ones at every door, none of whom ever ends what it says: a byte more buys no time, and all
-/// are sent away when it is time. Users that were there go on meanwhile, new ones are served, and
-/// the near side's new carriers are let in, none of them noticeably later.
+/// are sent away when it is time. Users that were there go on meanwhile, by the median as fast as
+/// before them; new ones are served, and the near side's new carriers are let in. The slowest of
+/// all these has 2 s, in which its carrier may be cut and dialled again while all tests run.
 #[test]
 fn slow_ones_are_sent_away_in_time_and_delay_nobody() {
     let keys = Keys::new();
@@ -289,27 +318,39 @@ fn slow_ones_are_sent_away_in_time_and_delay_nobody() {
     let mut friend = connect(near.door(0));
     says_again(&mut friend, b"before");
 
+    let mut word = || {
+        let begun = Instant::now();
+        says_again(&mut friend, b"a word");
+        begun.elapsed()
+    };
+    let in_peace = median((0..1000).map(|_| word()).collect());
     let mut strangers = slow_strangers(far.carriers(), &messages);
     let mut users = slow_users(near.door(1), near.door(2));
-    let (mut rounds, mut slowest) = (0_u32, Duration::ZERO);
+    let (mut words, mut slowest) = (Vec::new(), Duration::ZERO);
     until("all are sent away", || {
-        if rounds % 1000 == 500 {
+        if words.len() % 1000 == 500 {
             wire.reset();
         }
         let begun = Instant::now();
-        says_again(&mut friend, b"a word");
-        if rounds.is_multiple_of(100) {
+        words.push(word());
+        if words.len() % 100 == 1 {
             says_again(&mut connect(near.door(0)), b"somebody new");
         }
         slowest = slowest.max(begun.elapsed());
-        rounds += 1;
         let strangers =
             strangers.iter_mut().map(|slow| usize::from(!slow.goes_on())).sum::<usize>();
         let users = users.iter_mut().map(|(slow, _)| usize::from(!slow.goes_on())).sum::<usize>();
         (strangers + users == 0).then_some(())
     });
-    println!("{rounds} rounds, the slowest took {slowest:?}");
-    assert!(slowest < Duration::from_secs(5), "a friend waits for {slowest:?}");
+    let rounds = words.len();
+    let beside = median(words);
+    println!(
+        "{rounds} rounds: a word takes {beside:?} (in peace {in_peace:?}), the slowest {slowest:?}"
+    );
+    // A machine that is shared has quieter times and others.
+    let much = 3 * in_peace + Duration::from_millis(2);
+    assert!(beside <= much, "a word takes {beside:?}, in peace {in_peace:?}");
+    assert!(slowest < Duration::from_secs(2), "a friend waits for {slowest:?}");
 
     let ended = |slow: &Slow| slow.end.expect("all were sent away");
     let (end, after) = ended(&strangers[0]);

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use super::CROWD;
 use super::flows::{Held, Load, Transfer, connect, mirror};
@@ -14,9 +15,14 @@ const FLOWS: usize = 10_000;
 const OTHERS: usize = 3_000;
 /// Memory of each process for an idle flow.
 const BYTES_MAX: u64 = 4096;
+/// Transfers of a busy flow of which the cheapest counts, and how many more there may be if that is
+/// too dear: others use the machine, too.
+const TRIES: u64 = 4;
+const TRIES_MAX: u64 = 16;
 
 /// Thousands of flows that once said a word and are idle now cost each process less than a page
-/// each, and a busy one beside them moves as ever.
+/// each, and a busy one beside them costs at most half as much again as without them: processor
+/// time of both processes for the same bytes, the least of several tries.
 #[test]
 fn idle_flows_cost_little() {
     let _alone = CROWD.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -27,10 +33,13 @@ fn idle_flows_cost_little() {
     let pair = Pair::start(&near, &Words::default().allow([service.addr, bulk]));
     // What a process needs once, and the buffers of a busy flow, are there before it is weighed.
     let busy = |seed| {
-        let load = Load { seed, up: 16 << 20, down: 16 << 20 };
+        let spent = || pair.near.cpu() + pair.far.cpu();
+        let (before, load) = (spent(), Load { seed, up: 16 << 20, down: 16 << 20 });
         Transfer::begin(pair.near.door(1), load).arrives();
+        spent().saturating_sub(before)
     };
     busy(1);
+    let without = (0..TRIES).map(busy).min().expect("there are some");
     let (mut users, mut served) = (Vec::with_capacity(many), Vec::with_capacity(many));
     add(&pair, &service, many / 10, (&mut users, &mut served));
     let before = [pair.near.resident_bytes(), pair.far.resident_bytes()];
@@ -46,7 +55,14 @@ fn idle_flows_cost_little() {
     for at in 0..2 {
         assert!(each(at) <= BYTES_MAX, "{} bytes", each(at));
     }
-    busy(2);
+    let dear = |with: Duration| with * 2 > without * 3;
+    let (mut with, mut tries) = (Duration::MAX / 4, 0);
+    while tries < TRIES || dear(with) && tries < TRIES_MAX {
+        with = with.min(busy(tries));
+        tries += 1;
+    }
+    println!("32 MiB cost {without:?} without them, and {with:?} beside them in {tries} tries");
+    assert!(!dear(with), "{with:?} beside {many} idle flows, {without:?} without");
     for (user, served) in users.iter_mut().zip(&mut served).step_by(97) {
         crosses(user, served, b"still there");
     }

