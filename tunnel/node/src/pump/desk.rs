@@ -161,7 +161,7 @@ impl Host for Desk<'_, '_> {
             Event::Closed(flow) => {
                 if let Some(key) = self.own.at(bond, flow) {
                     self.own.leave_session(key);
-                    self.own.close_when_read(key, self.io);
+                    self.part(key);
                 }
             }
             Event::Suspect(_) | Event::Recovered(_) | Event::Left(_) => {}
@@ -384,6 +384,16 @@ impl Desk<'_, '_> {
             }
             self.io.finish(conn);
         }
+    }
+
+    /// Goes on with a flow that has left its session: its application gets what is left of it, as
+    /// fast as its peer's rate allows, and then the end. Again whenever that may go on: when the
+    /// application has read, and when the way is open again.
+    pub(super) fn part(&mut self, key: FlowKey) {
+        if self.own.flow(key).is_some_and(|flow| !flow.is_shut(Way::FromPeer)) {
+            self.decode_held(key);
+        }
+        self.own.close_when_read(key, self.io);
     }
 
     /// Resets a flow, at both ends.

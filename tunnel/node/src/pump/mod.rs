@@ -392,9 +392,17 @@ impl Pump {
         for key in touched {
             let Some(flow) = self.own.flow(key) else { continue };
             flow.touched = false;
-            let (Some(conn), Some((bond, id))) = (flow.conn, flow.place) else { continue };
-            if !flow.is_shut(Way::FromPeer) {
-                self.tell_taken(now, key, (conn, bond, id), io);
+            if flow.is_shut(Way::FromPeer) {
+                continue;
+            }
+            match (flow.conn, flow.place, &flow.stage) {
+                (Some(conn), Some((bond, id)), _) => {
+                    self.tell_taken(now, key, (conn, bond, id), io);
+                }
+                (Some(_), None, Stage::Leaving) => {
+                    Desk { own: &mut self.own, io, now }.part(key);
+                }
+                _ => {}
             }
         }
     }
@@ -582,10 +590,7 @@ impl Service for Pump {
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => self.with_agent(now, io, |agent, _| agent.drained(conn)),
             Some(Kind::User(key)) => match self.own.flow(key).map(|flow| &flow.stage) {
-                Some(Stage::Leaving) => {
-                    Desk { own: &mut self.own, io, now }.decode_held(key);
-                    self.own.close_when_read(key, io);
-                }
+                Some(Stage::Leaving) => Desk { own: &mut self.own, io, now }.part(key),
                 _ => self.own.touch(key),
             },
             None => {}

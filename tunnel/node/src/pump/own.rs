@@ -298,18 +298,20 @@ impl Own {
             self.remove(key);
             return;
         };
-        let left = io.backlog(conn) + self.flow(key).map_or(0, |flow| flow.held.len());
+        let (waiting, held) = (io.backlog(conn), self.flow(key).map_or(0, |flow| flow.held.len()));
         if let Some(flow) = self.flow(key) {
-            let (peer, now) = (flow.peer, left as u64);
+            let (peer, now) = (flow.peer, (waiting + held) as u64);
             let before = std::mem::replace(&mut flow.left, now);
             self.wishes.push_back(Wish::Left(peer, before, now));
         }
-        if left < LAST_BYTES {
+        // A few bytes that are held may be very much text.
+        if held == 0 && waiting < LAST_BYTES {
             self.remove(key);
             io.close(conn, Close::AfterFlush);
-        } else {
+        } else if waiting > 0 {
             io.await_drain(conn, LAST_BYTES);
         }
+        // If nothing waits, all that is left is held until its peer's rate allows more.
     }
 
     /// The flow's application hears that it failed, and the flow is forgotten. Its place in a

@@ -1,10 +1,13 @@
 //! What a tunnel shows of itself while it runs.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::flows::{Load, Transfer, mirror};
+use super::flows::{Load, Transfer, connect, mirror, serve};
 use super::sites::{Pair, Side, Words};
 use crate::support::{Held, until};
 
@@ -60,6 +63,27 @@ fn pages_follow_until_ctrl_c() {
     });
     watched.signal(Signal::INT);
     assert_eq!(watched.wait(), Some(0), "{}", watched.err());
+    pair.stop();
+}
+
+/// A flow that has ended for both sides while the near one still holds text back, because its peer
+/// is over its rate: the application gets all of it, at that rate, and then the end.
+#[test]
+fn what_a_rate_holds_back_comes_after_the_end() {
+    const TEXT: usize = 3 << 20;
+    // It fits into the first window when it is compressed: all of it is here long before its time.
+    let service = serve("127.0.0.1:0", |mut stream, _| {
+        let _ = stream.write_all(&vec![b'-'; TEXT]);
+    });
+    let near = Words::default().peer("rate = \"8 Mbit/s\"").forward(service);
+    let pair = Pair::start(&near, &Words::default().allow([service]));
+    let begun = Instant::now();
+    let mut stream = connect(pair.near.door(0));
+    stream.shutdown(Shutdown::Write).expect("it is connected");
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).expect("all of it, and then its end");
+    assert!(got.len() == TEXT && got.iter().all(|byte| *byte == b'-'), "{} bytes", got.len());
+    assert!(begun.elapsed() >= Duration::from_secs(2), "3 MiB at 1 MB/s, but for a burst");
     pair.stop();
 }
 
