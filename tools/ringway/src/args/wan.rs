@@ -1,11 +1,13 @@
 //! Arguments of `ringway wan`.
 
+pub(crate) mod matrix;
 pub(crate) mod sim;
 
 use std::ffi::OsString;
 
 use clap::{Args, Subcommand};
 
+use matrix::MatrixArgs;
 use sim::SimArgs;
 
 #[derive(Debug, Args)]
@@ -24,6 +26,10 @@ pub(crate) enum WanCommand {
     /// network.
     #[command(after_help = sim::SIM_HELP)]
     Sim(Box<SimArgs>),
+    /// One connection of iperf3 through the tunnel, and beside it through others, over real links:
+    /// a table.
+    #[command(after_help = matrix::MATRIX_HELP)]
+    Matrix(MatrixArgs),
 }
 
 #[derive(Debug, Args)]

@@ -19,9 +19,10 @@ use serde::Serialize;
 use crate::args::wan::sim::SimArgs;
 use crate::failure::Failure;
 use crate::output::{answer, code, table};
+use crate::wan::words::links;
 
 pub(crate) fn run(args: &SimArgs, json: bool) -> Result<ExitCode, Failure> {
-    let links = links(&args.words)?;
+    let links = links(&args.words, &USUAL)?;
     if args.plot.is_some() || !args.at.is_empty() || args.length.is_some() {
         return follow(args, &links, json);
     }
@@ -42,38 +43,10 @@ const USUAL: [(&str, &str); 4] = [
     ("rtt", "10ms,30ms,50ms,100ms,200ms,300ms"),
     ("loss", "1%,3%,5%,10%,15%,20%"),
 ];
-/// More cells than anybody waits for.
-const CELLS_MAX: usize = 10_000;
 /// Cells have a bar if both ends may keep so much.
 const MEMORY_MIN: u64 = 2_000_000_000;
 /// A cell has this long to settle, and is judged for as long, at least.
 const TIME_MIN: Span = Span::from_ms(500);
-
-/// A link for each choice of one value of each word, the first words' values changing slowest.
-fn links(words: &[String]) -> Result<Vec<Link>, Failure> {
-    let said: Vec<&str> = words.iter().flat_map(|words| words.split_whitespace()).collect();
-    let named =
-        |key: &str| said.iter().any(|word| word.split_once('=').is_some_and(|w| w.0 == key));
-    let usual = USUAL.iter().filter(|(key, _)| !named(key));
-    let usual: Vec<String> = usual.map(|(key, values)| format!("{key}={values}")).collect();
-    let order = |word: &&str| USUAL.iter().position(|(key, _)| word.split('=').next() == Some(key));
-    let mut all: Vec<&str> = usual.iter().map(String::as_str).chain(said).collect();
-    // The table's own words first, because others may stand for a part of what they say.
-    all.sort_by_key(|word| order(word).unwrap_or(USUAL.len()));
-    let mut texts = vec![String::new()];
-    for word in all {
-        let (key, values) = word.split_once('=').unwrap_or((word, ""));
-        let values: Vec<&str> = values.split(',').collect();
-        if texts.len() * values.len() > CELLS_MAX {
-            return Err(Failure::Usage(format!("these are more than {CELLS_MAX} cells")));
-        }
-        let with = |text: &String, value: &&str| format!("{text} {key}={value}");
-        texts =
-            texts.iter().flat_map(|text| values.iter().map(move |one| with(text, one))).collect();
-    }
-    let read = |text: &String| Link::parse(text).map_err(|why| Failure::Usage(why.to_string()));
-    texts.iter().map(read).collect()
-}
 
 fn cells(args: &SimArgs, links: &[Link]) -> Vec<Named> {
     let rounds = |link: &Link, rounds: u64| Span(link.rtt().0 * rounds).max(TIME_MIN);
@@ -487,20 +460,25 @@ mod tests {
     /// Without words, the documents' cells; each list makes a cell of each of its values.
     #[test]
     fn words_make_cells() {
-        assert_eq!(links(&[]).expect("the table").len(), 2 * 6 * 6);
-        let some =
-            links(&words(&["rate=1gbit,2gbit rtt=20ms", "mtu=1500", "loss=5%", "back.loss=0"]));
+        assert_eq!(links(&[], &USUAL).expect("the table").len(), 2 * 6 * 6);
+        let some = links(
+            &words(&["rate=1gbit,2gbit rtt=20ms", "mtu=1500", "loss=5%", "back.loss=0"]),
+            &USUAL,
+        );
         let some = some.expect("two cells");
         assert_eq!(
             some.iter().map(|link| link.there.bits_per_s / 1_000_000_000).collect::<Vec<_>>(),
             [1, 2]
         );
         assert!(some.iter().all(|link| link.back.loss_ppm == 0 && link.there.loss_ppm == 50_000));
-        assert!(links(&words(&["speed=1"])).is_err() && links(&words(&["loss"])).is_err());
+        assert!(
+            links(&words(&["speed=1"]), &USUAL).is_err()
+                && links(&words(&["loss"]), &USUAL).is_err()
+        );
         let many = "rate=1gbit,2gbit,3gbit,4gbit,5gbit,6gbit,7gbit,8gbit,9gbit,10gbit";
         let more =
             "queue=1bdp,2bdp,3bdp,4bdp,5bdp,6bdp,7bdp,8bdp,9bdp,10bdp,11bdp,12bdp,13bdp,14bdp";
-        assert!(links(&words(&[many, more])).is_err(), "that would take days");
+        assert!(links(&words(&[many, more]), &USUAL).is_err(), "that would take days");
     }
 
     /// What misses is said, and where there is no bar nothing misses.
@@ -541,7 +519,7 @@ mod tests {
     fn starts_are_judged_by_median_and_p95() {
         let cells = cells(
             &args(),
-            &links(&words(&["rate=1gbit rtt=100ms loss=1% mtu=1500"])).expect("one"),
+            &links(&words(&["rate=1gbit rtt=100ms loss=1% mtu=1500"]), &USUAL).expect("one"),
         );
         let start = |rounds: f64| Start { seconds_to_90: Some(rounds * 0.1), overshoot: 0.1 };
         let misses = |rounds: &[f64]| {

@@ -1,0 +1,175 @@
+//! `ringway wan matrix`: one connection of iperf3 over real links, through the tunnel and others.
+//!
+//! What always holds:
+//! - M1  Each run has namespaces, a link and processes of its own, and all of them are gone when it
+//!   is over, however it ends.
+//! - M2  What was measured is on disk before the next run begins, and is not measured again.
+//! - M3  What counts is what the receiver got, after the beginning.
+//!
+//! - `contestant`: who carries the connection, as processes. `iperf`: the connection. `child`: a
+//!   process that ends with us. `rows`: results, in a file and as a table.
+
+mod child;
+mod contestant;
+mod iperf;
+mod rows;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use ringway_core::Span;
+use ringway_wan::Link;
+use ringway_wan::line::read_time;
+use ringway_wan::real::{Plan, Running, WayStatus};
+
+use crate::args::wan::matrix::{Contestant, MatrixArgs};
+use crate::failure::Failure;
+use crate::output::{answer, code};
+use crate::signals::Stop;
+use crate::wan::words::links;
+use child::Stopped;
+use rows::{Row, Rows, What};
+
+/// What is said of cells where words say nothing of it.
+const USUAL: [(&str, &str); 4] = [
+    ("rate", "200mbit"),
+    ("mtu", "1500"),
+    ("rtt", "10ms,30ms,50ms,100ms,200ms,300ms"),
+    ("loss", "1%,3%,5%,10%,15%,20%"),
+];
+/// How long a run takes, in round trips and at least; and what is not counted before.
+const ROUNDS: u64 = 200;
+const TIME_MIN: Span = Span::from_s(20);
+const ROUNDS_BEFORE: u64 = 30;
+const TIME_BEFORE_MIN: Span = Span::from_s(5);
+/// Part of the bound that the tunnel has to bring.
+const BAR: f64 = 0.85;
+
+pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
+    let links = links(&args.words, &USUAL)?;
+    let length = args.length.as_deref().map(read_time).transpose();
+    let length = length.map_err(|why| Failure::Usage(format!("--for: {why}")))?;
+    let stop = Stop::install()?;
+    let mut rows = Rows::open(args.into.as_deref())?;
+    let plan = planned(args, &links, length);
+    let left: Vec<&Planned> = plan.iter().filter(|run| !rows.have(&run.what)).collect();
+    let live = std::io::stderr().is_terminal();
+    for (at, run) in left.iter().enumerate() {
+        if live {
+            eprint!("\r[{} of {}] {} ...", at + 1, left.len(), run.what);
+        }
+        match measured(run, &stop) {
+            Ok(row) => {
+                let clear = if live { "\r" } else { "" };
+                eprintln!("{clear}[{} of {}] {row}", at + 1, left.len());
+                rows.add(row)?;
+            }
+            Err(Stopped::ByUser) => {
+                eprintln!();
+                return Ok(stop.code());
+            }
+            Err(Stopped::Failed(why)) => return Err(why),
+        }
+    }
+    let shown = rows.of(plan.iter().map(|run| &run.what));
+    let well = shown.iter().all(|row| row.what.contestant != "ringway" || row.share() >= BAR);
+    answer(json, &shown, || rows::page(&shown));
+    Ok(code(well || !args.check))
+}
+
+/// A run that is to be made.
+struct Planned {
+    what: What,
+    link: Link,
+    contestant: Contestant,
+    before: Span,
+    seed: u64,
+}
+
+/// All runs: contestants take turns on a cell, so that what else the machine does hits all of them.
+fn planned(args: &MatrixArgs, links: &[Link], length: Option<Span>) -> Vec<Planned> {
+    let mut plan = Vec::new();
+    for round in 0..args.rounds {
+        for link in links {
+            let rtt = link.rtt();
+            let time = length.unwrap_or(Span(rtt.0 * ROUNDS).max(TIME_MIN));
+            let before = Span(rtt.0 * ROUNDS_BEFORE).max(TIME_BEFORE_MIN);
+            for contestant in &args.contestants {
+                let what = What {
+                    link: link.to_string(),
+                    contestant: contestant.name().to_owned(),
+                    seconds: time.0.div_ceil(1_000_000_000),
+                    round,
+                };
+                let seed = args.seed.wrapping_add(round.into());
+                plan.push(Planned { what, link: *link, contestant: *contestant, before, seed });
+            }
+        }
+    }
+    plan
+}
+
+/// Makes a run.
+fn measured(run: &Planned, stop: &Stop) -> Result<Row, Stopped> {
+    let name = format!("rwm{}", std::process::id());
+    let links = vec![run.link];
+    let running = Running::start(&Plan { name, links, seed: Some(run.seed), spin: false });
+    let running = running.map_err(|error| Stopped::Failed(error.into()))?;
+    let spaces = running.spaces();
+    let carries = contestant::start(run.contestant, &run.link, &spaces, stop)?;
+    let time = Duration::from_secs(run.what.seconds);
+    let before = Duration::from_nanos(run.before.0);
+    let got = iperf::run(&spaces, &carries.route(), (before, time), stop)?;
+    let status = running.status().map_err(|error| Stopped::Failed(error.into()))?;
+    let ways = [&status.links[0].there, &status.links[0].back];
+    let sum = |of: fn(&WayStatus) -> u64| ways.into_iter().map(of).sum();
+    let way = &run.link.there;
+    Ok(Row {
+        what: run.what.clone(),
+        mbit_per_s: got.mbit_per_s,
+        bound_mbit_per_s: way.bits_per_s as f64 / 1e6 * (1.0 - way.loss_ppm as f64 / 1e6),
+        cpu_s_per_gb: carries.cpu_s().map(|cpu| cpu / (got.bytes.max(1) as f64 / 1e9)),
+        failed: got.failed,
+        own_losses: sum(WayStatus::own_losses),
+        late: sum(|way| way.trouble.late_1ms),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::wan::{WanArgs, WanCommand};
+    use crate::args::{Cli, Command};
+
+    fn plan_of(line: &str) -> Vec<Planned> {
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect(line);
+        let Command::Wan(WanArgs { command: WanCommand::Matrix(args) }) = cli.command else {
+            panic!("{line}")
+        };
+        let links = links(&args.words, &USUAL).expect("words");
+        let length = args.length.as_deref().map(|time| read_time(time).expect("a time"));
+        planned(&args, &links, length)
+    }
+
+    /// Without words, the documents' cells; all who run take turns, and slow paths get more time.
+    #[test]
+    fn runs_take_turns() {
+        let plan = plan_of("ringway wan matrix");
+        assert_eq!(plan.len(), 36 * 3);
+        let names = |runs: &[Planned]| {
+            runs.iter().map(|run| run.contestant.name()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(&plan[..4]), "ringway cubic bbr ringway");
+        assert_eq!((plan[0].what.seconds, plan[107].what.seconds), (20, 60));
+        assert_eq!((plan[0].before, plan[107].before), (Span::from_s(5), Span::from_s(9)));
+        let line = "ringway wan matrix rtt=30ms loss=5% --rounds 2 --for 3s --contestants bbr";
+        let plan = plan_of(line);
+        let rounds: Vec<(u32, u64, u64)> =
+            plan.iter().map(|run| (run.what.round, run.seed, run.what.seconds)).collect();
+        assert_eq!(rounds, [(0, 1, 3), (1, 2, 3)]);
+    }
+}

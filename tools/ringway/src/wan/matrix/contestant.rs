@@ -1,0 +1,166 @@
+//! Who carries the connection: programs at both ends of the link, and where iperf3 connects.
+
+use std::fs::{DirBuilder, remove_dir_all, write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use ringway_tunnel_node::{KeyKind, make};
+use ringway_wan::Link;
+
+use super::child::{Program, Stopped};
+use super::iperf::PORT;
+use crate::args::wan::matrix::Contestant;
+use crate::failure::{Failure, host};
+use crate::signals::Stop;
+
+/// The second end of the link.
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Where a tunnel takes connections at the near end, and carriers at the far one.
+const NEAR_PORT: u16 = 5300;
+const FAR_PORT: u16 = 4600;
+
+/// Where iperf3 connects, and by which congestion control.
+pub(super) struct Route {
+    pub(super) to: SocketAddr,
+    pub(super) congestion: Option<&'static str>,
+}
+
+/// What runs beside iperf3. It goes with this.
+pub(super) struct Carries {
+    contestant: Contestant,
+    programs: Vec<Program>,
+    _directory: Option<Directory>,
+}
+
+impl Carries {
+    /// How iperf3 gets to its other end.
+    pub(super) fn route(&self) -> Route {
+        let plain =
+            |congestion| Route { to: SocketAddr::new(THERE, PORT), congestion: Some(congestion) };
+        match self.contestant {
+            Contestant::Cubic => plain("cubic"),
+            Contestant::Bbr => plain("bbr"),
+            Contestant::Ringway | Contestant::RingwayTcp | Contestant::Kcptun => {
+                Route { to: SocketAddr::new(LOOPBACK, NEAR_PORT), congestion: None }
+            }
+        }
+    }
+
+    /// Processor time of both ends so far; `None` where it is the kernel's.
+    pub(super) fn cpu_s(&self) -> Option<f64> {
+        let programs = (!self.programs.is_empty()).then_some(&self.programs)?;
+        Some(programs.iter().map(Program::cpu_s).sum())
+    }
+}
+
+/// A directory for keys that goes away.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // A cleaner of temporary files may have been here first.
+        let _ = remove_dir_all(&self.0);
+    }
+}
+
+/// Starts both ends; they take connections when this returns.
+pub(super) fn start(
+    contestant: Contestant,
+    link: &Link,
+    spaces: &[String; 2],
+    stop: &Stop,
+) -> Result<Carries, Stopped> {
+    let (programs, directory) = match contestant {
+        Contestant::Cubic | Contestant::Bbr => (Vec::new(), None),
+        Contestant::Ringway | Contestant::RingwayTcp => {
+            let directory = configured(contestant == Contestant::Ringway)?;
+            let us = std::env::current_exe();
+            let us = us.map_err(|error| host("cannot find our own program", error))?;
+            let us = us.to_str().ok_or_else(|| host("cannot name our own program", "no text"))?;
+            let path = |side: &str| directory.0.join(side).display().to_string();
+            let (near, far) = (path("near.toml"), path("far.toml"));
+            let words = |path| [us, "tunnel", "--log-level", "error", "--config", path];
+            let programs = pair(spaces, (&words(&far), Some(FAR_PORT)), &words(&near), stop)?;
+            (programs, Some(directory))
+        }
+        Contestant::Kcptun => {
+            let (windows, to) = (kcptun_windows(link), format!("{THERE}:29900"));
+            let (service, door) = (format!("{LOOPBACK}:{PORT}"), format!("{LOOPBACK}:{NEAR_PORT}"));
+            let usual = ["-mode", "fast3", "-crypt", "aes-128", "-key", "matrix", "-nocomp"];
+            let usual = [&usual[..], &["-mtu", "1350", "-smuxver", "2"]].concat();
+            let windows: Vec<&str> = windows.iter().map(String::as_str).collect();
+            let far = ["kcptun-server", "-t", &service, "-l", ":29900"];
+            let near = ["kcptun-client", "-r", &to, "-l", &door];
+            let far = [&far[..], &usual, &windows].concat();
+            let near = [&near[..], &usual, &windows].concat();
+            (pair(spaces, (&far, None), &near, stop)?, None)
+        }
+    };
+    Ok(Carries { contestant, programs, _directory: directory })
+}
+
+/// Starts a far end, and when it listens a near one.
+fn pair(
+    spaces: &[String; 2],
+    (far, listens): (&[&str], Option<u16>),
+    near: &[&str],
+    stop: &Stop,
+) -> Result<Vec<Program>, Stopped> {
+    let mut far = Program::start(&spaces[1], far)?;
+    if let Some(port) = listens {
+        far.until_listening(port, stop)?;
+    }
+    let mut near = Program::start(&spaces[0], near)?;
+    near.until_listening(NEAR_PORT, stop)?;
+    Ok(vec![near, far])
+}
+
+/// Keys and configurations of two sites.
+fn configured(udp: bool) -> Result<Directory, Stopped> {
+    let directory = private_directory()?;
+    let path = |name: &str| directory.0.join(name);
+    made(KeyKind::Network, &path("network.key"))?;
+    made(KeyKind::Shared, &path("pair.key"))?;
+    let common =
+        |side: &str| format!("[tunnel]\nnetwork_key = \"network.key\"\nsocket = \"{side}.sock\"\n");
+    let udp = if udp { "udp = true\n" } else { "" };
+    let peer = format!("[[peer]]\nname = \"it\"\nshared_key = \"pair.key\"\n{udp}");
+    let far = format!(
+        "{}listen = \"0.0.0.0:{FAR_PORT}\"\n{peer}allow = [\"{LOOPBACK}:{PORT}\"]\n",
+        common("far")
+    );
+    let near = format!(
+        "{}{peer}addresses = [\"{THERE}:{FAR_PORT}\"]\n\
+         [[forward]]\npeer = \"it\"\nlisten = \"{LOOPBACK}:{NEAR_PORT}\"\n\
+         to = \"{LOOPBACK}:{PORT}\"\n",
+        common("near")
+    );
+    for (name, text) in [("near.toml", near), ("far.toml", far)] {
+        write(path(name), text).map_err(|error| host("cannot write a configuration", error))?;
+    }
+    Ok(directory)
+}
+
+fn made(kind: KeyKind, path: &Path) -> Result<(), Stopped> {
+    make(kind, path).map(drop).map_err(|error| Stopped::Failed(Failure::from(error)))
+}
+
+fn private_directory() -> Result<Directory, Stopped> {
+    let path = std::env::temp_dir().join(format!("ringway-matrix-{}", std::process::id()));
+    let made = DirBuilder::new().mode(0o700).create(&path);
+    made.map_err(|error| host(&format!("cannot make {}", path.display()), error))?;
+    Ok(Directory(path))
+}
+
+/// kcptun takes windows in packets: twice what the link holds, and as much memory.
+fn kcptun_windows(link: &Link) -> Vec<String> {
+    let in_flight = link.there.bits_per_s as f64 / 8.0 * link.rtt().0 as f64 / 1e9;
+    let packets = ((2.0 * in_flight / 1350.0) as u64).clamp(1024, 65_535).to_string();
+    let bytes = ((2.0 * in_flight) as u64).max(16 << 20).to_string();
+    let (packets, bytes) = (packets.as_str(), bytes.as_str());
+    let words = [["-sndwnd", packets], ["-rcvwnd", packets], ["-sockbuf", bytes]];
+    let more = [["-smuxbuf", bytes], ["-streambuf", bytes]];
+    words.into_iter().chain(more).flatten().map(str::to_owned).collect()
+}
