@@ -9,7 +9,7 @@
 //! - `arrivals`, `report`: which numbers came, and how the other end hears of it.
 //! - `flight`, `rtt`: what is on its way, what has come, what is lost; round trips.
 //! - `repair`: what is sent again, and how often at once.
-//! - `rate`, `pacer`: how fast the path is sent to.
+//! - `rate`, `pacer`: how fast the path is sent to. `why`: all of that in words.
 //!
 //! What always holds:
 //! - A carrier promises nothing: what it says has arrived may still be refused by the flow's other
@@ -28,6 +28,7 @@ mod rate;
 mod repair;
 mod report;
 mod rtt;
+mod why;
 
 use ringway_core::{Moment, Span};
 
@@ -43,6 +44,7 @@ pub use rate::{Decision, Rate, report_wait};
 pub use repair::{Run, SegmentId};
 pub use report::{Report, Totals};
 pub use rtt::Rtt;
+pub use why::{Doing, Why};
 
 /// Silences after which everything that is on its way is given up.
 const SILENCES_MAX: u32 = 3;
@@ -251,7 +253,9 @@ impl<F: Copy> Sender<F> {
         }
         let run = heard.lost_packets * self.packet_bytes / heard.lost_runs;
         self.run_bytes = (7 * self.run_bytes + run) / 8;
-        self.repair.set_apart(Span((self.run_bytes * 1_000_000_000) / rate));
+        // On a slow path that would be long; after a round trip there is no burst any more.
+        let most = self.flight.rtt().smooth();
+        self.repair.set_apart(Span((self.run_bytes * 1_000_000_000) / rate), most);
     }
 
     /// What the other end should hear with the next packet: from which number on it is to report,
@@ -323,6 +327,23 @@ impl<F: Copy> Sender<F> {
     /// How fast, and why.
     pub fn rate(&self) -> &Rate {
         &self.rate
+    }
+
+    /// What is done, and how it came to that.
+    pub fn why(&self) -> Why {
+        let (copies, apart) = self.repair.plan();
+        Why {
+            doing: self.rate.doing(),
+            bandwidth: self.rate.bandwidth(),
+            pacing: self.rate.pacing(),
+            window: self.rate.window(),
+            flying: self.flight.flying(),
+            floor: self.rate.floor(),
+            copies,
+            apart,
+            rtt: (self.rtt().least(), self.rtt().smooth()),
+            decisions: self.rate.log().copied().collect(),
+        }
     }
 
     /// Round trips.

@@ -44,6 +44,7 @@ use ringway_core::{Moment, Span};
 use super::compete::Compete;
 use super::flight::Heard;
 use super::rtt::{Least, Rtt};
+use super::why::Doing;
 
 /// Packets of the first train.
 const TRAIN_FIRST: u64 = 16;
@@ -415,6 +416,21 @@ impl Rate {
         let mut sorted = self.windows;
         sorted[..known].sort_unstable_by(f64::total_cmp);
         sorted[known / 2]
+    }
+
+    /// What is done now.
+    pub fn doing(&self) -> Doing {
+        if self.train.is_some() {
+            return Doing::Trains;
+        }
+        match self.phase {
+            Phase::Drain => Doing::Drain,
+            Phase::Compete => Doing::Compete,
+            _ if self.brake < 1.0 => Doing::Test,
+            Phase::Up => Doing::Up,
+            Phase::Down => Doing::Down,
+            Phase::Cruise => Doing::Cruise,
+        }
     }
 
     /// What was decided of late.

@@ -225,9 +225,15 @@ impl<F: Copy> Repair<F> {
         self.in_round[THIRD] = (afford as u8).saturating_add(1).clamp(COPIES[THIRD], THIRD_MAX);
     }
 
-    /// Bursts of losses last so long: copies are further apart than that.
-    pub(crate) fn set_apart(&mut self, burst: Span) {
-        self.apart = Span(burst.0.saturating_mul(4)).max(APART_MIN);
+    /// Bursts of losses last so long: copies are further apart than that, but by no more than
+    /// `most`.
+    pub(crate) fn set_apart(&mut self, burst: Span, most: Span) {
+        self.apart = Span(burst.0.saturating_mul(4)).min(most).max(APART_MIN);
+    }
+
+    /// Copies of each round, and how far they are apart.
+    pub(crate) fn plan(&self) -> ([u8; COPIES.len()], Span) {
+        (self.in_round, self.apart)
     }
 
     /// Packets that carried something again.

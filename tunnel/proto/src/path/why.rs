@@ -1,0 +1,218 @@
+//! What a carrier of packets does, and how it came to that, in words for people.
+//!
+//! Bounds: as many decisions as [`super::Rate`] remembers. Not here: the decisions themselves.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use ringway_core::{Moment, Span};
+
+use super::rate::Decision;
+
+/// What the rate is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doing {
+    /// Trains, until one was spread far enough.
+    Trains,
+    /// More is tried.
+    Up,
+    /// As much less, so that what has queued drains.
+    Down,
+    /// What goes by is sent.
+    Cruise,
+    /// Less, until a queue is gone.
+    Drain,
+    /// A window beside somebody who fills the queue.
+    Compete,
+    /// Less, to see whether less is lost.
+    Test,
+}
+
+impl fmt::Display for Doing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Doing::Trains => "sends trains of packets to learn what the path passes on",
+            Doing::Up => "tries a little more than went by",
+            Doing::Down => "sends a little less, so that what it tried drains",
+            Doing::Cruise => "sends what went by of late",
+            Doing::Drain => "sends less until a queue is gone",
+            Doing::Compete => "keeps a window as CUBIC does, because somebody else fills the queue",
+            Doing::Test => "sends less, to see whether less is lost",
+        })
+    }
+}
+
+/// See the module. Rates are bytes a second.
+#[derive(Clone, Debug)]
+pub struct Why {
+    /// What the rate is doing.
+    pub doing: Doing,
+    /// What the path passes on, as far as is known.
+    pub bandwidth: u64,
+    /// What is sent at; `None` while trains are.
+    pub pacing: Option<u64>,
+    /// Bytes that may be on their way, and are.
+    pub window: u64,
+    /// See `window`.
+    pub flying: u64,
+    /// The path's own loss, from 0 to 1.
+    pub floor: f64,
+    /// How often something goes the first time, and each further time that it was lost.
+    pub copies: [u8; 5],
+    /// How far copies of one round are apart.
+    pub apart: Span,
+    /// Round trip: the shortest of late, and the smooth one.
+    pub rtt: (Span, Span),
+    /// What was decided, oldest first.
+    pub decisions: Vec<(Moment, Decision)>,
+}
+
+impl Why {
+    /// Why it sends as fast as it does.
+    pub fn rate(&self) -> String {
+        let passes = Bits(self.bandwidth);
+        match self.pacing {
+            Some(pacing) => format!("{}: {} of {passes}", self.doing, Bits(pacing)),
+            None => format!("{}", self.doing),
+        }
+    }
+
+    /// Why so much is on its way.
+    pub fn window(&self) -> String {
+        let (least, smooth) = self.rtt;
+        format!(
+            "{} of {} bytes are on their way: what the path passes in {}, the shortest round trip, \
+             and room for reports; it takes {} now",
+            self.flying,
+            self.window,
+            Time(least),
+            Time(smooth),
+        )
+    }
+
+    /// Why so much goes again.
+    pub fn repair(&self) -> String {
+        let [_, first, second, third, later] = self.copies;
+        format!(
+            "the path loses {} by itself, for which nobody slows down; what is lost goes again \
+             {first}, {second}, {third}, then {later} times, {} apart",
+            Percent(self.floor),
+            Time(self.apart),
+        )
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Decision::LongerTrain(spread, bytes) => write!(
+                f,
+                "a train was spread over {}, which is too short to tell a rate: the next one has \
+                 {bytes} bytes",
+                Time(spread)
+            ),
+            Decision::Train(rate) => write!(f, "a train says that the path passes {}", Bits(rate)),
+            Decision::Faster(rate) => {
+                write!(f, "more was tried and went by: {}, so still more is tried", Bits(rate))
+            }
+            Decision::Standing(queue, rate) => write!(
+                f,
+                "a queue of {} stood for a round trip: the path passes {}",
+                Time(queue),
+                Bits(rate)
+            ),
+            Decision::Excess(lost, floor) => write!(
+                f,
+                "{} were lost, the path's own loss is {}: less is sent to see whether that helps",
+                Percent(lost),
+                Percent(floor)
+            ),
+            Decision::Slower(rate) => {
+                write!(f, "less was lost when less was sent: the path passes {}", Bits(rate))
+            }
+            Decision::Floor(floor) => {
+                write!(f, "the path loses {} whatever is sent", Percent(floor))
+            }
+            Decision::Compete(queue) => write!(
+                f,
+                "a queue of {} stays though less is sent, so somebody else fills it",
+                Time(queue)
+            ),
+            Decision::Trial(queue) => write!(
+                f,
+                "less is sent to see whether somebody else still fills the queue of {}",
+                Time(queue)
+            ),
+            Decision::Alone(_) => f.write_str("the queue is gone, and so is who else filled it"),
+            Decision::Yield(lost, floor) => write!(
+                f,
+                "{} were lost, the path's own loss is {}: the window is smaller",
+                Percent(lost),
+                Percent(floor)
+            ),
+        }
+    }
+}
+
+/// Bytes a second as people say them.
+struct Bits(u64);
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0 as f64 * 8.0;
+        match bits {
+            ..1e6 => write!(f, "{:.1} kbit/s", bits / 1e3),
+            ..1e9 => write!(f, "{:.1} Mbit/s", bits / 1e6),
+            _ => write!(f, "{:.2} Gbit/s", bits / 1e9),
+        }
+    }
+}
+
+struct Time(Span);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = self.0.0 as f64 / 1e3;
+        if us < 1e3 { write!(f, "{us:.0} us") } else { write!(f, "{:.1} ms", us / 1e3) }
+    }
+}
+
+struct Percent(f64);
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} %", self.0 * 100.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    /// Every number that was decided by is in the words, in units that people use.
+    #[test]
+    fn decisions_are_told_with_their_numbers() {
+        let (short, long) = (Span::from_us(800), Span::from_us(12_340));
+        let rate = 12_500_000;
+        for (decision, words) in [
+            (Decision::LongerTrain(short, 1 << 18), ["800 us", "262144 bytes"]),
+            (Decision::Train(rate), ["train", "100.0 Mbit/s"]),
+            (Decision::Faster(500_000_000), ["more", "4.00 Gbit/s"]),
+            (Decision::Standing(long, 10_000), ["12.3 ms", "80.0 kbit/s"]),
+            (Decision::Excess(0.071, 0.05), ["7.1 %", "5.0 %"]),
+            (Decision::Slower(rate), ["less", "100.0 Mbit/s"]),
+            (Decision::Floor(0.2), ["path", "20.0 %"]),
+            (Decision::Compete(long), ["somebody else", "12.3 ms"]),
+            (Decision::Trial(long), ["whether", "12.3 ms"]),
+            (Decision::Alone(long), ["queue", "gone"]),
+            (Decision::Yield(0.09, 0.05), ["9.0 %", "5.0 %"]),
+        ] {
+            let said = decision.to_string();
+            assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
+}
