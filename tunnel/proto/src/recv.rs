@@ -8,8 +8,8 @@
 //!   comes again.
 //!
 //! Credit is what the application has taken plus a window. The window begins small and doubles
-//! while a sender uses all of it within two round trips; a flow whose application does not read is
-//! given no more. Where others want room it shrinks, by a half at most each time that half of it
+//! while a sender uses all of it within two round trips, or while something is missing; a flow
+//! whose application does not read is given no more. Where others want room it shrinks, by a half at most each time that half of it
 //! was used: credit that was given is good, and is not given again.
 //!
 //! Bounds: kept bytes are at most the window, and what there is room for (`memory.rs`). Constant
@@ -283,6 +283,26 @@ impl RecvStream {
         true
     }
 
+    /// Whether there is a reason for [`Self::stretch`].
+    pub(crate) fn is_stuck(&self) -> bool {
+        let behind = self.waiting > self.window / 8 || self.fin_at.is_some();
+        !self.early.is_empty() && !behind && self.highest() + self.window / 8 >= self.credit
+    }
+
+    /// A sender that has used all of its credit, while something before it is missing, can do
+    /// nothing until that has come again, which may take several round trips: it gets twice as
+    /// much, once in a round trip, unless the application is behind. The window may be `most`.
+    /// Returns whether it should hear of that.
+    pub(crate) fn stretch(&mut self, now: Moment, rtt: Span, most: u64) -> bool {
+        if self.window >= most || now.since(self.raised_at) < rtt {
+            return false;
+        }
+        self.window += self.window.min(most - self.window);
+        self.credit = self.credit.max(self.taken + self.window);
+        self.raised_at = now;
+        true
+    }
+
     /// The present window.
     pub(crate) fn window(&self) -> u64 {
         self.window
@@ -312,3 +332,49 @@ const PIECES_MIN: u64 = 1024;
 const PIECE_BYTES: u64 = 1024;
 /// On paths with less delay than this, windows grow as if they had this much.
 const GROW_WITHIN_MIN: Span = Span::from_ms(5);
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    const RTT: Span = Span::from_ms(100);
+
+    /// Receives a piece whose application takes what it gets.
+    fn receive(stream: &mut RecvStream, now: Moment, offset: u64, bytes: u64) {
+        let piece = vec![0; bytes as usize];
+        let received = stream.receive(offset, &piece, false, Room::ENDLESS, |_| {});
+        assert_eq!(received, Ok(Received { news: true, refused: false }));
+        stream.drained(now, 0, RTT, 1 << 30);
+    }
+
+    /// One missing piece does not stop who sends: the window doubles each round trip in which all
+    /// of it was used, up to what there is, and not for an application that does not read.
+    #[test]
+    fn a_hole_does_not_stop_the_sender() {
+        let (first, most) = (1 << 16, 1 << 19);
+        let mut stream = RecvStream::new(Moment(0), first, Sabotage::default());
+        let mut sent = 1000;
+        for round in 1..=5 {
+            let now = Moment(RTT.0 * round);
+            let (_, credit) = stream.ack();
+            assert!(!stream.is_stuck(), "it has not used all of it");
+            receive(&mut stream, now, sent, credit - sent);
+            sent = credit;
+            let grows = round <= 3;
+            assert!(stream.is_stuck());
+            assert_eq!(stream.stretch(now, RTT, most), grows, "round {round}");
+            assert!(!stream.stretch(now, RTT, most), "once in a round trip");
+            assert_eq!(stream.ack(), (0, first << round.min(3)));
+            if !grows {
+                break;
+            }
+        }
+        let mut stream = RecvStream::new(Moment(0), first, Sabotage::default());
+        let said = vec![0; 20_000];
+        stream.receive(0, &said, false, Room::ENDLESS, |_| {}).expect("it is within the credit");
+        stream.receive(first - 9, &[0; 9], false, Room::ENDLESS, |_| {}).expect("likewise");
+        assert!(!stream.is_stuck(), "20 000 bytes are not taken");
+    }
+}

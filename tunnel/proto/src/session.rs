@@ -455,8 +455,7 @@ impl Session {
     }
 
     fn rtt_min(&self) -> Span {
-        let usable = self.carriers.iter().filter(|carrier| carrier.is_usable());
-        usable.map(Carrier::rtt).min().unwrap_or(Span::ZERO)
+        rtt_min(&self.carriers)
     }
 
     /// What is known of a flow; `None` for one that is over.
@@ -846,6 +845,12 @@ impl Session {
         }
         self.queue(id);
     }
+}
+
+/// The shortest round trip of those that are used.
+fn rtt_min(carriers: &[Carrier]) -> Span {
+    let usable = carriers.iter().filter(|carrier| carrier.is_usable());
+    usable.map(Carrier::rtt).min().unwrap_or(Span::ZERO)
 }
 
 #[cfg(test)]

@@ -47,6 +47,11 @@ impl Session {
         let received = flow.recv.receive(offset, bytes, fin, room, |bytes| outlet.data(id, bytes));
         let received = received.map_err(|_| Violation::Overrun(id))?;
         flow.used_at = now;
+        let most = first + self.account.window_max(before.windows);
+        let stretched = flow.recv.is_stuck() && {
+            let rtt = rtt_min(&self.carriers);
+            flow.recv.stretch(now, rtt, most)
+        };
         if !flow.in_use && flow.recv.window() > first {
             flow.in_use = true;
             self.in_use.push_back((id, now + IDLE));
@@ -59,7 +64,7 @@ impl Session {
         let much = flow.recv.unacked() >= ACK_BYTES.min(flow.recv.window() / 4);
         // What came twice was not known to have come: the sender has lost our word for it. What is
         // refused it learns from what is not acknowledged.
-        let at = if done || much || !received.news { now } else { now + ACK_DELAY };
+        let at = if done || much || stretched || !received.news { now } else { now + ACK_DELAY };
         if received.news || !self.sabotage.breaks(Rule::AcksRepeated) {
             self.queue_ack(id, at);
         }
