@@ -18,6 +18,7 @@
 //! 11 STREAM + end  the same, and the stream ends behind these bytes
 //! 20 WANTED        floor, wait: report packets from number `floor` on, within `wait` nanoseconds
 //! 21 REPORT        which packets have come (`path/report.rs`)
+//! a0 DATAGRAM      channel, bytes to the end of the frame: not sent again
 //! ```
 //!
 //! Positions of a stream are its byte offsets; its end takes one position more, so that it is sent,
@@ -172,6 +173,13 @@ pub enum Frame<'a> {
     },
     /// Which packets of the carrier have come.
     Report(Report<'a>),
+    /// What is not sent again.
+    Datagram {
+        /// Whose it is.
+        channel: u64,
+        /// All of it.
+        bytes: &'a [u8],
+    },
 }
 
 /// A record is not made of frames. The agents do not understand each other: the carrier is closed.
@@ -197,6 +205,7 @@ const STREAM: u8 = 0x10;
 const STREAM_FIN: u8 = 0x11;
 const WANTED: u8 = 0x20;
 const REPORT: u8 = 0x21;
+const DATAGRAM: u8 = 0xa0;
 /// Kinds with this bit may be skipped.
 pub(crate) const IGNORABLE: u8 = 0x80;
 
@@ -208,6 +217,8 @@ pub(crate) const STREAM_HEAD_MAX: usize = 1 + 4 + 8 + 8;
 pub(crate) const WANTED_MAX: usize = 2 + 8 + 8;
 /// Bytes of a REPORT before its body, at most.
 pub(crate) const REPORT_HEAD_MAX: usize = 1 + 4;
+/// Bytes before the bytes of a DATAGRAM, at most: kind, length, channel.
+pub(crate) const DATAGRAM_HEAD_MAX: usize = 1 + 2 + 8;
 /// Bytes of a PING.
 pub(crate) const PING_BYTES: usize = 10;
 /// Bytes of any other frame that is written, at most.
@@ -299,6 +310,10 @@ impl<'a> Frames<'a> {
                 return Ok(Some(Frame::Stream { flow, offset, bytes, fin }));
             }
             WANTED => Frame::Wanted { floor: varint(&mut body)?, wait: varint(&mut body)? },
+            DATAGRAM => {
+                let channel = varint(&mut body)?;
+                return Ok(Some(Frame::Datagram { channel, bytes: body.rest() }));
+            }
             REPORT => return Ok(Some(Frame::Report(Report::read(body.rest())?))),
             _ if kind & IGNORABLE != 0 => return Ok(None),
             _ => return Err(Malformed),
@@ -371,6 +386,10 @@ impl Frame<'_> {
             }
             // What is said of packets is written as a body, by who knows of them.
             Frame::Report(report) => report_frame(out, report.body()),
+            Frame::Datagram { channel, bytes } => {
+                datagram_head(out, channel, bytes.len());
+                out.extend_from_slice(bytes);
+            }
         }
     }
 }
@@ -380,6 +399,13 @@ pub(crate) fn report_frame(out: &mut Vec<u8>, body: &[u8]) {
     out.push(REPORT);
     put_varint(out, body.len() as u64);
     out.extend_from_slice(body);
+}
+
+/// Appends what stands before the bytes of a DATAGRAM of `len` bytes.
+pub(crate) fn datagram_head(out: &mut Vec<u8>, channel: u64, len: usize) {
+    out.push(DATAGRAM);
+    put_varint(out, (varint_len(channel) + len) as u64);
+    put_varint(out, channel);
 }
 
 fn token_frame(out: &mut Vec<u8>, kind: u8, token: u64) {
@@ -433,7 +459,7 @@ mod tests {
     #[test]
     fn frames_are_these_bytes() {
         let flow = FlowId(70);
-        let cases: [(Frame<'_>, &[u8]); 8] = [
+        let cases: [(Frame<'_>, &[u8]); 9] = [
             (Frame::Keys { epoch: 3 }, &[5, 4, 3, 0, 0, 0]),
             (Frame::Ping { token: 1 }, &[1, 8, 1, 0, 0, 0, 0, 0, 0, 0]),
             (Frame::Pong { token: 2 }, &[2, 8, 2, 0, 0, 0, 0, 0, 0, 0]),
@@ -448,6 +474,7 @@ mod tests {
                 Frame::Ack { flow, ack: Ack { below: 3, credit: 9, ranges: &[1, 2, 5, 1] } },
                 &[0x0a, 8, 0x40, 70, 3, 9, 1, 2, 5, 1],
             ),
+            (Frame::Datagram { channel: 5, bytes: b"now" }, &[0xa0, 4, 5, b'n', b'o', b'w']),
         ];
         for (frame, bytes) in cases {
             let mut out = Vec::new();

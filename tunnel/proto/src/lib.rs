@@ -84,7 +84,10 @@ pub use opening::{
 };
 pub use proxy::{Origin, PROXY_HEADER_MAX, write_proxy_header};
 pub use report::{CarrierReport, FlowReport};
-pub use session::{Event, FlowsFull, Outlet, Role, Session, Settings, Share};
+pub use session::{
+    DATAGRAM_TEXT_MAX, DatagramRefused, DatagramsReport, Event, FlowsFull, Outlet, Role, Session,
+    Settings, Share,
+};
 pub use socks::{Socks, SocksReply, greeting, reply, request};
 pub use target::{NoTarget, TARGET_BYTES_MAX, Target};
 pub use violation::Violation;

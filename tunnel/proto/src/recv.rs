@@ -9,8 +9,9 @@
 //!
 //! Credit is what the application has taken plus a window. The window begins small and doubles
 //! while a sender uses all of it within two round trips, or while something is missing; a flow
-//! whose application does not read is given no more. Where others want room it shrinks, by a half at most each time that half of it
-//! was used: credit that was given is good, and is not given again.
+//! whose application does not read is given no more. Where others want room it shrinks, by a half
+//! at most each time that half of it was used: credit that was given is good, and is not given
+//! again.
 //!
 //! Bounds: kept bytes are at most the window, and what there is room for (`memory.rs`). Constant
 //! time a piece in order, a search of log n for one that is not.

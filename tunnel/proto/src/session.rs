@@ -14,9 +14,9 @@
 //!   and what comes is kept, both as far as there is room (`memory.rs`); windows are shared.
 //!   Whoever opens flow after flow and does not answer that each was reset ends the session.
 //!
-//! In what order: answers to pings, what ends flows, acknowledgements, then streams: those with
-//! little to say before those with much, but for one record of eight, and of those each in turn. An
-//! agent may also ask for one [`Share`] alone.
+//! In what order: answers to pings, what ends flows, acknowledgements, datagrams, then streams:
+//! those with little to say before those with much, but for one record of eight, and of those each
+//! in turn. An agent may also ask for one [`Share`] alone.
 //!
 //! Bounds: a flow costs about 700 bytes and what it keeps. Constant time a frame, but for searches
 //! of log n; the loss of a carrier costs constant time for each flow.
@@ -42,10 +42,13 @@ use crate::send::{Blocks, Segment, SendStream};
 use crate::violation::Violation;
 
 mod clock;
+mod messages;
 mod over;
 mod packets;
 mod taking;
 
+use messages::Messages;
+pub use messages::{DATAGRAM_TEXT_MAX, DatagramRefused, DatagramsReport};
 use over::Resetting;
 pub(crate) use packets::Packets;
 use packets::Said;
@@ -86,6 +89,12 @@ pub trait Outlet {
 
     /// What follows this record on its carrier is under this epoch.
     fn keys(&mut self, epoch: u32);
+
+    /// A datagram, of the other agent's [`Session::send_datagram`]. Unless overridden nobody wants
+    /// any.
+    fn datagram(&mut self, channel: u64, bytes: &[u8]) {
+        let _ = (channel, bytes);
+    }
 }
 
 /// What happened.
@@ -195,6 +204,7 @@ pub struct Session {
     /// Flows with grown windows that were used, and when to see whether they still are.
     in_use: VecDeque<(FlowId, Moment)>,
     pub(crate) account: Account,
+    messages: Messages,
     /// Memory of streams that waits to be used again.
     spare: Blocks,
     /// What the present record or packet says, for when it is lost.
@@ -231,6 +241,8 @@ const STUCK_MIN: Span = Span::from_ms(20);
 /// Resets that the other agent has not answered, beyond two for each flow that may be open: who
 /// opens more all the same does not listen.
 const RESETS_UNHEARD_MAX: usize = 1024;
+/// Records and packets have room for this, at least.
+const ROOM_MIN: usize = 1024;
 /// Carriers of a session.
 pub(crate) const CARRIERS_MAX: usize = 256;
 
@@ -254,6 +266,7 @@ impl Session {
             order: 0,
             in_use: VecDeque::new(),
             account: Account::new(settings.memory),
+            messages: Messages::default(),
             spare: Blocks::default(),
             saying: Vec::new(),
             sabotage: Sabotage::default(),
@@ -547,6 +560,10 @@ impl Session {
                     packets.wanted(floor, Span(wait));
                 }
                 Frame::Report(report) => self.reported(now, slot, &report)?,
+                Frame::Datagram { channel, bytes } => {
+                    self.messages.note_came();
+                    outlet.datagram(channel, bytes);
+                }
             }
         }
         Ok(asks)
@@ -669,6 +686,7 @@ impl Session {
             || !self.dones.is_empty()
             || self.acks.front().is_some_and(|(_, due)| *due <= now)
             || !self.ready[0].is_empty()
+            || self.messages.has_any(now)
     }
 
     /// Whether some stream has more than fits into a record or two.
@@ -703,7 +721,7 @@ impl Session {
         room: usize,
         (out, outlet): (&mut Vec<u8>, &mut impl Outlet),
     ) {
-        assert!(room >= 1024, "a record holds any control frame");
+        assert!(room >= ROOM_MIN, "a record holds any control frame");
         let end = out.len() + room;
         // A record is lost with its carrier alone, and then all is said again.
         self.saying.clear();
@@ -773,6 +791,7 @@ impl Session {
             flow.ack_queued = false;
             self.close_if_done(id, outlet);
         }
+        self.fill_datagrams(now, out, end);
     }
 
     fn fill_streams(

@@ -34,6 +34,10 @@ impl Outlet for Heard {
         self.words.push(format!("keys of {epoch}"));
     }
 
+    fn datagram(&mut self, channel: u64, bytes: &[u8]) {
+        self.words.push(format!("datagram of {channel}: {} bytes", bytes.len()));
+    }
+
     fn event(&mut self, event: Event) {
         self.words.push(match event {
             Event::Opened(flow) => format!("{} opened", flow.0),
@@ -629,4 +633,97 @@ fn what_nobody_hears_of_goes_by_whoever_asks() {
     let mut again = Vec::new();
     near.fill(later, slots[0], 60_000, &mut again, &mut Heard::default());
     assert!(again.len() > 1000, "{} bytes by the only one that asks", again.len());
+}
+
+/// Datagrams pass by streams, those first whose time is over first; what is too late is not sent,
+/// and what was on a carrier that dies is not sent again.
+#[test]
+fn datagrams_are_sent_in_time_or_not_at_all() {
+    let mut story = story(2);
+    let flow = story.near.open(story.now).expect("few flows");
+    story.near.write(flow, &[1; 60_000]);
+    let at = |story: &Story, ms| story.now + Span::from_ms(ms);
+    for (channel, ms) in [(1, 50), (2, 10), (3, 5), (4, 10)] {
+        let deadline = at(&story, ms);
+        story.near.send_datagram(story.now, channel, &[7; 100], deadline).expect("there is room");
+    }
+    story.wait(5);
+    let record = story.near_says(0);
+    assert_eq!(
+        story.far_hears(0, &record)[..3],
+        ["datagram of 2: 100 bytes", "datagram of 4: 100 bytes", "datagram of 1: 100 bytes"]
+    );
+    let deadline = at(&story, 10);
+    story.near.send_datagram(story.now, 9, b"gone", deadline).expect("there is room");
+    story.near_says(0);
+    story.near.carrier_down(story.now, CarrierSlot(0));
+    story.far.carrier_down(story.now, CarrierSlot(0));
+    let words = story.settle();
+    assert!(!words.iter().any(|word| word.contains("datagram")), "{words:?}");
+    assert!(words.iter().any(|word| word.starts_with("far 0: ")), "its stream goes again");
+    let report = story.near.datagrams();
+    assert_eq!((report.sent, report.late, report.refused, report.waiting), (4, 1, 0, 0));
+    assert_eq!(story.far.datagrams().came, 3);
+}
+
+/// What waits is bounded: where there is no room the new one is refused, unless others are late.
+#[test]
+fn datagrams_that_wait_are_bounded() {
+    let mut story = story(0);
+    let (now, near) = (story.now, &mut story.near);
+    let (soon, later) = (now + Span::from_ms(1), now + Span::from_s(1));
+    assert_eq!(
+        near.send_datagram(now, 0, &[0; DATAGRAM_TEXT_MAX + 1], later),
+        Err(DatagramRefused::TooLong)
+    );
+    assert_eq!(near.send_datagram(now, 0, b"", now), Err(DatagramRefused::Late));
+    let full = std::iter::repeat_with(|| near.send_datagram(now, 0, &[0; DATAGRAM_TEXT_MAX], soon));
+    let fit = full.take_while(Result::is_ok).count();
+    assert_eq!(fit, (1 << 20) / DATAGRAM_TEXT_MAX);
+    assert_eq!(near.send_datagram(now, 0, &[0; 900], later), Err(DatagramRefused::Full));
+    assert!(near.wants_any(now) && !near.wants_any(soon), "nothing is worth sending any more");
+    assert_eq!(near.send_datagram(soon, 0, &[0; 900], later), Ok(()));
+    let many = std::iter::repeat_with(|| near.send_datagram(soon, 0, b"", later));
+    assert_eq!(1 + many.take_while(Result::is_ok).count(), 4096);
+    let report = near.datagrams();
+    assert_eq!((report.late, report.waiting), (fit as u64, 4096));
+}
+
+/// A packet has room for the longest, and what is lost with it is not said again.
+#[test]
+fn datagrams_fit_into_packets() {
+    let [mut near, mut far] = [Role::Initiator, Role::Responder].map(|role| {
+        let mut session = Session::new(settings(role));
+        let slot = session.packets_on_trial(START, 1200, 60);
+        session.carriers[usize::from(slot.0)].heard(START);
+        session
+    });
+    let (slot, mut now) = (CarrierSlot(0), START);
+    let deadline = START + Span::from_s(9);
+    for _ in 0..2 {
+        let text = [3; DATAGRAM_TEXT_MAX];
+        near.send_datagram(now, 1 << 40, &text, deadline).expect("there is room");
+    }
+    let mut came = Vec::new();
+    for _ in 0..200 {
+        now = now + Span::from_ms(10);
+        for from_near in [true, false] {
+            let (from, to) = if from_near { (&mut near, &mut far) } else { (&mut far, &mut near) };
+            let mut heard = Heard::default();
+            while from.wants_packet(now, slot) {
+                let mut text = Vec::new();
+                let out = (&mut text, &mut heard);
+                let Some(number) = from.fill_packet(now, slot, 1024, out) else { break };
+                // The first packet is lost.
+                if number > 0 || !from_near {
+                    let mut heard = Heard::default();
+                    let packet = (number, text.len() as u64 + 60);
+                    to.packet(now, slot, packet, &text, &mut heard).expect("both keep the rules");
+                    came.extend(heard.words);
+                }
+            }
+        }
+    }
+    assert_eq!(near.datagrams().sent, 2);
+    assert_eq!(came, ["datagram of 1099511627776: 995 bytes"]);
 }

@@ -75,6 +75,10 @@ impl<H: Host> Outlet for Door<'_, H> {
     fn keys(&mut self, epoch: u32) {
         self.keys = Some(epoch);
     }
+
+    fn datagram(&mut self, channel: u64, bytes: &[u8]) {
+        self.host.datagram(self.bond, channel, bytes);
+    }
 }
 
 /// What happens while a record is filled, for when its buffer is let go of.

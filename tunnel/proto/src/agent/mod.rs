@@ -49,7 +49,7 @@ use crate::meter::Meter;
 use crate::pool::Pool;
 use crate::report::FlowReport;
 use crate::sabotage::{Rule, Sabotage};
-use crate::session::{Event, Role, Session, Settings};
+use crate::session::{DatagramRefused, Event, Role, Session, Settings};
 use crate::violation::Violation;
 use identity::Asked;
 use pace::Pace;
@@ -213,6 +213,11 @@ pub trait Host {
 
     /// Bytes of a flow, in order.
     fn data(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]);
+
+    /// A datagram has come. Unless overridden nobody wants any.
+    fn datagram(&mut self, bond: BondId, channel: u64, bytes: &[u8]) {
+        let _ = (bond, channel, bytes);
+    }
 
     /// What happened to a flow.
     fn flow(&mut self, bond: BondId, event: Event);
@@ -619,6 +624,25 @@ impl Agent {
             && self.send_one(now, id, &mut bond, host)
         {}
         self.bonds[id.0 as usize] = Some(bond);
+    }
+
+    /// Sends a datagram: see [`Session::send_datagram`]. To who has no session it is not sent.
+    ///
+    /// # Errors
+    /// [`DatagramRefused`].
+    ///
+    /// # Panics
+    /// If the channel is not below 2^62.
+    pub fn send_datagram(
+        &mut self,
+        now: Moment,
+        bond: BondId,
+        (channel, bytes): (u64, &[u8]),
+        deadline: Moment,
+    ) -> Result<(), DatagramRefused> {
+        self.touch(bond);
+        let found = self.get_mut(bond).ok_or(DatagramRefused::Full)?;
+        found.flows.send_datagram(now, channel, bytes, deadline)
     }
 
     /// Ends a flow's stream.

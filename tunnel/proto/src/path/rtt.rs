@@ -6,6 +6,8 @@ use ringway_core::{Moment, Span};
 
 /// How long the shortest is remembered: between one and two of these.
 const REMEMBERED: Span = Span::from_s(5);
+/// The shortest silence after which anybody is asked.
+const PROBE_MIN: Span = Span::from_ms(1);
 /// Before anything was measured.
 const UNKNOWN: Span = Span::from_ms(100);
 
@@ -78,10 +80,10 @@ impl Rtt {
     }
 
     /// When a silence after the last packet has lasted too long: RFC 8985's probe timeout, as
-    /// `transport` has it.
+    /// `transport` has it. Never at once, though a round trip took no time that a clock shows.
     pub fn probe_after(&self) -> Span {
         let smooth = self.smooth();
-        Span(smooth.0 + smooth.0 / 4 + 4 * self.varies.0)
+        Span(smooth.0 + smooth.0 / 4 + 4 * self.varies.0).max(PROBE_MIN)
     }
 }
 

@@ -133,7 +133,7 @@ impl Session {
         room: usize,
         (out, outlet): (&mut Vec<u8>, &mut impl Outlet),
     ) -> Option<u64> {
-        assert!(room >= 1024, "a packet holds any control frame");
+        assert!(room >= ROOM_MIN, "a packet holds any control frame");
         let (start, end) = (out.len(), out.len() + room);
         self.saying.clear();
         self.carriers[usize::from(slot.0)].up.then_some(())?;

@@ -7,9 +7,9 @@ use clap::{Args, ValueEnum};
 pub(crate) const MATRIX_HELP: &str = "\
 Words say what lines are like, and are those of `ringway wan link`; one with several values, as
 rtt=10ms,300ms, makes a cell of each. What is not said: 200 Mbit/s, 10 to 300 ms, 1 to 20 % lost
-both ways, packets of 1500 bytes. Every run has two new network namespaces and a new link between them,
-one connection of iperf3 from the first to the second, and counts what its receiver got. `bound` is
-the rate times what is not lost; `share` the part of it that arrived.
+both ways, packets of 1500 bytes. Every run has two new network namespaces and a new link between
+them, one connection of iperf3 from the first to the second, and counts what its receiver got.
+`bound` is the rate times what is not lost, and beside each result stands its share of that.
 
 ringway            a tunnel with carriers over UDP
 ringway-tcp        the same without
