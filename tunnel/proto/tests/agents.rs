@@ -3,7 +3,7 @@
 
 mod net;
 
-use net::{App, Net, PEER, Shard, WAIT};
+use net::{App, Net, Nobody, PEER, Shard, WAIT};
 use ringway_core::{Moment, Span};
 use ringway_crypto::{PublicKey, Refused, SessionId};
 use ringway_tunnel_proto::{BondId, Dropped, FlowId, HALF_OPEN_MAX, NotLetIn, Note, ResetCode};
@@ -236,6 +236,51 @@ fn attempts_are_spaced() {
     }
     let many = net.dialled - before;
     assert!((5..=25).contains(&many), "{many} in a minute");
+}
+
+/// Of the far site's addresses some refuse and some are silent. The next one follows at once upon
+/// those, and after 2.5 s upon these; the last one of a round is given all the time there is, and
+/// rounds are followed by pauses.
+#[test]
+fn other_addresses_are_not_waited_for() {
+    use Nobody::{Refuses, Silent};
+    let times = |nobody: &[(Nobody, bool)]| {
+        let mut net = Net::new(23, [1, 1]);
+        net.sites[0][0].desk.nobody = nobody.iter().copied().collect();
+        let before = net.now;
+        net.connect();
+        net.now.since(before).0 / 1_000_000
+    };
+    let without = times(&[]);
+    assert!(times(&[(Refuses, true); 15]) <= without + 30, "each takes a turn");
+    let silent = times(&[(Silent, true), (Refuses, true), (Silent, true)]);
+    assert!((5000..5030).contains(&(silent - without)), "{silent} ms");
+    // A round of three, and the first of the next.
+    let rounds = times(&[(Refuses, true), (Refuses, true), (Silent, false), (Refuses, true)]);
+    assert!((5100..5230).contains(&(rounds - without)), "{rounds} ms");
+    // Ten rounds of two: as many pauses as one address would have.
+    let rounds: Vec<_> = (0..20).map(|at| (Refuses, at % 2 == 0)).collect();
+    let pauses = 200 * (1 + 2 + 4 + 8 + 16 + 32) + 4 * 10_000;
+    assert!((pauses / 2..pauses + 100).contains(&times(&rounds)), "about {pauses} ms");
+}
+
+/// The far site is a process at one address; then it is another one, at the next. The first is
+/// silent: once it has had its time the other one is asked, not joined, and answers at once.
+#[test]
+fn another_process_at_another_address_is_found_soon() {
+    let mut net = Net::new(24, [1, 1]);
+    let bond = net.connect();
+    let flow = net.open(bond, b"before");
+    net.run(Span::from_ms(50));
+    net.start(1, 1);
+    net.sites[0][0].desk.nobody.push_back((Nobody::Silent, true));
+    let before = net.now;
+    net.run_until(Span::from_s(5), |net| {
+        net.sites[0][0].desk.apps[&(bond, flow)].reset == Some(ResetCode::Gone)
+    });
+    net.connect();
+    let took = net.now.since(before);
+    assert!(took < Span::from_ms(2800), "{took:?}");
 }
 
 /// All carriers fall silent, as when packets are dropped: nobody is told, and it is found out.

@@ -22,6 +22,7 @@ use ringway_tunnel_proto::{
     Opening, PeerId, Registry, ResetCode, SocksReply, Target, connect_reply, read_answer, reply,
 };
 
+use super::dialling::Dialling;
 use super::flow::{FlowKey, NamedBy, Sought, Speaks, Stage};
 use super::own::{CONNECT_MAX, Kind, Own, Wish};
 use super::rate::Way;
@@ -70,6 +71,10 @@ impl Host for Desk<'_, '_> {
         self.own.note_conn(conn, Kind::Carrier(address));
         self.own.shared.metrics.carriers_dialled.add(1);
         Some(conn)
+    }
+
+    fn others_left(&self, peer: PeerId) -> bool {
+        self.own.dialling.get(&peer).is_some_and(Dialling::others_left)
     }
 
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {

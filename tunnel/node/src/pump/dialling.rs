@@ -5,6 +5,7 @@
 //!   two addresses each may be another process, which would know nothing of it.
 //! - D2  Otherwise an attempt that came to nothing is followed by one at the next address, and the
 //!   last of them by the first. Another reading of the file begins with the first.
+//!   While addresses are left of a round nothing is waited for between two attempts.
 //! - D3  Names are resolved again when the last carrier of a session was lost, and after each round
 //!   of all addresses. Nobody waits for that where there are addresses from before.
 //!
@@ -26,6 +27,8 @@ pub(super) struct Dialling {
     at: usize,
     /// Which one was dialled last.
     tried: Option<SocketAddr>,
+    /// Others are left of this round: behind the one that is dialled, or, after it failed, at all.
+    others_left: bool,
     /// Its names are being resolved.
     asked: bool,
     /// A session was lost since they were.
@@ -58,6 +61,7 @@ impl Dialling {
         }
         let address = self.addresses.get(self.at).copied();
         self.tried = address.or(self.tried);
+        self.others_left = self.at + 1 < self.addresses.len();
         Next { address, asks }
     }
 
@@ -68,6 +72,13 @@ impl Dialling {
         if !lives && self.addresses.get(self.at).copied() == self.tried {
             self.at += 1;
         }
+        self.others_left = !lives && self.at < self.addresses.len();
+    }
+
+    /// Whether others are left of this round: behind the one that is dialled, or, after it failed,
+    /// at all.
+    pub(super) fn others_left(&self) -> bool {
+        self.others_left
     }
 
     /// The last carrier of the session that we dialled was lost: the peer may have moved.
@@ -148,6 +159,29 @@ mod tests {
         assert_eq!(dialling.next(&targets), dial(3), "there is nothing to resolve");
         dialling.failed(false);
         assert_eq!(dialling.next(&targets), dial(1));
+    }
+
+    /// Each failure but the last of a round leads to the next address at once, and the last one has
+    /// all the time that there is. Where a session lives is no other address left.
+    #[test]
+    fn only_a_round_is_followed_by_a_pause() {
+        let (mut dialling, targets) = (Dialling::default(), literal(&[1, 2, 3]));
+        for others_left in [true, true, false, true] {
+            let _ = dialling.next(&targets);
+            assert_eq!(dialling.others_left(), others_left);
+            dialling.failed(false);
+            assert_eq!(dialling.others_left(), others_left);
+        }
+        assert_eq!(dialling.next(&targets), dial(2));
+        dialling.failed(true);
+        assert!(!dialling.others_left(), "the same is dialled again");
+        let mut alone = Dialling::default();
+        let _ = alone.next(&literal(&[1]));
+        assert!(!alone.others_left());
+        let mut named_alone = Dialling::default();
+        let _ = named_alone.next(&named());
+        named_alone.failed(false);
+        assert!(!named_alone.others_left(), "none is known yet");
     }
 
     /// Names are asked for at first, when the session was lost, and after each round; never twice

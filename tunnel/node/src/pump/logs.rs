@@ -4,7 +4,7 @@
 //! - L1  Whoever shows no network key makes no line above `debug`, but for who says again what was
 //!   heard; all of them are counted, by reasons of which there are ten.
 //! - L2  That nobody answers is said once, with what may be wrong, after [`PUZZLED_AFTER`] attempts
-//!   in a row; and not again before somebody has answered.
+//!   in a row at each address of the peer; and not again before somebody has answered.
 //! - L3  No line has a key, a salt or a token in it.
 //!
 //! Bounds: of sessions as many entries as ever lived at once; of attempts and addresses one for
@@ -19,11 +19,12 @@ use ringway_core::ConnId;
 use ringway_crypto::{PeerProof, Refused};
 use ringway_tunnel_proto::{BondId, NotLetIn, Note, PeerId, ResetCode, Target};
 
+use super::dialling::Dialling;
 use super::flow::FlowKey;
 use super::own::Own;
 use crate::resolver::Ask;
 
-/// Attempts without an answer after which the log lists what may be wrong.
+/// Attempts without an answer, at each address, after which the log lists what may be wrong.
 const PUZZLED_AFTER: u32 = 3;
 
 /// Sessions, by what was said last of each number. Of one that is over it is the end that was said,
@@ -170,6 +171,12 @@ impl Own {
                 );
             }
             Note::NoAnswer(peer) => self.puzzled(peer),
+            Note::NotTaken(peer) => {
+                tracing::debug!(
+                    peer = site.name(peer),
+                    "its session is not known there any more, it seems: it is asked"
+                );
+            }
             Note::BadAnswer(peer) => {
                 self.look_further(peer);
                 tracing::warn!(
@@ -202,16 +209,17 @@ impl Own {
     /// Nobody answered. A wrong key, a wrong clock and a dead host look alike from here.
     fn puzzled(&mut self, peer: PeerId) {
         self.look_further(peer);
+        let whole_round = !self.dialling.get(&peer).is_some_and(Dialling::others_left);
         let times = self.silent.entry(peer).or_default();
-        *times += 1;
+        *times += u32::from(whole_round);
         let site = self.site.clone();
         let peer_name = site.name(peer);
-        if *times == PUZZLED_AFTER {
+        if whole_round && *times == PUZZLED_AFTER {
             let tried = self.dialling.get(&peer).map(|one| one.addresses().to_vec());
             tracing::warn!(
                 peer = peer_name,
                 tried = ?tried.unwrap_or_default(),
-                "no answer after {times} attempts. Either nothing listens there or is let \
+                "no answer after {times} attempts at each address. Either nothing listens there or is let \
                  through; or it listens and does not know us, which it never says: compare the \
                  network keys, our public key in its file with `ringway keygen --public`, its \
                  public key in ours, and both clocks (30 s apart at most). Its own log names the \

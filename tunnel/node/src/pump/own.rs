@@ -113,7 +113,7 @@ pub(super) struct Own {
     pub(super) bonds: Bonds,
     /// What each peer's flows have moved, by the peer's number.
     tallies: Vec<Option<Tally>>,
-    /// Attempts in a row that nobody answered.
+    /// Rounds of all addresses in a row that nobody answered.
     pub(super) silent: BTreeMap<PeerId, u32>,
 }
 

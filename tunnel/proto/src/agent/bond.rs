@@ -8,7 +8,8 @@
 //! - B1  `members[slot]` is a connection if and only if that connection's standing is a member's at
 //!   this slot. So a session knows all its connections, and its end looks at no others.
 //! - B2  At most one connection is being dialled for a session, and no attempt is made before
-//!   `retry_at`, which a failure moves by twice as much each time, up to [`RETRY_MAX`].
+//!   `retry_at`. A failure moves it by twice as much each time, up to [`RETRY_MAX`], unless another
+//!   address is left of the round: that one is next, at once.
 //! - B3  Bulk is not put on the express carrier, if there is one; what is little goes before bulk.
 //! - B4  The driver hears that a session can be used before it hears of a flow of it, and of each
 //!   change of that.
@@ -189,12 +190,16 @@ impl Bond {
         self.slots().filter(|(slot, _)| new(*slot)).count()
     }
 
-    /// An attempt to reach the peer came to nothing. The next one comes later; `chance` below
-    /// [`CHANCE`] decides when exactly.
-    pub(super) fn fail_dial(&mut self, now: Moment, chance: u64) {
-        let wait = (RETRY_MIN.0 << self.failures.min(10)).min(RETRY_MAX.0);
+    /// An attempt to reach the peer came to nothing. The next one comes at once if there are other
+    /// addresses, and later if not; `chance` below [`CHANCE`] decides when exactly.
+    pub(super) fn fail_dial(&mut self, now: Moment, others_left: bool, chance: u64) {
         self.failures = self.failures.saturating_add(1);
-        self.retry_at = now + Span(wait / 2 + wait / 2 * chance / CHANCE);
+        self.retry_at = now;
+        if !others_left {
+            let wait = (RETRY_MIN.0 << self.rounds.min(10)).min(RETRY_MAX.0);
+            self.rounds = self.rounds.saturating_add(1);
+            self.retry_at = now + Span(wait / 2 + wait / 2 * chance / CHANCE);
+        }
         if self.flows.sabotage.breaks(Rule::AttemptsSpaced) {
             self.retry_at = now;
         }
@@ -281,9 +286,9 @@ impl Agent {
             if not_taken {
                 // Perhaps the far agent has forgotten the session: the next attempt asks.
                 bond.doubted = !self.sabotage.breaks(Rule::DoubtAsks);
-                host.note(Some(member.conn), Note::NoAnswer(bond.peer));
+                host.note(Some(member.conn), Note::NotTaken(bond.peer));
                 let chance = self.entropy.below(CHANCE);
-                bond.fail_dial(now, chance);
+                bond.fail_dial(now, false, chance);
             } else if given_up {
                 host.note(Some(member.conn), Note::Lost(bond.peer, lost));
             }
@@ -434,7 +439,7 @@ impl Agent {
         bond.tell_standing(id, up, host);
         if up {
             bond.alone_since = None;
-            bond.failures = 0;
+            (bond.failures, bond.rounds) = (0, 0);
             return false;
         }
         let since = *bond.alone_since.get_or_insert(now);

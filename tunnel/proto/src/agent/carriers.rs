@@ -104,7 +104,7 @@ impl Agent {
     pub(super) fn dial(&mut self, now: Moment, id: BondId, host: &mut impl Host) {
         let Some(bond) = self.get(id) else { return };
         let (peer, known) = (bond.peer, bond.known.is_some() && !bond.doubted && !bond.moves(now));
-        let Some(conn) = host.dial(peer) else { return self.dial_failed(now, id) };
+        let Some(conn) = host.dial(peer) else { return self.dial_failed(now, id, host) };
         let mut carrier = Carrier::new(now, conn, Link::far(), Standing::Joining(id));
         if !known {
             carrier.link = self.ask(now, id, conn, host);
@@ -112,7 +112,7 @@ impl Agent {
         }
         self.put_carrier(Box::new(carrier));
         self.get_mut(id).expect("it was just there").dialling = Some(conn);
-        host.call_overdue(conn, ANSWER_MAX);
+        host.call_overdue(conn, answer_max(peer, host));
     }
 
     /// Says the first message of a session.
@@ -137,11 +137,12 @@ impl Agent {
         Link::near(Initiator::start(&dial, &said, &mut self.entropy, host.out(conn)))
     }
 
-    /// A dialled connection came to nothing. The next attempt comes later, by chance.
-    fn dial_failed(&mut self, now: Moment, id: BondId) {
+    /// A dialled connection came to nothing. The next attempt leads to another address, or comes
+    /// later, by chance.
+    fn dial_failed(&mut self, now: Moment, id: BondId, host: &impl Host) {
         let chance = self.entropy.below(CHANCE);
         let Some(bond) = self.get_mut(id) else { return };
-        bond.fail_dial(now, chance);
+        bond.fail_dial(now, host.others_left(bond.peer), chance);
         self.touch(id);
     }
 
@@ -152,7 +153,11 @@ impl Agent {
         }
         let Some(mut carrier) = self.take_carrier(conn) else { return };
         // The time for connecting is over; this is for the answer.
-        host.call_overdue(conn, ANSWER_MAX);
+        if let Standing::Asked(id) | Standing::Joining(id) = carrier.standing
+            && let Some(peer) = self.get(id).map(|bond| bond.peer)
+        {
+            host.call_overdue(conn, answer_max(peer, host));
+        }
         if let Standing::Joining(id) = carrier.standing {
             self.join(now, id, &mut carrier, host);
         }
@@ -539,7 +544,7 @@ impl Agent {
         if hello.lives || bond.flows_can_go() && !to_move {
             // What we have is good: join it, or go on with what has just joined.
             bond.dialling = None;
-            (bond.doubted, bond.failures, bond.retry_at) = (false, 0, now);
+            (bond.doubted, bond.failures, bond.rounds, bond.retry_at) = (false, 0, 0, now);
             carrier.standing = Standing::Stranger;
             let (peer, moved) =
                 (bond.peer, bond.known.as_ref().is_some_and(|known| known.identity != identity));
@@ -565,7 +570,7 @@ impl Agent {
         known.epochs.sabotage = self.sabotage;
         bond.known = Some(known);
         bond.dialling = None;
-        (bond.doubted, bond.failures) = (false, 0);
+        (bond.doubted, bond.failures, bond.rounds) = (false, 0, 0);
         // The far agent has the session once it has heard our first record. Until it says so, flows
         // wait: if this carrier is lost before, there is no session in which they could go on.
         let slot = if self.sabotage.breaks(Rule::FirstOnTrial) {
@@ -602,12 +607,17 @@ impl Agent {
                 if asked && bond.asked.is_some_and(|asked| asked.to_move) {
                     return self.not_moved(now, id, host);
                 }
+                // What answers at another address may know nothing of the session: it is asked.
+                let doubts = !self.sabotage.breaks(Rule::DoubtAsks);
+                if let Some(bond) = self.get_mut(id).filter(|bond| !bond.flows_can_go()) {
+                    bond.doubted |= doubts;
+                }
                 let answered = asked && carrier.link.is_deaf();
                 host.note(
                     Some(carrier.conn),
                     if answered { Note::BadAnswer(peer) } else { Note::NoAnswer(peer) },
                 );
-                self.dial_failed(now, id);
+                self.dial_failed(now, id, host);
             }
             Standing::Member(id, slot) => {
                 let Some(bond) = self.get_mut(id) else { return };
@@ -621,7 +631,7 @@ impl Agent {
                     // Perhaps the far agent has forgotten the session: the next attempt asks.
                     let doubts = !self.sabotage.breaks(Rule::DoubtAsks);
                     self.get_mut(id).expect("it was just there").doubted = doubts;
-                    self.dial_failed(now, id);
+                    self.dial_failed(now, id, host);
                 }
             }
         }
@@ -658,6 +668,11 @@ impl Agent {
             self.end(now, *bond, ResetCode::Gone, host);
         }
     }
+}
+
+/// How long a connect to a peer may take, and then its answer.
+fn answer_max(peer: PeerId, host: &impl Host) -> Span {
+    if host.others_left(peer) { ANSWER_MAX_OTHERS } else { ANSWER_MAX }
 }
 
 impl Known {

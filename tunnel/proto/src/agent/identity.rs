@@ -71,7 +71,7 @@ impl Agent {
     pub(super) fn credentials_for(&self, now: Moment, bond: &Bond) -> (Credentials, Asked) {
         let peer = self.peer(bond.peer).expect("it is dialled");
         let to_move = bond.moves(now);
-        let at = if to_move { 0 } else { bond.failures as usize % peer.credentials.len() };
+        let at = if to_move { 0 } else { bond.rounds as usize % peer.credentials.len() };
         let mut credentials = peer.credentials[at].clone();
         if let Credentials::Keys { psk, .. } = &mut credentials {
             psk.take_if(|_| self.sabotage.breaks(Rule::SecondSecret));

@@ -82,9 +82,12 @@ const DEAF_MIN: Span = Span::from_s(10);
 const DEAF_SPREAD_MS: u64 = 30_000;
 /// How long an answer, or the first word of a carrier that joined, may take.
 const ANSWER_MAX: Span = Span::from_s(5);
+/// The same where another address of the peer is left to be tried, and as long for the connect: two
+/// first packets that are lost do not cost an address its turn.
+const ANSWER_MAX_OTHERS: Span = Span::from_ms(2500);
 /// A carrier that does not answer is closed after so long.
 const SUSPECT_MAX: Span = Span::from_s(15);
-/// After a failure the next attempt waits for about so long, twice as long each time.
+/// After a round of all addresses the next attempt waits for about so long, twice as long each time.
 const RETRY_MIN: Span = Span::from_ms(200);
 const RETRY_MAX: Span = Span::from_s(10);
 
@@ -137,6 +140,9 @@ pub enum Note {
     Forgotten(PeerId, u64),
     /// A dialled connection came to nothing: nobody answered, or it broke.
     NoAnswer(PeerId),
+    /// A carrier that joined a session is not answered. The peer, where it is, may have forgotten
+    /// the session: it is asked next.
+    NotTaken(PeerId),
     /// A dialled connection was answered by what is not the peer, or speaks another version.
     BadAnswer(PeerId),
     /// A session of this peer counts under another key now: the one before may go.
@@ -174,6 +180,13 @@ pub trait Host {
     /// Begins a connection to a peer; [`Agent::connected`] tells what becomes of it. `None` if that
     /// is not possible now.
     fn dial(&mut self, peer: PeerId) -> Option<ConnId>;
+
+    /// Whether a peer has other addresses that were not tried in this round: after
+    /// [`Host::dial`], behind the one that is dialled; after [`Note::NoAnswer`], at all. While it
+    /// has, none is waited for long, nor is anything waited for between two of them.
+    fn others_left(&self, _peer: PeerId) -> bool {
+        false
+    }
 
     /// What is to be sent by a connection: append.
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8>;
@@ -248,8 +261,9 @@ struct Bond {
     express: Option<CarrierSlot>,
     /// The connection that was dialled and is no member yet: there is one at a time.
     dialling: Option<ConnId>,
-    /// Attempts in a row that came to nothing.
+    /// Attempts in a row that came to nothing, and rounds of all addresses.
     failures: u32,
+    rounds: u32,
     /// Joining failed: the far agent may have forgotten us, so it is asked.
     doubted: bool,
     /// When the next attempt may be made.
@@ -529,6 +543,7 @@ impl Agent {
             express: None,
             dialling: None,
             failures: 0,
+            rounds: 0,
             doubted: false,
             retry_at: now,
             asked: None,

@@ -69,12 +69,23 @@ pub(crate) struct App {
     pub(crate) reset: Option<ResetCode>,
 }
 
+/// What is at an address where no site is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nobody {
+    Refuses,
+    Silent,
+}
+
 /// What one shard's agent asked for in a call.
 #[derive(Default)]
 pub(crate) struct Desk {
     out: BTreeMap<ConnId, Vec<u8>>,
     backlog: BTreeMap<ConnId, usize>,
-    dials: Vec<ConnId>,
+    dials: Vec<(ConnId, Option<Nobody>)>,
+    /// Who is at the addresses that are dialled next, and whether others are left of the round
+    /// then; behind them the other site is.
+    pub(crate) nobody: VecDeque<(Nobody, bool)>,
+    others_left: bool,
     /// With those whether what was said before is sent: nothing was lost by them.
     closes: Vec<(ConnId, bool)>,
     gifts: Vec<(ConnId, u8, Vec<u8>)>,
@@ -113,8 +124,14 @@ impl Host for Desk {
             return None;
         }
         let conn = self.fresh_conn();
-        self.dials.push(conn);
+        let nobody = self.nobody.pop_front();
+        self.others_left = nobody.is_some_and(|(_, left)| left);
+        self.dials.push((conn, nobody.map(|(who, _)| who)));
         Some(conn)
+    }
+
+    fn others_left(&self, _: PeerId) -> bool {
+        self.others_left
     }
 
     fn out(&mut self, conn: ConnId) -> &mut Vec<u8> {
@@ -482,7 +499,17 @@ impl Net {
         let (dials, closes) = (std::mem::take(&mut desk.dials), std::mem::take(&mut desk.closes));
         let (gifts, out) = (std::mem::take(&mut desk.gifts), std::mem::take(&mut desk.out));
         let replaced = std::mem::take(&mut desk.replaced);
-        for conn in dials {
+        for (conn, nobody) in dials {
+            match nobody {
+                None => {}
+                Some(Nobody::Silent) => continue,
+                Some(Nobody::Refuses) => {
+                    let Shard { agent, desk } = &mut self.sites[site][shard];
+                    desk.backlog.remove(&conn);
+                    agent.connected(now, conn, false, desk);
+                    continue;
+                }
+            }
             let there = self.next_shard % self.sites[1 - site].len();
             self.next_shard += 1;
             self.dialled += 1;

@@ -104,7 +104,7 @@ impl Star {
     /// Does what a site wants to dial.
     fn connect(&mut self, spoke: usize) {
         let now = self.now;
-        for conn in std::mem::take(&mut self.spokes[spoke].desk.dials) {
+        for (conn, _) in std::mem::take(&mut self.spokes[spoke].desk.dials) {
             let Shard { agent, desk } = &mut self.hub;
             let hub_conn = desk.fresh_conn();
             agent.accepted(now, hub_conn, IpAddr::V4(Ipv4Addr::LOCALHOST), desk);

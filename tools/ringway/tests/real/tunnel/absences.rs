@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway_tunnel_node::status::SessionStatus;
 
@@ -166,6 +166,26 @@ fn a_far_side_with_two_addresses() {
     until_by(&near, &ways[1]);
     drop(through(&near, &service));
     assert!(near.log().contains("it was started anew"), "{}", near.log());
+    near.stop();
+    far.stop();
+}
+
+/// All addresses of a far side refuse but the last one: it is found at once, not after as many
+/// pauses, which would take a minute, and the log has no riddle to tell of.
+#[test]
+fn addresses_that_refuse_are_passed_over() {
+    let keys = Keys::new();
+    let far = keys.far(&Words::default());
+    let mut addresses: Vec<String> = (1..16).map(|host| format!("127.99.0.{host}:1")).collect();
+    addresses.push(far.carriers().to_string());
+    let words = Words::default().peer(&format!("addresses = {addresses:?}"));
+    let began = Instant::now();
+    let near = Side::start(&keys.write("near", &words, None));
+    until("connected", || near.session().up.then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let log = near.log();
+    assert_eq!(log.matches("no answer").count(), 15, "{log}");
+    assert!(!log.contains("no answer after"), "{log}");
     near.stop();
     far.stop();
 }
