@@ -34,7 +34,8 @@ pub(crate) struct Metrics {
     pub(crate) carriers_dialled: Count,
     /// Connections that peers, or strangers, began.
     pub(crate) carriers_accepted: Count,
-    /// Carriers that were lost, and bytes that went again because of it.
+    /// Carriers that were lost, and bytes that went again because of it. One that was closed on
+    /// purpose, at either side, is not.
     pub(crate) carriers_lost: Count,
     pub(crate) bytes_lost: Count,
     /// Pieces of streams for which there was no memory.

@@ -193,7 +193,8 @@ impl Epochs {
     }
 
     fn enter(&mut self, now: Moment, secret: EpochSecret) {
-        self.before = Some(core::mem::replace(&mut self.secret, secret));
+        let before = core::mem::replace(&mut self.secret, secret);
+        self.before = Some(before).filter(|_| !self.sabotage.breaks(Rule::FormerKept));
         self.number += 1;
         self.since = now;
         self.next = None;

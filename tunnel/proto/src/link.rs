@@ -135,6 +135,11 @@ impl Link {
         matches!(&self.state, State::Up(up) if up.proved)
     }
 
+    /// Whether the peer is in the middle of a message or a record.
+    pub fn is_within(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     /// Takes bytes of the carrier, from the front; returns how many. Texts of records go to `text`,
     /// in place; if it says false, the rest is not taken. After a step other than
     /// [`Step::More`] the owner acts on it and comes again with the rest.

@@ -14,7 +14,7 @@
 //!   it; an end is the last; what is over is   EndAfterAll ResetsRepeated OverIsSaid NumbersOnce
 //!   said, also after a restart                GoneIsSaid GivenUpIsSaid
 //! handover: what is on a carrier that is      LostGoesAgain SuspectsDoubted SilentClosed
-//!   suspect or dead goes by another           LeaveLast BothLeave
+//!   suspect or dead goes by another           LeaveLast BothLeave PurposeKnown
 //! shards: a flow has one owner                HandedOver OneSession LivingGoesOn
 //! credit: absolute, from one budget, none     CreditRespected UnreadWaits MemoryBounded
 //!   for who does not read                     RefusedNotAcked
@@ -30,8 +30,7 @@
 //! What carries packets has the rules of [`Rule::PATH`].
 //!
 //! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
-//! `KeysAnnounced`, `ResponderWaits` and `OffersRepeated` (the former epoch is kept: `epochs.rs`);
-//! who is let in are `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
+//! `KeysAnnounced`, `ResponderWaits`, `OffersRepeated` and `FormerKept`; who is let in are `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
 
 use crate::frame;
 use crate::pool::Advice;
@@ -119,6 +118,8 @@ pub enum Rule {
     ResponderWaits,
     /// New keys are offered until they are answered.
     OffersRepeated,
+    /// The former epoch is kept for carriers that join under it.
+    FormerKept,
     /// Reports say older numbers in turn.
     OlderInTurn,
     /// The sender alone says from where on it wants to hear.
@@ -141,6 +142,8 @@ pub enum Rule {
     VersionsAgree,
     /// A carrier is closed when both ends have left it.
     BothLeave,
+    /// A carrier that is closed on purpose does not count as lost.
+    PurposeKnown,
     /// Where more carriers carry more, more are opened.
     OpenedOnDemand,
     /// A session has as many carriers as the configuration says, at most.
@@ -186,7 +189,7 @@ impl Rule {
     ];
 
     /// Those of an agent.
-    pub const AGENT: [Rule; 26] = [
+    pub const AGENT: [Rule; 28] = [
         Rule::KnownAlone,
         Rule::MessagesOnce,
         Rule::JoinsProved,
@@ -207,9 +210,11 @@ impl Rule {
         Rule::KeysAnnounced,
         Rule::ResponderWaits,
         Rule::OffersRepeated,
+        Rule::FormerKept,
         Rule::SecondSecret,
         Rule::VersionsAgree,
         Rule::BothLeave,
+        Rule::PurposeKnown,
         Rule::OpenedOnDemand,
         Rule::SpawnBounded,
         Rule::IdleClosed,

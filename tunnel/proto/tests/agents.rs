@@ -753,6 +753,45 @@ fn a_carrier_that_joins_under_new_keys_announces_them() {
     assert!(net.far_apps().all(|(.., app)| app.read.len() == said && app.reset.is_none()));
 }
 
+/// A carrier joins, and what it says is late: keys have changed on the other one meanwhile. It comes
+/// in under the former ones, and changes over.
+#[test]
+fn a_carrier_that_joins_under_the_former_keys_comes_in() {
+    let mut net = Net::new(27, [1, 1]);
+    net.bytes_per_step = 4000;
+    let bond = net.connect();
+    let flow = net.open(bond, b"x");
+    net.run(Span(Span::from_s(60).0 - 100_000_000 - net.now.0));
+    let data = bytes(20_000_000, 9);
+    let (bulk, mut at) = (net.open(bond, &data[..100]), 100);
+    let epochs = |net: &Net| {
+        [0, 1].map(|site| {
+            let Shard { agent, desk } = &net.sites[site][0];
+            agent.report(true, desk)[0].epoch
+        })
+    };
+    net.run_until(Span::from_s(2), |net| {
+        pump(net, bond, bulk, &data, &mut at);
+        net.wires() == 2
+    });
+    assert_eq!(epochs(&net), [0, 0]);
+    let before = net.now;
+    net.wires[1].pipes[0].stalled_until = Moment(u64::MAX);
+    net.run_until(Span::from_s(1), |net| {
+        net.sites[0][0].agent.push(bond, flow, b"x");
+        pump(net, bond, bulk, &data, &mut at);
+        epochs(net) == [1, 1]
+    });
+    net.wires[1].pipes[0].stalled_until = before;
+    net.run_until(Span::from_s(2), |net| {
+        let Shard { agent, desk } = &net.sites[1][0];
+        agent.report(true, desk)[0].members.iter().filter(|one| one.carrier.usable).count() == 2
+    });
+    assert_eq!(net.wires(), 2, "it is the same");
+    let refused = |note: &Note| matches!(note, Note::NotLetIn(_));
+    assert!(!net.sites[1][0].desk.notes.iter().any(refused));
+}
+
 /// Who says little is not behind who says much, once there is a carrier for it.
 #[test]
 fn chatter_does_not_wait_behind_bulk() {
@@ -806,8 +845,50 @@ fn a_slow_path_gets_more_carriers_and_an_idle_one_gives_them_back() {
     net.sites[0][0].agent.reset(bond, flow, ResetCode::Broken);
     net.run_until(Span::from_s(200), |net| net.wires() == 1);
     assert!(net.sites[0][0].agent.bond_to(PEER).is_some());
-    let lost = net.sites[0][0].desk.notes.iter().filter(|note| matches!(note, Note::Lost(..)));
-    assert_eq!(lost.count(), 0, "they left, they were not lost");
+    let lost = [0, 1].map(|site: usize| net.sites[site][0].desk.lost.len());
+    assert_eq!(lost, [0, 0], "they left, they were not lost");
+    net.cut(|_| true);
+    let lost = [0, 1].map(|site: usize| net.sites[site][0].desk.lost.len());
+    assert_eq!(lost, [1, 1], "who breaks is");
+}
+
+/// A carrier that its peer ends between two records and with nothing on its way is not lost; in the
+/// middle of a record, or with something on its way, it is.
+#[test]
+fn only_what_ends_in_order_is_not_lost() {
+    let ended = |said: &[u8], cut: bool| {
+        let mut net = Net::new(25, [1, 1]);
+        let bond = net.connect();
+        net.run(Span::from_ms(100));
+        if !said.is_empty() {
+            net.open(bond, said);
+        }
+        if cut {
+            net.bytes_per_step = 10;
+        }
+        for _ in 0..2 {
+            net.step();
+        }
+        let conn = net.conn_of(1, 0);
+        let Shard { agent, desk } = &mut net.sites[1][0];
+        agent.ended(net.now, conn, desk);
+        desk.lost.len()
+    };
+    assert_eq!(ended(b"", false), 0);
+    assert_eq!(ended(b"of this nothing waits", true), 1, "a record was cut");
+    let mut net = Net::new(26, [1, 1]);
+    let bond = net.connect();
+    let data = bytes(1000, 3);
+    net.open(bond, &data);
+    net.run_until(Span::from_s(1), |net| net.far_apps().any(|(.., app)| app.read == data));
+    let (_, bond, flow, _) = net.far_apps().next().expect("it has come");
+    net.silence(|_| true);
+    let conn = net.conn_of(1, 0);
+    let Shard { agent, desk } = &mut net.sites[1][0];
+    agent.push(bond, flow, b"on its way");
+    agent.settle(net.now, desk);
+    agent.ended(net.now, conn, desk);
+    assert_eq!(desk.lost.len(), 1, "something was on its way");
 }
 
 #[test]

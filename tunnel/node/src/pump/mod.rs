@@ -557,7 +557,7 @@ impl Service for Pump {
         match self.own.kind(conn) {
             // No carrier is used one way.
             Some(Kind::Carrier(_)) => {
-                self.with_agent(now, io, |agent, desk| agent.closed(now, conn, desk));
+                self.with_agent(now, io, |agent, desk| agent.ended(now, conn, desk));
             }
             Some(Kind::User(key)) => {
                 let Some(flow) = self.own.flow(key) else { return };

@@ -114,6 +114,11 @@ impl Bond {
         self.members[at] = Some(Member { conn, suspect_since: None, left: false });
     }
 
+    /// Whether the other agent has said that it sends nothing more on a carrier.
+    pub(super) fn is_left(&self, slot: CarrierSlot) -> bool {
+        self.members[usize::from(slot.0)].is_some_and(|member| member.left)
+    }
+
     /// It is none any more. Returns how many bytes were on the way by it.
     pub(super) fn discharge(&mut self, now: Moment, slot: CarrierSlot) -> u64 {
         self.members[usize::from(slot.0)] = None;

@@ -44,7 +44,7 @@ enum Came {
 impl Carrier {
     fn new(now: Moment, conn: ConnId, link: Link, standing: Standing) -> Self {
         let (pace, meter) = (Pace::new(now), Meter::new(now));
-        Self { conn, link, standing, pace, meter, dropped: 0, half_open: None }
+        Self { conn, link, standing, pace, meter, dropped: 0, half_open: None, ended: false }
     }
 
     /// Reads on as if it were listened to (A1).
@@ -594,6 +594,15 @@ impl Agent {
         }
     }
 
+    /// A connection was ended by its peer, in order: all that it sent has come.
+    pub fn ended(&mut self, now: Moment, conn: ConnId, host: &mut impl Host) {
+        if let Some(mut carrier) = self.take_carrier(conn) {
+            carrier.ended = !carrier.link.is_within();
+            host.close(conn, false);
+            self.over(now, &carrier, host);
+        }
+    }
+
     /// What an end of a connection means to its session.
     pub(super) fn over(&mut self, now: Moment, carrier: &Carrier, host: &mut impl Host) {
         self.forget_half_open(carrier);
@@ -622,10 +631,15 @@ impl Agent {
             Standing::Member(id, slot) => {
                 let Some(bond) = self.get_mut(id) else { return };
                 let (peer, role) = (bond.peer, bond.role);
+                let left = bond.is_left(slot);
                 let lost = bond.discharge(now, slot);
                 self.touch(id);
                 if role == Role::Responder || carrier.link.is_proved() {
-                    host.note(Some(carrier.conn), Note::Lost(peer, lost));
+                    // One that is closed on purpose is not lost.
+                    let in_order = lost == 0 && (left || carrier.ended);
+                    if !in_order || self.sabotage.breaks(Rule::PurposeKnown) {
+                        host.note(Some(carrier.conn), Note::Lost(peer, lost));
+                    }
                 } else {
                     host.note(Some(carrier.conn), Note::NoAnswer(peer));
                     // Perhaps the far agent has forgotten the session: the next attempt asks.

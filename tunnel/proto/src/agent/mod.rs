@@ -152,7 +152,8 @@ pub enum Note {
     NotMoved(PeerId),
     /// Somebody was not let in.
     NotLetIn(NotLetIn),
-    /// A carrier was lost, with so many bytes on the way that go again.
+    /// A carrier was lost, with so many bytes on the way that go again. One that the other side has
+    /// left, or has ended in order, is not, if nothing was on its way.
     Lost(PeerId, u64),
     /// A record was forged, or what it said cannot be.
     Broken(PeerId),
@@ -345,6 +346,8 @@ struct Carrier {
     dropped: u64,
     /// Its place among those that have not proved themselves.
     half_open: Option<u64>,
+    /// Its peer has ended it behind a whole record.
+    ended: bool,
 }
 
 /// What a connection is to us.

@@ -425,7 +425,11 @@ impl Net {
                     if let Some(Shard { agent, desk }) = self.sites[site].get_mut(shard)
                         && desk.backlog.remove(&conn).is_some()
                     {
-                        agent.closed(now, conn, desk);
+                        if self.left.contains(&(site, conn)) {
+                            agent.ended(now, conn, desk);
+                        } else {
+                            agent.closed(now, conn, desk);
+                        }
                     }
                 }
             }
@@ -664,6 +668,12 @@ impl Net {
                 wire.ends_at.get_or_insert(self.now + UNHEARD_MAX);
             }
         }
+    }
+
+    /// A site's end of a connection.
+    pub(crate) fn conn_of(&self, site: usize, wire: usize) -> ConnId {
+        let end = self.wires[wire].ends.iter().find(|end| end.0 == site);
+        end.expect("it has one").2
     }
 
     /// The time of the day.

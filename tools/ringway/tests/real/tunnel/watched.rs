@@ -160,3 +160,20 @@ fn one_look_tells_rates_and_what_went_again() {
     }
     pair.stop();
 }
+
+/// A carrier that breaks counts as lost at both sides; one whose site stops, or leaves it, does not.
+#[test]
+fn only_what_breaks_counts_as_lost() {
+    let pair = Pair::start(&Words::default(), &Words::default());
+    let lost = || [&pair.near, &pair.far].map(|side| side.counter("carriers_lost"));
+    assert_eq!(lost(), [0, 0]);
+    pair.wire.reset();
+    until("both have lost it", || (lost() == [1, 1]).then_some(()));
+    until("another one is there", || pair.far.status().peers[0].up.then_some(()));
+    pair.until_up();
+    let before = pair.far.log().len();
+    pair.near.stop();
+    pair.far.says("no carrier is left", before);
+    assert_eq!(pair.far.counter("carriers_lost"), 1);
+    pair.far.stop();
+}
