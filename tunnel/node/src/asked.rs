@@ -159,14 +159,14 @@ pub fn ask(socket: &Path, flows_max: usize) -> io::Result<Status> {
     serde_json::from_str(&text).map_err(io::Error::other)
 }
 
-/// The answer to a request.
+/// The answer to a request: what shards report, and what is known of the process beside them.
 pub(crate) fn answer(
     request: &Request,
     site: &Site,
     shared: &Shared,
-    (reports, up, carriers): (Vec<ShardStatus>, Duration, &[SocketAddr]),
+    (reports, of_process): (Vec<ShardStatus>, Status),
 ) -> String {
-    let status = gather(site, shared, (reports, up, carriers));
+    let status = gather(site, shared, (reports, of_process));
     if request.prometheus {
         return prometheus(&status, shared);
     }
@@ -176,7 +176,7 @@ pub(crate) fn answer(
 fn gather(
     site: &Site,
     shared: &Shared,
-    (reports, up, carriers): (Vec<ShardStatus>, Duration, &[SocketAddr]),
+    (reports, of_process): (Vec<ShardStatus>, Status),
 ) -> Status {
     let mut sessions: BTreeMap<u16, Vec<SessionStatus>> = BTreeMap::new();
     let (mut waiting, mut totals) = (Vec::new(), Vec::new());
@@ -205,10 +205,9 @@ fn gather(
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
-        uptime_s: up.as_secs(),
-        listen: carriers.to_vec(),
         peers,
         counters: counters(shared).map(|(name, _, value)| (name, value)).collect(),
+        ..of_process
     }
 }
 
@@ -249,7 +248,7 @@ fn counters(shared: &Shared) -> impl Iterator<Item = (String, &'static str, u64)
         ("flows_ended", "Flows that are over", metrics.flows_ended.get()),
         ("carriers_dialled", "Connections to peers", metrics.carriers_dialled.get()),
         ("carriers_accepted", "Connections of peers or strangers", metrics.carriers_accepted.get()),
-        ("carriers_lost", "Carriers that were lost", metrics.carriers_lost.get()),
+        ("carriers_lost", "Carriers that broke or fell silent", metrics.carriers_lost.get()),
         ("bytes_lost", "Bytes that went again after a loss", metrics.bytes_lost.get()),
         (
             "pieces_refused",
@@ -294,6 +293,13 @@ fn prometheus(status: &Status, shared: &Shared) -> String {
         let _ = writeln!(text, "# TYPE ringway_tunnel_{name}_total counter");
         let _ = writeln!(text, "ringway_tunnel_{name}_total {value}");
     }
+    let _ = writeln!(
+        text,
+        "# HELP ringway_tunnel_unopened_listeners Ports of the file that could not be opened.\n\
+         # TYPE ringway_tunnel_unopened_listeners gauge\n\
+         ringway_tunnel_unopened_listeners {}",
+        status.unopened.len()
+    );
     for (name, kind, what, value) in OF_PEERS {
         let _ = writeln!(text, "# HELP ringway_tunnel_peer_{name} {what}.");
         let _ = writeln!(text, "# TYPE ringway_tunnel_peer_{name} {kind}");

@@ -28,7 +28,7 @@ use crate::asked::ask;
 use crate::chance::NoChance;
 use crate::config::{Config, Peer, PeerIndex};
 
-use crate::status::{PeerStatus, Status};
+use crate::status::{PeerStatus, Status, UnopenedStatus};
 
 /// Addresses that are tried at a time.
 const AT_ONCE: usize = 32;
@@ -190,6 +190,7 @@ pub fn check(
     let dialled = dial_all(&config, &peers, patience)?;
     for (peer, dialled) in peers.into_iter().zip(dialled) {
         findings.extend(running.thinks_of(peer).map(|finding| finding.of(peer)));
+        findings.extend(running.unopened(peer).map(|finding| finding.of(peer)));
         findings.extend(dialled.into_iter().map(|finding| finding.of(peer)));
     }
     Ok(findings)
@@ -349,6 +350,25 @@ impl Running<'_> {
             return Some(Finding::bad(Stage::Tunnel, found).remedy("what follows says why"));
         }
         Some(self.does_not_come(status))
+    }
+
+    /// Ports that lead to a peer and could not be opened.
+    fn unopened(&self, peer: &Peer) -> impl Iterator<Item = Finding> {
+        let status = self.answer.as_ref().ok();
+        let all = status
+            .into_iter()
+            .flat_map(|status| status.unopened.iter().map(move |unopened| (status.pid, unopened)));
+        all.filter(|(_, unopened)| unopened.peer == peer.name).map(|(pid, unopened)| {
+            let UnopenedStatus { listen, kind, why, .. } = unopened;
+            let found = format!("this {kind} could not be opened: {why}");
+            let finding = Finding::bad(Stage::Listen, found);
+            let Some(listen) = listen else { return finding };
+            let port = listen.port();
+            finding
+                .at(listen)
+                .remedy(format!("`ss -ltnp 'sport = :{port}'` says who has the port"))
+                .remedy(format!("`kill -HUP {pid}` tries again"))
+        })
     }
 
     fn does_not_come(&self, status: &Status) -> Finding {

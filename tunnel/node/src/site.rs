@@ -11,6 +11,7 @@ use ringway_tunnel_proto::{Peer as AgentPeer, PeerId};
 
 use crate::config::{Config, Door, ListenerChange, PeerChange, Reload};
 use crate::pump::rate::Rate;
+use crate::status::UnopenedStatus;
 
 /// The door by which carriers come in; those of listeners follow.
 pub(crate) const CARRIER_DOOR: u16 = 0;
@@ -126,6 +127,22 @@ impl Site {
     /// The listener behind a door.
     pub(crate) fn listener(&self, door: u16) -> Option<&Listener> {
         self.listeners.get(usize::from(door).checked_sub(1)?)?.as_ref()
+    }
+
+    /// What to tell of a door that could not be opened.
+    pub(crate) fn unopened(&self, door: u16, why: &str) -> Option<UnopenedStatus> {
+        let listener = self.listener(door)?;
+        let kind = match listener.door {
+            Door::Forward { .. } => "forward",
+            Door::Socks5 => "socks5",
+            Door::HttpConnect => "http_connect",
+        };
+        Some(UnopenedStatus {
+            listen: Some(listener.listen),
+            kind: kind.to_owned(),
+            peer: self.name(listener.peer).to_owned(),
+            why: why.to_owned(),
+        })
     }
 
     /// A peer by its number.

@@ -17,10 +17,26 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where carriers come in.
     pub listen: Vec<SocketAddr>,
+    /// Ports of the configuration that could not be opened when it was last read.
+    #[serde(default)]
+    pub unopened: Vec<UnopenedStatus>,
     /// The peers of the configuration, and what there is of each.
     pub peers: Vec<PeerStatus>,
     /// Counters since the start.
     pub counters: BTreeMap<String, u64>,
+}
+
+/// Where applications should connect and cannot.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnopenedStatus {
+    /// The port, as the file has it.
+    pub listen: Option<SocketAddr>,
+    /// What it is: `forward`, `socks5` or `http_connect`.
+    pub kind: String,
+    /// The peer that it leads to.
+    pub peer: String,
+    /// What the kernel said.
+    pub why: String,
 }
 
 /// A peer.

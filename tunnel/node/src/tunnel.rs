@@ -45,7 +45,7 @@ use crate::resolver::{Ask, Found, Resolver};
 use crate::salts::{SaltFile, SaltKeeper};
 use crate::shared::{Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
-use crate::status::ShardStatus;
+use crate::status::{ShardStatus, Status};
 
 /// Receive buffers of a shard: 2 MiB, which one turn may bring.
 const RECEIVE_BUFFERS: u16 = 32;
@@ -421,8 +421,8 @@ struct Control {
     generation: Option<Generation>,
     began: Instant,
     carriers: Vec<SocketAddr>,
-    /// Doors that the last reading could not open. The next one tries again.
-    unopened: Vec<u16>,
+    /// Doors that the last reading could not open, and why. The next one tries again.
+    unopened: Vec<(u16, String)>,
     shards_are_ours: bool,
 }
 
@@ -504,8 +504,8 @@ impl Control {
         let same = reload.is_nothing() && config == before.config;
         let (site, shut, mut open) = before.next(config, &reload);
         // A number that was given to another listener in this reading is to be opened already.
-        self.unopened.retain(|door| !shut.contains(door) && !open.contains(door));
-        open.append(&mut self.unopened);
+        self.unopened.retain(|(door, _)| !shut.contains(door) && !open.contains(door));
+        open.extend(self.unopened.drain(..).map(|(door, _)| door));
         let nothing = same && open.is_empty();
         let mut sockets: Vec<Vec<(u16, TcpListener)>> =
             (0..self.shared.shards).map(|_| Vec::new()).collect();
@@ -520,7 +520,7 @@ impl Control {
                 }
                 Err(error) => {
                     failed.push((listen, error.to_string()));
-                    self.unopened.push(door);
+                    self.unopened.push((door, error.to_string()));
                 }
             }
         }
@@ -560,8 +560,14 @@ impl Control {
     fn answer(&mut self, request: &crate::asked::Request) -> String {
         let reports = self.reports(request.flows_max);
         let site = self.shared.site();
-        let up = self.began.elapsed();
-        crate::asked::answer(request, &site, &self.shared, (reports, up, &self.carriers))
+        let unopened = self.unopened.iter().filter_map(|(door, why)| site.unopened(*door, why));
+        let of_process = Status {
+            uptime_s: self.began.elapsed().as_secs(),
+            listen: self.carriers.clone(),
+            unopened: unopened.collect(),
+            ..Status::default()
+        };
+        crate::asked::answer(request, &site, &self.shared, (reports, of_process))
     }
 }
 

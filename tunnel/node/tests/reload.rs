@@ -1,11 +1,13 @@
 //! A story of another reading of the file, with real sockets: a port that could not be opened is
-//! opened by the next reading, though nothing in the file is different then.
+//! opened by the next reading, though nothing in the file is different then; until then the status
+//! and `check` say so.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
+use ringway_tunnel_node::check::{Patience, Stage, Verdict, check};
 use ringway_tunnel_node::config::Config;
-use ringway_tunnel_node::{KeyKind, Tunnel, make};
+use ringway_tunnel_node::{KeyKind, Tunnel, ask, make};
 
 /// A site whose peer is nowhere, with a forward at `port` if there is one.
 fn site(dir: &Path, port: Option<SocketAddr>) -> Config {
@@ -36,11 +38,25 @@ fn a_port_that_was_taken_is_opened_by_the_next_reading() {
         let done = tunnel.reload(site(dir.path(), Some(port)));
         let failed: Vec<SocketAddr> = done.failed.iter().map(|(addr, _)| *addr).collect();
         assert_eq!((failed, done.nothing), (vec![port], false), "it is taken, each time");
+        let status = ask(&dir.path().join("site.sock"), 0).expect("it runs");
+        let [unopened] = &status.unopened[..] else { panic!("{:?}", status.unopened) };
+        assert_eq!((unopened.listen, unopened.kind.as_str()), (Some(port), "forward"));
+        assert_eq!(unopened.peer, "far");
+        assert!(unopened.why.contains("in use"), "{unopened:?}");
+        let found = check(&dir.path().join("site.toml"), None, Patience::default());
+        let found = found.expect("the file is good");
+        let at = found.iter().find(|one| one.place == Some(port.to_string())).expect("it is told");
+        assert_eq!(
+            (at.verdict, at.stage, at.peer.as_deref()),
+            (Verdict::Bad, Stage::Listen, Some("far"))
+        );
+        assert!(at.found.contains("forward") && at.found.contains("in use"), "{at:?}");
     }
     drop(other);
     let done = tunnel.reload(site(dir.path(), Some(port)));
     assert_eq!((done.failed.len(), done.nothing), (0, false), "{:?}", done.failed);
     TcpStream::connect(port).expect("it is open");
+    assert_eq!(ask(&dir.path().join("site.sock"), 0).expect("it runs").unopened, []);
     assert!(tunnel.reload(site(dir.path(), Some(port))).nothing, "it is not opened twice");
 
     tunnel.stop();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ringway_tunnel_node::ask;
 use ringway_tunnel_node::config::Config;
 use ringway_tunnel_node::status::{
-    CarrierStatus, FlowStatus, PeerStatus, SessionStatus, Status, Together,
+    CarrierStatus, FlowStatus, PeerStatus, SessionStatus, Status, Together, UnopenedStatus,
 };
 
 use crate::args::tunnel::StatusArgs;
@@ -68,6 +68,14 @@ fn page(now: &Status) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(text, "up for {} s, process {}", now.uptime_s, now.pid);
+    for UnopenedStatus { listen, kind, peer, why } in &now.unopened {
+        let listen = listen.map(|at| at.to_string()).unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "NOT OPEN: {kind} {listen} to peer {peer}: {why} (SIGHUP tries again; `ringway tunnel \
+             check` says more)"
+        );
+    }
     for peer in &now.peers {
         peer_text(&mut text, peer);
     }

@@ -231,40 +231,42 @@ impl Own {
     }
 
     fn turned_away(&self, conn: Option<ConnId>, why: NotLetIn) {
-        let conn = conn.map(|conn| conn.index);
+        // Who was there says more than what they said: it is logged, and nobody hears of it.
+        let from = conn.and_then(|conn| self.carrier_peer(conn));
+        let from = from.map(tracing::field::display);
         match why {
             NotLetIn::Refused(Refused::Clock { ahead_ms }) => tracing::warn!(
-                conn,
+                from,
                 "a peer's clock is {} s {} ours, and 30 s are allowed: set one of them right",
                 ahead_ms.unsigned_abs() / 1000,
                 if ahead_ms > 0 { "ahead of" } else { "behind" }
             ),
             NotLetIn::Refused(Refused::UnknownKey(_)) => tracing::warn!(
-                conn,
+                from,
                 "somebody of our network wants another site than this: see which public key of \
                  ours they have (`ringway keygen --public`)"
             ),
             NotLetIn::Refused(Refused::NoCommonSuite) => tracing::warn!(
-                conn,
+                from,
                 "a peer offers none of our ciphers: see `ciphers` in both files"
             ),
             NotLetIn::Unknown(PeerProof::Key(key)) => tracing::warn!(
-                conn,
+                from,
                 "somebody of our network is no peer of ours: a [[peer]] with public_key = \
                  \"{key}\" would let them in"
             ),
             NotLetIn::Unknown(PeerProof::Shared(_)) => tracing::warn!(
-                conn,
+                from,
                 "somebody of our network is no peer of ours: no [[peer]] has their shared_key"
             ),
-            NotLetIn::Version => tracing::warn!(conn, "a peer speaks another version"),
+            NotLetIn::Version => tracing::warn!(from, "a peer speaks another version"),
             NotLetIn::Replayed => tracing::warn!(
-                conn,
+                from,
                 "a first message came a second time, or from before this process: somebody \
                  replays, or a peer's clock is behind"
             ),
             NotLetIn::NoSession | NotLetIn::Crowded | NotLetIn::Refused(_) => {
-                tracing::debug!(conn, ?why, "not let in");
+                tracing::debug!(from, ?why, "not let in");
             }
         }
     }

@@ -74,17 +74,24 @@ impl Stranger {
     }
 }
 
-/// Says a first message; whether it is answered is known by the far side's count of the refused.
+/// Says a first message; whether it is answered is known by the far side's count of the refused,
+/// whose log says who it was.
 #[track_caller]
 fn is_answered(far: &Side, message: &[u8]) -> bool {
     let before = far.counter("not_let_in_replayed");
     let mut stream = connect(far.carriers());
     stream.write_all(message).expect("the kernel takes it");
     stream.set_nonblocking(true).expect("a socket");
-    until("an answer or a refusal", || match stream.read(&mut [0; 64]) {
+    let answered = until("an answer or a refusal", || match stream.read(&mut [0; 64]) {
         Ok(many) => Some(many > 0),
         Err(_) => (far.counter("not_let_in_replayed") > before).then_some(false),
-    })
+    });
+    let from = stream.local_addr().expect("connected").to_string();
+    let tells = |line: &str| line.contains("came a second time") && line.contains(&from);
+    if !answered {
+        until("the log says who it was", || far.log().lines().any(tells).then_some(()));
+    }
+    answered
 }
 
 /// Words of a side that has other keys.
