@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, CompletionsArgs, ManArgs};
+use crate::args::{Cli, CompletionsArgs, ManArgs, command_of_pages};
 use crate::failure::{Failure, host};
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
@@ -18,13 +18,13 @@ pub(crate) fn man(args: &ManArgs) -> Result<ExitCode, Failure> {
     match &args.dir {
         Some(dir) => {
             let made = std::fs::create_dir_all(dir);
-            let made = made.and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+            let made = made.and_then(|()| clap_mangen::generate_to(command_of_pages(), dir));
             made.map_err(|error| host(&format!("cannot write to {}", dir.display()), error))?;
             Ok(ExitCode::SUCCESS)
         }
         None => {
             let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+            let rendered = clap_mangen::Man::new(command_of_pages()).render(&mut page);
             rendered.map_err(|error| host("cannot make the page", error))?;
             print(&page)
         }
@@ -40,6 +40,31 @@ fn print(bytes: &[u8]) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How a server is reached stands in the pages of commands that ask one, and in no other.
+    #[test]
+    fn pages_are_about_their_commands() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        man(&ManArgs { dir: Some(dir.path().to_owned()) }).expect("writes");
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for entry in std::fs::read_dir(dir.path()).expect("made") {
+            let path = entry.expect("readable").path();
+            let name = path.file_stem().expect("it has one").to_string_lossy().into_owned();
+            let page = std::fs::read_to_string(&path).expect("text");
+            assert!(page.contains("json"), "every page has what every command has: {name}");
+            let told = page.contains("token") && page.contains("timeout\\-ms");
+            if told { with.push(name) } else { without.push(name) }
+        }
+        for page in ["ringway-port-query", "ringway-shards", "ringway-session-open"] {
+            assert!(with.iter().any(|name| name == page), "{page}: {without:?}");
+        }
+        let wrong = |name: &&String| {
+            let of = ["serve", "up", "doctor", "tunnel", "wan", "keygen", "completions", "man"];
+            of.iter().any(|of| name.split('-').nth(1) == Some(of))
+        };
+        assert_eq!(with.iter().find(wrong), None);
+        assert_eq!(without.iter().filter(|name| name.starts_with("ringway-help")).count(), 0);
+    }
 
     /// Every subcommand has a page, and every shell a script that knows the subcommands.
     #[test]

@@ -210,7 +210,15 @@ const WITHOUT_SERVER: [&str; 9] =
 
 /// The command line with its `--help` texts: each shows the flags that mean something there.
 pub(crate) fn command() -> clap::Command {
-    let mut command = Cli::command();
+    with_texts(Cli::command())
+}
+
+/// Likewise for manual pages, of which `help` needs none.
+pub(crate) fn command_of_pages() -> clap::Command {
+    with_texts(Cli::command().disable_help_subcommand(true))
+}
+
+fn with_texts(mut command: clap::Command) -> clap::Command {
     // Flags of all subcommands are copied into each of them by this; before, there is none to hide.
     command.build();
     WITHOUT_SERVER.into_iter().fold(command, |all, name| all.mut_subcommand(name, without_server))

@@ -85,7 +85,8 @@ Examples:
   ringway wan link run --name lab 'rate=1gbit rtt=10ms mtu=9000' 'rate=20mbit rtt=60ms'
   ringway wan link run 'rate=10mbit rtt=100ms' --exec ping -c 5 10.77.1.2
 
-The exit code is 0, or that of the command; 3 if the links cannot be made here.";
+The exit code is 0, or that of the command, as of a shell: 127 if there is no such command, 126 if
+it cannot be run. 3 if the links cannot be made here.";
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {

@@ -232,7 +232,8 @@ fn is_in_foreground(stat: &str) -> bool {
     matches!(fields[..], [_, _, group, _, terminal, front] if terminal != "0" && group == front)
 }
 
-/// `ringway leashed`: becomes the command, which the kernel kills when its parent ends.
+/// `ringway leashed`: becomes the command, which the kernel kills when its parent ends. The parent is
+/// who holds the leash; `ip netns exec` in between becomes this program, and stays its child.
 pub(crate) fn leashed(args: &LeashedArgs) -> Failure {
     let named = args.command[0].to_string_lossy();
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
@@ -243,8 +244,19 @@ pub(crate) fn leashed(args: &LeashedArgs) -> Failure {
         return Failure::Own(NOT_RUN, format!("{named} is not run: who started it has gone"));
     }
     let error = Command::new(&args.command[0]).args(&args.command[1..]).exec();
-    let code = if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_RUN };
-    Failure::Own(code, format!("cannot run {named}: {error}"))
+    match error.kind() {
+        ErrorKind::NotFound => Failure::Own(NOT_FOUND, no_such_program(&named)),
+        _ => Failure::Own(CANNOT_RUN, format!("cannot run {named}: {error}")),
+    }
+}
+
+/// What a shell would say, and what to do.
+fn no_such_program(named: &str) -> String {
+    let remedy = match named.contains('/') {
+        true => "the path leads to no program, or to a script whose `#!` line names none",
+        false => "it is in no directory of $PATH: install it, or give its path",
+    };
+    format!("cannot run {named}: no such program; {remedy}")
 }
 
 #[cfg(test)]

@@ -52,9 +52,9 @@ fn run_links(args: &RunArgs, json: bool) -> Result<ExitCode, Failure> {
     let status = running.status()?;
     say(&ready(&status, json));
     notify::ready();
-    let command = match args.exec.split_first() {
-        None => None,
-        Some((program, words)) => Some(start_in(&status.namespaces[0], program, words)?),
+    let command = match args.exec.as_slice() {
+        [] => None,
+        words => Some(start_in(&status.namespaces[0], words)?),
     };
     let ended = until_the_end(&running, command, &stop);
     notify::stopping();
@@ -75,9 +75,14 @@ fn stopped() -> Result<Receiver<i32>, Failure> {
     Ok(told)
 }
 
-fn start_in(space: &str, program: &OsString, words: &[OsString]) -> Result<Child, Failure> {
+/// Starts a command in a namespace. It is run by this program, which says what a shell would say if
+/// there is no such command, and has its exit code.
+fn start_in(space: &str, words: &[OsString]) -> Result<Child, Failure> {
+    let own = std::process::id().to_string();
     let mut command = Command::new("ip");
-    command.args(["netns", "exec", space]).arg(program).args(words);
+    // Also if another version of it has taken its place since.
+    command.args(["netns", "exec", space, &format!("/proc/{own}/exe"), "leashed", &own, "--"]);
+    command.args(words);
     command.spawn().map_err(|error| host("cannot run `ip netns exec`", error))
 }
 

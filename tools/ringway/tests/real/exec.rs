@@ -159,7 +159,11 @@ fn exit_codes_say_what_happened() {
     let server = Setup::new().start();
     let at = |words: &[&str]| ringway_at(server.addr, &[&["port", "exec"], words].concat());
     at(&["job", "--", "sh", "-c", "exit 7"]).with(7);
-    at(&["job", "--", "no-such-command"]).with(127).complains(&["no-such-command"]);
+    at(&["job", "--", "no-such-command"]).with(127).complains(&[
+        "no-such-command",
+        "no such program",
+        "PATH",
+    ]);
     at(&["job", "--", "/"]).with(126).complains(&["cannot run /"]);
     at(&["job", "--", "sh", "-c", "kill -9 $$"]).with(137);
     at(&["job", "--lease-ms", "900", "--grace-ms", "301", "--", "true"]).with(2);

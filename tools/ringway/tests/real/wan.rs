@@ -325,6 +325,22 @@ fn a_command_runs_on_a_link() {
     assert!(!is_there(&name));
 }
 
+/// Who misspells a command hears what a shell says, with its exit code, and nothing is left behind.
+#[test]
+fn a_command_that_is_not_there_is_named() {
+    let name = new_name();
+    let run = |words: &[&str]| {
+        let links = ["wan", "link", "run", "--name", &name, "rate=1mbit", "--exec"];
+        ringway(&[&links, words].concat())
+    };
+    run(&["no-such-command", "-c", "5"])
+        .with(127)
+        .complains(&["cannot run no-such-command: no such program", "$PATH"]);
+    run(&["./no-such-command"]).with(127).complains(&["no such program", "the path leads to"]);
+    run(&["/"]).with(126).complains(&["cannot run /"]);
+    assert!(!is_there(&name));
+}
+
 /// Without the rights to make networks there is an exit code that says so, and what to do.
 #[test]
 fn rights_that_are_missing_are_named() {
