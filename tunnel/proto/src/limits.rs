@@ -80,6 +80,19 @@ pub const REPORT_STEPS: usize = 1024;
 /// Flows that one report of a shard tells of.
 pub const FLOWS_TOLD_MAX: usize = 65_536;
 
+// ---- Room for what is not there yet.
+
+/// Bytes of a path's MTU that no datagram of ours takes. There is no relay; one that comes will put
+/// a head of 16 bytes before a sealed packet, and has to be able to without cutting it.
+pub const RELAY_BYTES: usize = 32;
+/// Heads of IPv6 and UDP, which are the longer ones.
+const HEADS_BYTES: usize = 48;
+
+/// Bytes of the longest datagram, header and tag counted, for a path of this MTU.
+pub const fn datagram_bytes_max(mtu: usize) -> usize {
+    mtu.saturating_sub(HEADS_BYTES + RELAY_BYTES)
+}
+
 const _: () = assert!(PEERS_MAX <= u16::MAX as usize, "a peer's number");
 const _: () = assert!(3 * LISTENERS_MAX < u16::MAX as usize, "a door's number, and the carriers'");
 const _: () = assert!(CARRIERS_DEFAULT <= CARRIERS_MAX);
@@ -93,3 +106,7 @@ const _: () = assert!(HALF_OPEN_MAX <= SALTS_MAX, "whoever is half open has take
 const _: () = assert!(NAMES_OF_FLOWS < NAMES_AT_ONCE, "one is for our own peers alone");
 const _: () = assert!(NAMES_OF_PEER < NAMES_OF_FLOWS, "no peer has all of them");
 const _: () = assert!(FLOWS_DEFAULT <= FLOWS_TOLD_MAX, "all of a session can be told");
+const _: () = assert!(
+    datagram_bytes_max(1280) - ringway_crypto::DATAGRAM_OVERHEAD >= 1024,
+    "the least MTU of IPv6 leaves room for any control frame"
+);
