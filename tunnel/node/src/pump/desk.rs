@@ -223,7 +223,13 @@ impl Desk<'_, '_> {
                 flow.held.extend_from_slice(bytes);
                 Ok(0)
             }
-            Some(_) => flow.decode(conn, bytes, self.io),
+            Some(_) => {
+                let mut room = self.own.text_room;
+                let flow = self.own.flow(key).expect("it was just there");
+                let given = flow.decode(conn, bytes, (&mut room, self.io));
+                self.own.text_room = room;
+                given
+            }
         };
         let Ok(given) = given else { return self.give_up(key, ResetCode::Protocol) };
         self.own.touch(key);
@@ -376,9 +382,12 @@ impl Desk<'_, '_> {
 
     /// Decodes what waited, as far as the application keeps up.
     pub(super) fn decode_held(&mut self, key: FlowKey) {
+        let mut room = self.own.text_room;
         let Some(flow) = self.own.flow(key) else { return };
         let Some(conn) = flow.conn.filter(|_| flow.has_held_text()) else { return };
-        let Ok(given) = flow.decode_held(conn, self.io) else {
+        let decoded = flow.decode_held(conn, (&mut room, self.io));
+        self.own.text_room = room;
+        let Ok(given) = decoded else {
             return self.give_up(key, ResetCode::Protocol);
         };
         self.own.count(self.now, key, Way::FromPeer, given);

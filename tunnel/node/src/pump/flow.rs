@@ -4,7 +4,7 @@
 //! - F1  `held` is in order before all that comes later: while something is held for the decoder,
 //!   what comes is appended to it.
 //! - F2  Text is decoded no further than 256 KiB and a block ahead of an application that does not
-//!   read.
+//!   read; and once what the shard holds has reached its memory, no further than 16 KiB and a block.
 //!
 //! Bounds: `held` has at most a head, or what the flow's window let through. Not here: which stage
 //! follows which (`desk.rs` for the far side, the pump itself for the near one).
@@ -23,6 +23,8 @@ use super::rate::Way;
 
 /// Text that is decoded ahead of an application that does not read it.
 const TEXT_AHEAD_MAX: usize = 256 * 1024;
+/// The same while there is no memory for it: an application that reads goes on.
+const TEXT_AHEAD_LEAST: usize = 16 * 1024;
 
 /// A flow of this shard, by its place.
 pub(crate) type FlowKey = u32;
@@ -160,19 +162,23 @@ impl Flow {
         &mut self,
         conn: ConnId,
         mut carried: &[u8],
-        io: &mut Io<'_>,
+        (room, io): (&mut u64, &mut Io<'_>),
     ) -> Result<u64, Malformed> {
         let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(0) };
-        let given = decode_until_behind(decoder, &mut carried, conn, io)?;
+        let given = decode_until_behind(decoder, &mut carried, room, reader(conn, io))?;
         self.held.extend_from_slice(carried);
         Ok(given)
     }
 
     /// Likewise, of what is held.
-    pub(crate) fn decode_held(&mut self, conn: ConnId, io: &mut Io<'_>) -> Result<u64, Malformed> {
+    pub(crate) fn decode_held(
+        &mut self,
+        conn: ConnId,
+        (room, io): (&mut u64, &mut Io<'_>),
+    ) -> Result<u64, Malformed> {
         let Some(decoder) = self.decoder.as_deref_mut() else { return Ok(0) };
         let mut carried = &self.held[..];
-        let given = decode_until_behind(decoder, &mut carried, conn, io)?;
+        let given = decode_until_behind(decoder, &mut carried, room, reader(conn, io))?;
         let taken = self.held.len() - carried.len();
         self.held.take(taken);
         Ok(given)
@@ -215,18 +221,65 @@ impl Flow {
     }
 }
 
+/// Gives text to an application, and says how much it has not read.
+fn reader(conn: ConnId, io: &mut Io<'_>) -> impl FnMut(&[u8]) -> usize {
+    move |text| {
+        io.out(conn).extend_from_slice(text);
+        io.backlog(conn)
+    }
+}
+
 /// Decodes from the front of what was carried until its application is behind, or nothing is left.
+/// `room` is what the shard may hold more.
 fn decode_until_behind(
     decoder: &mut Decoder,
     carried: &mut &[u8],
-    conn: ConnId,
-    io: &mut Io<'_>,
+    room: &mut u64,
+    mut give: impl FnMut(&[u8]) -> usize,
 ) -> Result<u64, Malformed> {
-    let mut given = 0;
-    while io.backlog(conn) < TEXT_AHEAD_MAX {
+    let (mut given, mut unread) = (0, give(&[]));
+    while unread < if *room > 0 { TEXT_AHEAD_MAX } else { TEXT_AHEAD_LEAST } {
         let Some(text) = decoder.next(carried)? else { break };
-        io.out(conn).extend_from_slice(text);
+        unread = give(text);
         given += text.len() as u64;
+        *room = room.saturating_sub(text.len() as u64);
     }
     Ok(given)
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_tunnel_coding::Mode;
+
+    use super::*;
+
+    /// A kilobyte that becomes a quarter of a megabyte, for each of many applications that do not
+    /// read: together they get what there is room for, and then a block each. One that reads gets
+    /// all of it, room or not.
+    #[test]
+    fn text_is_decoded_as_far_as_there_is_memory() {
+        const BLOCK: usize = 64 * 1024;
+        const ROOM: usize = 4 << 20;
+        const FLOWS: usize = 1000;
+        let mut carried = Vec::new();
+        let zeros = vec![0; BLOCK];
+        let mut coder = Coder::new(Mode::Auto);
+        (0..16).for_each(|_| coder.encode(&zeros, true, &mut carried));
+        let (mut room, mut unread) = (ROOM as u64, 0);
+        for _ in 0..FLOWS {
+            let (mut held, mut backlog) = (&carried[..], 0);
+            let given = decode_until_behind(&mut Decoder::new(), &mut held, &mut room, |text| {
+                backlog += text.len();
+                backlog
+            });
+            assert_eq!(given.expect("what our coder wrote"), backlog as u64);
+            assert!((BLOCK..=TEXT_AHEAD_MAX).contains(&backlog), "{backlog}");
+            unread += backlog;
+        }
+        assert!(unread <= ROOM + TEXT_AHEAD_MAX + FLOWS * BLOCK, "{unread} bytes");
+        assert_eq!(room, 0);
+        let mut held = &carried[..];
+        let read = decode_until_behind(&mut Decoder::new(), &mut held, &mut room, |_| 0);
+        assert_eq!((read.expect("it is good"), held.len()), (16 * BLOCK as u64, 0));
+    }
 }

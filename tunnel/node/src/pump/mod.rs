@@ -405,6 +405,9 @@ impl Pump {
                 _ => {}
             }
         }
+        // The agent knows of all text now; until the next turn what is decoded is on top of that.
+        let memory = self.agent.memory();
+        self.own.text_room = memory.most.saturating_sub(memory.held);
     }
 
     fn tell_taken(

@@ -107,6 +107,8 @@ pub(super) struct Own {
     pub(super) dialling: BTreeMap<PeerId, Dialling>,
     /// Flows for which a way is shut.
     shut: Shut,
+    /// Bytes of text that may be decoded ahead of applications, before the agent is asked again.
+    pub(super) text_room: u64,
     /// What is not to be sent yet, by connection.
     held: BTreeMap<ConnId, Held>,
     /// Whose sessions there are.
@@ -134,6 +136,7 @@ impl Own {
             runs: Vec::new(),
             dialling: BTreeMap::new(),
             shut: Shut::default(),
+            text_room: 0,
             held: BTreeMap::new(),
             bonds: Bonds::new(),
             tallies: Vec::new(),
