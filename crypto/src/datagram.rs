@@ -10,8 +10,8 @@
 //! - D1  Numbers count up from 0 and never start again, also under new keys; a number is a nonce.
 //! - D2  A packet opens at most once: its number is looked up before the tag is computed, and noted
 //!   only after the tag verified.
-//! - D3  A bit of the header tells under which of two keys a packet is, so that those that were on
-//!   their way at a change still open, until [`DatagramOpener::forget_old_keys`].
+//! - D3  A bit of the header, the *phase*, tells under which of two keys a packet is, so that those
+//!   that were on their way at a change still open, until [`DatagramOpener::forget_old_keys`].
 
 use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
@@ -24,6 +24,8 @@ use crate::rekey::{RECORDS_PER_KEY_MAX, Spent};
 use crate::replay::{PacketWindow, Seen};
 use crate::schedule::{Direction, TrafficKeys, expand};
 
+/// Bytes before the text of a datagram.
+pub const DATAGRAM_HEADER_BYTES: usize = HEADER_BYTES;
 const HEADER_BYTES: usize = 16;
 /// Bytes that a datagram adds to its text.
 pub const DATAGRAM_OVERHEAD: usize = HEADER_BYTES + TAG_BYTES;
@@ -70,6 +72,7 @@ impl DatagramHeader {
 }
 
 /// Hides and reads the headers of one direction of a network.
+#[derive(Clone)]
 pub struct HeaderKey(Aes128);
 
 impl HeaderKey {
@@ -109,6 +112,14 @@ impl Keyed {
     fn new(keys: &TrafficKeys, backend: Backend) -> Self {
         Self { aead: keys.aead(backend), iv: keys.iv() }
     }
+
+    /// Opens `datagram` in place, unless it is forged. Returns how long its text is.
+    fn verified(&self, header: DatagramHeader, datagram: &mut [u8]) -> Result<usize, Forged> {
+        let body = datagram.get_mut(HEADER_BYTES..).ok_or(Forged)?;
+        let text_len = body.len().checked_sub(TAG_BYTES).ok_or(Forged)?;
+        self.aead.open(nonce(&self.iv, header.number), &header.to_wire(), body)?;
+        Ok(text_len)
+    }
 }
 
 /// Seals the packets of one carrier in one direction.
@@ -120,7 +131,7 @@ pub struct DatagramSealer {
 }
 
 impl DatagramSealer {
-    /// Begins with packet 0 of `slot` in the receiver's `session`.
+    /// Begins with packet 0 of `slot` in the receiver's `session`, in phase 0.
     ///
     /// # Panics
     /// If `session` or `slot` do not fit into 48 and 12 bits.
@@ -145,7 +156,7 @@ impl DatagramSealer {
     pub fn seal(&mut self, datagram: &mut [u8]) -> Result<u64, KeySpent> {
         let text_len = datagram.len().checked_sub(DATAGRAM_OVERHEAD);
         let text_len = text_len.expect("room for header and tag");
-        if self.spent.packets >= RECORDS_PER_KEY_MAX {
+        if self.left() == 0 {
             return Err(KeySpent);
         }
         let number = self.next.number;
@@ -160,11 +171,21 @@ impl DatagramSealer {
         Ok(number)
     }
 
-    /// From the next packet on, `keys`, and the other phase.
-    pub fn rekey(&mut self, keys: &TrafficKeys, backend: Backend) {
+    /// From the next packet on, `keys`, in this phase: 0 or 1. Their receiver has to have them.
+    pub fn rekey(&mut self, keys: &TrafficKeys, backend: Backend, phase: u8) {
         self.keyed = Keyed::new(keys, backend);
-        self.next.flags ^= 1;
+        self.next.flags = phase & 1;
         self.spent = Spent::default();
+    }
+
+    /// From the next packet on, headers are hidden under another key of the network.
+    pub fn hide_under(&mut self, header: HeaderKey) {
+        self.header = header;
+    }
+
+    /// How many packets the present key still seals.
+    pub fn left(&self) -> u64 {
+        RECORDS_PER_KEY_MAX - self.spent.packets
     }
 
     /// What the present key has sealed.
@@ -201,7 +222,7 @@ pub struct DatagramOpener {
 }
 
 impl DatagramOpener {
-    /// Remembers the last `window_packets` numbers, rounded up to a power of two.
+    /// Remembers the last `window_packets` numbers, rounded up to a power of two. Begins in phase 0.
     pub fn new(keys: &TrafficKeys, backend: Backend, window_packets: u32) -> Self {
         let window = PacketWindow::new(window_packets);
         Self { keyed: Keyed::new(keys, backend), old: None, phase: 0, window, forged: 0 }
@@ -217,7 +238,40 @@ impl DatagramOpener {
         datagram: &'a mut [u8],
     ) -> Result<Opened<'a>, Dropped> {
         self.window.check(header.number).map_err(Dropped::Replayed)?;
-        match self.verified(header, datagram) {
+        let keyed =
+            if header.flags & 1 == self.phase { Some(&self.keyed) } else { self.old.as_ref() };
+        let verified = keyed.ok_or(Forged).and_then(|keyed| keyed.verified(header, datagram));
+        self.noted(verified, header, datagram)
+    }
+
+    /// The same for a packet of the other phase that may be the first under `keys`, which follow
+    /// the present ones. If it opens, it is as if [`Self::rekey`] had been called before it.
+    ///
+    /// # Errors
+    /// [`Dropped`]; nothing has changed then.
+    pub fn open_next<'a>(
+        &mut self,
+        (keys, backend): (&TrafficKeys, Backend),
+        header: DatagramHeader,
+        datagram: &'a mut [u8],
+    ) -> Result<Opened<'a>, Dropped> {
+        self.window.check(header.number).map_err(Dropped::Replayed)?;
+        let next = Keyed::new(keys, backend);
+        let verified = next.verified(header, datagram);
+        if verified.is_ok() {
+            self.old = Some(core::mem::replace(&mut self.keyed, next));
+            self.phase = header.flags & 1;
+        }
+        self.noted(verified, header, datagram)
+    }
+
+    fn noted<'a>(
+        &mut self,
+        verified: Result<usize, Forged>,
+        header: DatagramHeader,
+        datagram: &'a mut [u8],
+    ) -> Result<Opened<'a>, Dropped> {
+        match verified {
             Ok(text_len) => {
                 self.window.note(header.number);
                 let text = &mut datagram[HEADER_BYTES..HEADER_BYTES + text_len];
@@ -230,22 +284,12 @@ impl DatagramOpener {
         }
     }
 
-    fn verified(&self, header: DatagramHeader, datagram: &mut [u8]) -> Result<usize, Forged> {
-        let keyed = if header.flags & 1 == self.phase {
-            &self.keyed
-        } else {
-            self.old.as_ref().ok_or(Forged)?
-        };
-        let body = datagram.get_mut(HEADER_BYTES..).ok_or(Forged)?;
-        let text_len = body.len().checked_sub(TAG_BYTES).ok_or(Forged)?;
-        keyed.aead.open(nonce(&keyed.iv, header.number), &header.to_wire(), body)?;
-        Ok(text_len)
-    }
-
-    /// Takes packets under `keys`, in the other phase, and still those under the present ones.
-    pub fn rekey(&mut self, keys: &TrafficKeys, backend: Backend) {
-        self.old = Some(core::mem::replace(&mut self.keyed, Keyed::new(keys, backend)));
-        self.phase ^= 1;
+    /// Takes packets under `keys`, in this phase, and still those under the present ones, if those
+    /// are in the other phase.
+    pub fn rekey(&mut self, keys: &TrafficKeys, backend: Backend, phase: u8) {
+        let old = core::mem::replace(&mut self.keyed, Keyed::new(keys, backend));
+        self.old = (self.phase != phase & 1).then_some(old);
+        self.phase = phase & 1;
     }
 
     /// Takes no more packets under the keys before the present ones.
@@ -341,14 +385,45 @@ mod tests {
         let mut pair = pair();
         let [early, late, too_late] = [b"a", b"b", b"c"].map(|text| pair.sealed(text));
         assert!(pair.opens(&early).is_ok());
-        pair.0.rekey(&keys(2), Backend::AwsLc);
+        pair.0.rekey(&keys(2), Backend::AwsLc, 1);
         let new = pair.sealed(b"d");
         assert_eq!(pair.opens(&new), Err(Dropped::Forged), "before the opener changed");
-        pair.1.rekey(&keys(2), Backend::Ring);
+        pair.1.rekey(&keys(2), Backend::Ring, 1);
         assert_eq!(pair.opens(&new), Ok(b"d".to_vec()));
         assert_eq!(pair.opens(&late), Ok(b"b".to_vec()));
         assert_eq!(pair.opens(&new), Err(Dropped::Replayed(Seen::Before)));
         pair.1.forget_old_keys();
         assert_eq!(pair.opens(&too_late), Err(Dropped::Forged));
+    }
+
+    /// The first packet under keys that may be next brings the change with it; one that only says
+    /// so changes nothing.
+    #[test]
+    fn the_first_packet_under_the_next_keys_brings_them() {
+        let mut pair = pair();
+        let late = pair.sealed(b"a");
+        pair.0.rekey(&keys(2), Backend::AwsLc, 1);
+        let (first, second) = (pair.sealed(b"b"), pair.sealed(b"c"));
+        let (next, header) = (keys(2), header_key().read(&first).expect("long enough"));
+        let open_next = |opener: &mut DatagramOpener, keys: &TrafficKeys, datagram: &[u8]| {
+            let mut datagram = datagram.to_vec();
+            let opened = opener.open_next((keys, Backend::Ring), header, &mut datagram);
+            opened.map(|opened| opened.text.to_vec())
+        };
+        let mut bad = first.clone();
+        bad[20] ^= 1;
+        assert_eq!(open_next(&mut pair.1, &next, &bad), Err(Dropped::Forged));
+        assert_eq!(open_next(&mut pair.1, &keys(3), &first), Err(Dropped::Forged));
+        assert_eq!(pair.opens(&second), Err(Dropped::Forged), "nothing has changed");
+        assert_eq!(open_next(&mut pair.1, &next, &first), Ok(b"b".to_vec()));
+        let again = Err(Dropped::Replayed(Seen::Before));
+        assert_eq!(open_next(&mut pair.1, &next, &first), again);
+        assert_eq!(pair.opens(&second), Ok(b"c".to_vec()));
+        assert_eq!(pair.opens(&late), Ok(b"a".to_vec()));
+        // Who was silent for two changes goes on in the same phase.
+        pair.0.rekey(&keys(4), Backend::AwsLc, 1);
+        pair.1.rekey(&keys(4), Backend::Ring, 1);
+        let later = pair.sealed(b"d");
+        assert_eq!(pair.opens(&later), Ok(b"d".to_vec()));
     }
 }

@@ -48,7 +48,8 @@ pub use aead::{Aead, Backend, Forged, Nonce, TAG_BYTES, Tag};
 pub use calibrate::{Calibration, calibrate};
 pub use datagram::Dropped;
 pub use datagram::{
-    DATAGRAM_OVERHEAD, DatagramHeader, DatagramOpener, DatagramSealer, HeaderKey, Opened,
+    DATAGRAM_HEADER_BYTES, DATAGRAM_OVERHEAD, DatagramHeader, DatagramOpener, DatagramSealer,
+    HeaderKey, Opened,
 };
 pub use entropy::Entropy;
 pub use handshake::{

@@ -256,6 +256,19 @@ fn counters(shared: &Shared) -> impl Iterator<Item = (String, &'static str, u64)
             metrics.pieces_refused.get(),
         ),
         ("broken", "Records that did not verify", metrics.broken.get()),
+        ("datagrams_strange", "Datagrams of no session", metrics.datagrams_strange.get()),
+        ("datagrams_forged", "Datagrams that did not verify", metrics.datagrams_forged.get()),
+        ("datagrams_replayed", "Datagrams that came before", metrics.datagrams_replayed.get()),
+        (
+            "datagrams_elsewhere",
+            "Datagrams that came to another shard than their session's",
+            metrics.datagrams_elsewhere.get(),
+        ),
+        (
+            "datagrams_not_given",
+            "Trains of those that were dropped, because too many waited for that shard",
+            metrics.datagrams_not_given.get(),
+        ),
         (
             "keys_dropped",
             "Times that a shard dropped all keys, after a copy of the machine or a set clock",

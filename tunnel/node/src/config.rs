@@ -101,6 +101,8 @@ pub struct Peer {
     /// Carriers of one session, at most: 1 to [`CARRIERS_MAX`]. Who dials has a session for each of
     /// its shards.
     pub carriers: usize,
+    /// Whether its sessions go by UDP, too, where that gets through: both sides have to say so.
+    pub udp: bool,
     /// What it may reach through us.
     pub policy: Policy,
     /// Bytes a second of all its flows through us, on all shards together, and of each direction by
@@ -275,6 +277,11 @@ impl Config {
     /// A configuration with every field, and what each means.
     pub const fn example() -> &'static str {
         include_str!("config/example.toml")
+    }
+
+    /// Whether datagrams come in where carriers do.
+    pub fn listens_for_datagrams(&self) -> bool {
+        self.peers.iter().any(|peer| peer.udp)
     }
 
     /// The peer of this name.

@@ -442,8 +442,8 @@ fn reload(edits: &[(&str, &str)]) -> Reload {
 
 fn stays(before: u16, now: u16, identity: IdentityChange) -> PeerChange {
     let (before, now) = (PeerIndex(before), PeerIndex(now));
-    let (addresses, carriers, policy, rate) = (false, false, false, false);
-    PeerChange::Stays { before, now, identity, addresses, carriers, policy, rate }
+    let (addresses, carriers, policy, rate, udp) = (false, false, false, false, false);
+    PeerChange::Stays { before, now, identity, addresses, carriers, policy, rate, udp }
 }
 
 #[test]
@@ -495,12 +495,13 @@ fn keys_rotate_without_an_end() {
 
 #[test]
 fn what_changes_for_a_peer_is_told() {
-    let told = reload(&[("\"any\"", "\"any:1\"\nrate = \"1 MB/s\"\ncarriers = 9")]).peers;
-    let PeerChange::Stays { identity, addresses, carriers, policy, rate, .. } = told[1] else {
+    let more = "\"any:1\"\nrate = \"1 MB/s\"\ncarriers = 9\nudp = true";
+    let told = reload(&[("\"any\"", more)]).peers;
+    let PeerChange::Stays { identity, addresses, carriers, policy, rate, udp, .. } = told[1] else {
         panic!("{told:?}")
     };
     assert_eq!(identity, IdentityChange::Same);
-    assert_eq!((addresses, carriers, policy, rate), (false, true, true, true));
+    assert_eq!((addresses, carriers, policy, rate, udp), (false, true, true, true, true));
 }
 
 /// Listeners are known by their addresses: what else is said there changes, its socket stays.

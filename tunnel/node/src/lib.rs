@@ -24,6 +24,7 @@ pub mod check;
 mod ciphers;
 mod clocks;
 pub mod config;
+mod datagrams;
 mod demo;
 mod generation;
 mod invite;

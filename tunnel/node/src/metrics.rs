@@ -43,6 +43,14 @@ pub(crate) struct Metrics {
     not_let_in: [Count; NOT_LET_IN.len()],
     /// Records that did not verify, or said what cannot be.
     pub(crate) broken: Count,
+    /// Datagrams that came to nothing: of no session that is known, that did not verify, and that
+    /// came before; those that came to another shard than their session's, and of those the gifts
+    /// that were too much for it.
+    pub(crate) datagrams_strange: Count,
+    pub(crate) datagrams_forged: Count,
+    pub(crate) datagrams_replayed: Count,
+    pub(crate) datagrams_elsewhere: Count,
+    pub(crate) datagrams_not_given: Count,
     /// Times that a shard dropped all keys: its machine may be a copy.
     pub(crate) keys_dropped: Count,
 }

@@ -21,10 +21,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringway_core::ShardId;
 use ringway_crypto::SessionId;
-use ringway_shards::{ControlPort, Io};
+use ringway_shards::{ControlPort, DatagramSocket, Io};
 use ringway_tunnel_proto::{BondId, FlowId, PeerId, Registry, ResetCode};
 
 use crate::metrics::Metrics;
+use crate::pump::OnTheirWay;
 use crate::resolver::Questions;
 use crate::salts::Salts;
 use crate::site::Site;
@@ -40,6 +41,9 @@ pub(crate) enum Mail {
         /// Listening sockets for this shard.
         open: Vec<(u16, TcpListener)>,
     },
+    /// The UDP sockets at which this shard listens from now on, in the order of the addresses where
+    /// carriers come in.
+    Ports(Vec<DatagramSocket>),
     /// A session is replaced by one on another shard.
     Replaced(SessionId),
     /// This machine may be a copy of another: drop all keys.
@@ -75,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) salts: Salts,
     boxes: Vec<Mutex<Vec<Mail>>>,
     pub(crate) questions: Arc<Questions>,
+    pub(crate) given: OnTheirWay,
     reports: Mutex<(u64, Vec<ShardStatus>)>,
 }
 
@@ -93,6 +98,7 @@ impl Shared {
             salts: Salts::default(),
             boxes: (0..shards).map(|_| Mutex::default()).collect(),
             questions: Arc::default(),
+            given: OnTheirWay::new(shards),
             reports: Mutex::default(),
         }
     }

@@ -179,6 +179,7 @@ impl Site {
                 credentials: if dials { self.config.credentials(index) } else { Vec::new() },
                 proofs: proofs.collect(),
                 carriers_max: peer.carriers,
+                packets: peer.udp,
             })
         };
         self.peers.iter().map(known).collect()

@@ -139,6 +139,9 @@ pub struct CarrierStatus {
     /// Its number, here: no other carrier of this shard has had it or will.
     #[serde(default)]
     pub id: String,
+    /// What it runs on: `tcp` or `udp`.
+    #[serde(default)]
+    pub kind: String,
     /// Its other end.
     pub peer: Option<SocketAddr>,
     /// Round trip, queues included.

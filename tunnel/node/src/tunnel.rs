@@ -39,6 +39,7 @@ use thiserror::Error;
 use crate::chance::{NoChance, entropy};
 use crate::ciphers::calibrate;
 use crate::config::{Config, Reload, Restart, changes};
+use crate::datagrams::Listening;
 use crate::generation::Generation;
 use crate::pump::{Pump, RECEIVE_BYTES};
 use crate::resolver::{Ask, Found, Resolver};
@@ -295,9 +296,12 @@ impl Prepared {
     ///
     /// # Errors
     /// [`StartError::Host`]. Then the shards are of no use and to be stopped.
-    pub fn attach(self, lodged: Lodged) -> Result<Attendant, StartError> {
+    pub fn attach(self, mut lodged: Lodged) -> Result<Attendant, StartError> {
         let host = |what| move |source| StartError::Host { what, source };
         let ready = self.ready(lodged.addresses);
+        let mut datagrams = Listening::default();
+        let listens = datagrams.follow(&self.shared, &ready.carriers, &mut lodged.control);
+        listens.map_err(host(NO_DATAGRAMS))?;
         let (commands, inbox) = channel();
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = Arc::new(bell.map_err(|errno| host("an eventfd")(errno.into()))?);
@@ -319,6 +323,7 @@ impl Prepared {
             sockets: self.sockets,
             generation: listen_for_copies(),
             unopened: Vec::new(),
+            datagrams,
             began: Instant::now(),
             carriers: ready.carriers.clone(),
             shards_are_ours: self.shards_are_ours,
@@ -377,6 +382,9 @@ impl Attendant {
     }
 }
 
+/// What is said where UDP sockets cannot be had.
+const NO_DATAGRAMS: &str = "UDP at the addresses where carriers come in (`udp` of a peer)";
+
 /// What a tunnel has of each shard.
 fn room(doors: Vec<(u16, SocketAddr)>) -> Room {
     Room {
@@ -423,6 +431,7 @@ struct Control {
     carriers: Vec<SocketAddr>,
     /// Doors that the last reading could not open, and why. The next one tries again.
     unopened: Vec<(u16, String)>,
+    datagrams: Listening,
     shards_are_ours: bool,
 }
 
@@ -528,6 +537,9 @@ impl Control {
         for (shard, open) in sockets.into_iter().enumerate() {
             let mail = Mail::Reload { shut: shut.clone(), open };
             self.shared.send(ShardId(shard as u8), mail, &mut self.port);
+        }
+        if let Err(error) = self.datagrams.follow(&self.shared, &self.carriers, &mut self.port) {
+            failed.extend(self.carriers.iter().map(|at| (*at, format!("{NO_DATAGRAMS}: {error}"))));
         }
         // Mail keeps its order: a shard that reports has taken over what was sent before. Who hears
         // that the configuration is in force is to find it so.

@@ -42,7 +42,8 @@ const RTT_UNKNOWN: Span = Span::from_ms(100);
 pub(crate) struct Carrier {
     pub(crate) up: bool,
     pub(crate) suspect: bool,
-    /// Something authentic came by it. Before, it is asked, and given nothing.
+    /// Something authentic came by it; of packets, word that some of ours came. Before, it is asked,
+    /// and given nothing.
     pub(crate) proved: bool,
     /// The peer sends nothing more on it, and we should not either.
     pub(crate) leaving: bool,
@@ -153,6 +154,13 @@ impl Carrier {
         silent_only && core::mem::take(&mut self.suspect)
     }
 
+    /// The other agent has reported on packets of this carrier: if some of them came lately, both
+    /// ways work. Returns whether it was suspect.
+    pub(crate) fn reported(&mut self, now: Moment) -> bool {
+        let works = self.packets.as_ref().is_some_and(|packets| packets.is_heard());
+        works && self.heard(now)
+    }
+
     /// An answer came. Returns whether the carrier was suspect.
     pub(crate) fn answered(&mut self, now: Moment, token: u64) -> bool {
         let Some((_, at)) = self.asked.filter(|(asked, _)| *asked == token) else { return false };
@@ -224,7 +232,7 @@ impl Carrier {
     /// Makes a suspect of a carrier whose time is over. Returns whether it became one now.
     pub(crate) fn judge(&mut self, now: Moment) -> bool {
         if let Some(packets) = &self.packets {
-            let silent = self.up && !self.suspect && packets.is_silent();
+            let silent = self.up && !self.suspect && packets.is_silent(now);
             self.suspect |= silent;
             return silent;
         }

@@ -192,7 +192,7 @@ impl From<Truncated> for Malformed {
     }
 }
 
-const PAD: u8 = 0x00;
+pub(crate) const PAD: u8 = 0x00;
 const PING: u8 = 0x01;
 const PONG: u8 = 0x02;
 const LEAVE: u8 = 0x03;

@@ -8,6 +8,7 @@
 //! - `frame`: what a record says, to the byte.
 //! - `send`, `recv`: one direction of a flow, at the end that writes and at the one that reads.
 //! - `link`, `epochs`: a carrier's bytes, from the first to its records, and its keys over time.
+//!   `packet_link`: the same of one of packets.
 //! - `target`, `socks`, `connect`: where a flow is to go, as agents and as applications say it.
 //! - `proxy`: who a service's client is. `look`: what a censor sees of a carrier.
 //! - `carrier`, `delivery`: what is known of a carrier, and how much it is given. `path`: carriers
@@ -48,6 +49,7 @@ mod look;
 mod memory;
 mod meter;
 mod opening;
+mod packet_link;
 pub mod path;
 mod pool;
 mod proxy;
@@ -64,8 +66,8 @@ mod testing;
 mod violation;
 
 pub use agent::{
-    Agent, AgentSettings, BondId, BondReport, Dropped, Host, Identity, MemberReport, NoFlow,
-    NotLetIn, Note, Owner, Peer, PeerId, Registry,
+    Agent, AgentSettings, Arrived, BondId, BondReport, DatagramCounts, Dropped, Host, Identity,
+    MemberReport, NoFlow, NotLetIn, Note, Owner, PacketMemberReport, Peer, PeerId, Registry, Route,
 };
 pub use carrier::CarrierSlot;
 pub use connect::{
@@ -83,7 +85,7 @@ pub use opening::{
     ANSWER_BYTES, Coding, OPENING_BYTES_MAX, Opening, answer as opening_answer, read_answer,
 };
 pub use proxy::{Origin, PROXY_HEADER_MAX, write_proxy_header};
-pub use report::{CarrierReport, FlowReport};
+pub use report::{CarrierReport, FlowReport, PacketsReport};
 pub use session::{
     DATAGRAM_TEXT_MAX, DatagramRefused, DatagramsReport, Event, FlowsFull, Outlet, Role, Session,
     Settings, Share,

@@ -53,6 +53,13 @@ pub const WAIT_DEFAULT: Span = Span::from_s(60);
 /// Carriers' numbers that may come late, because carriers overtake each other; of more the highest.
 pub const NUMBERS_LATE_MAX: usize = 1024;
 
+/// Bytes of a datagram, heads of IP and UDP not counted: what nearly every way passes whole.
+pub const DATAGRAM_BYTES: usize = 1352;
+/// Datagrams that leave at once, at most: what one system call of the kernel takes.
+pub const TRAIN_DATAGRAMS: usize = 48;
+/// Carriers of packets that a session has at once, at most.
+pub const PACKET_CARRIERS_MAX: usize = 4;
+
 // ---- Who has not proved who they are.
 
 /// Connections of a shard that have not proved themselves.
@@ -97,6 +104,8 @@ const _: () = assert!(PEERS_MAX <= u16::MAX as usize, "a peer's number");
 const _: () = assert!(3 * LISTENERS_MAX < u16::MAX as usize, "a door's number, and the carriers'");
 const _: () = assert!(CARRIERS_DEFAULT <= CARRIERS_MAX);
 const _: () = assert!(CARRIERS_MAX < crate::session::CARRIERS_MAX, "each has a place");
+const _: () = assert!(CARRIERS_MAX + PACKET_CARRIERS_MAX < crate::session::CARRIERS_MAX);
+const _: () = assert!(DATAGRAM_BYTES * TRAIN_DATAGRAMS <= 65_507 && TRAIN_DATAGRAMS <= 64);
 const _: () = assert!(FLOWS_DEFAULT <= FLOWS_MAX);
 const _: () = assert!(FLOWS_MAX <= limits::CONNS_PER_SHARD_MAX, "each has a connection");
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT);

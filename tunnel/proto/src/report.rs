@@ -50,3 +50,14 @@ pub struct CarrierReport {
     /// LEAVE was said on it: once that is sent, it can be closed.
     pub left: bool,
 }
+
+/// What is known of a carrier of packets beside that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketsReport {
+    /// Bytes on the path, heads included.
+    pub flying: u64,
+    /// Bytes a second that the path passes on, as far as is known.
+    pub rate: u64,
+    /// Bytes that may be on it.
+    pub window: u64,
+}

@@ -27,7 +27,8 @@
 //! versions (`hello.rs`, `frame.rs`), the words of SOCKS5 and HTTP for each failure (`socks.rs`,
 //! `proxy.rs`), no writes across cores (`shards/runtime`).
 //!
-//! What carries packets has the rules of [`Rule::PATH`].
+//! What carries packets has the rules of [`Rule::PATH`], and an agent's carriers of them those of
+//! [`Rule::PACKETS`].
 //!
 //! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
 //! `KeysAnnounced`, `ResponderWaits`, `OffersRepeated` and `FormerKept`; who is let in are `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
@@ -150,6 +151,18 @@ pub enum Rule {
     SpawnBounded,
     /// Carriers that are not needed are closed.
     IdleClosed,
+    /// While packets get through, streams go by them alone.
+    PacketsFirst,
+    /// A carrier of packets is used once the other end has said that they come.
+    PacketsProved,
+    /// A packet that comes to a shard without its session is given to the one that has it.
+    PacketsHandedOver,
+    /// Packets go to where the newest came from.
+    PacketsFollow,
+    /// Nothing but a packet that is newer than all before moves a path.
+    NewestMoves,
+    /// Who dialled says something now and then by packets.
+    KeptAlive,
 }
 
 impl Rule {
@@ -218,6 +231,16 @@ impl Rule {
         Rule::OpenedOnDemand,
         Rule::SpawnBounded,
         Rule::IdleClosed,
+    ];
+
+    /// Those of an agent's carriers of packets.
+    pub const PACKETS: [Rule; 6] = [
+        Rule::PacketsFirst,
+        Rule::PacketsProved,
+        Rule::PacketsHandedOver,
+        Rule::PacketsFollow,
+        Rule::NewestMoves,
+        Rule::KeptAlive,
     ];
 }
 

@@ -209,6 +209,8 @@ pub struct Session {
     spare: Blocks,
     /// What the present record or packet says, for when it is lost.
     saying: Vec<Said>,
+    /// What the next packet is to say of new keys.
+    exchange: Option<Exchange>,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -269,6 +271,7 @@ impl Session {
             messages: Messages::default(),
             spare: Blocks::default(),
             saying: Vec::new(),
+            exchange: None,
             sabotage: Sabotage::default(),
         }
     }
@@ -559,7 +562,12 @@ impl Session {
                     let packets = carrier.packets.as_mut().ok_or(Violation::Malformed)?;
                     packets.wanted(floor, Span(wait));
                 }
-                Frame::Report(report) => self.reported(now, slot, &report)?,
+                Frame::Report(report) => {
+                    self.reported(now, slot, &report)?;
+                    if self.carriers[usize::from(slot.0)].reported(now) {
+                        outlet.event(Event::Recovered(slot));
+                    }
+                }
                 Frame::Datagram { channel, bytes } => {
                     self.messages.note_came();
                     outlet.datagram(channel, bytes);
@@ -802,7 +810,8 @@ impl Session {
         outlet: &mut impl Outlet,
     ) {
         let usable = self.carriers.iter().filter(|carrier| carrier.is_usable()).count();
-        let alone = usable < 2;
+        // What a carrier of packets has lost it may well say again.
+        let alone = usable < 2 || self.carriers[usize::from(slot.0)].packets.is_some();
         self.since_bulk += 1;
         let bulk_first = self.since_bulk >= BULK_EVERY && !self.ready[1].is_empty();
         let classes: &[usize] = match share {

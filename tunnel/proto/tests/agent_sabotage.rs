@@ -3,6 +3,7 @@
 //! `cargo xtask test` runs it, since it needs a build of its own:
 //! `cargo test -p ringway-tunnel-proto --features sabotage --test agent_sabotage`
 
+mod aired;
 mod net;
 mod storm;
 mod witnesses;
@@ -16,5 +17,13 @@ fn every_broken_rule_is_noticed() {
     // Most storms have no weather in which a given rule matters.
     witnesses::all_are_noticed(&Rule::AGENT, 400, |seed, rule| {
         !matches!(catch_unwind(|| storm::run(seed, Some(rule))), Ok(Ok(_)))
+    });
+}
+
+#[test]
+fn every_broken_rule_of_packets_is_noticed() {
+    witnesses::all_are_noticed(&Rule::PACKETS, 60, |seed, rule| {
+        let story = aired::STORIES[seed as usize % aired::STORIES.len()];
+        catch_unwind(|| story(Some(rule), seed)).is_err()
     });
 }

@@ -179,7 +179,7 @@ pub fn agent(data: &[u8]) {
         suites: vec![SUITE],
     };
     let proofs = vec![(PeerProof::Shared(shared().id()), None)];
-    let peer = Peer { credentials: Vec::new(), proofs, carriers_max: 4 };
+    let peer = Peer { credentials: Vec::new(), proofs, carriers_max: 4, packets: false };
     agent.configure(desk.now, listener, vec![Some(peer)], &mut desk);
     let entropy = Entropy::from_seed(secret(4));
     let mut world = World { agent, desk, entropy, next_conn: 0, stranger: None, member: None };

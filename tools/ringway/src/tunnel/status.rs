@@ -151,8 +151,17 @@ fn session_text(text: &mut String, session: &SessionStatus) {
     }
     let rows: Vec<_> = session.carriers.iter().map(carrier_row).collect();
     if !rows.is_empty() {
-        let head =
-            ["carrier", "sends", "gets", "RTT", "in flight", "waits", "re-sent", "limited by"];
+        let head = [
+            "carrier",
+            "by",
+            "sends",
+            "gets",
+            "RTT",
+            "in flight",
+            "waits",
+            "re-sent",
+            "limited by",
+        ];
         text.push_str(&indented(&table(&head, &rows), "    "));
     }
     let rows: Vec<_> = session.flows.iter().map(flow_row).collect();
@@ -180,6 +189,7 @@ fn session_text(text: &mut String, session: &SessionStatus) {
 fn carrier_row(carrier: &CarrierStatus) -> Vec<String> {
     vec![
         carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
+        carrier.kind.clone(),
         rate(carrier.rate_sent_bits_per_s),
         rate(carrier.rate_received_bits_per_s),
         rtt(Some(carrier.rtt_us)),
@@ -248,6 +258,7 @@ mod tests {
             ..FlowStatus::default()
         };
         let carrier = CarrierStatus {
+            kind: "udp".to_owned(),
             rtt_us: 40_200,
             rate_sent_bits_per_s: 13_000_000,
             limited_by: "path".to_owned(),
@@ -277,7 +288,7 @@ mod tests {
             assert!(rows.contains(&words), "{row} in {page}");
         };
         has("20Gbit/s 0bit/s ? 0B 5120KiB 0B 0B 0B carrier");
-        has("? 13Mbit/s 0bit/s 40.2 ms 0B 0B 0B path");
+        has("? udp 13Mbit/s 0bit/s 40.2 ms 0B 0B 0B path");
         has("6 there 12Mbit/s 9999bit/s 40.3 ms 58KiB -12B 7B carrier (joined)");
         has("and 2 more that move less (`--flows N` shows N)");
     }

@@ -84,6 +84,7 @@ static PEER: Kind = Kind {
              16",
         ),
         ("carriers", "a number from 1 to 64"),
+        ("udp", BOOL),
         ("allow", "a list of what the peer may reach, for example [\"10.0.0.0/8:22\"]"),
         ("rate", "a rate with its unit, for example \"100 Mbit/s\" or \"10 MB/s\""),
     ],
@@ -96,6 +97,7 @@ static PEER: Kind = Kind {
         ("listen", "addresses"),
         ("connect", "addresses"),
         ("spawn_max", "carriers"),
+        ("datagrams", "udp"),
         ("allowed", "allow"),
         ("targets", "allow"),
         ("allowed_ips", "allow"),
@@ -355,6 +357,7 @@ impl Check<'_> {
                 identity,
                 addresses,
                 carriers: carriers as usize,
+                udp: section.flag("udp", false)?,
                 policy: policy(section, resolve_names, &config.services)?,
                 rate: section.one("rate")?.map(|item| item.read(rate)).transpose()?,
             });

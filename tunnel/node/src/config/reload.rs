@@ -42,6 +42,8 @@ pub enum PeerChange {
         addresses: bool,
         /// Another number of carriers.
         carriers: bool,
+        /// UDP was switched on or off: now.
+        udp: bool,
         /// Other rules: for the next flow.
         policy: bool,
         /// Another rate: for all its flows, now.
@@ -125,6 +127,7 @@ impl Reload {
                     identity: IdentityChange::Same,
                     addresses: false,
                     carriers: false,
+                    udp: false,
                     policy: false,
                     rate: false,
                     ..
@@ -186,6 +189,7 @@ fn stays(before: PeerIndex, was: &Peer, now: PeerIndex, is: &Peer) -> PeerChange
         identity,
         addresses: was.addresses != is.addresses,
         carriers: was.carriers != is.carriers,
+        udp: was.udp != is.udp,
         policy: was.policy != is.policy,
         rate: was.rate != is.rate,
     }

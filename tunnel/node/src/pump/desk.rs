@@ -18,8 +18,9 @@ use ringway_crypto::SessionId;
 use ringway_shards::{Close, CongestionControl, Io, Tuning};
 use ringway_tunnel_coding::{Coder, Decoder, Mode};
 use ringway_tunnel_proto::{
-    ANSWER_BYTES, BondId, Coding, ConnectReply, Event, FlowId, Host, Note, OPENING_BYTES_MAX,
-    Opening, PeerId, Registry, ResetCode, SocksReply, Target, connect_reply, read_answer, reply,
+    ANSWER_BYTES, Arrived, BondId, Coding, ConnectReply, Event, FlowId, Host, Note,
+    OPENING_BYTES_MAX, Opening, PeerId, Registry, ResetCode, Route, SocksReply, Target,
+    connect_reply, read_answer, reply,
 };
 
 use super::dialling::Dialling;
@@ -132,6 +133,18 @@ impl Host for Desk<'_, '_> {
         if owner.index() < self.own.shared.shards {
             self.own.shared.post(owner, Mail::Replaced(session), self.io);
         }
+    }
+
+    fn route(&mut self, _: PeerId, beside: ConnId) -> Option<Route> {
+        self.route_beside(beside)
+    }
+
+    fn train(&mut self, route: &Route, datagram_bytes: usize) -> Option<&mut Vec<u8>> {
+        self.train_towards(route, datagram_bytes)
+    }
+
+    fn forward(&mut self, shard: u8, arrived: &Arrived, datagrams: &[u8]) {
+        self.forward_datagrams(shard, arrived, datagrams);
     }
 
     fn data(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]) {

@@ -19,6 +19,7 @@ mod flow;
 mod logs;
 mod own;
 mod pending;
+mod ports;
 pub(crate) mod rate;
 mod report;
 mod shut;
@@ -28,12 +29,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
-use ringway_shards::{Close, Errno, Io, ListenerKind, Peer, Service, ShardContext};
+use ringway_shards::{
+    Close, Datagrams, Errno, Io, ListenerKind, Peer, Service, ShardContext, SocketId, Unsent,
+};
 use ringway_tunnel_coding::{Coder, Mode};
 use ringway_tunnel_proto::{
-    Agent, AgentSettings, BondId, Coding, Connect, ConnectReply, FlowId, Opening, Origin, PeerId,
-    ResetCode, Socks, Target, connect_reply, connect_request, greeting, opening_answer, request,
-    write_proxy_header,
+    Agent, AgentSettings, BondId, Coding, Connect, ConnectReply, DatagramCounts, FlowId, Opening,
+    Origin, PeerId, ResetCode, Socks, Target, connect_reply, connect_request, greeting,
+    opening_answer, request, write_proxy_header,
 };
 
 use crate::clocks::Clocks;
@@ -45,6 +48,8 @@ use desk::{Desk, tune_carrier};
 use flow::{FlowKey, Speaks, Stage};
 use own::{Kind, Own, Wish, code_of};
 use pending::Pending;
+use ports::MAIL_DATAGRAMS;
+pub(crate) use ports::OnTheirWay;
 use rate::Way;
 use report::Reporting;
 
@@ -73,6 +78,8 @@ pub struct Pump {
     clocks: Clocks,
     /// Pieces that the agent has refused so far.
     refused: u64,
+    /// Datagrams that came to nothing so far.
+    datagram_counts: DatagramCounts,
     /// The configuration was taken over.
     begun: bool,
     /// How long flows may go on after a stop was asked for.
@@ -100,6 +107,7 @@ impl Pump {
             held_look_at: None,
             clocks: Clocks::new(),
             refused: 0,
+            datagram_counts: DatagramCounts::default(),
             begun: false,
             // Their other ends are to hear of it before the shards are gone.
             farewell: Span(context.drain.0 / 5 * 4),
@@ -456,6 +464,7 @@ impl Pump {
                     open.into_iter().for_each(|(door, listener)| io.add_door(listener, door));
                     self.configure(now, io);
                 }
+                Mail::Ports(sockets) => self.own.ports.listen(sockets, io),
                 Mail::Replaced(session) => {
                     self.with_agent(now, io, |agent, desk| agent.replaced(now, session, desk));
                 }
@@ -486,6 +495,7 @@ impl Pump {
         let site = self.own.shared.site();
         self.own.site = Arc::clone(&site);
         self.own.reread();
+        self.own.reread_ports();
         self.own.look_at_rates_soon();
         let config = &site.config;
         self.agent.set_limits(config.wait, config.flows_max);
@@ -623,8 +633,24 @@ impl Service for Pump {
         }
     }
 
-    fn mail(&mut self, now: Moment, _: ShardId, _: &[u8], io: &mut Io<'_>) {
-        self.read_mail(now, io);
+    fn datagrams(&mut self, now: Moment, socket: SocketId, train: Datagrams<'_>, io: &mut Io<'_>) {
+        self.look_at_clocks(now, io);
+        self.train_came(now, socket, train, io);
+    }
+
+    fn datagrams_drained(&mut self, now: Moment, _: SocketId, io: &mut Io<'_>) {
+        self.with_agent(now, io, |agent, _| agent.datagrams_drained());
+    }
+
+    fn unsent(&mut self, _: Moment, _: SocketId, what: Unsent, _: &mut Io<'_>) {
+        self.datagrams_unsent(what);
+    }
+
+    fn mail(&mut self, now: Moment, _: ShardId, message: &[u8], io: &mut Io<'_>) {
+        match message.first() {
+            Some(&MAIL_DATAGRAMS) => self.datagrams_given(now, message, io),
+            _ => self.read_mail(now, io),
+        }
     }
 
     fn turn(&mut self, now: Moment, io: &mut Io<'_>) {
@@ -652,6 +678,7 @@ impl Service for Pump {
         if refused > before {
             self.own.shared.metrics.pieces_refused.add(refused - before);
         }
+        self.count_datagrams();
         self.go_on_reporting(now, io);
     }
 

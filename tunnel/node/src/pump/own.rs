@@ -32,6 +32,7 @@ use ringway_tunnel_proto::{
 use super::dialling::Dialling;
 use super::flow::{Flow, FlowKey, Speaks, Stage};
 use super::logs::Bonds;
+use super::ports::Ports;
 use super::rate::Way;
 use super::shut::Shut;
 use crate::shared::Shared;
@@ -105,6 +106,7 @@ pub(super) struct Own {
     /// Flows whose coder holds a run open.
     pub(super) runs: Vec<FlowKey>,
     pub(super) dialling: BTreeMap<PeerId, Dialling>,
+    pub(super) ports: Ports,
     /// Flows for which a way is shut.
     shut: Shut,
     /// Bytes of text that may be decoded ahead of applications, before the agent is asked again.
@@ -135,6 +137,7 @@ impl Own {
             touched: Vec::new(),
             runs: Vec::new(),
             dialling: BTreeMap::new(),
+            ports: Ports::default(),
             shut: Shut::default(),
             text_room: 0,
             held: BTreeMap::new(),

@@ -23,7 +23,9 @@ use std::collections::BinaryHeap;
 use ringway_core::{ConnId, Moment};
 use ringway_shards::Io;
 use ringway_tunnel_proto::limits::{FLOWS_TOLD_MAX, REPORT_STEPS};
-use ringway_tunnel_proto::{BondId, BondReport, FlowId, FlowReport, MemberReport, PeerId};
+use ringway_tunnel_proto::{
+    BondId, BondReport, FlowId, FlowReport, MemberReport, PacketMemberReport, PeerId,
+};
 
 use super::Pump;
 use super::flow::{Flow, FlowKey, Stage};
@@ -164,10 +166,10 @@ impl Reporting {
         self.listed.push(Listed {
             bond: id,
             up: bond.up,
-            carriers_full: are_full(&bond.members),
+            carriers_full: is_full(&bond),
             most: BinaryHeap::new(),
         });
-        SESSION_STEPS + bond.members.len()
+        SESSION_STEPS + bond.members.len() + bond.packets.len()
     }
 
     /// Tells what flows moved together, peer by peer, and goes on to them.
@@ -251,10 +253,47 @@ fn session(now: Moment, bond: &BondReport, own: &Own) -> SessionStatus {
         epoch: bond.epoch,
         failures: bond.failures,
         alone_ms: bond.alone_since.map(|since| now.since(since).as_ms_ceil()),
-        carriers: bond.members.iter().map(|member| carrier(now, member, own)).collect(),
+        carriers: carriers(now, bond, own),
         flow_count: bond.flow_count,
         resent: bond.resent,
         flows: Vec::new(),
+    }
+}
+
+fn carriers(now: Moment, bond: &BondReport, own: &Own) -> Vec<CarrierStatus> {
+    let packets = bond.packets.iter().map(|member| packet_carrier(now, (bond, member)));
+    packets.chain(bond.members.iter().map(|member| carrier(now, member, own))).collect()
+}
+
+fn packet_carrier(
+    now: Moment,
+    (bond, member): (&BondReport, &PacketMemberReport),
+) -> CarrierStatus {
+    let [sent, received] = member.wire.bits_per_s(now);
+    let [bytes_sent, bytes_received] = member.wire.total();
+    let PacketMemberReport { carrier, packets, .. } = member;
+    let full = packets.flying >= packets.window;
+    let limited_by = match carrier {
+        carrier if carrier.suspect || !carrier.proved => "no answer",
+        _ if member.held_up || full => "path",
+        _ => "nothing",
+    };
+    CarrierStatus {
+        id: format!("{}u{}", bond.bond.0, member.slot),
+        kind: "udp".to_owned(),
+        peer: Some(member.route.to),
+        rtt_us: carrier.rtt.0 / 1000,
+        rate_sent_bits_per_s: sent,
+        rate_received_bits_per_s: received,
+        takes_bits_per_s: packets.rate.saturating_mul(8),
+        bytes_sent,
+        bytes_received,
+        sent: carrier.sent,
+        in_flight: packets.flying,
+        waiting: 0,
+        resent: carrier.resent,
+        suspect: carrier.suspect,
+        limited_by: limited_by.to_owned(),
     }
 }
 
@@ -263,6 +302,7 @@ fn carrier(now: Moment, member: &MemberReport, own: &Own) -> CarrierStatus {
     let [bytes_sent, bytes_received] = member.wire.total();
     CarrierStatus {
         id: format!("{}.{}", member.conn.index, member.conn.generation),
+        kind: "tcp".to_owned(),
         peer: own.carrier_peer(member.conn),
         rtt_us: member.carrier.rtt.0 / 1000,
         rate_sent_bits_per_s: sent,
@@ -319,6 +359,16 @@ fn told(now: Moment, flow: &Flow, (id, report): (FlowId, &FlowReport), signs: Si
         in_flight: report.flying,
         resent: report.resent,
         limited_by: limit(&flow.stage, signs).to_owned(),
+    }
+}
+
+/// Whether no carrier of a session takes more of bulk. Where packets get through, it goes by them,
+/// and at most as many are on their way as their path has room for.
+fn is_full(bond: &BondReport) -> bool {
+    let mut packets = bond.packets.iter().filter(|one| one.carrier.usable).peekable();
+    match packets.peek() {
+        Some(_) => packets.all(|one| one.held_up || one.packets.flying > one.packets.window / 2),
+        None => are_full(&bond.members),
     }
 }
 
@@ -484,6 +534,7 @@ mod tests {
             alone_since: None,
             failures: 0,
             members: Vec::new(),
+            packets: Vec::new(),
             flow_count,
             resent: 7,
             flows: Vec::new(),

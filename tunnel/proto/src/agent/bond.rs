@@ -28,6 +28,7 @@ use super::*;
 use crate::epochs::Exchange;
 use crate::frame::Frame;
 use crate::pool::{Advice, Seen};
+use crate::report::CarrierReport;
 use crate::session::{Outlet, Share};
 use ringway_crypto::{KeySpent, RECORD_OVERHEAD};
 
@@ -84,7 +85,7 @@ impl<H: Host> Outlet for Door<'_, H> {
 
 /// What happens while a record is filled, for when its buffer is let go of.
 #[derive(Default)]
-struct Later(Vec<Event>);
+pub(super) struct Later(pub(super) Vec<Event>);
 
 impl Outlet for Later {
     fn data(&mut self, _: FlowId, _: &[u8]) {
@@ -132,8 +133,14 @@ impl Bond {
 
     /// Bytes that went again because of a carrier of this session.
     pub(super) fn resent(&self) -> u64 {
-        let now = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
-        self.resent_before + now.map(|report| report.resent).sum::<u64>()
+        self.resent_before + self.reports().map(|report| report.resent).sum::<u64>()
+    }
+
+    /// What is known of its carriers, of those of packets, too.
+    fn reports(&self) -> impl Iterator<Item = CarrierReport> + '_ {
+        let packets = self.packets.iter().map(|member| member.place);
+        let places = self.slots().map(|(slot, _)| slot).chain(packets);
+        places.filter_map(|slot| self.flows.carrier(slot))
     }
 
     /// Tells the driver whether the session can be used, if it believes otherwise. It has to know
@@ -151,23 +158,24 @@ impl Bond {
         host.bond(id, self.peer, up);
     }
 
-    fn slots(&self) -> impl Iterator<Item = (CarrierSlot, Member)> + '_ {
+    pub(super) fn slots(&self) -> impl Iterator<Item = (CarrierSlot, Member)> + '_ {
         let some =
             |(at, member): (usize, &Option<Member>)| Some((CarrierSlot(at as u16), (*member)?));
         self.members.iter().enumerate().filter_map(some)
     }
 
-    fn usable(&self) -> usize {
+    /// Carriers of records that work.
+    pub(super) fn usable(&self) -> usize {
         let usable = |slot| self.flows.carrier(slot).is_some_and(|report| report.usable);
         self.slots().filter(|(slot, _)| usable(*slot)).count()
     }
 
     /// Whether some carrier works.
     pub(super) fn flows_can_go(&self) -> bool {
-        self.usable() > 0
+        self.usable() > 0 || self.has_packets()
     }
 
-    fn has_keys_to_say(&self, now: Moment) -> bool {
+    pub(super) fn has_keys_to_say(&self, now: Moment) -> bool {
         self.known.as_ref().is_some_and(|known| known.epochs.has_to_say(now))
     }
 
@@ -212,8 +220,7 @@ impl Bond {
     }
 
     fn carried(&self) -> u64 {
-        let now = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
-        self.carried_before + now.map(|report| report.sent).sum::<u64>()
+        self.carried_before + self.reports().map(|report| report.sent).sum::<u64>()
     }
 }
 
@@ -242,6 +249,7 @@ impl Agent {
         self.memory.lend(bond.peer, &mut bond.flows.account);
         bond.flows.tick(now, &mut Door::new(host, id));
         self.look_at_carriers(now, &mut bond, host);
+        self.look_at_packets(now, id, &mut bond, host);
         let up = bond.flows_can_go();
         let (full, late) = self.transmit(now, id, &mut bond, host);
         let stranded = self.judge_standing(now, id, &mut bond, up, host);
@@ -322,13 +330,21 @@ impl Agent {
                 continue;
             }
             if waiting <= carrier.pace.waiting_max() {
-                seal_own(now, slot, bond, carrier, host);
+                seal_own(now, (slot, false), bond, carrier, host);
             } else {
                 late = true;
                 host.await_drain(conn, carrier.pace.waiting_max() / 2);
             }
         }
-        let up = bond.flows_can_go();
+        late |= self.send_packets(now, id, bond, host);
+        if bond.has_packets() {
+            // Records would hold up what is behind them where packets are lost: these stand by.
+            if !self.sabotage.breaks(Rule::PacketsFirst) {
+                self.say_keys(now, bond, host);
+                return (false, late);
+            }
+        }
+        let up = bond.usable() > 0;
         while up && (bond.flows.wants_any(now) || bond.has_keys_to_say(now)) {
             if !self.send_one(now, id, bond, host) {
                 bond.flows.note_full();
@@ -386,11 +402,14 @@ impl Agent {
     }
 
     fn offer_keys(&mut self, now: Moment, bond: &mut Bond) {
-        let Bond { known: Some(known), members, role: Role::Initiator, .. } = bond else { return };
+        let Bond { known: Some(known), members, packets, role: Role::Initiator, .. } = bond else {
+            return;
+        };
         let links = members.iter().flatten().filter_map(|member| {
             self.carriers[member.conn.index as usize].as_ref().map(|carrier| carrier.link.spent())
         });
-        if let Some(spent) = links.max_by_key(|spent| (spent.packets, spent.bytes)) {
+        let packets = packets.iter().map(|member| member.link.spent());
+        if let Some(spent) = links.chain(packets).max_by_key(|spent| (spent.packets, spent.bytes)) {
             known.epochs.offer_if_due(now, spent, &mut self.entropy);
         }
     }
@@ -398,7 +417,7 @@ impl Agent {
     /// The carrier by which something of this share would arrive first, if any takes something.
     /// The one that has no bulk is for what is little, unless another is twice as fast: bulk that
     /// loses a packet holds up all that is behind it.
-    fn best(
+    pub(super) fn best(
         &self,
         bond: &Bond,
         (express, share): (Option<CarrierSlot>, Share),
@@ -444,7 +463,9 @@ impl Agent {
         bond.tell_standing(id, up, host);
         if up {
             bond.alone_since = None;
-            (bond.failures, bond.rounds) = (0, 0);
+            if bond.usable() > 0 {
+                (bond.failures, bond.rounds) = (0, 0);
+            }
             return false;
         }
         let since = *bond.alone_since.get_or_insert(now);
@@ -534,7 +555,8 @@ impl Agent {
             (bond.role == Role::Initiator).then(|| bond.pool.wake_at(bond.usable())).flatten();
         let keys = bond.known.as_ref().filter(|_| bond.flows_can_go());
         let keys = keys.and_then(|known| known.epochs.wake_at());
-        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool];
+        let route = self.wants_route(bond).then_some(bond.route_at);
+        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool, route];
         let due = due.into_iter().flatten().min().map(|at| at.max(no_sooner));
         if bond.due != due {
             if let Some(before) = bond.due {
@@ -558,6 +580,7 @@ impl Agent {
             }
         }
         *self.resent_before.entry(bond.peer).or_default() += bond.resent();
+        self.forget_header(bond);
     }
 
     /// The far agent has forgotten the session of who dialled it: its flows end, and the next ones
@@ -582,6 +605,8 @@ impl Agent {
         }
         bond.flows = fresh;
         bond.members.clear();
+        bond.packets.clear();
+        bond.next_slot = 0;
         bond.pool = Pool::new(now);
         bond.known = None;
         bond.wanted = 1;
@@ -629,10 +654,11 @@ impl Agent {
     }
 }
 
-/// Seals one record for a carrier with what can go by it alone.
-fn seal_own(
+/// Seals one record for a carrier with what can go by it alone, and what is to be said of keys, if
+/// that is `said` there.
+pub(super) fn seal_own(
     now: Moment,
-    slot: CarrierSlot,
+    (slot, said): (CarrierSlot, bool),
     bond: &mut Bond,
     carrier: &mut Carrier,
     host: &mut impl Host,
@@ -640,7 +666,11 @@ fn seal_own(
     let Bond { flows, known: Some(known), .. } = bond else { return };
     let epoch = known.epochs.number();
     let changes = carrier.link.epoch() != epoch;
+    let exchange = if said { known.epochs.to_say(now) } else { None };
     let sealed = carrier.link.seal(host.out(carrier.conn), |out| {
+        if let Some(exchange) = exchange {
+            Frame::Rekey(exchange).write(out);
+        }
         flows.fill_own(now, slot, out);
         if changes && !flows.sabotage.breaks(Rule::KeysAnnounced) {
             Frame::Keys { epoch }.write(out);

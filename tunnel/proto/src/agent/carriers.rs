@@ -27,6 +27,7 @@ use super::registry::Live;
 use super::*;
 use crate::hello::{FarHello, NearHello, Wanted};
 use crate::link::{Place, Salted, Step};
+use crate::packet_link::PACKETS_FROM;
 use ringway_crypto::{CarrierKind, Dial, Initiator, JoinRequest, Visitor, write_join};
 
 /// What came of a connection's bytes.
@@ -541,7 +542,7 @@ impl Agent {
         let Asked { identity, to_move } = bond.asked.expect("it was asked");
         // Who was asked under other keys and does not have what we have is another than who has:
         // that one may stand between us.
-        if hello.lives || bond.flows_can_go() && !to_move {
+        if hello.lives || bond.usable() > 0 && !to_move {
             // What we have is good: join it, or go on with what has just joined.
             bond.dialling = None;
             (bond.doubted, bond.failures, bond.rounds, bond.retry_at) = (false, 0, 0, now);
@@ -695,7 +696,11 @@ impl Known {
         if number < self.next_number {
             return self.late.remove(&number);
         }
-        let Some(next) = number.checked_add(1) else { return false };
+        // From there on they are those of carriers of packets.
+        if number >= PACKETS_FROM {
+            return false;
+        }
+        let next = number + 1;
         // Those that were lost never come: the lowest are given up for later ones.
         let lowest = number.saturating_sub(NUMBERS_LATE_MAX as CarrierId);
         self.late.extend(self.next_number.max(lowest)..number);
@@ -727,7 +732,9 @@ mod tests {
         assert!(known.late.len() <= NUMBERS_LATE_MAX);
         assert!(known.take_number(last - 1) && !known.take_number(last - 1));
         assert!(!known.take_number(2), "it is too late");
-        assert!(known.take_number(u32::MAX - 1) && known.take_number(u32::MAX - 2));
-        assert!(!known.take_number(u32::MAX) && !known.take_number(u32::MAX - 1));
+        let highest = PACKETS_FROM - 1;
+        assert!(known.take_number(highest) && known.take_number(highest - 1));
+        assert!(!known.take_number(highest) && !known.take_number(u32::MAX));
+        assert!(!known.take_number(PACKETS_FROM), "that is one of packets");
     }
 }

@@ -53,6 +53,7 @@ use crate::session::{DatagramRefused, Event, Role, Session, Settings};
 use crate::violation::Violation;
 use identity::Asked;
 use pace::Pace;
+use packets::{Headers, PacketMember};
 pub use registry::{Owner, Registry};
 
 mod anew;
@@ -60,12 +61,14 @@ mod bond;
 mod carriers;
 mod identity;
 mod pace;
+mod packets;
 mod registry;
 mod report;
 
 pub use anew::Dropped;
 pub use identity::Identity;
-pub use report::{BondReport, MemberReport};
+pub use packets::{Arrived, DatagramCounts, Route};
+pub use report::{BondReport, MemberReport, PacketMemberReport};
 
 /// A peer, by its place in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -123,6 +126,8 @@ pub struct Peer {
     pub proofs: Vec<(PeerProof, Option<Psk>)>,
     /// Carriers that we may open to it.
     pub carriers_max: usize,
+    /// Whether its sessions may have carriers of packets.
+    pub packets: bool,
 }
 
 /// What happened that somebody may want to read about.
@@ -225,6 +230,23 @@ pub trait Host {
     /// This session, of another shard, is replaced: [`Agent::replaced`] is to be called there.
     fn replaced(&mut self, session: SessionId);
 
+    /// A way for packets to a peer, to where this connection leads. `None` if there is none now.
+    /// Who has no datagrams has none.
+    fn route(&mut self, _peer: PeerId, _beside: ConnId) -> Option<Route> {
+        None
+    }
+
+    /// Where to append datagrams that leave together: all of `datagram_bytes` but the last, which
+    /// may be shorter. `None` if no more may wait: then [`Agent::datagrams_drained`] is called once
+    /// there is room.
+    fn train(&mut self, _route: &Route, _datagram_bytes: usize) -> Option<&mut Vec<u8>> {
+        None
+    }
+
+    /// These came by this way and are for a session of another shard: [`Agent::datagrams`] is to be
+    /// called there, or not, if too much is on its way to it.
+    fn forward(&mut self, _shard: u8, _arrived: &Arrived, _datagrams: &[u8]) {}
+
     /// Bytes of a flow, in order.
     fn data(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]);
 
@@ -253,6 +275,12 @@ struct Bond {
     flows: Session,
     /// By place in `flows`.
     members: Vec<Option<Member>>,
+    /// Its carriers of packets, which have places in `flows`, too.
+    packets: Vec<PacketMember>,
+    /// The slot of the next one: each is used once.
+    next_slot: u16,
+    /// When a way for one is looked for, if there was none.
+    route_at: Moment,
     pool: Pool,
     /// Carriers that there should be.
     wanted: usize,
@@ -389,6 +417,13 @@ pub struct Agent {
     /// Places in `bonds` that are free.
     vacant: Vec<BondId>,
     by_session: BTreeMap<SessionId, BondId>,
+    /// Sessions that we dialled and that have carriers of packets, by the number in headers.
+    by_header: BTreeMap<u64, BondId>,
+    /// Headers of datagrams: of each network.
+    headers: Vec<Headers>,
+    /// Sessions that wait until datagrams can be sent again.
+    held_up: Vec<BondId>,
+    counts: DatagramCounts,
     /// A peer's sessions on this shard; one beyond the first only if the peer has several shards.
     by_peer: BTreeSet<(PeerId, BondId)>,
     /// By the connection's index.
@@ -425,6 +460,10 @@ impl Agent {
             bonds: Vec::new(),
             vacant: Vec::new(),
             by_session: BTreeMap::new(),
+            by_header: BTreeMap::new(),
+            headers: Vec::new(),
+            held_up: Vec::new(),
+            counts: DatagramCounts::default(),
             by_peer: BTreeSet::new(),
             carriers: Vec::new(),
             half_open: BTreeMap::new(),
@@ -450,6 +489,7 @@ impl Agent {
         host: &mut impl Host,
     ) {
         self.listener = listener;
+        self.set_headers();
         self.by_proof.clear();
         for (at, peer) in peers.iter().enumerate() {
             for (proof, psk) in peer.iter().flat_map(|peer| &peer.proofs) {
@@ -540,6 +580,9 @@ impl Agent {
             known,
             flows: self.session(role),
             members: Vec::new(),
+            packets: Vec::new(),
+            next_slot: 0,
+            route_at: now,
             pool: Pool::new(now),
             wanted: 1,
             wants_express: false,
@@ -639,7 +682,7 @@ impl Agent {
         };
         while bond.known.is_some()
             && bond.flows.has_bulk()
-            && self.send_one(now, id, &mut bond, host)
+            && self.send_bulk_once(now, id, &mut bond, host)
         {}
         self.bonds[id.0 as usize] = Some(bond);
     }

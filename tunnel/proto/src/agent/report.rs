@@ -1,7 +1,7 @@
 //! What an agent knows of its sessions, for who asks.
 
 use super::*;
-use crate::report::CarrierReport;
+use crate::report::{CarrierReport, PacketsReport};
 
 /// A session.
 #[derive(Clone, Debug)]
@@ -29,8 +29,10 @@ pub struct BondReport {
     pub alone_since: Option<Moment>,
     /// Attempts in a row that came to nothing.
     pub failures: u32,
-    /// Its carriers.
+    /// Its carriers of records.
     pub members: Vec<MemberReport>,
+    /// Its carriers of packets.
+    pub packets: Vec<PacketMemberReport>,
     /// How many flows it has.
     pub flow_count: u64,
     /// Bytes that went again because of its carriers, of those too that are no more.
@@ -54,6 +56,23 @@ pub struct MemberReport {
     pub wire: Meter,
     /// It has no bulk while there is another.
     pub express: bool,
+}
+
+/// A carrier of packets of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct PacketMemberReport {
+    /// Which one: no other of this session has had it or will.
+    pub slot: u16,
+    /// Where its packets go.
+    pub route: Route,
+    /// What the session knows of it.
+    pub carrier: CarrierReport,
+    /// And of its packets.
+    pub packets: PacketsReport,
+    /// Bytes of datagrams that were sealed for it, and that came by it.
+    pub wire: Meter,
+    /// Datagrams wait until the host sends more.
+    pub held_up: bool,
 }
 
 impl Agent {
@@ -80,6 +99,16 @@ impl Agent {
                 express: bond.express == Some(CarrierSlot(at as u16)),
             })
         });
+        let packets = bond.packets.iter().filter_map(|member| {
+            Some(PacketMemberReport {
+                slot: member.link.slot(),
+                route: member.route,
+                carrier: bond.flows.carrier(member.place)?,
+                packets: bond.flows.packets_report(member.place)?,
+                wire: member.meter,
+                held_up: member.held_up,
+            })
+        });
         let known = bond.known.as_ref();
         Some(BondReport {
             bond: id,
@@ -94,6 +123,7 @@ impl Agent {
             alone_since: bond.alone_since,
             failures: bond.failures,
             members: members.collect(),
+            packets: packets.collect(),
             flow_count: bond.flows.flow_count() as u64,
             resent: bond.resent(),
             flows: Vec::new(),

@@ -181,6 +181,11 @@ impl<T: Copy + Default> Flight<T> {
         &self.rtt
     }
 
+    /// The path is another one: what was measured says nothing of it.
+    pub(crate) fn forget_trips(&mut self) {
+        (self.rtt, self.reorder) = (Rtt::default(), REORDER_MIN);
+    }
+
     /// How much later a packet may come than one that was sent after it.
     pub(crate) fn reorder(&self) -> Span {
         self.reorder

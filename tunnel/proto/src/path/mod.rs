@@ -50,8 +50,14 @@ pub use why::{Doing, Why};
 const SILENCES_MAX: u32 = 3;
 /// How often the pause between two probes is doubled.
 const PATIENCE_DOUBLED_MAX: u32 = 2;
-/// The longest pause between two probes.
+/// The longest pause between two probes, until the path counts as silent.
 const PROBE_MAX: Span = Span::from_s(1);
+/// The path is silent after so many silences, if they took at least so long; from then on the pause
+/// doubles, up to the longest.
+const SILENT: u32 = 6;
+const SILENT_MIN: Span = Span::from_ms(250);
+const SILENT_PROBE_MAX: Span = Span::from_s(30);
+const SILENT_DOUBLED_MAX: u32 = 16;
 
 /// Something a packet says beside a run, by the caller's own handle. It goes again, or not, as the
 /// caller likes.
@@ -93,9 +99,10 @@ pub struct Sender<F> {
     packet_bytes: u64,
     /// How long losses run, in bytes; smooth.
     run_bytes: u64,
-    /// Probes since something was heard, and when the last one left.
+    /// Probes since something was heard, when the last one left, and the first.
     silences: u32,
     probed_at: Moment,
+    silent_since: Moment,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -113,6 +120,7 @@ impl<F: Copy> Sender<F> {
             run_bytes: packet_bytes,
             silences: 0,
             probed_at: now,
+            silent_since: now,
             sabotage: Sabotage::default(),
         }
     }
@@ -120,6 +128,11 @@ impl<F: Copy> Sender<F> {
     /// Whether a packet may leave now.
     pub fn may_send(&self, now: Moment) -> bool {
         self.is_free() && self.pacer.ready_at() <= now
+    }
+
+    /// When a packet may leave, if that is only a matter of time; it may be in the past.
+    pub(crate) fn ready_at(&self) -> Option<Moment> {
+        self.is_free().then(|| self.pacer.ready_at())
     }
 
     fn put(&self) -> Put {
@@ -204,7 +217,7 @@ impl<F: Copy> Sender<F> {
 
     /// There is nothing to send though something may be.
     pub fn note_idle(&mut self) {
-        self.rate.note_idle();
+        self.rate.note_idle(&self.put());
     }
 
     /// A report came. `each` hears what is new of runs.
@@ -261,12 +274,16 @@ impl<F: Copy> Sender<F> {
     /// What the other end should hear with the next packet: from which number on it is to report,
     /// and how long to wait before. `None` if it was told lately, unless it `must` be told.
     pub fn to_tell(&mut self, now: Moment, must: bool) -> Option<(u64, Span)> {
-        let rtt = self.flight.rtt().least();
-        let wait = if self.flight.rtt().is_known() { report_wait(rtt) } else { Span::from_ms(1) };
-        let floor = self.flight.floor();
+        let (floor, wait) = (self.flight.floor(), self.wait());
         let due = must || self.told.is_none_or(|(_, at)| now.since(at) >= wait);
         due.then(|| self.told = Some((floor, now)))?;
         Some((floor, wait))
+    }
+
+    /// How long the other end should wait before it reports.
+    fn wait(&self) -> Span {
+        let rtt = self.flight.rtt();
+        if rtt.is_known() { report_wait(rtt.least()) } else { Span::from_ms(1) }
     }
 
     /// When something is to be done though nothing comes: [`Self::probe`], or sending.
@@ -286,8 +303,12 @@ impl<F: Copy> Sender<F> {
         // Who was silent is asked on, though all that was on its way was given up.
         let since = self.flight.last_asked().or((self.silences > 0).then_some(self.probed_at))?;
         let last = since.max(self.heard_at).max(self.probed_at);
-        let patience = self.flight.rtt().probe_after().0 << self.silences.min(PATIENCE_DOUBLED_MAX);
-        Some(last + Span(patience).min(PROBE_MAX.max(Span(self.flight.rtt().smooth().0 * 2))))
+        // Who answers waits for more to come before.
+        let first = self.flight.rtt().probe_after().0 + self.wait().0;
+        let patience = Span(first << self.silences.min(PATIENCE_DOUBLED_MAX));
+        let patience = patience.min(PROBE_MAX.max(Span(self.flight.rtt().smooth().0 * 2)));
+        let doubled = (self.silences + 1).saturating_sub(SILENT).min(SILENT_DOUBLED_MAX);
+        Some(last + Span(patience.0 << doubled).min(SILENT_PROBE_MAX.max(patience)))
     }
 
     /// Nothing was heard for so long that a packet is to be sent to hear of the rest, whatever the
@@ -295,6 +316,9 @@ impl<F: Copy> Sender<F> {
     pub fn probe(&mut self, now: Moment, mut each: impl FnMut(Told<F>)) -> bool {
         if self.probe_at().is_none_or(|at| at > now) {
             return false;
+        }
+        if self.silences == 0 {
+            self.silent_since = now;
         }
         self.probed_at = now;
         self.silences = self.silences.saturating_add(1);
@@ -322,6 +346,24 @@ impl<F: Copy> Sender<F> {
     /// How often in a row nothing was heard after a probe.
     pub fn silences(&self) -> u32 {
         self.silences
+    }
+
+    /// Whether nothing was heard for so long that the path seems not to work. What is heard later
+    /// ends it.
+    pub fn is_silent(&self, now: Moment) -> bool {
+        self.silences >= SILENT && now.since(self.silent_since) >= SILENT_MIN
+    }
+
+    /// Packets go by another path from now on: what is on its way is given up, as `each` hears, and
+    /// what was measured says nothing of that one. It is asked whether it works.
+    pub fn moved(&mut self, now: Moment, mut each: impl FnMut(Told<F>)) {
+        self.give_up(&mut each);
+        self.flight.forget_trips();
+        self.rate = Rate::new(self.packet_bytes);
+        self.rate.note_given_up(&self.put());
+        self.pacer = Pacer::default();
+        (self.silences, self.silent_since) = (1, now);
+        (self.probed_at, self.heard_at) = (now, now);
     }
 
     /// How fast, and why.

@@ -153,11 +153,13 @@ struct Train {
     ends: u64,
     /// The first of it that came, and the last so far: bytes sent until then, and when it came.
     came: Option<((u64, Moment), (u64, Moment))>,
+    /// There was nothing to send before it was whole: how it is spread says nothing of the path.
+    idle: bool,
 }
 
 impl Train {
     fn new(first: u64, sent: u64, bytes: u64) -> Train {
-        Train { first, bytes, ends: sent + bytes, came: None }
+        Train { first, bytes, ends: sent + bytes, came: None, idle: false }
     }
 }
 
@@ -383,7 +385,8 @@ impl Rate {
     /// Whether more may be on its way, with so many bytes on their way and so many sent in all.
     pub fn allows(&self, (flying, sent): (u64, u64)) -> bool {
         match &self.train {
-            Some(train) => sent < train.ends,
+            // Nobody reports on what does not ask, which may have filled it.
+            Some(train) => sent < train.ends || flying == 0,
             None => flying < self.window(),
         }
     }
@@ -446,8 +449,14 @@ impl Rate {
     }
 
     /// There is nothing to send: what is measured is not what the path could do.
-    pub fn note_idle(&mut self) {
+    pub fn note_idle(&mut self, put: &Put) {
         self.idle = true;
+        if let Some(train) = &mut self.train {
+            train.idle |= put.sent > train.ends - train.bytes;
+            if put.flying == 0 {
+                *train = Train::new(put.next, put.sent, train.bytes);
+            }
+        }
     }
 
     /// All that was on its way was given up: of a train nothing more is heard.
@@ -525,6 +534,10 @@ impl Rate {
         // The last ones may be lost.
         let more = flying > 0 && next - 1 - newest > (next - train.first) / 8;
         if !over && (sent < train.ends || more) {
+            return;
+        }
+        if train.idle {
+            self.train = Some(Train::new(next, sent, train.bytes));
             return;
         }
         let (bytes, spread) = (point.0 - first.0, point.1.since(first.1));

@@ -66,10 +66,20 @@ impl Session {
     pub fn wake_at(&self) -> Option<Moment> {
         let carriers = self.carriers.iter().filter_map(Carrier::wake_at);
         let any = self.carriers.iter().any(Carrier::is_usable);
-        let ack = self.acks.front().filter(|_| any).map(|(_, due)| *due);
+        let ack = self.acks.front().filter(|_| any).and_then(|(_, due)| self.ack_leaves_at(*due));
         let watched = self.watched.front().filter(|_| any).map(|(_, due)| *due);
         let slots = (0..self.carriers.len()).map(|at| CarrierSlot(at as u16));
         let packets = slots.filter_map(|slot| self.packets_wake_at(Moment(0), slot));
         carriers.chain(ack).chain(watched).chain(packets).min()
+    }
+
+    /// When an acknowledgement that is due then can leave: where packets work, with one of those.
+    fn ack_leaves_at(&self, due: Moment) -> Option<Moment> {
+        let usable = || self.carriers.iter().filter(|one| one.is_usable());
+        let mut packets = usable().filter_map(|one| one.packets.as_deref()).peekable();
+        if packets.peek().is_none() {
+            return Some(due);
+        }
+        packets.filter_map(|packets| packets.ready_at()).min().map(|ready| ready.max(due))
     }
 }

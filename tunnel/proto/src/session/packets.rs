@@ -8,18 +8,23 @@
 //! What always holds:
 //! - K1  A packet of which a piece was refused for want of room is not reported: it counts as lost.
 //! - K2  Packets with nothing but reports are not asked after, so that two ends that have nothing
-//!   to say fall silent; now and then one of many asks all the same.
+//!   to say fall silent; now and then one of many asks all the same, and the end that dialled asks
+//!   every [`KEPT_ALIVE`]: so whatever translates addresses keeps the way back, and an end that has
+//!   moved is found.
+//! - K3  A carrier is used once a report has said that packets of ours came by it, and again after
+//!   it was suspect: that something comes says nothing of the way there.
 //!
 //! Bounds: constant time a packet and for each thing that it says.
 
 use super::*;
-use crate::frame::{REPORT_HEAD_MAX, WANTED_MAX, report_frame};
+use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, report_frame};
 use crate::path::{Arrivals, Load, Report, Rtt, Run, SegmentId, Sender, Told, Word};
+use crate::report::PacketsReport;
 
-/// Silences after which a carrier is suspect.
-const SILENCES: u32 = 6;
 /// Of so many packets with nothing but reports one asks to be reported.
 const ASK_EVERY: u64 = 64;
+/// The end that dialled is never silent for longer.
+const KEPT_ALIVE: Span = Span::from_s(15);
 /// A report that takes more than this part of a packet is alone in it.
 const PART: usize = 4;
 
@@ -47,6 +52,8 @@ pub(crate) struct Packets {
     /// Bytes on the path around a text.
     around: u32,
     told: Vec<Told<FlowId>>,
+    /// When a packet left last.
+    spoke_at: Moment,
 }
 
 impl Packets {
@@ -59,6 +66,7 @@ impl Packets {
             reports: VecDeque::new(),
             around,
             told: Vec::new(),
+            spoke_at: now,
         }
     }
 
@@ -66,8 +74,18 @@ impl Packets {
         self.sender.rtt()
     }
 
-    pub(crate) fn is_silent(&self) -> bool {
-        self.sender.silences() >= SILENCES
+    pub(crate) fn is_silent(&self, now: Moment) -> bool {
+        self.sender.is_silent(now)
+    }
+
+    /// When one may be sent, if that is only a matter of time.
+    pub(super) fn ready_at(&self) -> Option<Moment> {
+        self.sender.ready_at()
+    }
+
+    /// Whether packets came of late, as far as was heard.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.sender.silences() == 0
     }
 
     pub(crate) fn wanted(&mut self, floor: u64, wait: Span) {
@@ -108,12 +126,14 @@ impl Packets {
 
 impl Session {
     /// A carrier of packets is there: of `packet_bytes` each on the path, of which `around` are not
-    /// text. It carries nothing of flows before something came by it.
+    /// text. It carries nothing of flows before the other agent has said that it works.
     ///
     /// # Panics
     /// If there are more than 256 carriers.
     pub fn packets_on_trial(&mut self, now: Moment, packet_bytes: u64, around: u32) -> CarrierSlot {
-        self.add_carrier(Carrier::of_packets(now, Packets::new(now, packet_bytes, around)))
+        let mut carrier = Carrier::of_packets(now, Packets::new(now, packet_bytes, around));
+        carrier.proved = self.sabotage.breaks(Rule::PacketsProved);
+        self.add_carrier(carrier)
     }
 
     fn packets(&mut self, slot: CarrierSlot) -> &mut Packets {
@@ -137,7 +157,7 @@ impl Session {
         let (start, end) = (out.len(), out.len() + room);
         self.saying.clear();
         self.carriers[usize::from(slot.0)].up.then_some(())?;
-        let probes = self.probe(now, slot);
+        let probes = self.probe(now, slot) || self.kept_alive_at(slot).is_some_and(|at| at <= now);
         let packets = self.packets(slot);
         if packets.sender.is_full() {
             return None;
@@ -148,6 +168,9 @@ impl Session {
         let before = out.len();
         let carrier = &self.carriers[usize::from(slot.0)];
         if may && carrier.is_usable() {
+            if let Some(exchange) = self.exchange.take() {
+                Frame::Rekey(exchange).write(out);
+            }
             self.fill_again(now, slot, (out, end - WANTED_MAX));
             self.fill_control(now, out, end - WANTED_MAX, outlet);
             let share = (slot, Share::All);
@@ -168,6 +191,8 @@ impl Session {
             }
             return None;
         }
+        pad(out, end);
+        packets.spoke_at = now;
         let bytes = (out.len() - start) as u32 + packets.around;
         if !asks {
             return Some(packets.sender.send_unasked(now, bytes));
@@ -180,6 +205,42 @@ impl Session {
         Some(number)
     }
 
+    /// The next packet says this about new keys, where one can be sent. It may be lost.
+    pub fn say_keys(&mut self, exchange: Exchange) {
+        self.exchange = Some(exchange);
+    }
+
+    /// A carrier's packets go by another path from now on: what is on its way goes again, and what
+    /// is known of the path is forgotten.
+    pub fn packets_moved(&mut self, now: Moment, slot: CarrierSlot) {
+        let packets = self.packets(slot);
+        let mut told = core::mem::take(&mut packets.told);
+        packets.sender.moved(now, |one| told.push(one));
+        self.told(now, slot, told);
+    }
+
+    /// All that could be said by this carrier was. Whoever asks [`Self::wants_packet`] before each
+    /// packet says so behind the last.
+    pub fn note_packets_idle(&mut self, now: Moment, slot: CarrierSlot) {
+        let wants = self.wants_any(now);
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        let usable = carrier.is_usable();
+        if let Some(packets) = carrier.packets.as_mut().filter(|_| usable && !wants)
+            && packets.sender.may_send(now)
+        {
+            packets.sender.note_idle();
+        }
+    }
+
+    /// What is known of a carrier of packets; `None` for another, or one that is not up.
+    pub fn packets_report(&self, slot: CarrierSlot) -> Option<PacketsReport> {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
+        let sender = &carrier.packets.as_ref()?.sender;
+        let (flying, _) = sender.bytes();
+        let rate = sender.rate();
+        Some(PacketsReport { flying, rate: rate.bandwidth(), window: rate.window() })
+    }
+
     /// Whether [`Self::fill_packet`] would fill one now.
     pub fn wants_packet(&self, now: Moment, slot: CarrierSlot) -> bool {
         self.packets_wake_at(now, slot).is_some_and(|at| at <= now)
@@ -190,10 +251,19 @@ impl Session {
         let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
         let has_more =
             carrier.is_usable() && (self.wants_any(now) || carrier.wants_leave(self.sabotage));
+        let has_more = has_more || carrier.is_usable() && self.exchange.is_some();
         let packets = carrier.packets.as_ref()?;
         // The first packet of one on trial asks.
         let new = packets.sender.next_number() == 0;
-        packets.wake_at(has_more || new)
+        let due = [packets.wake_at(has_more || new), self.kept_alive_at(slot)];
+        due.into_iter().flatten().min()
+    }
+
+    /// When somebody who dialled has been silent for long (K2).
+    fn kept_alive_at(&self, slot: CarrierSlot) -> Option<Moment> {
+        let kept = self.settings.role == Role::Initiator && !self.sabotage.breaks(Rule::KeptAlive);
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|one| kept && one.is_usable());
+        Some(carrier?.packets.as_ref()?.spoke_at + KEPT_ALIVE)
     }
 
     /// Whether a packet is to be sent because nothing was heard.
@@ -277,9 +347,6 @@ impl Session {
         text: &[u8],
         outlet: &mut impl Outlet,
     ) -> Result<(), Violation> {
-        if self.carriers[usize::from(slot.0)].heard(now) {
-            outlet.event(Event::Recovered(slot));
-        }
         let refused = self.refused();
         let asks = self.frames(now, slot, text, outlet)?;
         // K1: who has no room for it wants it again.
@@ -383,3 +450,17 @@ impl Packets {
         }
     }
 }
+
+/// Fills what little is left of a packet, so that those of a train are equally long.
+fn pad(out: &mut Vec<u8>, end: usize) {
+    let left = end.saturating_sub(out.len());
+    if (PAD_HEAD..=PAD_MAX).contains(&left) {
+        out.extend([PAD, (left - PAD_HEAD) as u8]);
+        out.resize(end, 0);
+    }
+}
+
+/// A PAD frame whose length takes one byte, and how long it may be: about what heads of other
+/// frames keep free.
+const PAD_HEAD: usize = 2;
+const PAD_MAX: usize = 48;

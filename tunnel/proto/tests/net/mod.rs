@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_types, reason = "shards of a test's site share what threads would")]
 #![allow(dead_code, reason = "each of the tests that share it uses its part")]
 
+pub(crate) mod air;
 pub(crate) mod star;
 
 use std::cell::{Cell, RefCell};
@@ -22,9 +23,11 @@ use ringway_crypto::{
 };
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{
-    Agent, AgentSettings, BondId, Dropped, Event, FlowId, Host, Identity, Instance, Note, Peer,
-    PeerId, Registry, ResetCode,
+    Agent, AgentSettings, Arrived, BondId, Dropped, Event, FlowId, Host, Identity, Instance, Note,
+    Peer, PeerId, Registry, ResetCode, Route,
 };
+
+use air::Air;
 
 /// One step of virtual time.
 pub(crate) const STEP: Span = Span::from_ms(1);
@@ -113,6 +116,10 @@ pub(crate) struct Desk {
     /// Nobody can be dialled.
     pub(crate) cut_off: bool,
     scratch: Vec<u8>,
+    /// There is a way for datagrams; those that leave; those for other shards.
+    has_air: bool,
+    trains: Vec<(Route, usize, Vec<u8>)>,
+    forwards: Vec<(u8, Arrived, Vec<u8>)>,
     /// How often the agent looked at a connection, or said something by one.
     pub(crate) looks: Cell<u64>,
 }
@@ -175,6 +182,19 @@ impl Host for Desk {
 
     fn replaced(&mut self, session: SessionId) {
         self.replaced.push(session);
+    }
+
+    fn route(&mut self, _: PeerId, _: ConnId) -> Option<Route> {
+        self.has_air.then(Net::route)
+    }
+
+    fn train(&mut self, route: &Route, datagram_bytes: usize) -> Option<&mut Vec<u8>> {
+        self.trains.push((*route, datagram_bytes, Vec::new()));
+        self.trains.last_mut().map(|(.., bytes)| bytes)
+    }
+
+    fn forward(&mut self, shard: u8, arrived: &Arrived, datagrams: &[u8]) {
+        self.forwards.push((shard, *arrived, datagrams.to_vec()));
     }
 
     fn data(&mut self, bond: BondId, flow: FlowId, bytes: &[u8]) {
@@ -254,6 +274,8 @@ pub(crate) struct Net {
     pub(crate) frozen: Option<usize>,
     /// Connections that were begun.
     pub(crate) dialled: usize,
+    /// What datagrams meet, where there are any.
+    pub(crate) air: Option<Air>,
     /// The rule that is switched off.
     broken: Option<Rule>,
 }
@@ -298,6 +320,7 @@ impl Net {
             carry_every: 1,
             frozen: None,
             dialled: 0,
+            air: None,
             broken,
         };
         for (site, shards) in shards.into_iter().enumerate() {
@@ -319,12 +342,25 @@ impl Net {
         self.hang_up();
     }
 
+    /// Both sites' files are read again: their sessions may have carriers of packets, or not.
+    pub(crate) fn allow_packets(&mut self, packets: bool) {
+        for site in 0..2 {
+            let (secrets, now) = (self.secrets, self.now);
+            for Shard { agent, desk } in &mut self.sites[site] {
+                let peer = Peer { packets, ..secrets.peer(site) };
+                desk.has_air = packets;
+                agent.configure(now, secrets.listener(site), vec![Some(peer)], desk);
+            }
+        }
+    }
+
     /// A site's file is read again: the other one has these private keys.
     pub(crate) fn trust(&mut self, site: usize, keys: &[u8]) {
         let secrets = self.secrets;
         let proof = |byte: &u8| secrets.proof(*byte);
         for Shard { agent, desk } in &mut self.sites[site] {
-            let known = Peer { proofs: keys.iter().map(proof).collect(), ..secrets.peer(site) };
+            let proofs = keys.iter().map(proof).collect();
+            let known = Peer { proofs, packets: desk.has_air, ..secrets.peer(site) };
             agent.configure(self.now, secrets.listener(site), vec![Some(known)], desk);
         }
     }
@@ -344,6 +380,7 @@ impl Net {
             credentials: own.iter().flat_map(dial).filter(|_| site == 0).collect(),
             proofs: theirs.iter().map(|byte| (PeerProof::Key(public(byte)), None)).collect(),
             carriers_max: CARRIERS_MAX,
+            packets: self.air.is_some(),
         };
         let identities: Vec<PrivateKey> = own.iter().map(|byte| key(*byte)).collect();
         for Shard { agent, desk } in &mut self.sites[site] {
@@ -409,7 +446,7 @@ impl Net {
     /// The near site's file is read again: it has the far one's address, or has it no more.
     pub(crate) fn know_address(&mut self, known: bool) {
         for Shard { agent, desk } in &mut self.sites[0] {
-            let mut far = self.secrets.peer(0);
+            let mut far = Peer { packets: desk.has_air, ..self.secrets.peer(0) };
             far.credentials.retain(|_| known);
             agent.configure(self.now, self.secrets.listener(0), vec![Some(far)], desk);
         }
@@ -453,7 +490,8 @@ impl Net {
         let next_conn = u32::from(life) * 100_000 + u32::from(shard) * 10_000;
         let registry = Rc::clone(registry);
         let mut desk = Desk { now: self.now, next_conn, registry, ..Desk::default() };
-        let (listener, peer) = (self.secrets.listener(site), self.secrets.peer(site));
+        let (listener, mut peer) = (self.secrets.listener(site), self.secrets.peer(site));
+        (peer.packets, desk.has_air) = (self.air.is_some(), self.air.is_some());
         agent.configure(self.now, listener, vec![Some(peer)], &mut desk);
         Shard { agent, desk }
     }
@@ -494,10 +532,12 @@ impl Net {
         if (now.0 / STEP.0).is_multiple_of(self.carry_every) {
             self.carry();
         }
+        self.carry_datagrams();
     }
 
     /// Does what a shard asked for.
     fn collect(&mut self, site: usize, shard: usize) {
+        self.collect_datagrams(site, shard);
         let now = self.now;
         let desk = &mut self.sites[site][shard].desk;
         let (dials, closes) = (std::mem::take(&mut desk.dials), std::mem::take(&mut desk.closes));
@@ -693,7 +733,8 @@ impl Net {
         let desks = self.sites.iter().flatten().flat_map(|shard| shard.desk.due.values().copied());
         let agents = self.sites.iter().flatten().filter_map(|shard| shard.agent.wake_at());
         let wires = self.wires.iter().filter_map(|wire| wire.ends_at);
-        desks.chain(agents).chain(wires).min()
+        let air = self.air.as_ref().and_then(Air::next);
+        desks.chain(agents).chain(wires).chain(air).min()
     }
 
     /// What was said first by a connection, by who opened it.
@@ -840,6 +881,7 @@ impl Secrets {
             credentials: if site == 0 { vec![self.credentials(site)] } else { Vec::new() },
             proofs: vec![self.proof(2 - site as u8)],
             carriers_max: CARRIERS_MAX,
+            packets: false,
         }
     }
 }

@@ -70,6 +70,7 @@ impl Star {
                 credentials: vec![dial],
                 proofs: vec![(PeerProof::Key(theirs), None)],
                 carriers_max: CARRIERS_MAX,
+                packets: false,
             };
             one.agent.configure(now, listener, vec![Some(hub)], &mut one.desk);
             star.spokes.push(one);
@@ -84,6 +85,7 @@ impl Star {
             credentials: Vec::new(),
             proofs: vec![(PeerProof::Key(key_of(at).public()), None)],
             carriers_max: CARRIERS_MAX,
+            packets: false,
         };
         let peers = (0..self.spokes.len()).map(|at| who(at).then(|| peer(at))).collect();
         let Shard { agent, desk } = &mut self.hub;

@@ -19,6 +19,7 @@ mod hostile;
 mod talk;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
@@ -39,6 +40,8 @@ const MEET_WITHIN: Span = Span::from_s(16);
 /// After this time nothing is left over: the longest that a stranger is listened to, and more than
 /// a carrier that is not needed stays.
 const QUIET_FOR: Span = Span::from_s(100);
+/// By when packets get through again: the longest pause between two that ask, and what they take.
+const AIRED_BY: Span = Span::from_s(35);
 /// Attempts of a shard in a second; each fault costs one.
 const ATTEMPTS_MAX: u64 = 60;
 /// A key is older than a minute by this at most, while something is said.
@@ -117,6 +120,19 @@ struct Storm {
 /// # Errors
 /// What is wrong, in words.
 pub(crate) fn run(seed: u64, broken: Option<Rule>) -> Result<Outcome, String> {
+    storm(seed, broken, false)
+}
+
+/// The same, of sites that have datagrams, too, which meet all that they can.
+///
+/// # Errors
+/// What is wrong, in words.
+#[allow(dead_code, reason = "only the swarm has air")]
+pub(crate) fn run_in_air(seed: u64) -> Result<Outcome, String> {
+    storm(seed, None, true)
+}
+
+fn storm(seed: u64, broken: Option<Rule>, air: bool) -> Result<Outcome, String> {
     let mut rng = Rng::new(seed);
     let shards = [1 + rng.below(2) as u8, 1 + rng.below(3) as u8];
     use Secrets::{Keys, KeysAndSecond, Shared};
@@ -124,7 +140,14 @@ pub(crate) fn run(seed: u64, broken: Option<Rule>) -> Result<Outcome, String> {
     let mut net = Net::with(broken, rng.next_u64(), shards, secrets);
     net.bytes_per_step = 20 << rng.below(9);
     net.carry_every = 1 + rng.below(4);
-    let weather = Weather::of(seed);
+    // Packets take what there is: nobody needs more carriers then.
+    let weather = match Weather::of(seed) {
+        Weather::Load if air => Weather::Carriers,
+        weather => weather,
+    };
+    if air {
+        net.give_air(rng.next_u64());
+    }
     let hostile = Hostile::new(rng.next_u64());
     let attempts = (net.now, 0);
     let talks = Talks::new(rng.next_u64());
@@ -208,6 +231,9 @@ impl Storm {
             self.turn()?;
             if self.rng.below(often) == 0 {
                 self.fault();
+            }
+            if self.net.air.is_some() && self.rng.below(200) == 0 {
+                self.winds_change();
             }
             if self.weather == Weather::Strangers && self.rng.below(40) == 0 {
                 self.hostile.act(&mut self.net);
@@ -309,6 +335,50 @@ impl Storm {
         }
     }
 
+    /// Datagrams meet something else from now on.
+    fn winds_change(&mut self) {
+        self.faults += 1;
+        let rng = &mut self.rng;
+        let air = self.net.air.as_mut().expect("the caller looked");
+        match rng.below(6) {
+            0 => air.blocked = [rng.chance(700), rng.chance(700)],
+            1 => air.near = Ipv4Addr::from(rng.next_u64() as u32 | 1),
+            2 => air.turn = rng.below(8) as usize,
+            _ => {
+                air.blocked = [false; 2];
+                (air.lost_per_mille, air.twice_per_mille) = (rng.below(300), rng.below(100));
+                air.delay = Span::from_ms(rng.below(30));
+                air.jitter = Span::from_ms(rng.below(40));
+            }
+        }
+    }
+
+    /// Datagrams get through, all but a few.
+    fn winds_rest(&mut self) {
+        let Some(air) = self.net.air.as_mut() else { return };
+        (air.blocked, air.lost_per_mille, air.twice_per_mille) = ([false; 2], 20, 5);
+    }
+
+    /// Packets get through by now, both ways, and streams go by them alone.
+    fn inspect_air(&mut self) -> Result<(), String> {
+        if self.net.air.is_none() {
+            return Ok(());
+        }
+        let works = |report: &BondReport| report.packets.iter().any(|member| member.carrier.usable);
+        let all = |storm: &Storm| [0, 1].iter().all(|site| storm.reports(*site).iter().all(works));
+        if !self.pass_until(AIRED_BY, all)? {
+            return Err("packets do not get through".into());
+        }
+        Ok(())
+    }
+
+    /// Bytes of streams that went by records.
+    fn by_records(&self) -> u64 {
+        let reports = [0, 1].map(|site| self.reports(site));
+        let members = reports.iter().flatten().flat_map(|report| &report.members);
+        members.map(|member| member.carrier.sent).sum()
+    }
+
     /// What flows do suffer from.
     fn disaster(&mut self) -> Result<(), String> {
         let brief = Span::from_ms(self.rng.below(8000));
@@ -374,6 +444,7 @@ impl Storm {
         let up = |storm: &Storm| {
             storm.net.sites[0].iter().all(|shard| shard.agent.bond_to(PEER).is_some())
         };
+        self.winds_rest();
         let mild = self.weather.is_mild();
         let soon = if mild { MEET_WITHIN } else { OVER_BY };
         if !self.pass_until(soon, up)? {
@@ -389,9 +460,14 @@ impl Storm {
                 return Err("they do not meet again".into());
             }
         }
+        self.inspect_air()?;
+        let before = self.by_records();
         self.talks.begin(4, true);
         if !self.pass_until(OVER_BY, |storm| storm.talks.are_over(&storm.net))? {
             return Err(format!("not over in peace:{}", self.talks.what_hangs(&self.net)));
+        }
+        if self.net.air.is_some() && self.by_records() > before {
+            return Err("records carry streams though packets get through".into());
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod inspected;
 mod many;
 mod names;
 mod nginx;
+mod packets;
 mod place;
 mod served;
 mod service;

@@ -1,0 +1,230 @@
+//! Sessions that go by UDP: what users see of it, and what status says.
+//!
+//! Between the two sites lies a relay of the test's own, for datagrams as `wire.rs` is for
+//! connections. It is at the same address, as a router is, and its sockets are small: what comes
+//! too fast is lost there.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ringway_tunnel_node::status::CarrierStatus;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::flows::{Load, Transfer, mirror};
+use super::sites::{Keys, Pair, Side, Words};
+use super::wire::Wire;
+use crate::support::until;
+
+/// How soon orders are noticed.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// What datagrams meet on their way.
+#[derive(Default)]
+struct Orders {
+    /// Nothing gets through.
+    blocked: AtomicBool,
+    /// The near side is seen by another port from now on.
+    moves: AtomicBool,
+}
+
+/// It ends with the test's process.
+struct Air(Arc<Orders>);
+
+impl Air {
+    /// At this address, in front of a side.
+    fn start(at: SocketAddr, far: SocketAddr) -> Air {
+        let front = UdpSocket::bind(at).expect("nobody has it");
+        let orders = Arc::new(Orders::default());
+        let seen = Arc::clone(&orders);
+        std::thread::spawn(move || pass_on(&seen, &front, far));
+        Air(orders)
+    }
+
+    fn block(&self, blocked: bool) {
+        self.0.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    fn moves(&self) {
+        self.0.moves.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A socket that leads to the far side.
+fn towards(far: SocketAddr) -> UdpSocket {
+    let back = UdpSocket::bind("127.0.0.1:0").expect("a port of the kernel's");
+    back.connect(far).expect("it is local");
+    back.set_nonblocking(true).expect("our socket");
+    back
+}
+
+fn pass_on(orders: &Orders, front: &UdpSocket, far: SocketAddr) {
+    front.set_nonblocking(true).expect("our socket");
+    let (mut back, mut near, mut room) = (towards(far), None, [0; 2048]);
+    loop {
+        let mut fds =
+            [front.as_fd(), back.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        poll(&mut fds, Some(&LOOK)).expect("two sockets");
+        if orders.moves.swap(false, Ordering::Relaxed) {
+            back = towards(far);
+        }
+        let passes = !orders.blocked.load(Ordering::Relaxed);
+        while let Some((len, from)) = taken(front.recv_from(&mut room)) {
+            near = Some(from);
+            if passes {
+                // What a full socket does not take is lost.
+                let _ = back.send(&room[..len]);
+            }
+        }
+        while let Some(len) = taken(back.recv(&mut room)) {
+            if let Some(near) = near.filter(|_| passes) {
+                let _ = front.send_to(&room[..len], near);
+            }
+        }
+    }
+}
+
+/// What there was, or nothing: also if a site is not there at the moment.
+fn taken<T>(read: std::io::Result<T>) -> Option<T> {
+    let nothing = [ErrorKind::WouldBlock, ErrorKind::ConnectionRefused];
+    read.inspect_err(|error| assert!(nothing.contains(&error.kind()), "{error}")).ok()
+}
+
+/// Two sites whose files allow UDP, and what lies between them.
+fn start(shards: usize, service: SocketAddr) -> (Pair, Air) {
+    let words = Words::default().peer("udp = true");
+    let keys = Keys::new();
+    let far = keys.far(&words.clone().set(&format!("shards = {shards}")).allow([service]));
+    let wire = Wire::start(far.carriers());
+    let air = Air::start(wire.addr, far.carriers());
+    let near = keys.near(&words.forward(service), wire.addr);
+    let pair = Pair { near, far, wire, keys };
+    pair.until_up();
+    (pair, air)
+}
+
+/// A side's carriers of this kind.
+fn carriers(side: &Side, kind: &str) -> Vec<CarrierStatus> {
+    let peer = side.status().peers.remove(0);
+    let all = peer.sessions.into_iter().flat_map(|session| session.carriers);
+    all.filter(|carrier| carrier.kind == kind).collect()
+}
+
+/// Bytes of streams that went by carriers of a kind, from a side.
+fn sent(side: &Side, kind: &str) -> u64 {
+    carriers(side, kind).iter().map(|carrier| carrier.sent).sum()
+}
+
+/// Waits until packets get through, or do not, as both sides see it.
+#[track_caller]
+fn until_packets(pair: &Pair, work: bool) {
+    let works = |side| {
+        let udp = carriers(side, "udp");
+        udp.iter().any(|carrier| carrier.limited_by != "no answer")
+    };
+    until("packets get through, or do not", || {
+        (works(&pair.near) == work && works(&pair.far) == work).then_some(())
+    });
+}
+
+fn load(seed: u64, mib: u64) -> Load {
+    Load { seed, up: mib << 20, down: mib << 20 }
+}
+
+/// Much goes both ways by packets, whatever shard of the far side they come to, and nothing of it
+/// by the carrier of records that stands by.
+#[test]
+fn streams_go_by_udp() {
+    let service = mirror("127.0.0.1:0");
+    for shards in [1, 2] {
+        let (pair, _air) = start(shards, service);
+        until_packets(&pair, true);
+        let before = [&pair.near, &pair.far].map(|side| sent(side, "tcp"));
+        // An even seed is chance: it does not compress.
+        Transfer::begin(pair.near.door(0), load(8, 16)).arrives();
+        for (side, before) in [&pair.near, &pair.far].into_iter().zip(before) {
+            let [udp] = &carriers(side, "udp")[..] else { panic!("one of packets") };
+            assert!(udp.sent >= 16 << 20 && udp.bytes_received > 16 << 20, "{udp:?}");
+            assert!(udp.takes_bits_per_s > 0 && !udp.suspect, "{udp:?}");
+            assert_eq!(sent(side, "tcp"), before, "records stand by");
+            for name in ["datagrams_forged", "broken"] {
+                assert_eq!(side.counter(name), 0, "{name}");
+            }
+        }
+        assert_eq!(carriers(&pair.near, "tcp").len(), 1);
+        pair.stop();
+    }
+}
+
+/// UDP is blocked in the midst of it, and let through again: the session goes on by TCP meanwhile.
+#[test]
+fn a_session_moves_to_tcp_and_back() {
+    let service = mirror("127.0.0.1:0");
+    let (pair, air) = start(1, service);
+    until_packets(&pair, true);
+    let transfer = Transfer::begin(pair.near.door(0), load(8, 64));
+    until("something went by UDP", || (sent(&pair.near, "udp") > 1 << 20).then_some(()));
+    air.block(true);
+    until("something goes by TCP", || (sent(&pair.near, "tcp") > 1 << 20).then_some(()));
+    transfer.arrives();
+    until_packets(&pair, false);
+    air.block(false);
+    until_packets(&pair, true);
+    let before = sent(&pair.near, "udp");
+    Transfer::begin(pair.near.door(0), load(10, 4)).arrives();
+    assert!(sent(&pair.near, "udp") >= before + (4 << 20));
+    pair.stop();
+}
+
+/// The near side is seen by another address, as behind a router that was started anew: its packets
+/// go on, and the far side's follow.
+#[test]
+fn a_path_that_moves_is_followed() {
+    let service = mirror("127.0.0.1:0");
+    let (pair, air) = start(1, service);
+    until_packets(&pair, true);
+    let seen = |side: &Side| carriers(side, "udp")[0].peer;
+    let before = seen(&pair.far);
+    let transfer = Transfer::begin(pair.near.door(0), load(8, 16));
+    until("something went by UDP", || (sent(&pair.near, "udp") > 1 << 20).then_some(()));
+    air.moves();
+    transfer.arrives();
+    Transfer::begin(pair.near.door(0), load(10, 1)).arrives();
+    until("the far side has followed", || (seen(&pair.far) != before).then_some(()));
+    until_packets(&pair, true);
+    pair.stop();
+}
+
+/// Who reads its file again has UDP from then on, or no more; flows go on.
+#[test]
+fn udp_is_switched_by_another_reading() {
+    let service = mirror("127.0.0.1:0");
+    let near = Words::default().forward(service);
+    let far = Words::default().allow([service]);
+    let keys = Keys::new();
+    let far_side = keys.far(&far);
+    let wire = Wire::start(far_side.carriers());
+    let _air = Air::start(wire.addr, far_side.carriers());
+    let near_side = keys.near(&near, wire.addr);
+    let pair = Pair { near: near_side, far: far_side, wire, keys };
+    pair.until_up();
+    let transfer = Transfer::begin(pair.near.door(0), load(8, 32));
+    let read_again = |udp: bool| {
+        let line = format!("udp = {udp}");
+        pair.keys.write("far", &far.clone().peer(&line), None);
+        pair.keys.write("near", &near.clone().peer(&line), Some(pair.wire.addr));
+        pair.far.reload();
+        pair.near.reload();
+    };
+    assert!(carriers(&pair.near, "udp").is_empty());
+    read_again(true);
+    until_packets(&pair, true);
+    read_again(false);
+    assert!(carriers(&pair.near, "udp").is_empty() && carriers(&pair.far, "udp").is_empty());
+    read_again(true);
+    until_packets(&pair, true);
+    transfer.arrives();
+    pair.stop();
+}

@@ -1,0 +1,570 @@
+//! A session's carriers of packets: how they begin, which way they go, and what goes by them.
+//!
+//! ```text
+//! near: session up, a way --> half of it --first packet--> far: opens it --> its half --report-->
+//! near, far: silent --suspect, asked less and less--> a report --> used again
+//! ```
+//!
+//! They begin without a word: the near side makes its half when the session can be used, and the
+//! far side makes its own when a packet has opened under keys that follow from the session and from
+//! the slot in the packet's header. They are never given up while the session lives. Carriers of
+//! records stand by: they say what keys need, and take over while no packets get through.
+//!
+//! What always holds:
+//! - P1  Nothing is kept, answered or moved before a packet's tag has verified: what came to
+//!   nothing is counted.
+//! - P2  Each slot is one carrier's for the life of its session, at both ends. So the far side
+//!   takes slots in their order alone.
+//! - P3  The way to the near side is where the newest packet of its came from: what is older, or
+//!   came before, moves nothing. The near side sends to where it dialled.
+//! - P4  While packets get through, streams go by them alone.
+//! - P5  A packet for a session of another shard is given to that one, once.
+//!
+//! Bounds: [`PACKET_CARRIERS_MAX`] carriers of a session; constant work a packet, and a search of
+//! log n for its session.
+//! Not here: numbers, loss and rates (`session/packets.rs`, `path`), keys (`packet_link.rs`),
+//! sockets.
+//! Tests: `tests/packets.rs`, stories and seeds in virtual time.
+
+use core::net::SocketAddr;
+
+use ringway_crypto::{
+    DATAGRAM_HEADER_BYTES, DATAGRAM_OVERHEAD, DatagramHeader, Dropped as Refusal, HeaderKey,
+    NetworkKey, TAG_BYTES,
+};
+
+use super::bond::{Door, Later, seal_own};
+use super::*;
+use crate::limits::{DATAGRAM_BYTES, PACKET_CARRIERS_MAX, TRAIN_DATAGRAMS};
+use crate::packet_link::{Came, PacketLink, PacketPlace, SLOTS};
+use crate::session::Share;
+
+/// Bytes of heads that a datagram has on the path, as both ends count them: those of IPv4 and UDP.
+const HEADS: usize = 28;
+/// Bytes of a packet's text.
+const TEXT_MAX: usize = DATAGRAM_BYTES - DATAGRAM_OVERHEAD;
+/// When a way is looked for again, if there was none.
+const ROUTE_AGAIN: Span = Span::from_s(10);
+/// A session's number in headers.
+const SESSION_MASK: u64 = (1 << 48) - 1;
+
+/// The way of a carrier's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The driver's number of the socket. Of those that a far side listens on, all shards have one
+    /// under the same number.
+    pub socket: u16,
+    /// The other end.
+    pub to: SocketAddr,
+    /// Which of our addresses the other end knows, where that is known.
+    pub from: Option<IpAddr>,
+}
+
+/// How datagrams came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    /// The way back.
+    pub route: Route,
+    /// By a socket that we listen on; otherwise, by one from which we send to those that we dial.
+    pub listening: bool,
+    /// Bytes of each but the last, which may have fewer. Never zero.
+    pub datagram_bytes: usize,
+}
+
+/// What became of datagrams that came to nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramCounts {
+    /// They belong to no session that is known here.
+    pub strange: u64,
+    /// They did not verify.
+    pub forged: u64,
+    /// They came before, or far too late.
+    pub replayed: u64,
+    /// They came to another shard than their session's.
+    pub elsewhere: u64,
+}
+
+/// Headers under one key of the network, in both directions.
+pub(super) struct Headers {
+    key: NetworkKey,
+    to_responder: HeaderKey,
+    to_initiator: HeaderKey,
+}
+
+impl Headers {
+    fn new(key: &NetworkKey) -> Self {
+        Self {
+            key: key.clone(),
+            to_responder: HeaderKey::new(key, Direction::ToResponder),
+            to_initiator: HeaderKey::new(key, Direction::ToInitiator),
+        }
+    }
+
+    fn of(&self, direction: Direction) -> &HeaderKey {
+        match direction {
+            Direction::ToResponder => &self.to_responder,
+            Direction::ToInitiator => &self.to_initiator,
+        }
+    }
+}
+
+/// A carrier of packets of a session.
+pub(super) struct PacketMember {
+    /// Its place among the session's carriers.
+    pub(super) place: CarrierSlot,
+    pub(super) link: PacketLink,
+    pub(super) route: Route,
+    /// The key of the network that hides its headers.
+    network: NetworkKey,
+    /// Bytes of datagrams that were sealed for it, and that came by it.
+    pub(super) meter: Meter,
+    /// The host takes no more datagrams for now.
+    pub(super) held_up: bool,
+}
+
+/// Whose a datagram is.
+enum Found {
+    /// A session's of this shard; its header, and which of the network's keys hid it.
+    Here(BondId, DatagramHeader, usize),
+    /// Perhaps one's of this shard.
+    Elsewhere(u8),
+    Nobody,
+}
+
+impl Bond {
+    /// Whether packets get through.
+    pub(super) fn has_packets(&self) -> bool {
+        let usable =
+            |member: &PacketMember| self.flows.carrier(member.place).is_some_and(|one| one.usable);
+        self.packets.iter().any(usable)
+    }
+
+    /// A carrier of packets is one of the session's now. There are few at once: the first goes for
+    /// one too many.
+    fn enlist_packets(
+        &mut self,
+        now: Moment,
+        (link, route): (PacketLink, Route),
+        network: &NetworkKey,
+    ) {
+        if self.packets.len() >= PACKET_CARRIERS_MAX {
+            let first = self.packets.remove(0);
+            self.discharge_packets(now, &first);
+        }
+        let (packet, around) = (DATAGRAM_BYTES + HEADS, DATAGRAM_OVERHEAD + HEADS);
+        let place = self.flows.packets_on_trial(now, packet as u64, around as u32);
+        self.next_slot = link.slot() + 1;
+        let (network, meter) = (network.clone(), Meter::new(now));
+        self.packets.push(PacketMember { place, link, route, network, meter, held_up: false });
+    }
+
+    fn discharge_packets(&mut self, now: Moment, member: &PacketMember) {
+        if let Some(report) = self.flows.carrier(member.place) {
+            self.carried_before += report.sent;
+            self.resent_before += report.resent;
+        }
+        self.flows.carrier_down(now, member.place);
+    }
+
+    /// The connection of a carrier of records that works, if there is one.
+    fn beside(&self) -> Option<ConnId> {
+        let usable = |slot| self.flows.carrier(slot).is_some_and(|report| report.usable);
+        self.slots().find(|(slot, _)| usable(*slot)).map(|(_, member)| member.conn)
+    }
+
+    /// Gives its carriers of packets up, at this end.
+    fn drop_packets(&mut self, now: Moment) {
+        for member in core::mem::take(&mut self.packets) {
+            self.discharge_packets(now, &member);
+        }
+    }
+}
+
+impl Agent {
+    /// The keys of the network have changed, perhaps.
+    pub(super) fn set_headers(&mut self) {
+        let same = self.headers.iter().map(|headers| &headers.key).eq(&self.listener.networks);
+        if !same {
+            self.headers = self.listener.networks.iter().map(Headers::new).collect();
+        }
+    }
+
+    /// What became of datagrams that came to nothing, since the beginning.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.counts
+    }
+
+    // ---- Where there are any.
+
+    /// Whether a session should have a carrier of packets and has none.
+    pub(super) fn wants_route(&self, bond: &Bond) -> bool {
+        self.may_have_packets(bond)
+            && bond.role == Role::Initiator
+            && bond.packets.is_empty()
+            && bond.next_slot < SLOTS
+            && bond.usable() > 0
+            && !self.stopping
+    }
+
+    fn may_have_packets(&self, bond: &Bond) -> bool {
+        self.peer(bond.peer).is_some_and(|peer| peer.packets)
+    }
+
+    /// Begins, ends and leads carriers of packets.
+    pub(super) fn look_at_packets(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        host: &mut impl Host,
+    ) {
+        if !bond.packets.is_empty() && !self.may_have_packets(bond) {
+            self.forget_header(bond);
+            bond.drop_packets(now);
+        }
+        if bond.role != Role::Initiator {
+            return;
+        }
+        if self.wants_route(bond) && bond.route_at <= now {
+            bond.route_at = now + ROUTE_AGAIN;
+            self.begin_packets(now, id, bond, host);
+        }
+        let network = self.listener.networks.first();
+        for at in 0..bond.packets.len() {
+            let beside = bond.beside();
+            let member = &mut bond.packets[at];
+            if let Some(network) = network.filter(|network| **network != member.network) {
+                member.network = network.clone();
+                member.link.hide_under(self.headers[0].of(Direction::ToResponder).clone());
+            }
+            let suspect = bond.flows.carrier(member.place).is_some_and(|one| one.suspect);
+            let beside = beside.filter(|_| suspect);
+            // The peer may be elsewhere by now: its records are.
+            let route = beside.and_then(|conn| host.route(bond.peer, conn));
+            if let Some(route) = route.filter(|route| *route != member.route) {
+                member.route = route;
+                bond.flows.packets_moved(now, member.place);
+            }
+        }
+    }
+
+    /// Makes our half of a carrier of packets.
+    fn begin_packets(&mut self, now: Moment, id: BondId, bond: &mut Bond, host: &mut impl Host) {
+        let route = bond.beside().and_then(|conn| host.route(bond.peer, conn));
+        let (Some(route), Some(known)) = (route, &bond.known) else { return };
+        let (Some(network), Some(headers)) = (self.listener.networks.first(), self.headers.first())
+        else {
+            return;
+        };
+        let session = known.id.0 & SESSION_MASK;
+        // Another peer's has the same number: by chance never, so somebody wants it to.
+        if *self.by_header.entry(session).or_insert(id) != id {
+            return;
+        }
+        let place = PacketPlace {
+            session,
+            slot: bond.next_slot,
+            out: direction(bond.role),
+            suite: known.suite,
+            backend: self.settings.backend(known.suite),
+        };
+        let header = headers.of(place.out).clone();
+        let link = PacketLink::new(place, header, &known.epochs);
+        bond.enlist_packets(now, (link, route), network);
+    }
+
+    /// A session has no carriers of packets any more, as far as headers go.
+    pub(super) fn forget_header(&mut self, bond: &Bond) {
+        let Some(known) = bond.known.as_ref().filter(|_| bond.role == Role::Initiator) else {
+            return;
+        };
+        let session = known.id.0 & SESSION_MASK;
+        // While it is looked at it is not in its place.
+        let its = |id: &BondId| self.get(*id).is_none();
+        if !bond.packets.is_empty() && self.by_header.get(&session).is_some_and(its) {
+            self.by_header.remove(&session);
+        }
+    }
+
+    // ---- What is sent.
+
+    /// Sends what goes by packets now. Returns whether some have to wait for the host.
+    pub(super) fn send_packets(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        host: &mut impl Host,
+    ) -> bool {
+        let Bond { flows, known: Some(known), packets, .. } = bond else { return false };
+        let mut later = Later::default();
+        let mut held_up = false;
+        for member in packets {
+            member.held_up = false;
+            while flows.wants_packet(now, member.place) && member.link.is_ready(&known.epochs) {
+                let Some(train) = host.train(&member.route, DATAGRAM_BYTES) else {
+                    member.held_up = true;
+                    break;
+                };
+                if !member.fill_train(now, flows, (train, &mut later)) {
+                    break;
+                }
+            }
+            held_up |= member.held_up;
+            flows.note_packets_idle(now, member.place);
+        }
+        for event in later.0 {
+            host.flow(id, event);
+        }
+        if held_up && !self.held_up.contains(&id) {
+            self.held_up.push(id);
+        }
+        held_up
+    }
+
+    /// Datagrams can be sent again.
+    pub fn datagrams_drained(&mut self) {
+        for bond in core::mem::take(&mut self.held_up) {
+            self.touch(bond);
+        }
+    }
+
+    /// Puts some bulk on its way. Returns whether there may be more.
+    pub(super) fn send_bulk_once(
+        &mut self,
+        now: Moment,
+        id: BondId,
+        bond: &mut Bond,
+        host: &mut impl Host,
+    ) -> bool {
+        if bond.has_packets() && !self.sabotage.breaks(Rule::PacketsFirst) {
+            self.send_packets(now, id, bond, host);
+            return false;
+        }
+        self.send_one(now, id, bond, host)
+    }
+
+    /// Says what is to be said of new keys: by records, which are not lost, where there are any.
+    pub(super) fn say_keys(&mut self, now: Moment, bond: &mut Bond, host: &mut impl Host) {
+        if !bond.has_keys_to_say(now) {
+            return;
+        }
+        match self.best(bond, (None, Share::Little), None, host) {
+            Some((slot, conn)) => {
+                let carrier = self.carriers[conn.index as usize].as_mut();
+                let carrier = carrier.expect("members have one");
+                seal_own(now, (slot, true), bond, carrier, host);
+            }
+            None => {
+                let Bond { flows, known: Some(known), .. } = bond else { return };
+                if let Some(exchange) = known.epochs.to_say(now) {
+                    flows.say_keys(exchange);
+                }
+            }
+        }
+    }
+
+    // ---- What comes.
+
+    /// Datagrams came.
+    pub fn datagrams(
+        &mut self,
+        now: Moment,
+        arrived: &Arrived,
+        bytes: &mut [u8],
+        host: &mut impl Host,
+    ) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let len = arrived.datagram_bytes.clamp(1, rest.len());
+            match self.whose(arrived.listening, &rest[..len]) {
+                Found::Here(id, header, network) => {
+                    let (datagram, more) = rest.split_at_mut(len);
+                    rest = more;
+                    self.packet(now, (id, network), (arrived, header), datagram, host);
+                }
+                Found::Elsewhere(shard) => {
+                    let run = self.run_for(shard, arrived, rest);
+                    let (datagrams, more) = rest.split_at_mut(run);
+                    rest = more;
+                    self.counts.elsewhere += datagrams.len().div_ceil(len) as u64;
+                    if !self.sabotage.breaks(Rule::PacketsHandedOver) {
+                        host.forward(shard, arrived, datagrams);
+                    }
+                }
+                Found::Nobody => {
+                    self.counts.strange += 1;
+                    rest = &mut rest[len..];
+                }
+            }
+        }
+    }
+
+    /// Bytes from the front that are all for one shard.
+    fn run_for(&self, shard: u8, arrived: &Arrived, bytes: &[u8]) -> usize {
+        let same = |datagram: &&[u8]| matches!(self.whose(arrived.listening, datagram), Found::Elsewhere(to) if to == shard);
+        bytes.chunks(arrived.datagram_bytes.max(1)).take_while(same).map(<[u8]>::len).sum()
+    }
+
+    /// Whose a datagram is, as its header says.
+    fn whose(&self, listening: bool, datagram: &[u8]) -> Found {
+        let towards = if listening { Direction::ToResponder } else { Direction::ToInitiator };
+        let mut found = Found::Nobody;
+        for (network, headers) in self.headers.iter().enumerate() {
+            let Some(header) = headers.of(towards).read(datagram) else { break };
+            let bond = if listening {
+                self.by_session.get(&SessionId(header.session))
+            } else {
+                self.by_header.get(&header.session)
+            };
+            if let Some(bond) = bond {
+                return Found::Here(*bond, header, network);
+            }
+            let owner = (header.session & 0xff) as u8;
+            // What is chance says anything.
+            let elsewhere = owner != self.settings.shard && owner < self.settings.shards;
+            if listening && elsewhere && header.flags <= 1 {
+                found = Found::Elsewhere(owner);
+            }
+        }
+        found
+    }
+
+    /// A datagram came for a session of this shard, or so it says.
+    fn packet(
+        &mut self,
+        now: Moment,
+        (id, network): (BondId, usize),
+        (arrived, header): (&Arrived, DatagramHeader),
+        datagram: &mut [u8],
+        host: &mut impl Host,
+    ) {
+        let Some(mut bond) = self.bonds.get_mut(id.0 as usize).and_then(Option::take) else {
+            return;
+        };
+        let peer = bond.peer;
+        self.memory.lend(peer, &mut bond.flows.account);
+        let what = (arrived, header, network);
+        let read = self.read_packet(now, (id, &mut bond), what, datagram, host);
+        self.memory.settle(peer, &mut bond.flows.account);
+        self.bonds[id.0 as usize] = Some(bond);
+        self.touch(id);
+        if read.is_err() {
+            host.note(None, Note::Broken(peer));
+            self.end(now, id, ResetCode::Protocol, host);
+        }
+    }
+
+    /// Opens a packet and does what it says. What does not open is counted (P1).
+    fn read_packet(
+        &mut self,
+        now: Moment,
+        (id, bond): (BondId, &mut Bond),
+        (arrived, header, network): (&Arrived, DatagramHeader, usize),
+        datagram: &mut [u8],
+        host: &mut impl Host,
+    ) -> Result<(), Violation> {
+        let bytes = datagram.len();
+        let found = bond.packets.iter().position(|member| member.link.slot() == header.slot);
+        let mut fresh = found.is_none().then(|| self.half(bond, header.slot, network)).flatten();
+        let Some(known) = bond.known.as_mut() else { return Ok(()) };
+        let link = found.map(|at| &mut bond.packets[at].link).or(fresh.as_mut());
+        let Some(link) = link else {
+            self.counts.strange += 1;
+            return Ok(());
+        };
+        let Came { opened, newer } = match link.open(now, header, datagram, &mut known.epochs) {
+            Ok(came) => came,
+            Err(Refusal::Forged) => {
+                self.counts.forged += 1;
+                return Ok(());
+            }
+            Err(Refusal::Replayed(_)) => {
+                self.counts.replayed += 1;
+                return Ok(());
+            }
+        };
+        let network = &self.listener.networks[network];
+        if let Some(link) = fresh {
+            bond.enlist_packets(now, (link, arrived.route), network);
+        }
+        let Bond { flows, known: Some(known), packets, role, .. } = bond else { return Ok(()) };
+        let member = match found {
+            Some(at) => &mut packets[at],
+            None => packets.last_mut().expect("it was just put there"),
+        };
+        member.meter.add(now, CAME, bytes as u64);
+        if *role == Role::Responder {
+            let newest = newer || self.sabotage.breaks(Rule::NewestMoves);
+            let moves = newest && !self.sabotage.breaks(Rule::PacketsFollow);
+            if moves && member.route != arrived.route {
+                member.route = arrived.route;
+                flows.packets_moved(now, member.place);
+            }
+            if newer && member.network != *network {
+                member.network = network.clone();
+                let header = HeaderKey::new(network, Direction::ToInitiator);
+                member.link.hide_under(header);
+            }
+        }
+        let mut door = Door::new(host, id);
+        let packet = (opened.number, (bytes + HEADS) as u64);
+        flows.packet(now, member.place, packet, opened.text, &mut door)?;
+        if door.keys.is_some() {
+            // Each packet's header says what its keys are.
+            return Err(Violation::Malformed);
+        }
+        match door.exchange {
+            Some(exchange) => known.epochs.heard(now, exchange, &mut self.entropy),
+            None => Ok(()),
+        }
+    }
+
+    /// Our half of a carrier that a packet speaks of, if there may be one.
+    fn half(&self, bond: &Bond, slot: u16, network: usize) -> Option<PacketLink> {
+        let begins = bond.role == Role::Responder && slot >= bond.next_slot;
+        if !begins || !self.may_have_packets(bond) {
+            return None;
+        }
+        let known = bond.known.as_ref()?;
+        let place = PacketPlace {
+            session: known.id.0 & SESSION_MASK,
+            slot,
+            out: direction(bond.role),
+            suite: known.suite,
+            backend: self.settings.backend(known.suite),
+        };
+        let header = self.headers[network].of(place.out).clone();
+        Some(PacketLink::new(place, header, &known.epochs))
+    }
+}
+
+impl PacketMember {
+    /// Fills a train with packets. Returns whether there was anything.
+    fn fill_train(
+        &mut self,
+        now: Moment,
+        flows: &mut Session,
+        (train, later): (&mut Vec<u8>, &mut Later),
+    ) -> bool {
+        let begin = train.len();
+        for _ in 0..TRAIN_DATAGRAMS {
+            let start = train.len();
+            train.resize(start + DATAGRAM_HEADER_BYTES, 0);
+            let Some(number) = flows.fill_packet(now, self.place, TEXT_MAX, (train, later)) else {
+                train.truncate(start);
+                break;
+            };
+            train.resize(train.len() + TAG_BYTES, 0);
+            let sealed = self.link.seal(&mut train[start..]);
+            assert_eq!(sealed, number, "both count the packets of this carrier");
+            // A shorter one is the last of its train.
+            if train.len() - start < DATAGRAM_BYTES || !flows.wants_packet(now, self.place) {
+                break;
+            }
+        }
+        let bytes = train.len() - begin;
+        self.meter.add(now, SENT, bytes as u64);
+        bytes > 0
+    }
+}

@@ -1,0 +1,364 @@
+//! Stories of whole agents whose sessions have carriers of packets beside those of records. Each is
+//! told with a seed, and perhaps with a rule switched off.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ringway_core::Span;
+use ringway_tunnel_proto::sabotage::Rule;
+use ringway_tunnel_proto::{BondId, BondReport, FlowId};
+
+use crate::net::air::FAR;
+use crate::net::{Net, PEER, Shard};
+
+/// A story.
+pub(crate) type Story = fn(Option<Rule>, u64);
+
+/// All of them.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub(crate) const STORIES: [Story; 12] = [
+    a_session_takes_to_packets,
+    packets_may_be_lost_doubled_and_late,
+    a_session_falls_back_to_records_and_returns,
+    packets_carry_a_session_alone,
+    keys_change_under_packets,
+    what_does_not_verify_moves_nothing,
+    a_path_follows_the_newest_packet,
+    what_is_old_moves_no_path_back,
+    packets_find_their_session_on_any_shard,
+    packets_can_be_switched_off_and_on,
+    a_way_there_and_none_back_is_not_used,
+    who_moves_in_silence_is_found,
+];
+
+fn bytes(len: usize, seed: u8) -> Vec<u8> {
+    (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed ^ (at >> 8) as u8).collect()
+}
+
+/// A flow from the near site, and how much of it was written.
+struct Flow {
+    bond: BondId,
+    flow: FlowId,
+    data: Vec<u8>,
+    at: usize,
+}
+
+impl Flow {
+    fn open(net: &mut Net, bond: BondId, len: usize, seed: u8) -> Flow {
+        let data = bytes(len, seed);
+        let flow = net.open(bond, &data[..10]);
+        Flow { bond, flow, data, at: 10 }
+    }
+
+    /// Writes more as there is room; the far side takes everything at once.
+    fn pump(&mut self, net: &mut Net) {
+        let now = net.now;
+        let agent = &mut net.sites[0][0].agent;
+        let unsent = agent.flow(self.bond, self.flow).map_or(0, |report| report.unsent);
+        let room = 65_536u64.saturating_sub(unsent) as usize;
+        let more = room.min(self.data.len() - self.at);
+        if more > 0 {
+            agent.push(self.bond, self.flow, &self.data[self.at..self.at + more]);
+            self.at += more;
+        }
+        let waiting: Vec<_> =
+            net.far_apps().map(|(shard, bond, flow, _)| (shard, bond, flow)).collect();
+        for (shard, bond, flow) in waiting {
+            net.sites[1][shard].agent.drained_by_application(now, bond, flow, 0);
+        }
+    }
+
+    /// What the far site has read of it: always a prefix.
+    fn read(&self, net: &Net) -> usize {
+        let read = net.far_apps().find(|(_, _, flow, _)| *flow == self.flow);
+        let read = read.map_or(&[][..], |(.., app)| &app.read);
+        assert!(self.data.starts_with(read), "what was read is not what was written");
+        read.len()
+    }
+
+    fn run_to(&mut self, net: &mut Net, part: usize, most: Span) {
+        net.run_until(most, |net| {
+            self.pump(net);
+            self.read(net) >= part
+        });
+    }
+
+    fn run_to_end(&mut self, net: &mut Net, most: Span) {
+        self.run_to(net, self.data.len(), most);
+    }
+}
+
+fn report(net: &Net, site: usize) -> BondReport {
+    let shards = net.sites[site].iter();
+    let mut all = shards.flat_map(|Shard { agent, desk }| agent.report(false, desk));
+    all.next().expect("there is a session")
+}
+
+/// Bytes of streams that went by records, and by packets, from a site.
+fn sent(net: &Net, site: usize) -> [u64; 2] {
+    let report = report(net, site);
+    let records = report.members.iter().map(|member| member.carrier.sent).sum();
+    [records, report.packets.iter().map(|member| member.carrier.sent).sum()]
+}
+
+fn packets_work(net: &Net, site: usize) -> bool {
+    let works = |report: BondReport| report.packets.iter().any(|member| member.carrier.usable);
+    works(report(net, site))
+}
+
+/// Two sites with a session whose packets get through.
+fn meet(broken: Option<Rule>, seed: u64, shards: [u8; 2]) -> (Net, BondId) {
+    let mut net = Net::without(broken, seed, shards);
+    net.give_air(seed);
+    let bond = net.connect();
+    net.run_until(Span::from_s(1), |net| packets_work(net, 0) && packets_work(net, 1));
+    (net, bond)
+}
+
+/// Streams go by packets as soon as those get through, and by records not at all; one carrier of
+/// records stands by.
+pub(crate) fn a_session_takes_to_packets(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let before = sent(&net, 0);
+    let mut flow = Flow::open(&mut net, bond, 3_000_000, 1);
+    flow.run_to_end(&mut net, Span::from_s(20));
+    let [records, packets] = sent(&net, 0);
+    assert_eq!(records, before[0]);
+    assert!(packets >= 3_000_000, "{packets}");
+    assert_eq!(net.wires(), 1);
+    let far = report(&net, 1);
+    assert_eq!(far.packets.len(), 1);
+    assert_eq!(far.packets[0].route.to.ip(), IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)));
+    assert!(far.packets[0].wire.total()[1] > 3_000_000);
+}
+
+/// Whatever happens to each packet, streams are whole.
+pub(crate) fn packets_may_be_lost_doubled_and_late(broken: Option<Rule>, seed: u64) {
+    for harm in 0..4 {
+        let (mut net, bond) = meet(broken, seed, [1, 1]);
+        let air = net.air();
+        (air.lost_per_mille, air.twice_per_mille) = (20 + harm * 60, 50);
+        air.jitter = Span::from_ms(harm * 4);
+        let mut flow = Flow::open(&mut net, bond, 400_000, seed as u8);
+        flow.run_to_end(&mut net, Span::from_s(60));
+        assert_eq!(sent(&net, 0)[0], 0, "harm {harm}");
+    }
+}
+
+/// Packets get through no more: the session goes on by records, and by packets again when those
+/// get through, without a word from anybody.
+pub(crate) fn a_session_falls_back_to_records_and_returns(broken: Option<Rule>, seed: u64) {
+    for blocked in [[true, true], [true, false], [false, true]] {
+        let (mut net, bond) = meet(broken, seed, [1, 1]);
+        let mut flow = Flow::open(&mut net, bond, 6_000_000, 1);
+        flow.run_to(&mut net, 500_000, Span::from_s(10));
+        net.air().blocked = blocked;
+        let read = flow.read(&net);
+        flow.run_to(&mut net, read + 1_000_000, Span::from_s(5));
+        assert!(!packets_work(&net, 0) || !packets_work(&net, 1), "{blocked:?}");
+        let [records, packets] = sent(&net, 0);
+        assert!(records > 0 || blocked == [false, true], "{blocked:?}");
+        net.run(Span::from_s(20));
+        net.air().blocked = [false; 2];
+        net.run_until(Span::from_s(35), |net| packets_work(net, 0) && packets_work(net, 1));
+        let records = sent(&net, 0)[0].max(records);
+        flow.run_to_end(&mut net, Span::from_s(20));
+        let after = sent(&net, 0);
+        assert_eq!(after[0], records, "records stand by again: {blocked:?}");
+        assert!(after[1] > packets, "{blocked:?}");
+    }
+}
+
+/// Carriers of records are lost, and nobody can be dialled: packets carry the session on, new keys
+/// included.
+pub(crate) fn packets_carry_a_session_alone(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    net.sites[0][0].desk.cut_off = true;
+    net.cut(|_| true);
+    let mut flow = Flow::open(&mut net, bond, 200_000, 1);
+    flow.run_to(&mut net, 100_000, Span::from_s(5));
+    let attempts = net.sites[0][0].desk.attempts;
+    let end = net.now + Span::from_s(150);
+    net.run_until(Span::from_s(160), |net| {
+        // Something is said now and then.
+        let part = (net.now.0 / 1_000_000_000) as usize * 100;
+        flow.at = flow.at.max(100_000);
+        let more = (100_000 + part).min(flow.data.len()).saturating_sub(flow.at);
+        let Shard { agent, .. } = &mut net.sites[0][0];
+        agent.push(flow.bond, flow.flow, &flow.data[flow.at..flow.at + more]);
+        flow.at += more;
+        net.now >= end
+    });
+    assert_eq!((report(&net, 0).epoch, report(&net, 1).epoch), (2, 2));
+    let attempts = net.sites[0][0].desk.attempts - attempts;
+    assert!((10..60).contains(&attempts), "{attempts} attempts to have records again");
+    net.sites[0][0].desk.cut_off = false;
+    flow.run_to_end(&mut net, Span::from_s(30));
+    net.run_until(Span::from_s(30), |net| net.wires() == 1);
+}
+
+/// New keys come in the midst of it, and nothing is lost by them.
+pub(crate) fn keys_change_under_packets(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    net.air().jitter = Span::from_ms(30);
+    net.run(Span::from_s(59));
+    let mut flow = Flow::open(&mut net, bond, 16_000_000, 9);
+    flow.run_to_end(&mut net, Span::from_s(60));
+    assert_eq!((report(&net, 0).epoch, report(&net, 1).epoch), (1, 1));
+    assert_eq!(sent(&net, 0)[0], 0);
+    let counts = [0, 1].map(|site| net.sites[site][0].agent.datagram_counts());
+    assert!(counts.iter().all(|counts| counts.forged == 0 && counts.strange == 0), "{counts:?}");
+}
+
+/// Forged, replayed, cut, lengthened and strange datagrams move nothing and are answered by nobody.
+pub(crate) fn what_does_not_verify_moves_nothing(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 2]);
+    net.air().heard = Some(Vec::new());
+    net.air().lost_per_mille = 100;
+    let mut flow = Flow::open(&mut net, bond, 300_000, 9);
+    flow.run_to_end(&mut net, Span::from_s(10));
+    net.air().lost_per_mille = 0;
+    net.run(Span::from_s(2));
+    let heard = net.air().heard.take().expect("it was kept");
+    let before = report(&net, 1);
+    let said = net.air().came[0];
+    let stranger = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)), 4601);
+    for (at, (lost, datagram)) in heard.iter().enumerate() {
+        let mut forged = datagram.clone();
+        forged[16 + at % (datagram.len() - 16)] ^= 1;
+        let mut other_header = datagram.clone();
+        other_header[at % 16] ^= 1;
+        let cut = datagram[..at % datagram.len()].to_vec();
+        let long = [&datagram[..], &[0; 60]].concat();
+        let chance = vec![at as u8; at % 1400];
+        for bad in [forged, other_header, cut, long, chance] {
+            net.deliver(1, (stranger, FAR), bad);
+        }
+        if !lost {
+            net.deliver(1, (stranger, FAR), datagram.clone());
+        }
+    }
+    net.run(Span::from_s(2));
+    let after = report(&net, 1);
+    assert_eq!(after.packets.len(), 1);
+    assert_eq!(after.packets[0].route, before.packets[0].route);
+    assert_eq!(after.packets[0].wire.total()[1], before.packets[0].wire.total()[1]);
+    assert!(net.air().came[0] <= said + 2, "nobody is answered");
+    let counts = net.sites[1].iter().map(|shard| shard.agent.datagram_counts());
+    let all = counts.fold([0; 3], |all, one| {
+        [all[0] + one.forged, all[1] + one.replayed, all[2] + one.strange]
+    });
+    assert!(all.iter().all(|count| *count > 10), "{all:?}");
+    flow.data.extend(bytes(50_000, 77));
+    flow.run_to_end(&mut net, Span::from_s(10));
+}
+
+/// The near site's address changes: the far one follows the next packet, and what was on its way to
+/// nobody goes again.
+pub(crate) fn a_path_follows_the_newest_packet(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let mut flow = Flow::open(&mut net, bond, 3_000_000, 1);
+    flow.run_to(&mut net, 1_000_000, Span::from_s(10));
+    let moved = Ipv4Addr::new(198, 51, 100, 77);
+    net.air().near = moved;
+    flow.run_to(&mut net, 1_500_000, Span::from_s(10));
+    let to = |net: &Net| report(net, 1).packets[0].route.to;
+    assert_eq!(to(&net).ip(), IpAddr::V4(moved));
+    flow.run_to_end(&mut net, Span::from_s(20));
+    assert_eq!(to(&net).ip(), IpAddr::V4(moved));
+    assert_eq!(sent(&net, 0)[0], 0, "records were not needed");
+}
+
+/// A packet that was held up on the old way comes when newer ones have come by the new one.
+pub(crate) fn what_is_old_moves_no_path_back(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let mut flow = Flow::open(&mut net, bond, 100_000, 1);
+    flow.run_to_end(&mut net, Span::from_s(10));
+    net.run(Span::from_s(1));
+    let old = SocketAddr::new(IpAddr::V4(net.air().near), 1000);
+    // All that leaves now is kept from the far site for a while.
+    net.air().delay = Span::from_s(3);
+    flow.data.extend(bytes(100, 3));
+    flow.pump(&mut net);
+    net.run(Span::from_ms(20));
+    net.air().delay = Span::from_ms(5);
+    net.air().near = Ipv4Addr::new(198, 51, 100, 77);
+    flow.data.extend(bytes(50_000, 4));
+    flow.run_to_end(&mut net, Span::from_s(10));
+    let moved = report(&net, 1).packets[0].route.to;
+    assert_ne!(moved, old);
+    let came = report(&net, 1).packets[0].wire.total()[1];
+    net.run(Span::from_s(4));
+    assert!(report(&net, 1).packets[0].wire.total()[1] > came, "it came, late");
+    assert_eq!(report(&net, 1).packets[0].route.to, moved);
+}
+
+/// Datagrams that come to another shard than their session's are given to that one, whichever it
+/// is, and the answers come from there.
+pub(crate) fn packets_find_their_session_on_any_shard(broken: Option<Rule>, seed: u64) {
+    for turn in 0..3 {
+        let mut net = Net::without(broken, seed, [1, 3]);
+        net.give_air(seed);
+        net.air().turn = turn;
+        let bond = net.connect();
+        net.run_until(Span::from_s(1), |net| packets_work(net, 0));
+        let mut flow = Flow::open(&mut net, bond, 1_000_000, 5);
+        flow.run_to_end(&mut net, Span::from_s(20));
+        assert_eq!(sent(&net, 0)[0], 0);
+        let (came, forwarded) = (net.air().came[1], net.air().forwarded);
+        let owner = report(&net, 1).session.expect("it has a number").0 & 0xff;
+        let right = (1000 + turn) as u64 % 3 == owner;
+        assert_eq!(forwarded, if right { 0 } else { came }, "of {came}");
+    }
+}
+
+/// One side's file takes packets back: its session goes on by records, and by packets when they
+/// are allowed again, by another carrier.
+pub(crate) fn packets_can_be_switched_off_and_on(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let mut flow = Flow::open(&mut net, bond, 3_000_000, 1);
+    flow.run_to(&mut net, 500_000, Span::from_s(10));
+    net.allow_packets(false);
+    flow.run_to(&mut net, 1_500_000, Span::from_s(10));
+    assert!(report(&net, 0).packets.is_empty() && report(&net, 1).packets.is_empty());
+    assert!(sent(&net, 0)[0] > 0);
+    net.allow_packets(true);
+    net.run_until(Span::from_s(12), |net| packets_work(net, 0) && packets_work(net, 1));
+    assert_eq!(report(&net, 0).packets[0].slot, 1, "a slot is used once");
+    flow.run_to_end(&mut net, Span::from_s(20));
+    assert_eq!(net.sites[0][0].agent.bond_to(PEER), Some(bond));
+}
+
+/// From the near site packets get through, and none back: nothing is put on them, at either site,
+/// but what asks. Once there is a way back, all goes by them.
+pub(crate) fn a_way_there_and_none_back_is_not_used(broken: Option<Rule>, seed: u64) {
+    let mut net = Net::without(broken, seed, [1, 1]);
+    net.give_air(seed);
+    net.air().blocked = [false, true];
+    let bond = net.connect();
+    let mut flow = Flow::open(&mut net, bond, 400_000, 5);
+    net.run_until(Span::from_s(10), |net| {
+        flow.pump(net);
+        assert!(
+            !packets_work(net, 0)
+                && (net.sites[1][0].agent.bond_to(PEER).is_none() || !packets_work(net, 1))
+        );
+        flow.read(net) == 400_000
+    });
+    assert!(net.air().came[1] > 0, "they came");
+    net.air().blocked = [false; 2];
+    net.run_until(Span::from_s(35), |net| packets_work(net, 0) && packets_work(net, 1));
+}
+
+/// The near site moves while nobody has anything to say: the far one hears from it all the same, and
+/// what it has to say later goes by packets.
+pub(crate) fn who_moves_in_silence_is_found(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let mut flow = Flow::open(&mut net, bond, 1000, 1);
+    flow.run_to_end(&mut net, Span::from_s(5));
+    net.run(Span::from_s(1));
+    let moved = Ipv4Addr::new(198, 51, 100, 78);
+    net.air().near = moved;
+    net.run(Span::from_s(17));
+    assert_eq!(report(&net, 1).packets[0].route.to.ip(), IpAddr::V4(moved));
+    assert!(packets_work(&net, 1), "nobody has noticed anything");
+}

@@ -1,0 +1,71 @@
+//! The stories of `aired`, of sessions that have carriers of packets.
+
+mod aired;
+mod net;
+
+/// Seeds of each story.
+const SEEDS: u64 = 3;
+
+fn tell(story: aired::Story) {
+    (0..SEEDS).for_each(|seed| story(None, seed));
+}
+
+#[test]
+fn a_session_takes_to_packets() {
+    tell(aired::a_session_takes_to_packets);
+}
+
+#[test]
+fn packets_may_be_lost_doubled_and_late() {
+    tell(aired::packets_may_be_lost_doubled_and_late);
+}
+
+#[test]
+fn a_session_falls_back_to_records_and_returns() {
+    tell(aired::a_session_falls_back_to_records_and_returns);
+}
+
+#[test]
+fn packets_carry_a_session_alone() {
+    tell(aired::packets_carry_a_session_alone);
+}
+
+#[test]
+fn keys_change_under_packets() {
+    tell(aired::keys_change_under_packets);
+}
+
+#[test]
+fn what_does_not_verify_moves_nothing() {
+    tell(aired::what_does_not_verify_moves_nothing);
+}
+
+#[test]
+fn a_path_follows_the_newest_packet() {
+    tell(aired::a_path_follows_the_newest_packet);
+}
+
+#[test]
+fn what_is_old_moves_no_path_back() {
+    tell(aired::what_is_old_moves_no_path_back);
+}
+
+#[test]
+fn packets_find_their_session_on_any_shard() {
+    tell(aired::packets_find_their_session_on_any_shard);
+}
+
+#[test]
+fn packets_can_be_switched_off_and_on() {
+    tell(aired::packets_can_be_switched_off_and_on);
+}
+
+#[test]
+fn a_way_there_and_none_back_is_not_used() {
+    tell(aired::a_way_there_and_none_back_is_not_used);
+}
+
+#[test]
+fn who_moves_in_silence_is_found() {
+    tell(aired::who_moves_in_silence_is_found);
+}
