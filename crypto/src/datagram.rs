@@ -222,7 +222,8 @@ pub struct DatagramOpener {
 }
 
 impl DatagramOpener {
-    /// Remembers the last `window_packets` numbers, rounded up to a power of two. Begins in phase 0.
+    /// Remembers the last `window_packets` numbers, rounded up to a power of two. Begins in phase
+    /// 0.
     pub fn new(keys: &TrafficKeys, backend: Backend, window_packets: u32) -> Self {
         let window = PacketWindow::new(window_packets);
         Self { keyed: Keyed::new(keys, backend), old: None, phase: 0, window, forged: 0 }

@@ -133,6 +133,28 @@ pub struct SessionStatus {
     pub flows: Vec<FlowStatus>,
 }
 
+/// Why a carrier over UDP sends as it does, in words.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WhyStatus {
+    /// As fast.
+    pub rate: String,
+    /// So far ahead of what was heard.
+    pub window: String,
+    /// Things again.
+    pub repair: String,
+    /// What was decided of late, the newest last.
+    pub decisions: Vec<DecisionStatus>,
+}
+
+/// A decision.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DecisionStatus {
+    /// Milliseconds since.
+    pub ago_ms: u64,
+    /// In words, with the numbers that it was made by.
+    pub what: String,
+}
+
 /// A carrier.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CarrierStatus {
@@ -174,6 +196,9 @@ pub struct CarrierStatus {
     /// What keeps it from being given more: `path`, `no answer` or `nothing`.
     #[serde(default)]
     pub limited_by: String,
+    /// Why it sends as it does, if it is one over UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<WhyStatus>,
 }
 
 /// A flow.

@@ -42,8 +42,8 @@ const RTT_UNKNOWN: Span = Span::from_ms(100);
 pub(crate) struct Carrier {
     pub(crate) up: bool,
     pub(crate) suspect: bool,
-    /// Something authentic came by it; of packets, word that some of ours came. Before, it is asked,
-    /// and given nothing.
+    /// Something authentic came by it; of packets, word that some of ours came. Before, it is
+    /// asked, and given nothing.
     pub(crate) proved: bool,
     /// The peer sends nothing more on it, and we should not either.
     pub(crate) leaving: bool,

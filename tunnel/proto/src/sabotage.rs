@@ -31,7 +31,8 @@
 //! [`Rule::PACKETS`].
 //!
 //! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
-//! `KeysAnnounced`, `ResponderWaits`, `OffersRepeated` and `FormerKept`; who is let in are `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
+//! `KeysAnnounced`, `ResponderWaits`, `OffersRepeated` and `FormerKept`; who is let in are
+//! `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
 
 use crate::frame;
 use crate::pool::Advice;

@@ -753,8 +753,8 @@ fn a_carrier_that_joins_under_new_keys_announces_them() {
     assert!(net.far_apps().all(|(.., app)| app.read.len() == said && app.reset.is_none()));
 }
 
-/// A carrier joins, and what it says is late: keys have changed on the other one meanwhile. It comes
-/// in under the former ones, and changes over.
+/// A carrier joins, and what it says is late: keys have changed on the other one meanwhile. It
+/// comes in under the former ones, and changes over.
 #[test]
 fn a_carrier_that_joins_under_the_former_keys_comes_in() {
     let mut net = Net::new(27, [1, 1]);

@@ -71,6 +71,7 @@ that its peer may have.
 Examples:
   ringway tunnel status --config near.toml
   ringway tunnel status --config near.toml --watch
+  ringway tunnel status --config near.toml --why
   ringway --json tunnel status --socket /run/ringway/near.sock --flows 1000";
 
 #[derive(Debug, Args)]
@@ -88,6 +89,10 @@ pub(crate) struct StatusArgs {
     /// Flows of each session that are shown: those that moved most.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) flows: usize,
+    /// Why carriers over UDP send as they do: rate, window and what goes again, and what was
+    /// decided of late, in words. In JSON it is always there.
+    #[arg(long)]
+    pub(crate) why: bool,
 }
 
 const CHECK_HELP: &str = "\

@@ -232,8 +232,8 @@ fn is_in_foreground(stat: &str) -> bool {
     matches!(fields[..], [_, _, group, _, terminal, front] if terminal != "0" && group == front)
 }
 
-/// `ringway leashed`: becomes the command, which the kernel kills when its parent ends. The parent is
-/// who holds the leash; `ip netns exec` in between becomes this program, and stays its child.
+/// `ringway leashed`: becomes the command, which the kernel kills when its parent ends. The parent
+/// is who holds the leash; `ip netns exec` in between becomes this program, and stays its child.
 pub(crate) fn leashed(args: &LeashedArgs) -> Failure {
     let named = args.command[0].to_string_lossy();
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {

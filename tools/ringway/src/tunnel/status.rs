@@ -9,7 +9,8 @@ use std::time::Duration;
 use ringway_tunnel_node::ask;
 use ringway_tunnel_node::config::Config;
 use ringway_tunnel_node::status::{
-    CarrierStatus, FlowStatus, PeerStatus, SessionStatus, Status, Together, UnopenedStatus,
+    CarrierStatus, DecisionStatus, FlowStatus, PeerStatus, SessionStatus, Status, Together,
+    UnopenedStatus, WhyStatus,
 };
 
 use crate::args::tunnel::StatusArgs;
@@ -41,7 +42,7 @@ pub(super) fn run(args: &StatusArgs, json: bool) -> Result<ExitCode, Failure> {
             };
             say(&text.expect("plain numbers and texts"));
         } else {
-            say(&format!("{home}{}", page(&now)));
+            say(&format!("{home}{}", page(&now, args.why)));
             home = if clear { home } else { "\n" };
         }
         let Some(seconds) = args.watch else {
@@ -64,7 +65,7 @@ pub(super) fn socket(args: &StatusArgs) -> Result<PathBuf, Failure> {
     }
 }
 
-fn page(now: &Status) -> String {
+fn page(now: &Status, why: bool) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(text, "up for {} s, process {}", now.uptime_s, now.pid);
@@ -78,6 +79,9 @@ fn page(now: &Status) -> String {
     }
     for peer in &now.peers {
         peer_text(&mut text, peer);
+        if why {
+            why_text(&mut text, peer);
+        }
     }
     let counted: Vec<String> = now
         .counters
@@ -186,6 +190,30 @@ fn session_text(text: &mut String, session: &SessionStatus) {
     }
 }
 
+/// Why carriers over UDP send as they do.
+fn why_text(text: &mut String, peer: &PeerStatus) {
+    let carriers = peer.sessions.iter().flat_map(|session| &session.carriers);
+    let told = carriers.filter_map(|carrier| Some((carrier, carrier.why.as_ref()?)));
+    let mut none = true;
+    for (carrier, why) in told {
+        none = false;
+        let peer = carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string());
+        let WhyStatus { rate, window, repair, decisions } = why;
+        let _ = writeln!(text, "  why {peer} by udp:\n    rate: {rate}\n    window: {window}");
+        let _ = writeln!(text, "    repair: {repair}");
+        for DecisionStatus { ago_ms, what } in decisions {
+            let _ = writeln!(text, "    {:.1} s ago: {what}", *ago_ms as f64 / 1000.0);
+        }
+    }
+    if none {
+        let _ = writeln!(
+            text,
+            "  why: no carrier over UDP; `udp = true` in both files gives one. How fast one over \
+             TCP sends is the kernel's"
+        );
+    }
+}
+
 fn carrier_row(carrier: &CarrierStatus) -> Vec<String> {
     vec![
         carrier.peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
@@ -262,6 +290,11 @@ mod tests {
             rtt_us: 40_200,
             rate_sent_bits_per_s: 13_000_000,
             limited_by: "path".to_owned(),
+            why: Some(WhyStatus {
+                rate: "sends what went by of late: 13 Mbit/s of 13 Mbit/s".to_owned(),
+                decisions: vec![DecisionStatus { ago_ms: 2500, what: "a train".to_owned() }],
+                ..WhyStatus::default()
+            }),
             ..CarrierStatus::default()
         };
         let session = SessionStatus {
@@ -280,7 +313,8 @@ mod tests {
         let (name, up) = ("it".to_owned(), true);
         let peer =
             PeerStatus { name, up, sessions: vec![session], together, ..PeerStatus::default() };
-        let page = page(&Status { peers: vec![peer], ..Status::default() });
+        let status = Status { peers: vec![peer], ..Status::default() };
+        let page = page(&status, true);
         let rows: Vec<Vec<&str>> =
             page.lines().map(|line| line.split_whitespace().collect()).collect();
         let has = |row: &str| {
@@ -291,6 +325,8 @@ mod tests {
         has("? udp 13Mbit/s 0bit/s 40.2 ms 0B 0B 0B path");
         has("6 there 12Mbit/s 9999bit/s 40.3 ms 58KiB -12B 7B carrier (joined)");
         has("and 2 more that move less (`--flows N` shows N)");
+        has("rate: sends what went by of late: 13 Mbit/s of 13 Mbit/s");
+        has("2.5 s ago: a train");
     }
 
     /// A status that an older process tells is read, too: it has not all of it.

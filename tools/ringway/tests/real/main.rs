@@ -16,6 +16,7 @@ mod floods;
 mod hands;
 mod histories;
 mod letters;
+mod matrix;
 mod owners;
 mod pauses;
 mod redis_crate;

@@ -4,7 +4,8 @@
 //! - F1  `held` is in order before all that comes later: while something is held for the decoder,
 //!   what comes is appended to it.
 //! - F2  Text is decoded no further than 256 KiB and a block ahead of an application that does not
-//!   read; and once what the shard holds has reached its memory, no further than 16 KiB and a block.
+//!   read; and once what the shard holds has reached its memory, no further than 16 KiB and a
+//!   block.
 //!
 //! Bounds: `held` has at most a head, or what the flow's window let through. Not here: which stage
 //! follows which (`desk.rs` for the far side, the pump itself for the near one).

@@ -157,18 +157,11 @@ impl Own {
                 );
             }
             Note::GivenUp(peer, flows) => {
-                tracing::warn!(
-                    peer = site.name(peer),
-                    flows,
-                    "waited too long: its flows were reset"
-                );
+                log_resets(site.name(peer), flows, "waited too long");
             }
             Note::Forgotten(peer, flows) => {
-                tracing::warn!(
-                    peer = site.name(peer),
-                    flows,
-                    "it was started anew and knows nothing of its flows: they were reset"
-                );
+                let why = "it was started anew and knows nothing of its flows";
+                log_resets(site.name(peer), flows, why);
             }
             Note::NoAnswer(peer) => self.puzzled(peer),
             Note::NotTaken(peer) => {
@@ -219,9 +212,9 @@ impl Own {
             tracing::warn!(
                 peer = peer_name,
                 tried = ?tried.unwrap_or_default(),
-                "no answer after {times} attempts at each address. Either nothing listens there or is let \
-                 through; or it listens and does not know us, which it never says: compare the \
-                 network keys, our public key in its file with `ringway keygen --public`, its \
+                "no answer after {times} attempts at each address. Either nothing listens there or \
+                 is let through; or it listens and does not know us, which it never says: compare \
+                 the network keys, our public key in its file with `ringway keygen --public`, its \
                  public key in ours, and both clocks (30 s apart at most). Its own log names the \
                  reason, unless the network keys differ"
             );
@@ -270,6 +263,10 @@ impl Own {
             }
         }
     }
+}
+
+fn log_resets(peer: &str, flows: u64, why: &str) {
+    tracing::warn!(peer, flows, "{why}: its flows were reset");
 }
 
 /// Keys are rotated, and a session follows, or cannot.

@@ -23,6 +23,7 @@ use std::collections::BinaryHeap;
 use ringway_core::{ConnId, Moment};
 use ringway_shards::Io;
 use ringway_tunnel_proto::limits::{FLOWS_TOLD_MAX, REPORT_STEPS};
+use ringway_tunnel_proto::path::Why;
 use ringway_tunnel_proto::{
     BondId, BondReport, FlowId, FlowReport, MemberReport, PacketMemberReport, PeerId,
 };
@@ -30,8 +31,12 @@ use ringway_tunnel_proto::{
 use super::Pump;
 use super::flow::{Flow, FlowKey, Stage};
 use super::own::Own;
-use crate::status::{CarrierStatus, FlowStatus, PeerTotals, SessionStatus, ShardStatus};
+use crate::status::{
+    CarrierStatus, DecisionStatus, FlowStatus, PeerTotals, SessionStatus, ShardStatus, WhyStatus,
+};
 
+/// Decisions of a carrier over UDP that are told.
+const DECISIONS_TOLD: usize = 16;
 /// What a session costs, beside one step for each of its carriers.
 const SESSION_STEPS: usize = 16;
 /// What a flow costs that is told, and for how many bytes on their way there is one more.
@@ -294,6 +299,22 @@ fn packet_carrier(
         resent: carrier.resent,
         suspect: carrier.suspect,
         limited_by: limited_by.to_owned(),
+        why: Some(why_status(now, &member.why)),
+    }
+}
+
+/// In words, with the newest decisions.
+fn why_status(now: Moment, why: &Why) -> WhyStatus {
+    let told = why.decisions.len().saturating_sub(DECISIONS_TOLD);
+    let decisions = why.decisions[told..].iter().map(|(at, decision)| DecisionStatus {
+        ago_ms: now.since(*at).0 / 1_000_000,
+        what: decision.to_string(),
+    });
+    WhyStatus {
+        rate: why.rate(),
+        window: why.window(),
+        repair: why.repair(),
+        decisions: decisions.collect(),
     }
 }
 
@@ -316,6 +337,7 @@ fn carrier(now: Moment, member: &MemberReport, own: &Own) -> CarrierStatus {
         resent: member.carrier.resent,
         suspect: member.carrier.suspect,
         limited_by: limit_of(member).to_owned(),
+        why: None,
     }
 }
 

@@ -90,7 +90,8 @@ const ANSWER_MAX: Span = Span::from_s(5);
 const ANSWER_MAX_OTHERS: Span = Span::from_ms(2500);
 /// A carrier that does not answer is closed after so long.
 const SUSPECT_MAX: Span = Span::from_s(15);
-/// After a round of all addresses the next attempt waits for about so long, twice as long each time.
+/// After a round of all addresses the next attempt waits for about so long, twice as long each
+/// time.
 const RETRY_MIN: Span = Span::from_ms(200);
 const RETRY_MAX: Span = Span::from_s(10);
 

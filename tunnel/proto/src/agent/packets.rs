@@ -402,7 +402,10 @@ impl Agent {
 
     /// Bytes from the front that are all for one shard.
     fn run_for(&self, shard: u8, arrived: &Arrived, bytes: &[u8]) -> usize {
-        let same = |datagram: &&[u8]| matches!(self.whose(arrived.listening, datagram), Found::Elsewhere(to) if to == shard);
+        let same = |datagram: &&[u8]| {
+            let whose = self.whose(arrived.listening, datagram);
+            matches!(whose, Found::Elsewhere(to) if to == shard)
+        };
         bytes.chunks(arrived.datagram_bytes.max(1)).take_while(same).map(<[u8]>::len).sum()
     }
 

@@ -1,6 +1,7 @@
 //! What an agent knows of its sessions, for who asks.
 
 use super::*;
+use crate::path::Why;
 use crate::report::{CarrierReport, PacketsReport};
 
 /// A session.
@@ -59,7 +60,7 @@ pub struct MemberReport {
 }
 
 /// A carrier of packets of a session.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PacketMemberReport {
     /// Which one: no other of this session has had it or will.
     pub slot: u16,
@@ -69,6 +70,8 @@ pub struct PacketMemberReport {
     pub carrier: CarrierReport,
     /// And of its packets.
     pub packets: PacketsReport,
+    /// Why it sends as it does.
+    pub why: Why,
     /// Bytes of datagrams that were sealed for it, and that came by it.
     pub wire: Meter,
     /// Datagrams wait until the host sends more.
@@ -105,6 +108,7 @@ impl Agent {
                 route: member.route,
                 carrier: bond.flows.carrier(member.place)?,
                 packets: bond.flows.packets_report(member.place)?,
+                why: bond.flows.packets_why(member.place)?,
                 wire: member.meter,
                 held_up: member.held_up,
             })

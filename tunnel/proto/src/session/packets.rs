@@ -18,7 +18,7 @@
 
 use super::*;
 use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, report_frame};
-use crate::path::{Arrivals, Load, Report, Rtt, Run, SegmentId, Sender, Told, Word};
+use crate::path::{Arrivals, Load, Report, Rtt, Run, SegmentId, Sender, Told, Why, Word};
 use crate::report::PacketsReport;
 
 /// Of so many packets with nothing but reports one asks to be reported.
@@ -239,6 +239,12 @@ impl Session {
         let (flying, _) = sender.bytes();
         let rate = sender.rate();
         Some(PacketsReport { flying, rate: rate.bandwidth(), window: rate.window() })
+    }
+
+    /// Why a carrier of packets sends as it does; `None` as for [`Self::packets_report`].
+    pub fn packets_why(&self, slot: CarrierSlot) -> Option<Why> {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
+        Some(carrier.packets.as_ref()?.sender.why())
     }
 
     /// Whether [`Self::fill_packet`] would fill one now.

@@ -349,8 +349,8 @@ pub(crate) fn a_way_there_and_none_back_is_not_used(broken: Option<Rule>, seed: 
     net.run_until(Span::from_s(35), |net| packets_work(net, 0) && packets_work(net, 1));
 }
 
-/// The near site moves while nobody has anything to say: the far one hears from it all the same, and
-/// what it has to say later goes by packets.
+/// The near site moves while nobody has anything to say: the far one hears from it all the same,
+/// and what it has to say later goes by packets.
 pub(crate) fn who_moves_in_silence_is_found(broken: Option<Rule>, seed: u64) {
     let (mut net, bond) = meet(broken, seed, [1, 1]);
     let mut flow = Flow::open(&mut net, bond, 1000, 1);

@@ -18,6 +18,9 @@ pub(crate) const FAR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192,
 const LISTENS: u16 = 0;
 const DIALS: u16 = 1;
 
+/// A datagram on its way: to which site, from where, to where.
+type Flying = (usize, SocketAddr, SocketAddr, Vec<u8>);
+
 /// What datagrams meet.
 pub(crate) struct Air {
     rng: Rng,
@@ -33,7 +36,7 @@ pub(crate) struct Air {
     /// Added to what decides which shard of the far site hears a source.
     pub(crate) turn: usize,
     /// What is on its way, by when it comes: to which site, from where, and the datagram.
-    flying: BTreeMap<(Moment, u64), (usize, SocketAddr, SocketAddr, Vec<u8>)>,
+    flying: BTreeMap<(Moment, u64), Flying>,
     count: u64,
     /// Datagrams that came, by site, and their bytes.
     pub(crate) came: [u64; 2],

@@ -570,14 +570,7 @@ impl Net {
         }
         let later = std::mem::take(&mut self.sites[site][shard].desk.out);
         for (conn, bytes) in out.into_iter().chain(later) {
-            if let Some((wire, end)) = self.wire(site, conn) {
-                let pipe = &mut self.wires[wire].pipes[end];
-                let more = bytes.len().min(2000 - pipe.first.len().min(2000));
-                pipe.first.extend_from_slice(&bytes[..more]);
-                pipe.bytes.extend(bytes);
-            } else if let Some(said) = self.sites[site][shard].desk.strangers.get_mut(&conn) {
-                said.extend(bytes);
-            }
+            self.say((site, shard), conn, bytes);
         }
         for (conn, flush) in closes {
             if let Some((wire, end)) = self.wire(site, conn) {
@@ -605,6 +598,18 @@ impl Net {
             for Shard { agent, desk } in &mut self.sites[site] {
                 agent.replaced(now, session, desk);
             }
+        }
+    }
+
+    /// A shard sends bytes.
+    fn say(&mut self, (site, shard): (usize, usize), conn: ConnId, bytes: Vec<u8>) {
+        if let Some((wire, end)) = self.wire(site, conn) {
+            let pipe = &mut self.wires[wire].pipes[end];
+            let more = bytes.len().min(2000 - pipe.first.len().min(2000));
+            pipe.first.extend_from_slice(&bytes[..more]);
+            pipe.bytes.extend(bytes);
+        } else if let Some(said) = self.sites[site][shard].desk.strangers.get_mut(&conn) {
+            said.extend(bytes);
         }
     }
 

@@ -280,7 +280,8 @@ impl Storm {
         Ok(())
     }
 
-    /// Bulk wants further carriers, and what those say when they join is late: keys change meanwhile.
+    /// Bulk wants further carriers, and what those say when they join is late: keys change
+    /// meanwhile.
     fn join_late(&mut self) -> Result<(), String> {
         let before = self.net.bytes_per_step;
         self.net.bytes_per_step = (200 * self.net.carry_every) as usize;

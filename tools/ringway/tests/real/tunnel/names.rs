@@ -1,5 +1,6 @@
-//! Names. Of those that users have the far side resolve a bounded number waits, and who comes beyond
-//! it is told; those of the far side itself are resolved again when it is not there any more.
+//! Names. Of those that users have the far side resolve a bounded number waits, and who comes
+//! beyond it is told; those of the far side itself are resolved again when it is not there any
+//! more.
 
 use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

@@ -148,6 +148,8 @@ fn streams_go_by_udp() {
             let [udp] = &carriers(side, "udp")[..] else { panic!("one of packets") };
             assert!(udp.sent >= 16 << 20 && udp.bytes_received > 16 << 20, "{udp:?}");
             assert!(udp.takes_bits_per_s > 0 && !udp.suspect, "{udp:?}");
+            let why = udp.why.as_ref().expect("it has reasons");
+            assert!(why.decisions.iter().any(|one| one.what.contains("train")), "{why:?}");
             assert_eq!(sent(side, "tcp"), before, "records stand by");
             for name in ["datagrams_forged", "broken"] {
                 assert_eq!(side.counter(name), 0, "{name}");

@@ -161,7 +161,8 @@ fn one_look_tells_rates_and_what_went_again() {
     pair.stop();
 }
 
-/// A carrier that breaks counts as lost at both sides; one whose site stops, or leaves it, does not.
+/// A carrier that breaks counts as lost at both sides; one whose site stops, or leaves it, does
+/// not.
 #[test]
 fn only_what_breaks_counts_as_lost() {
     let pair = Pair::start(&Words::default(), &Words::default());
