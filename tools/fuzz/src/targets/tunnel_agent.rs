@@ -1,21 +1,23 @@
 //! A tunnel's far agent, before strangers and before a member of the network who says anything
-//! whatever: as a hello, in records, as carriers that join.
+//! whatever: as a hello, in records, as carriers that join, in packets.
 //!
 //! The oracles: a stranger is told nothing; flows are spoken of from their opening to their end;
 //! all that the member is told opens and is made of frames; no turn asks for another one at once,
-//! time and again; connections that are closed are not written to.
+//! time and again; connections that are closed are not written to; a datagram that is damaged or
+//! comes again is counted and moves nothing, and nobody is sent any before one has verified.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ringway_core::{ConnId, Moment, Span};
 use ringway_crypto::{
-    Backend, CarrierKind, Credentials, Dial, Direction, Entropy, EpochSecret, Initiator, Listener,
-    NetworkKey, PeerProof, Psk, Secret, SessionId, Suite, SuiteSet, write_join,
+    Backend, CarrierKind, Credentials, DATAGRAM_OVERHEAD, DatagramOpener, DatagramSealer, Dial,
+    Direction, Entropy, EpochSecret, HeaderKey, Initiator, Listener, NetworkKey, PeerProof, Psk,
+    Secret, SessionId, Suite, SuiteSet, write_join,
 };
 use ringway_tunnel_proto::{
-    Agent, AgentSettings, BondId, Event, FlowId, Frame, Frames, Host, Instance, Link, Note, Peer,
-    PeerId, Place, Registry, ResetCode, Step, probe_hello,
+    Agent, AgentSettings, Arrived, BondId, Event, FlowId, Frame, Frames, Host, Instance, Link,
+    Note, Peer, PeerId, Place, Registry, ResetCode, Route, Step, probe_hello,
 };
 
 use crate::Target;
@@ -42,7 +44,16 @@ const TIME: u8 = 6;
 const CLOSE: u8 = 7;
 /// Applications do something with the last flow.
 const APPLICATION: u8 = 8;
-const ACTS: u8 = 9;
+/// The member says this in a packet of a slot.
+const PACKET: u8 = 9;
+/// Its last packet comes again: one of its bytes is another, or none.
+const AGAIN: u8 = 10;
+/// Datagrams of nobody's, so long each, as the kernel joins them.
+const DATAGRAMS: u8 = 11;
+const ACTS: u8 = 12;
+
+/// Carriers of packets have numbers from here on.
+const PACKETS_FROM: u32 = 1 << 31;
 
 const SHARD: u8 = 0;
 const SUITE: Suite = Suite::Aes128Gcm;
@@ -70,9 +81,21 @@ struct Desk {
     registry: Registry,
     flows: BTreeSet<(BondId, FlowId)>,
     bonds: BTreeSet<BondId>,
+    /// Bytes of each datagram of a train, and the train.
+    trains: Vec<(usize, Vec<u8>)>,
 }
 
 impl Host for Desk {
+    fn train(&mut self, route: &Route, datagram_bytes: usize) -> Option<&mut Vec<u8>> {
+        assert_eq!(route.to, MEMBER, "nobody else has shown anything");
+        self.trains.push((datagram_bytes, Vec::new()));
+        self.trains.last_mut().map(|(_, train)| train)
+    }
+
+    fn forward(&mut self, shard: u8, _: &Arrived, datagrams: &[u8]) {
+        assert!(shard != SHARD && !datagrams.is_empty());
+    }
+
     fn dial(&mut self, _: PeerId) -> Option<ConnId> {
         panic!("it knows no address")
     }
@@ -140,6 +163,16 @@ impl Host for Desk {
     fn note(&mut self, _: Option<ConnId>, _: Note) {}
 }
 
+/// Where the member's packets come from, and those of others.
+const MEMBER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1000);
+const OTHER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 2000);
+
+/// The member's end of a carrier of packets.
+struct Packets {
+    sealer: DatagramSealer,
+    opener: DatagramOpener,
+}
+
 /// The member's end of its session.
 struct Member {
     link: Link,
@@ -148,6 +181,32 @@ struct Member {
     session: Option<SessionId>,
     /// The agent has changed to keys of which this end has not even the half.
     deaf: bool,
+    /// By slot.
+    packets: BTreeMap<u16, Packets>,
+    last: Vec<u8>,
+}
+
+impl Member {
+    fn new(link: Link, conn: ConnId, secret: EpochSecret, session: Option<SessionId>) -> Member {
+        let (packets, last) = (BTreeMap::new(), Vec::new());
+        Member { link, conn, secret, session, deaf: false, packets, last }
+    }
+
+    /// This end of a carrier of packets of its session.
+    fn packets(&mut self, slot: u16) -> Option<&mut Packets> {
+        let session = self.session?.0 & ((1 << 48) - 1);
+        let keys =
+            |direction| self.secret.traffic(SUITE, direction, PACKETS_FROM | u32::from(slot));
+        let (out, back) = (keys(Direction::ToResponder), keys(Direction::ToInitiator));
+        Some(self.packets.entry(slot).or_insert_with(|| {
+            let header = HeaderKey::new(&network(), Direction::ToResponder);
+            let at = (session, slot);
+            Packets {
+                sealer: DatagramSealer::new(&out, Backend::AwsLc, header, at),
+                opener: DatagramOpener::new(&back, Backend::AwsLc, 1 << 12),
+            }
+        }))
+    }
 }
 
 struct World {
@@ -179,7 +238,7 @@ pub fn agent(data: &[u8]) {
         suites: vec![SUITE],
     };
     let proofs = vec![(PeerProof::Shared(shared().id()), None)];
-    let peer = Peer { credentials: Vec::new(), proofs, carriers_max: 4, packets: false };
+    let peer = Peer { credentials: Vec::new(), proofs, carriers_max: 4, packets: true };
     agent.configure(desk.now, listener, vec![Some(peer)], &mut desk);
     let entropy = Entropy::from_seed(secret(4));
     let mut world = World { agent, desk, entropy, next_conn: 0, stranger: None, member: None };
@@ -215,8 +274,52 @@ impl World {
                     self.agent.closed(self.desk.now, conn, &mut self.desk);
                 }
             }
+            PACKET => self.packet(bytes),
+            AGAIN => self.again(bytes),
+            DATAGRAMS => {
+                let (len, rest) = bytes.split_first().unwrap_or((&1, &[]));
+                self.datagrams(OTHER, usize::from(*len).max(1), rest);
+            }
             _ => self.application(bytes.first().copied().unwrap_or(0)),
         }
+    }
+
+    /// What came to nothing so far.
+    fn dropped(&self) -> u64 {
+        let counts = self.agent.datagram_counts();
+        counts.strange + counts.forged + counts.replayed + counts.elsewhere
+    }
+
+    fn datagrams(&mut self, from: SocketAddr, datagram_bytes: usize, bytes: &[u8]) {
+        let route = Route { socket: 0, to: from, from: None };
+        let arrived = Arrived { route, listening: true, datagram_bytes };
+        self.agent.datagrams(self.desk.now, &arrived, &mut bytes.to_vec(), &mut self.desk);
+    }
+
+    fn packet(&mut self, bytes: &[u8]) {
+        let (slot, text) = bytes.split_first().unwrap_or((&0, &[]));
+        let Some(member) = self.member.as_mut() else { return };
+        let Some(packets) = member.packets(u16::from(*slot)) else { return };
+        let half = DATAGRAM_OVERHEAD / 2;
+        let mut datagram = [&vec![0; half], text, &vec![0; half]].concat();
+        packets.sealer.seal(&mut datagram).expect("few packets");
+        member.last.clone_from(&datagram);
+        self.datagrams(MEMBER, datagram.len(), &datagram);
+    }
+
+    /// It verifies no more, or came before: it is counted, from wherever it comes.
+    fn again(&mut self, bytes: &[u8]) {
+        let Some(member) = self.member.as_ref().filter(|member| !member.last.is_empty()) else {
+            return;
+        };
+        let mut datagram = member.last.clone();
+        if let [at, change, ..] = bytes {
+            let at = usize::from(*at) % datagram.len();
+            datagram[at] ^= change;
+        }
+        let before = self.dropped();
+        self.datagrams(OTHER, datagram.len(), &datagram);
+        assert_eq!(self.dropped(), before + 1, "it is counted, and moves nothing");
     }
 
     fn connection(&mut self) -> ConnId {
@@ -256,7 +359,7 @@ impl World {
         if let Step::Answered(established) = step {
             let secret = established.secret.clone();
             link.admit(place(0), &secret);
-            self.member = Some(Member { link, conn, secret, session: None, deaf: false });
+            self.member = Some(Member::new(link, conn, secret, None));
         }
     }
 
@@ -286,8 +389,10 @@ impl World {
         let mut link = Link::joining(place(number), &secret);
         link.seal(&mut out, |out| out.extend_from_slice(text)).expect("the first record");
         let conn = self.say_first(&out);
-        let session = Some(session);
-        self.member = Some(Member { link, conn, secret, session, deaf: false });
+        let packets = self.member.take().map(|member| (member.packets, member.last));
+        let mut member = Member::new(link, conn, secret, Some(session));
+        (member.packets, member.last) = packets.unwrap_or_default();
+        self.member = Some(member);
     }
 
     fn pass(&mut self, times: u8) {
@@ -347,6 +452,28 @@ impl World {
             });
             assert!(!matches!(step, Step::Broken), "what it says does not open");
         }
+        self.hear_packets();
+    }
+
+    /// What the agent has sent in packets opens, and is made of frames.
+    fn hear_packets(&mut self) {
+        let trains = std::mem::take(&mut self.desk.trains);
+        let header = HeaderKey::new(&network(), Direction::ToInitiator);
+        for datagram in trains.iter().flat_map(|(len, train)| train.chunks(*len)) {
+            let member = self.member.as_mut().expect("somebody has shown keys");
+            let read = header.read(datagram).expect("it has a header");
+            let its = member.session.is_some_and(|session| session.0 << 16 == read.session << 16);
+            let known = its && !member.deaf && read.flags == 0;
+            let Some(packets) = member.packets.get_mut(&read.slot).filter(|_| known) else {
+                continue;
+            };
+            let mut datagram = datagram.to_vec();
+            let opened = packets.opener.open(read, &mut datagram).expect("it is for us");
+            let mut frames = Frames::new(opened.text);
+            while let Some(frame) = frames.next().expect("what it says are frames") {
+                assert!(!matches!(frame, Frame::Keys { .. }), "headers say which keys");
+            }
+        }
     }
 }
 
@@ -355,16 +482,21 @@ fn place(carrier: u32) -> Place {
     Place { carrier, epoch: 0, out, suite: SUITE, backend: Backend::AwsLc }
 }
 
+fn acts(acts: &[(u8, &[u8])]) -> Vec<u8> {
+    acts.iter().flat_map(|(act, bytes)| [&[*act, bytes.len() as u8], *bytes].concat()).collect()
+}
+
+fn written(frames: &[Frame<'_>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frames.iter().for_each(|frame| frame.write(&mut out));
+    out
+}
+
+fn stream(bytes: &[u8], fin: bool) -> Frame<'_> {
+    Frame::Stream { flow: FlowId(0), offset: 0, bytes, fin }
+}
+
 fn agent_seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let acts = |acts: &[(u8, &[u8])]| -> Vec<u8> {
-        acts.iter().flat_map(|(act, bytes)| [&[*act, bytes.len() as u8], *bytes].concat()).collect()
-    };
-    let written = |frames: &[Frame<'_>]| {
-        let mut out = Vec::new();
-        frames.iter().for_each(|frame| frame.write(&mut out));
-        out
-    };
-    let stream = |bytes, fin| Frame::Stream { flow: FlowId(0), offset: 0, bytes, fin };
     let opened = written(&[Frame::Ping { token: 1 }, stream(b"question", false)]);
     let whole = written(&[stream(b"question", true)]);
     let ping = written(&[Frame::Ping { token: 2 }]);
@@ -406,5 +538,57 @@ fn agent_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("opened-here", acts(&[(RECORD, &ping), (APPLICATION, &[5]), (APPLICATION, &[3])])),
         ("adopted-nonsense", acts(&[(ADOPT, &[0; 40])])),
         ("waits-too-long", acts(&[(RECORD, &opened), (CLOSE, b""), (TIME, &[255]), (TIME, &[60])])),
+    ]
+    .into_iter()
+    .chain(packet_seeds())
+    .collect()
+}
+
+fn packet_seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let opened = written(&[Frame::Ping { token: 1 }, stream(b"question", false)]);
+    let whole = written(&[stream(b"question", true)]);
+    let ping = written(&[Frame::Ping { token: 2 }]);
+    let keys = written(&[Frame::Keys { epoch: 1 }]);
+    let packet = |slot: u8, text: &[u8]| [&[slot][..], text].concat();
+    let wanted = written(&[Frame::Wanted { floor: 0, wait: 1_000_000 }]);
+    // The newest is 0, and has come: totals, then a word with one bit.
+    let totals = [&[0; 10][..], &[1, 0x40, 60, 0]].concat();
+    let report = [&[0x21, 25][..], &totals, &[0, 1, 0, 1], &[0; 7]].concat();
+    vec![
+        (
+            "packets",
+            acts(&[(RECORD, &ping), (PACKET, &packet(0, &opened)), (TIME, &[1]), (AGAIN, b"")]),
+        ),
+        (
+            "packets-damaged",
+            acts(&[
+                (RECORD, &ping),
+                (PACKET, &packet(0, &wanted)),
+                (AGAIN, &[20, 1]),
+                (AGAIN, &[3, 9]),
+            ]),
+        ),
+        (
+            "packets-and-answers",
+            acts(&[
+                (RECORD, &ping),
+                (PACKET, &packet(0, &[&wanted[..], &whole].concat())),
+                (TIME, &[1]),
+                (APPLICATION, &[1]),
+                (PACKET, &packet(0, &report)),
+                (TIME, &[50]),
+            ]),
+        ),
+        (
+            "packets-of-slots",
+            acts(&[
+                (RECORD, &ping),
+                (PACKET, &packet(3, &wanted)),
+                (PACKET, &packet(1, &wanted)),
+                (PACKET, &packet(9, &opened)),
+            ]),
+        ),
+        ("packets-nonsense", acts(&[(RECORD, &ping), (PACKET, &packet(0, &keys))])),
+        ("datagrams-of-nobody", acts(&[(DATAGRAMS, &[40; 200]), (DATAGRAMS, &[1, 2, 3])])),
     ]
 }

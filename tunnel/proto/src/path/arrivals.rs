@@ -39,7 +39,7 @@ const SHARE: u64 = 100;
 /// off.
 const CREDIT_MAX: u64 = 4096;
 /// Who has said too much waits no longer than so long.
-const WAIT_EVER: Span = Span::from_ms(25);
+pub(super) const WAIT_EVER: Span = Span::from_ms(25);
 
 /// See the module.
 #[derive(Debug)]

@@ -358,6 +358,11 @@ impl<T: Copy + Default> Flight<T> {
         }
     }
 
+    /// Whether something is known of every packet up to this number.
+    pub(crate) fn is_known(&self, number: u64) -> bool {
+        number < self.base
+    }
+
     /// When the last packet was sent that asks; `None` if none such is on its way.
     pub(crate) fn last_asked(&self) -> Option<Moment> {
         (self.base < self.asked).then(|| self.packet(self.asked - 1).at)

@@ -40,6 +40,7 @@ use rate::Put;
 use repair::Repair;
 
 pub use arrivals::Arrivals;
+use arrivals::WAIT_EVER;
 pub use rate::{Decision, Rate, report_wait};
 pub use repair::{Run, SegmentId};
 pub use report::{Report, Totals};
@@ -99,6 +100,8 @@ pub struct Sender<F> {
     packet_bytes: u64,
     /// How long losses run, in bytes; smooth.
     run_bytes: u64,
+    /// The last packet that carried something.
+    loaded: Option<u64>,
     /// Probes since something was heard, when the last one left, and the first.
     silences: u32,
     probed_at: Moment,
@@ -118,6 +121,7 @@ impl<F: Copy> Sender<F> {
             heard_at: now,
             packet_bytes,
             run_bytes: packet_bytes,
+            loaded: None,
             silences: 0,
             probed_at: now,
             silent_since: now,
@@ -171,7 +175,11 @@ impl<F: Copy> Sender<F> {
     /// If as many packets are on their way as may be ([`Self::is_full`]).
     pub fn send(&mut self, now: Moment, bytes: u32, load: Load) -> u64 {
         self.pacer.leave(now, u64::from(bytes), self.rate.pacing());
-        self.flight.send(now, bytes, true, load)
+        let number = self.flight.send(now, bytes, true, load);
+        if load != Load::default() {
+            self.loaded = Some(number);
+        }
+        number
     }
 
     /// The same for a packet that nobody needs to hear of: a report goes again anyway. It waits for
@@ -303,8 +311,10 @@ impl<F: Copy> Sender<F> {
         // Who was silent is asked on, though all that was on its way was given up.
         let since = self.flight.last_asked().or((self.silences > 0).then_some(self.probed_at))?;
         let last = since.max(self.heard_at).max(self.probed_at);
-        // Who answers waits for more to come before.
-        let first = self.flight.rtt().probe_after().0 + self.wait().0;
+        // Who answers waits for more to come before; and for what carried nothing, perhaps longer.
+        let nothing = self.loaded.is_none_or(|number| self.flight.is_known(number));
+        let wait = if nothing { WAIT_EVER } else { self.wait() };
+        let first = self.flight.rtt().probe_after().0 + wait.0;
         let patience = Span(first << self.silences.min(PATIENCE_DOUBLED_MAX));
         let patience = patience.min(PROBE_MAX.max(Span(self.flight.rtt().smooth().0 * 2)));
         let doubled = (self.silences + 1).saturating_sub(SILENT).min(SILENT_DOUBLED_MAX);

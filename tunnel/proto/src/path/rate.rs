@@ -50,6 +50,9 @@ use super::why::Doing;
 const TRAIN_FIRST: u64 = 16;
 /// Bytes of a train, at most.
 const TRAIN_MAX: u64 = 64 * 1024 * 1024;
+/// After so many trains of so many packets that said nothing there are no more.
+const TRAINS_MAX: u32 = 6;
+const TRIED_PACKETS: u64 = 64;
 /// A train that is spread over less says nothing.
 const SPREAD_MIN: Span = Span::from_ms(2);
 /// How far the next train is to be spread.
@@ -153,13 +156,14 @@ struct Train {
     ends: u64,
     /// The first of it that came, and the last so far: bytes sent until then, and when it came.
     came: Option<((u64, Moment), (u64, Moment))>,
-    /// There was nothing to send before it was whole: how it is spread says nothing of the path.
-    idle: bool,
+    /// Bytes sent when there was nothing more to send before it was whole: how it is spread up to
+    /// there says something of the path, and what comes behind a pause does not.
+    cut: Option<u64>,
 }
 
 impl Train {
     fn new(first: u64, sent: u64, bytes: u64) -> Train {
-        Train { first, bytes, ends: sent + bytes, came: None, idle: false }
+        Train { first, bytes, ends: sent + bytes, came: None, cut: None }
     }
 }
 
@@ -206,6 +210,7 @@ impl Mark {
 pub struct Rate {
     packet_bytes: u64,
     train: Option<Train>,
+    trains_tried: u32,
     /// Bytes a second in each of the last rounds.
     rounds: [u64; ROUNDS],
     round: usize,
@@ -274,6 +279,7 @@ impl Rate {
         Self {
             packet_bytes,
             train: Some(Train::new(0, 0, TRAIN_FIRST * packet_bytes)),
+            trains_tried: 0,
             rounds: [0; ROUNDS],
             round: 0,
             round_ends: 0,
@@ -452,7 +458,9 @@ impl Rate {
     pub fn note_idle(&mut self, put: &Put) {
         self.idle = true;
         if let Some(train) = &mut self.train {
-            train.idle |= put.sent > train.ends - train.bytes;
+            if put.sent > train.ends - train.bytes {
+                train.cut.get_or_insert(put.sent);
+            }
             if put.flying == 0 {
                 *train = Train::new(put.next, put.sent, train.bytes);
             }
@@ -525,7 +533,8 @@ impl Rate {
         }
         let mut point = (heard.newest_sent, heard.totals.arrived);
         let (first, last) = *train.came.get_or_insert((point, point));
-        let over = point.0 > train.ends;
+        let ends = train.cut.map_or(train.ends, |cut| cut.min(train.ends));
+        let over = point.0 > ends;
         if over {
             // What asked whether the end of the train was lost says nothing about how it came.
             point = last;
@@ -533,29 +542,44 @@ impl Rate {
         train.came = Some((first, point));
         // The last ones may be lost.
         let more = flying > 0 && next - 1 - newest > (next - train.first) / 8;
-        if !over && (sent < train.ends || more) {
-            return;
-        }
-        if train.idle {
-            self.train = Some(Train::new(next, sent, train.bytes));
+        if !over && (sent < ends || more) {
             return;
         }
         let (bytes, spread) = (point.0 - first.0, point.1.since(first.1));
         if spread >= SPREAD_MIN && bytes >= 8 * self.packet_bytes {
-            let rate = per_second(bytes, spread);
-            self.train = None;
-            self.rounds = [rate; ROUNDS];
-            self.begin_phase(Phase::Cruise);
-            self.fresh = FRESH;
-            (self.round_ends, self.round_mark) = (next, Some(Mark::of(heard)));
-            (self.queue_least, self.idle) = (Span(u64::MAX), false);
-            self.decide(now, Decision::Train(rate));
+            return self.end_trains(now, heard, (per_second(bytes, spread), next));
+        }
+        if ends - (train.ends - train.bytes) >= TRIED_PACKETS * self.packet_bytes {
+            self.trains_tried += 1;
+        }
+        if self.trains_tried >= TRAINS_MAX {
+            // There is no room for what comes at once: more is tried from little on.
+            let little = per_second(TRAIN_FIRST * self.packet_bytes, self.rtt_smooth);
+            let seen = if spread.0 > 0 { per_second(bytes, spread) } else { 0 };
+            self.end_trains(now, heard, (seen.max(little), next));
+            self.phase_rounds = CYCLE_ROUNDS;
+            return;
+        }
+        if train.cut.is_some() && bytes < train.bytes / 2 {
+            // The next one may be whole.
+            self.train = Some(Train::new(next, sent, train.bytes));
             return;
         }
         let growth = (SPREAD_GOAL.0 / spread.0.max(1)).clamp(2, TRAIN_GROWTH_MAX);
         let bytes = (train.bytes * growth).min(TRAIN_MAX);
         self.train = Some(Train::new(next, sent, bytes));
         self.decide(now, Decision::LongerTrain(spread, bytes));
+    }
+
+    /// The path passes so many bytes a second, as far as trains can say.
+    fn end_trains(&mut self, now: Moment, heard: &Heard, (rate, next): (u64, u64)) {
+        self.train = None;
+        self.rounds = [rate; ROUNDS];
+        self.begin_phase(Phase::Cruise);
+        self.fresh = FRESH;
+        (self.round_ends, self.round_mark) = (next, Some(Mark::of(heard)));
+        (self.queue_least, self.idle) = (Span(u64::MAX), false);
+        self.decide(now, Decision::Train(rate));
     }
 
     fn begin_phase(&mut self, phase: Phase) {
