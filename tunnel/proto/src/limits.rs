@@ -106,6 +106,7 @@ const _: () = assert!(CARRIERS_DEFAULT <= CARRIERS_MAX);
 const _: () = assert!(CARRIERS_MAX < crate::session::CARRIERS_MAX, "each has a place");
 const _: () = assert!(CARRIERS_MAX + PACKET_CARRIERS_MAX < crate::session::CARRIERS_MAX);
 const _: () = assert!(DATAGRAM_BYTES * TRAIN_DATAGRAMS <= 65_507 && TRAIN_DATAGRAMS <= 64);
+const _: () = assert!(DATAGRAM_BYTES <= datagram_bytes_max(1500), "a relay has room, too");
 const _: () = assert!(FLOWS_DEFAULT <= FLOWS_MAX);
 const _: () = assert!(FLOWS_MAX <= limits::CONNS_PER_SHARD_MAX, "each has a connection");
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT);
