@@ -17,16 +17,6 @@ use crate::cq::Errno;
 /// Connections that may wait for their accept, per listening socket.
 pub const BACKLOG: i32 = 4096;
 
-/// Who decides how fast the connections of a listening socket may send.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Congestion {
-    /// CUBIC where the kernel has it: BBR paces by timers of the socket, which for small replies
-    /// costs more than the replies do.
-    ForReplies,
-    /// Whatever the host was told to use.
-    AsTheHost,
-}
-
 /// A way of the kernel's to decide how fast a socket may send, by the name that it has in
 /// `net.ipv4.tcp_available_congestion_control`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +40,13 @@ impl CongestionControl {
         (fits && name.bytes().all(good)).then(|| Self::of(name.as_bytes()))
     }
 
+    /// What this host was told to use for connections of which nobody says more; `None` if it does
+    /// not tell.
+    pub fn of_host() -> Option<Self> {
+        let told = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok()?;
+        Self::by_name(told.trim())
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         std::str::from_utf8(self.bytes()).unwrap_or_default()
@@ -69,18 +66,15 @@ impl CongestionControl {
 
 /// Opens `count` sockets that listen on the same address; the kernel spreads connections over
 /// them by a hash. Port 0 takes a free one, the same for all. Accepted sockets inherit
-/// TCP_NODELAY and the congestion control.
+/// TCP_NODELAY and CUBIC, where the kernel has it: BBR paces by timers of the socket, which for small
+/// replies, and on short paths, costs more than sending does. [`tune`] may choose another one later.
 ///
 /// # Errors
 /// Whatever the kernel says: the address is in use, is not ours, or may not be used by this user.
-pub fn listen_together(
-    address: SocketAddr,
-    count: usize,
-    congestion: Congestion,
-) -> io::Result<Vec<TcpListener>> {
+pub fn listen_together(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     assert!(count > 0, "nobody would listen");
     let mut listeners = Vec::with_capacity(count);
-    let first = open_to_listen(address, congestion)?;
+    let first = open_to_listen(address)?;
     bind(&first, address)?;
     if count > 1 {
         set(&first, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
@@ -88,7 +82,7 @@ pub fn listen_together(
     listeners.push(start(first)?);
     let shared = listeners[0].local_addr()?;
     while listeners.len() < count {
-        let next = open_to_listen(shared, congestion)?;
+        let next = open_to_listen(shared)?;
         set(&next, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
         bind(&next, shared)?;
         listeners.push(start(next)?);
@@ -101,7 +95,7 @@ pub fn listen_together(
 /// # Errors
 /// As [`listen_together`].
 pub fn listen_alone(address: SocketAddr) -> io::Result<TcpListener> {
-    let mut listeners = listen_together(address, 1, Congestion::ForReplies)?;
+    let mut listeners = listen_together(address, 1)?;
     Ok(listeners.remove(0))
 }
 
@@ -178,6 +172,21 @@ pub fn tune(socket: &impl AsFd, tuning: Tuning) -> Result<bool, Errno> {
         }
     }
     tuning.congestion.map_or(Ok(true), |control| set_congestion(socket, control))
+}
+
+/// The smoothed round trip of a TCP connection, as its kernel sees it: right after the handshake,
+/// that of the handshake (TCP_INFO, whole microseconds). `None` if it has measured none.
+pub fn round_trip(socket: &impl AsFd) -> Option<Span> {
+    // SAFETY: a structure of numbers, for which zeros are good.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: writes at most `len` bytes into a local that outlives the call.
+    let done = unsafe {
+        let to = (&raw mut info).cast();
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len)
+    };
+    (done == 0 && info.tcpi_rtt > 0).then(|| Span::from_us(u64::from(info.tcpi_rtt)))
 }
 
 /// What TCP_KEEPIDLE and TCP_KEEPINTVL take, at most.
@@ -264,13 +273,11 @@ pub(crate) fn address_bytes(address: SocketAddr) -> Vec<u8> {
     bytes[..len].to_vec()
 }
 
-fn open_to_listen(address: SocketAddr, congestion: Congestion) -> io::Result<OwnedFd> {
+fn open_to_listen(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
-    if congestion == Congestion::ForReplies {
-        // Where it fails the host's own choice stays.
-        let _ = set_congestion(&socket, CongestionControl::CUBIC);
-    }
+    // Where it fails the host's own choice stays.
+    let _ = set_congestion(&socket, CongestionControl::CUBIC);
     Ok(socket)
 }
 
@@ -352,11 +359,11 @@ mod tests {
     /// Our shards share a port; a second server, even one that would share, is refused.
     #[test]
     fn siblings_share_and_strangers_do_not() {
-        let ours = listen_together(any_port(), 3, Congestion::ForReplies).unwrap();
+        let ours = listen_together(any_port(), 3).unwrap();
         let address = ours[0].local_addr().unwrap();
         assert!(ours.iter().all(|listener| listener.local_addr().unwrap() == address));
         for count in [1, 2] {
-            let theirs = listen_together(address, count, Congestion::AsTheHost);
+            let theirs = listen_together(address, count);
             assert_eq!(theirs.unwrap_err().raw_os_error(), Some(libc::EADDRINUSE));
         }
     }
@@ -371,7 +378,7 @@ mod tests {
         drop(served);
         drop(client);
         drop(first);
-        let again = listen_together(address, 2, Congestion::ForReplies).unwrap();
+        let again = listen_together(address, 2).unwrap();
         assert_eq!(again[1].local_addr().unwrap(), address);
     }
 
@@ -471,6 +478,22 @@ mod tests {
         let file = std::fs::File::open("/proc/self/stat").unwrap();
         let wish = Tuning { congestion: Some(CongestionControl::BBR), ..Tuning::default() };
         assert_eq!(tune(&file, wish), Err(Errno(libc::ENOTSOCK)));
+    }
+
+    /// A connection's round trip is known at both ends as soon as its handshake is over, and of what
+    /// is none, never.
+    #[test]
+    fn a_handshake_tells_the_round_trip() {
+        let door = std::net::TcpListener::bind(any_port()).unwrap();
+        let unconnected = socket_for(any_port()).unwrap();
+        assert_eq!(round_trip(&unconnected), None);
+        let near = TcpStream::connect(door.local_addr().unwrap()).unwrap();
+        let (far, _) = door.accept().unwrap();
+        for end in [&near, &far] {
+            let took = round_trip(end).expect("it has been there and back");
+            assert!(took < Span::from_s(10), "{took:?}");
+        }
+        assert_eq!(round_trip(&std::fs::File::open("/proc/self/stat").unwrap()), None);
     }
 
     /// How long a peer may be silent is told in whole units, rounded up, and never as zero, which

@@ -299,6 +299,15 @@ impl Io<'_> {
         socket.map_or(Ok(true), |socket| net::tune(socket, tuning))
     }
 
+    /// The round trip of a TCP connection as the kernel sees it, by one system call: in
+    /// [`crate::Service::opened`] and [`crate::Service::connected`], that of the handshake. `None`
+    /// if it is not known, or the connection gone.
+    pub fn round_trip(&self, conn: ConnId) -> Option<Span> {
+        let conn = place_of(conn, self.side);
+        let socket = self.state.conns.open(conn).and_then(|found| found.socket.as_ref());
+        socket.and_then(net::round_trip)
+    }
+
     /// Accepts connections of one more listening socket, from the end of this turn on. They are
     /// this service's, and told apart by [`crate::ListenerKind::Extra`] with this number, which
     /// several doors may share. How many there may be is a matter of descriptors.

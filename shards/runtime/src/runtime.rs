@@ -12,9 +12,7 @@ use std::thread::JoinHandle;
 
 use ringway_core::{ShardId, Span, limits};
 use ringway_ring::{
-    Cut, Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host,
-    net::{self, Congestion},
-    probe,
+    Cut, Feature, Features, ProbeMask, Report, Ring, RingConfig, SetupError, host, net, probe,
 };
 use thiserror::Error;
 
@@ -407,9 +405,7 @@ fn open_doors(config: &RuntimeConfig, room: Option<&Room>) -> Result<Opened, Sta
     let mut doors: Vec<Vec<Door>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Addresses { base: None, own: Vec::new(), extra: Vec::new() };
     if let Some(wanted) = config.listen {
-        let listeners = listen(wanted, |address| {
-            net::listen_together(address, shards, Congestion::ForReplies)
-        })?;
+        let listeners = listen(wanted, |address| net::listen_together(address, shards))?;
         addresses.base = Some(address_of(&listeners[0])?);
         for (doors, listener) in doors.iter_mut().zip(listeners) {
             doors.push(Door::new(listener, Side::Host, ListenerKind::Base));
@@ -444,9 +440,7 @@ fn open_extra(
 ) -> Result<Vec<SocketAddr>, StartError> {
     let mut addresses = Vec::with_capacity(wanted.len());
     for (number, address) in wanted {
-        let listeners = listen(*address, |address| {
-            net::listen_together(address, doors.len(), Congestion::AsTheHost)
-        })?;
+        let listeners = listen(*address, |address| net::listen_together(address, doors.len()))?;
         addresses.push(address_of(&listeners[0])?);
         for (doors, listener) in doors.iter_mut().zip(listeners) {
             doors.push(Door::new(listener, side, ListenerKind::Extra(*number)));

@@ -12,9 +12,7 @@ use common::puppet::{Heard, Stage};
 use common::{PATIENCE, config, until};
 use ringway_core::ShardId;
 use ringway_ring::{Feature, ProbeMask};
-use ringway_shards::{
-    Addresses, Congestion, ListenerKind, RuntimeConfig, StartError, listen_together,
-};
+use ringway_shards::{Addresses, ListenerKind, RuntimeConfig, StartError, listen_together};
 
 fn any() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
@@ -69,7 +67,7 @@ fn who_only_connects_listens_nowhere() {
     let (mut peer, conn) = stage.connect_out();
     peer.write_all(b"hello").unwrap();
     assert_eq!(stage.bytes_of(conn, 5), b"hello");
-    let listener = listen_together(any(), 1, Congestion::AsTheHost).unwrap().remove(0);
+    let listener = listen_together(any(), 1).unwrap().remove(0);
     let address = listener.local_addr().unwrap();
     stage.on(1, move |io| io.add_door(listener, 3));
     let _client = knock(address);
@@ -97,7 +95,7 @@ fn doors_come_and_go() {
         for round in 0..20u16 {
             let mut addresses = Vec::new();
             for _ in 0..2 {
-                let mut listeners = listen_together(any(), 1, Congestion::AsTheHost).unwrap();
+                let mut listeners = listen_together(any(), 1).unwrap();
                 let listener = listeners.remove(0);
                 addresses.push(listener.local_addr().unwrap());
                 stage.on(0, move |io| io.add_door(listener, round));
@@ -133,7 +131,7 @@ fn doors_come_and_go() {
 #[test]
 fn the_last_word_on_a_door_counts() {
     let mut stage = Stage::new(config(1));
-    let mut two = [(); 2].map(|()| listen_together(any(), 1, Congestion::AsTheHost).unwrap());
+    let mut two = [(); 2].map(|()| listen_together(any(), 1).unwrap());
     let (one, other) = (two[0].remove(0), two[1].remove(0));
     let addresses = [one.local_addr().unwrap(), other.local_addr().unwrap()];
     stage.on(0, move |io| {

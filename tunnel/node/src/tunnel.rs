@@ -27,9 +27,8 @@ use std::time::{Duration, Instant};
 
 use ringway_core::{ShardId, Span, limits};
 use ringway_shards::{
-    Buffers, Congestion, ControlPort, Guest, Lodged, PinPolicy, RingConfig, Room, RunError,
-    Running, Runtime, RuntimeConfig, ShardContext, StartError as ShardsError, Stopper,
-    listen_together,
+    Buffers, ControlPort, Guest, Lodged, PinPolicy, RingConfig, Room, RunError, Running, Runtime,
+    RuntimeConfig, ShardContext, StartError as ShardsError, Stopper, listen_together,
 };
 use ringway_tunnel_proto::{AgentSettings, Instance, Registry};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
@@ -48,8 +47,9 @@ use crate::shared::{Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
 use crate::status::{ShardStatus, Status};
 
-/// Receive buffers of a shard: 2 MiB, which one turn may bring.
-const RECEIVE_BUFFERS: u16 = 32;
+/// Receive buffers of a shard: 512 KiB, which one turn may bring. Whoever has a word to say waits for
+/// a turn at each of the two sides, twice; and what a turn brings is still in the cache when it goes.
+const RECEIVE_BUFFERS: u16 = 8;
 /// Out buffers that are kept to be used again: as large as what is sent at a time.
 const SPARE_BUFFER_BYTES: usize = 4 << 20;
 const SPARE_BUFFERS: usize = 32 << 20;
@@ -521,7 +521,7 @@ impl Control {
         let mut failed = Vec::new();
         for door in open {
             let listen = site.listener(door).expect("it is to be opened").listen;
-            match listen_together(listen, self.shared.shards, Congestion::AsTheHost) {
+            match listen_together(listen, self.shared.shards) {
                 Ok(all) => {
                     for (shard, listener) in sockets.iter_mut().zip(all) {
                         shard.push((door, listener));

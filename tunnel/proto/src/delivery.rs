@@ -24,6 +24,9 @@ use ringway_core::{Moment, Span};
 const LEAST: u64 = 64 * 1024;
 /// How long bytes may wait: acknowledgements are delayed by up to 5 ms, and agents have turns.
 const WAITING: Span = Span::from_ms(6);
+/// How much of it may wait: what a fast path brings within [`WAITING`] would be cold when it is read,
+/// and its agents need only enough for a turn.
+const WAITING_BYTES_MAX: u64 = 2 << 20;
 /// The rate is measured over at least this time, several delayed acknowledgements.
 const MEASURE: Span = Span::from_ms(15);
 /// So often in a row less was put on the way in vain.
@@ -101,17 +104,19 @@ impl Delivery {
     }
 
     fn adjust(&mut self, base: Span, way: Span, rate: u128) {
-        let within = |time: u64| {
-            u64::try_from(rate * u128::from(time) / 1_000_000_000).unwrap_or(u64::MAX).max(LEAST)
+        let within =
+            |time: u64| u64::try_from(rate * u128::from(time) / 1_000_000_000).unwrap_or(u64::MAX);
+        let held = |path: u64, waiting: Span| {
+            (within(path) + within(waiting.0).min(WAITING_BYTES_MAX)).max(LEAST)
         };
         debug_assert!(way >= base, "the base is the shortest");
         let waiting = Span(way.0.saturating_sub(base.0));
         if waiting <= WAITING {
             (self.in_vain, self.in_vain_least) = (0, EVER);
             if self.starting {
-                self.most = self.most.max(within(base.0 * 2 + WAITING.0));
+                self.most = self.most.max(held(base.0 * 2, WAITING));
             } else if waiting.0 < WAITING.0 / 2 {
-                self.most = self.most.max(within(base.0 + base.0 / 8 + WAITING.0));
+                self.most = self.most.max(held(base.0 + base.0 / 8, WAITING));
             }
             return;
         }
@@ -123,7 +128,8 @@ impl Delivery {
             (self.in_vain, self.in_vain_least) = (0, EVER);
             return;
         }
-        self.most = within(base.0 + WAITING.0 / 2).clamp(self.most / 4 * 3, self.most).max(LEAST);
+        let less = held(base.0, Span(WAITING.0 / 2));
+        self.most = less.clamp(self.most / 4 * 3, self.most).max(LEAST);
     }
 }
 

@@ -194,8 +194,12 @@ pub struct Session {
     dones: VecDeque<FlowId>,
     /// Flows with something to acknowledge, and when it is due.
     acks: VecDeque<(FlowId, Moment)>,
+    /// Bytes that came since all there was to acknowledge was said.
+    unacked: u64,
     /// Flows that wait to hear of what they sent, and when they are looked after.
     watched: VecDeque<(FlowId, Moment)>,
+    /// Records in a row that the flow with much to send has filled whose turn it is.
+    turn: u32,
     /// Flows with something to send: those with little, and those with much.
     ready: [VecDeque<FlowId>; 2],
     /// Records since bulk went first.
@@ -220,10 +224,15 @@ const LITTLE: u64 = 16 * 1024;
 const UNDER_WAY: u64 = 64 * 1024;
 /// Of so many records one has bulk first, so that chatter does not starve it.
 const BULK_EVERY: u32 = 8;
+/// Records in a row that a flow with much to send fills: what comes together is handed over
+/// together. A record is about a millisecond of its carrier's time.
+const TURN_RECORDS: u32 = 4;
 /// An acknowledgement waits at most this long for something to travel with.
 const ACK_DELAY: Span = Span::from_ms(5);
-/// Bytes that are acknowledged at once.
+/// Bytes of a flow that are acknowledged at once, and those of all: what many bring together fills
+/// a path as fast as what one brings.
 const ACK_BYTES: u64 = 256 * 1024;
+const ACK_BYTES_ALL: u64 = 512 * 1024;
 /// Bytes that a flow keeps ready for carriers, at most; if many have much to send, together about
 /// so many, but each at least so many. What is not in a cache any more when its time comes costs
 /// twice.
@@ -262,7 +271,9 @@ impl Session {
             resets_unsent: VecDeque::new(),
             dones: VecDeque::new(),
             acks: VecDeque::new(),
+            unacked: 0,
             watched: VecDeque::new(),
+            turn: 0,
             ready: [VecDeque::new(), VecDeque::new()],
             since_bulk: 0,
             order: 0,
@@ -799,6 +810,9 @@ impl Session {
             flow.ack_queued = false;
             self.close_if_done(id, outlet);
         }
+        if self.acks.is_empty() {
+            self.unacked = 0;
+        }
         self.fill_datagrams(now, out, end);
     }
 
@@ -831,11 +845,24 @@ impl Session {
                     self.since_bulk = 0;
                 }
                 self.fill_stream(now, (slot, alone), id, (out, end));
+                if class == 1 {
+                    self.keep_turn(id, end - out.len() <= STREAM_HEAD_MAX);
+                }
                 let ahead = self.ahead();
                 if let Some(flow) = self.flows.get_mut(&id) {
                     flow.unblock(ahead, id, outlet);
                 }
             }
+        }
+    }
+
+    /// A flow with much to send has put something into a record. If it filled that it goes on in
+    /// the next one, until its turn is over.
+    fn keep_turn(&mut self, id: FlowId, filled: bool) {
+        let goes_on = filled && self.turn + 1 < TURN_RECORDS;
+        self.turn = if goes_on { self.turn + 1 } else { 0 };
+        if goes_on && self.ready[1].pop_back_if(|last| *last == id).is_some() {
+            self.ready[1].push_front(id);
         }
     }
 

@@ -347,7 +347,8 @@ fn what_there_is_no_room_for_is_refused_and_comes_again() {
     story.wait(1_100);
     story.near.tick(story.now, &mut Heard::default());
     story.settle();
-    assert!(on_its_way(&story) <= 8 * 4096, "{}", on_its_way(&story));
+    // Little of each goes again at first, and twice as much of what there was room for.
+    assert!(on_its_way(&story) <= 8 * 3 * 4096, "{}", on_its_way(&story));
     for _ in 0..8 {
         story.wait(1_100);
         story.near.tick(story.now, &mut Heard::default());
@@ -431,6 +432,49 @@ fn chatter_goes_before_bulk() {
     let words = story.far_hears(0, &record);
     assert_eq!(words[..2], ["2 opened", "2: hello"], "{words:?}");
     assert!(words[3].starts_with("0: "), "{words:?}");
+}
+
+/// Who has much to say fills some records in a row before the next one does, and each has its turn.
+#[test]
+fn bulk_takes_turns_of_some_records() {
+    let mut story = story(1);
+    let flows = [(); 3].map(|()| story.near.open(story.now).expect("few flows"));
+    for flow in flows {
+        story.near.write(flow, &[7; 60_000]);
+    }
+    let mut turns: Vec<(String, u32)> = Vec::new();
+    for _ in 0..24 {
+        let (record, _) = fill(&mut story.near, story.now, 0, 1100);
+        for word in story.far_hears(0, &record).iter().filter(|word| word.ends_with("bytes")) {
+            let flow = word.split(':').next().expect("it begins with a flow");
+            match turns.last_mut() {
+                Some((last, records)) if last == flow => *records += 1,
+                _ => turns.push((flow.into(), 1)),
+            }
+        }
+    }
+    let turn = |flow: &FlowId| (format!("{}", flow.0), TURN_RECORDS);
+    let twice: Vec<_> = flows.iter().chain(&flows).map(turn).collect();
+    assert_eq!(turns, twice);
+}
+
+/// What many bring together is acknowledged as soon as what one brings, though it is little of each.
+#[test]
+fn what_many_bring_is_acknowledged_at_once() {
+    let mut story = roomy(64 << 20);
+    let little = 15_000;
+    let enough = ACK_BYTES_ALL.div_ceil(little);
+    for sent in 1..=enough {
+        let flow = story.near.open(story.now).expect("few");
+        story.near.write(flow, &vec![7; little as usize]);
+        let record = story.near_says(0);
+        story.far_hears(0, &record);
+        assert_eq!(story.far.has_little(story.now), sent == enough, "after {sent} of {enough}");
+    }
+    let (record, _) = fill(&mut story.far, story.now, 0, 60_000);
+    takes(&mut story.near, story.now, 0, &record);
+    assert_eq!(story.near.carrier(CarrierSlot(0)).expect("it is up").flying, 0, "of all of them");
+    assert!(!story.far.has_little(story.now));
 }
 
 /// An agent that was started anew knows nothing of the flow, and says so.

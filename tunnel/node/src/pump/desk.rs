@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_crypto::SessionId;
-use ringway_shards::{Close, CongestionControl, Io, Tuning};
+use ringway_shards::{Close, Io, Tuning};
 use ringway_tunnel_coding::{Coder, Decoder, Mode};
 use ringway_tunnel_proto::{
     ANSWER_BYTES, Arrived, BondId, Coding, ConnectReply, Event, FlowId, Host, Note,
@@ -23,6 +23,7 @@ use ringway_tunnel_proto::{
     connect_reply, read_answer, reply,
 };
 
+use super::congestion;
 use super::dialling::Dialling;
 use super::flow::{FlowKey, NamedBy, Sought, Speaks, Stage};
 use super::own::{CONNECT_MAX, Kind, Own, Wish};
@@ -50,9 +51,6 @@ pub(super) fn tune_carrier(conn: ConnId, io: &mut Io<'_>) {
         unsent_bytes_max: Some(CARRIER_UNSENT_MAX),
         unheard_max: Some(CARRIER_UNHEARD_MAX),
         keepalive: Some(CARRIER_UNHEARD_MAX),
-        // It keeps the queues short that chatter would wait in, and does not take every loss for a
-        // full path. Where the kernel has none, its own choice stays.
-        congestion: Some(CongestionControl::BBR),
         ..Tuning::default()
     };
     if let Err(errno) = io.tune(conn, tuning) {
@@ -68,6 +66,7 @@ impl Host for Desk<'_, '_> {
             self.own.look_further(peer);
             return None;
         };
+        congestion::begin(conn, self.io);
         tune_carrier(conn, self.io);
         self.own.note_conn(conn, Kind::Carrier(address));
         self.own.shared.metrics.carriers_dialled.add(1);
@@ -364,6 +363,7 @@ impl Desk<'_, '_> {
         };
         match self.io.connect(address) {
             Ok(conn) => {
+                congestion::begin(conn, self.io);
                 self.own.note_conn(conn, Kind::User(key));
                 self.io.call_overdue(conn, CONNECT_MAX);
                 // Nothing is read before the flow knows that it is connected.

@@ -13,6 +13,7 @@
 //! Bounds: `own.rs`. Not here: what is said on the wire (`tunnel/proto`).
 
 mod anew;
+mod congestion;
 mod desk;
 mod dialling;
 mod flow;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_shards::{
-    Close, Datagrams, Errno, Io, ListenerKind, Peer, Service, ShardContext, SocketId, Unsent,
+    Close, CongestionControl, Datagrams, Errno, Io, ListenerKind, Peer, Service, ShardContext,
+    SocketId, Unsent,
 };
 use ringway_tunnel_coding::{Coder, Mode};
 use ringway_tunnel_proto::{
@@ -338,6 +340,8 @@ impl Pump {
             }
             return self.next_address(now, key, (left, code_of(errno)), io);
         }
+        congestion::settle(conn, self.own.congestion, io);
+        let Some(flow) = self.own.flow(key) else { return };
         flow.stage = Stage::Joined;
         let coding = if flow.coder.is_some() { Coding::Lz4 } else { Coding::Plain };
         let (held, ended) = (std::mem::take(&mut flow.held), flow.ended_there);
@@ -508,13 +512,17 @@ impl Service for Pump {
     fn opened(&mut self, now: Moment, conn: ConnId, peer: Peer, io: &mut Io<'_>) {
         match peer.listener {
             ListenerKind::Extra(CARRIER_DOOR) => {
+                congestion::settle(conn, Some(CongestionControl::BBR), io);
                 tune_carrier(conn, io);
                 self.own.note_conn(conn, Kind::Carrier(peer.address));
                 self.own.shared.metrics.carriers_accepted.add(1);
                 let source = peer.address.ip();
                 self.with_agent(now, io, |agent, desk| agent.accepted(now, conn, source, desk));
             }
-            ListenerKind::Extra(door) => self.user(now, conn, (door, peer.address), io),
+            ListenerKind::Extra(door) => {
+                congestion::settle(conn, self.own.congestion, io);
+                self.user(now, conn, (door, peer.address), io);
+            }
             ListenerKind::Base | ListenerKind::Own => io.close(conn, Close::Now),
         }
     }
@@ -524,6 +532,7 @@ impl Service for Pump {
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => {
                 let works = result.is_ok();
+                congestion::settle(conn, Some(CongestionControl::BBR), io);
                 self.with_agent(now, io, |agent, desk| agent.connected(now, conn, works, desk));
             }
             Some(Kind::User(key)) => self.service(now, key, result, io),

@@ -22,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringway_core::{ConnId, Moment, ShardId, Span};
-use ringway_shards::{Close, Errno, Io};
+use ringway_shards::{Close, CongestionControl, Errno, Io};
 use ringway_tunnel_proto::limits::WAITING_MAX;
 use ringway_tunnel_proto::{
     BondId, ConnectReply, FlowId, Meter, Opening, PeerId, ResetCode, SocksReply, connect_reply,
@@ -119,6 +119,8 @@ pub(super) struct Own {
     tallies: Vec<Option<Tally>>,
     /// Rounds of all addresses in a row that nobody answered.
     pub(super) silent: BTreeMap<PeerId, u32>,
+    /// How the kernel sends on a path that is not short, to applications and services.
+    pub(super) congestion: Option<CongestionControl>,
 }
 
 impl Own {
@@ -144,6 +146,7 @@ impl Own {
             bonds: Bonds::new(),
             tallies: Vec::new(),
             silent: BTreeMap::new(),
+            congestion: CongestionControl::of_host(),
         }
     }
 

@@ -61,7 +61,9 @@ impl Session {
             self.account.note_refused();
         }
         let done = flow.recv.is_done();
-        let much = flow.recv.unacked() >= ACK_BYTES.min(flow.recv.window() / 4);
+        self.unacked += bytes.len() as u64;
+        let much = flow.recv.unacked() >= ACK_BYTES.min(flow.recv.window() / 4)
+            || self.unacked >= ACK_BYTES_ALL;
         // What came twice was not known to have come: the sender has lost our word for it. What is
         // refused it learns from what is not acknowledged.
         let at = if done || much || stretched || !received.news { now } else { now + ACK_DELAY };
