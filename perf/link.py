@@ -78,6 +78,23 @@ def allowed(control):
 
 
 @contextlib.contextmanager
+def narrowed(mtu):
+    """The ground in a namespace whose loopback has this MTU; nothing if that cannot be."""
+    if os.geteuid() != 0:
+        print(f"udp-{mtu} is skipped: only root can make network namespaces", file=sys.stderr)
+        yield None
+        return
+    space = f"rw-perf-{os.getpid()}-{mtu}"
+    command("ip", "netns", "add", space)
+    inside = ["ip", "netns", "exec", space]
+    try:
+        command(*inside, "ip", "link", "set", "lo", "mtu", str(mtu), "up")
+        yield Ground(inside, inside)
+    finally:
+        command("ip", "netns", "delete", space)
+
+
+@contextlib.contextmanager
 def linked(control):
     """The ground on both ends of the line while this is entered; nothing if that cannot be."""
     if why := impossible(control):

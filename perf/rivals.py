@@ -8,6 +8,7 @@ threads, which are pinned by the stage. Compression is off. Peers are not verifi
 choice: it costs only a handshake. How each is tuned stands beside it.
 """
 
+import functools
 import getpass
 import json
 import os
@@ -234,7 +235,7 @@ def ringway_lacks():
 
 
 @contestant("ringway", rival=False)
-def ringway_pair(stage, targets):
+def ringway_pair(stage, targets, peer=""):
     """One shard each, AES-128-GCM; the rest as it comes. Compression is looked for as by default
     and finds nothing: iperf3 repeats 128 KiB of random bytes, and LZ4 looks back 64 KiB."""
     nears, carriers = [stage.port() for _ in targets], stage.port()
@@ -253,12 +254,14 @@ listen = ["{stage.ground.far_host}:{carriers}"]
 [[peer]]
 name = "near"
 public_key = "{public["near"]}"
+{peer}
 allow = [{", ".join(f'"{LOOPBACK}:{target}"' for target in targets)}]
 """
     near = common.format(side="near", directory=stage.directory) + f"""
 [[peer]]
 name = "far"
 public_key = "{public["far"]}"
+{peer}
 addresses = ["{stage.ground.far_host}:{carriers}"]
 """
     for port, target in zip(nears, targets):
@@ -272,6 +275,11 @@ to = "{LOOPBACK}:{target}"
     stage.far([*program, stage.file("far.toml", far)], "far", carriers)
     stage.near([*program, stage.file("near.toml", near)], "near", *nears)
     return [(LOOPBACK, port) for port in nears]
+
+
+# Not beside rivals: what packets cost is to be compared with what records cost.
+RINGWAY_UDP = Contestant("ringway-udp", False, (),
+                         functools.partial(ringway_pair, peer="udp = true"))
 
 
 def keygen(stage, file, *flags):

@@ -135,6 +135,13 @@ def against_relays(row):
     return measured
 
 
+def by_udp(row, bar):
+    def measured(results):
+        ratios = results.against(row, "ringway-udp", OURS, "gbit_s")
+        return verdict(statistics.median(ratios) >= bar, ratio_text(ratios)) + " carriers over TCP"
+    return measured
+
+
 def cpu(row):
     def measured(results):
         found = results.median(row, OURS, "cpu_s_per_gb")
@@ -179,6 +186,8 @@ BARS = [
     ("its p99 beside a saturating iperf3", "3 times", "redis-beside", beside),
     *((f"64 bytes there and back beside bulk, 200 Mbit/s and 40 ms, {control}: p99",
        "60 ms", f"link-{control}", link(f"link-{control}")) for control in ("cubic", "bbr")),
+    *((f"one connection by carriers over UDP, loopback with an MTU of {mtu}", f"{bar} times",
+       f"udp-{mtu}", by_udp(f"udp-{mtu}", bar)) for mtu, bar in ((1500, 0.9), (9000, 1.0))),
 ]
 
 
@@ -227,6 +236,9 @@ TABLES = {
     "redis-beside": ("The same beside a saturating iperf3", "requests_per_s",
                      ["requests/s", "p50 ms", "p99 ms", "bulk Gbit/s", "p99, times that alone"],
                      beside_columns),
+    "udp-1500": ("One connection over a loopback with an MTU of 1500", "gbit_s", RATE_HEAD,
+                 rate_columns),
+    "udp-9000": ("The same with an MTU of 9000", "gbit_s", RATE_HEAD, rate_columns),
     "link-cubic": ("64 bytes there and back beside bulk, 200 Mbit/s, 40 ms, CUBIC", None,
                    LINK_HEAD, link_columns),
     "link-bbr": ("64 bytes there and back beside bulk, 200 Mbit/s, 40 ms, BBR", None,

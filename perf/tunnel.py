@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the tunnel beside its rivals on this machine and keeps a raw report of every run.
 
-    perf/tunnel.py OUTPUT_DIR [ROW ...]     rows: single hundred redis redis-beside link
+    perf/tunnel.py OUTPUT_DIR [ROW ...]     rows: single hundred redis redis-beside link udp
 
 The client and the near side run on core 0, the far side and the service on core 1, the same for
 all contestants (perf/rivals.py says how each is tuned). In every round each contestant runs once,
@@ -11,7 +11,8 @@ with processes of its own. Each run writes OUTPUT_DIR/ROW-CONTESTANT-N.json; the
 Needs two idle cores, iperf3, redis-server with redis-benchmark, and whichever rivals there are:
 on Debian stunnel4, haproxy, spiped, openssh-server; shadowsocks-rust from crates.io. A contestant
 whose program is missing is skipped, and machine.txt says so. The row `link` needs root and
-/dev/net/tun (perf/link.py).
+/dev/net/tun (perf/link.py). The row `udp` is of ours alone, by carriers over UDP and over TCP, on a
+loopback of its own with the MTU of a network, and needs root.
 
 SECONDS_PER_RUN=10, LINK_SECONDS=20, ROUNDS=5, CONTESTANTS="direct ringway ...",
 RINGWAY_BIN=target/release/ringway
@@ -32,8 +33,8 @@ import tempfile
 
 sys.dont_write_bytecode = True  # The working tree stays as it was.
 
-from link import CONTROLS, linked
-from rivals import CONTESTANTS, LOOPBACK, RINGWAY, find
+from link import CONTROLS, linked, narrowed
+from rivals import CONTESTANTS, LOOPBACK, RINGWAY, RINGWAY_UDP, find
 from stage import Broken, Ground, Meter, Stage, until
 
 SECONDS = float(os.environ.get("SECONDS_PER_RUN", 10))
@@ -48,6 +49,7 @@ REDIS_TRIED = 2000
 REDIS_COUNT_MIN = 200 * REDIS_CLIENTS
 # More flows than one make more round trips to judge from: 40 ms each allow only 25 a second.
 PING_FLOWS = 8
+UDP_MTUS = (1500, 9000)
 IDLE_S = 3
 SETTLE_S = 5
 
@@ -220,6 +222,16 @@ def row_link(out, contestants):
                 rounds(out, f"link-{control}", contestants, ping_beside_bulk, ground)
 
 
+def row_udp(out, contestants):
+    """Carriers over UDP beside those over TCP."""
+    ours = [one for one in contestants if one.name == "ringway"]
+    for mtu in UDP_MTUS:
+        with narrowed(mtu) as ground:
+            if ground and ours:
+                rounds(out, f"udp-{mtu}", [*ours, RINGWAY_UDP],
+                       lambda who, stage: throughput(who, stage, 1), ground)
+
+
 class Output:
     """The directory of the reports, and one for what runs need, which goes when all is done."""
 
@@ -283,7 +295,7 @@ def machine(skipped, rows):
 
 
 ROWS = {"single": row_single, "hundred": row_hundred, "redis": row_redis,
-        "redis-beside": row_redis_beside, "link": row_link}
+        "redis-beside": row_redis_beside, "link": row_link, "udp": row_udp}
 
 
 def main():

@@ -11,6 +11,7 @@
 
 mod child;
 mod contestant;
+mod gotatun;
 mod iperf;
 mod rows;
 

@@ -15,6 +15,7 @@ ringway            a tunnel with carriers over UDP
 ringway-tcp        the same without
 cubic, bbr         no tunnel; the kernel's TCP with this congestion control
 kcptun             kcptun-client and kcptun-server, mode fast3, AES-128, no compression
+gotatun            WireGuard in user space (gotatun-cli of crates.io), the kernel's BBR through it
 
 A run takes as long as 200 round trips, and 20 s at least, after 30 round trips and 5 s to begin
 with. With --into each run is written down when it is done, and the same command goes on where it
@@ -39,6 +40,8 @@ pub(crate) enum Contestant {
     Bbr,
     /// kcptun.
     Kcptun,
+    /// WireGuard by gotatun, and the kernel's TCP with BBR through it.
+    Gotatun,
 }
 
 impl Contestant {
@@ -50,6 +53,7 @@ impl Contestant {
             Contestant::Cubic => "cubic",
             Contestant::Bbr => "bbr",
             Contestant::Kcptun => "kcptun",
+            Contestant::Gotatun => "gotatun",
         }
     }
 }

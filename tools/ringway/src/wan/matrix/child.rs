@@ -2,6 +2,7 @@
 
 use std::fs::read_to_string;
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -63,20 +64,45 @@ impl Program {
 
     /// Waits until something in its namespace listens on this TCP port.
     pub(super) fn until_listening(&mut self, port: u16, stop: &Stop) -> Result<(), Stopped> {
+        let pid = self.child.id();
+        self.until(&format!("port {port}"), || listens(pid, port), stop)
+    }
+
+    /// Waits until it takes orders at this path.
+    pub(super) fn until_bound(&mut self, path: &Path, stop: &Stop) -> Result<(), Stopped> {
+        self.until(&path.display().to_string(), || path.exists(), stop)
+    }
+
+    fn until(
+        &mut self,
+        place: &str,
+        listens: impl Fn() -> bool,
+        stop: &Stop,
+    ) -> Result<(), Stopped> {
         let begun = Instant::now();
-        while !listens(self.child.id(), port) {
+        while !listens() {
             if self.has_ended()? {
                 let why = self.last_words();
                 let text = format!("{} ended before it listened: {why}", self.name);
                 return Err(Stopped::Failed(Failure::Host(text)));
             }
             if begun.elapsed() > PATIENCE {
-                let text = format!("{} does not listen on port {port} after 20 s", self.name);
+                let text = format!("{} does not listen at {place} after 20 s", self.name);
                 return Err(Stopped::Failed(Failure::Host(text)));
             }
             glance(stop)?;
         }
         Ok(())
+    }
+
+    /// Waits until it has ended well.
+    pub(super) fn until_done(mut self, stop: &Stop) -> Result<(), Stopped> {
+        let ended = self.until_ended(PATIENCE, stop)?;
+        if ended && self.child.wait().is_ok_and(|status| status.success()) {
+            return Ok(());
+        }
+        let why = self.last_words();
+        Err(Stopped::Failed(Failure::Host(format!("{} failed: {why}", self.name))))
     }
 
     /// Waits until it has ended, but not longer than this; whether it has.

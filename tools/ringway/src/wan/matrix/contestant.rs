@@ -9,13 +9,14 @@ use ringway_tunnel_node::{KeyKind, make};
 use ringway_wan::Link;
 
 use super::child::{Program, Stopped};
+use super::gotatun;
 use super::iperf::PORT;
 use crate::args::wan::matrix::Contestant;
 use crate::failure::{Failure, host};
 use crate::signals::Stop;
 
 /// The second end of the link.
-const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
+pub(super) const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where a tunnel takes connections at the near end, and carriers at the far one.
 const NEAR_PORT: u16 = 5300;
@@ -42,6 +43,10 @@ impl Carries {
         match self.contestant {
             Contestant::Cubic => plain("cubic"),
             Contestant::Bbr => plain("bbr"),
+            Contestant::Gotatun => {
+                let to = SocketAddr::new(gotatun::THERE, PORT);
+                Route { to, congestion: Some("bbr") }
+            }
             Contestant::Ringway | Contestant::RingwayTcp | Contestant::Kcptun => {
                 Route { to: SocketAddr::new(LOOPBACK, NEAR_PORT), congestion: None }
             }
@@ -97,6 +102,7 @@ pub(super) fn start(
             let near = [&near[..], &usual, &windows].concat();
             (pair(spaces, (&far, None), &near, stop)?, None)
         }
+        Contestant::Gotatun => (gotatun::start(link, spaces, stop)?, None),
     };
     Ok(Carries { contestant, programs, _directory: directory })
 }
