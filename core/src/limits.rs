@@ -142,7 +142,7 @@ pub const TEXT_BYTES_PER_OP: usize = 64;
 /// Bytes of one mailbox between two shards, one way. A power of two.
 pub const MAILBOX_BYTES: usize = 1024 * 1024;
 /// Bytes of the note that goes along when a connection is given to another shard.
-pub const GIVE_NOTE_BYTES_MAX: usize = 64 * 1024;
+pub const GIVE_NOTE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one message in a mailbox, at most: a forwarded frame grows by 8 bytes an op.
 pub const MAIL_BYTES_MAX: usize = MAILBOX_BYTES / 2;
 

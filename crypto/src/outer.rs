@@ -52,17 +52,18 @@ pub enum Mode {
     Join = 3,
 }
 
-/// What a carrier runs on. Bound into the handshake, so that one cannot be moved to another.
+/// What a carrier runs on. Bound into the handshake, and whoever listens on one refuses the others:
+/// so what was said on one cannot be moved to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CarrierKind {
     /// A TCP connection.
     Tcp = 1,
-    /// HTTP requests and responses.
+    /// HTTP requests and responses: kept, there is none.
     Http = 2,
-    /// UDP datagrams.
+    /// UDP datagrams with a first message of their own: kept, there is none.
     Udp = 3,
-    /// A carrier that others pass on.
+    /// A carrier that others pass on: kept, there is none.
     Relay = 4,
 }
 

@@ -66,8 +66,9 @@ impl CongestionControl {
 
 /// Opens `count` sockets that listen on the same address; the kernel spreads connections over
 /// them by a hash. Port 0 takes a free one, the same for all. Accepted sockets inherit
-/// TCP_NODELAY and CUBIC, where the kernel has it: BBR paces by timers of the socket, which for small
-/// replies, and on short paths, costs more than sending does. [`tune`] may choose another one later.
+/// TCP_NODELAY and CUBIC, where the kernel has it: BBR paces by timers of the socket, which for
+/// small replies, and on short paths, costs more than sending does. [`tune`] may choose another one
+/// later.
 ///
 /// # Errors
 /// Whatever the kernel says: the address is in use, is not ours, or may not be used by this user.
@@ -480,8 +481,8 @@ mod tests {
         assert_eq!(tune(&file, wish), Err(Errno(libc::ENOTSOCK)));
     }
 
-    /// A connection's round trip is known at both ends as soon as its handshake is over, and of what
-    /// is none, never.
+    /// A connection's round trip is known at both ends as soon as its handshake is over, and of
+    /// what is none, never.
     #[test]
     fn a_handshake_tells_the_round_trip() {
         let door = std::net::TcpListener::bind(any_port()).unwrap();

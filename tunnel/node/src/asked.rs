@@ -3,17 +3,18 @@
 //! A request of status is one line, the flows of each session that are wanted; the answer is one
 //! object of JSON. Prometheus gets `/metrics`.
 //!
-//! Bounds: one at a time; each has two seconds, a request 4 KiB.
+//! Bounds: one at a time, and between two of them whoever answers does all else; each has half a
+//! second from its first byte to its last, a request 4 KiB.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::shared::Shared;
@@ -21,8 +22,8 @@ use crate::site::Site;
 use crate::status::{PeerStatus, PeerTotals, SessionStatus, ShardStatus, Status, Together};
 use crate::tunnel::StartError;
 
-/// How long one who asks may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one who asks may take, all in all: while it is answered nobody else is.
+const PATIENCE: Duration = Duration::from_millis(500);
 const REQUEST_BYTES_MAX: u64 = 4096;
 
 /// What is asked.
@@ -78,22 +79,19 @@ impl Sockets {
         status.into_iter().chain(self.admin.as_ref().map(AsFd::as_fd))
     }
 
-    /// Answers all who have come.
+    /// Answers the next one at each socket, if somebody has come.
     pub(crate) fn serve(&mut self, mut answer: impl FnMut(&Request) -> String) {
-        while let Some(Ok((mut stream, _))) = self.status.as_ref().map(|(one, _)| one.accept()) {
+        if let Some(Ok((stream, _))) = self.status.as_ref().map(|(one, _)| one.accept()) {
             // Who asks and goes away has no answer.
-            let _ = set_patience(&stream).and_then(|()| {
+            let _ = Hasty::new(stream).and_then(|mut stream| {
                 let mut line = String::new();
-                BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+                BufReader::new((&mut stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
                 let flows_max = line.trim().parse().unwrap_or(0usize);
                 stream.write_all(answer(&Request { flows_max, prometheus: false }).as_bytes())
             });
         }
-        while let Some(Ok((mut stream, _))) = self.admin.as_ref().map(TcpListener::accept) {
-            let _ = (|| {
-                stream.set_nonblocking(false)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+        if let Some(Ok((stream, _))) = self.admin.as_ref().map(TcpListener::accept) {
+            let _ = Hasty::new(stream).and_then(|mut stream| {
                 let path = requested(&mut stream)?;
                 let (code, body) = match path.as_deref() {
                     Some("/metrics") => {
@@ -108,15 +106,67 @@ impl Sockets {
                     "HTTP/1.1 {code}\r\ncontent-type: text/plain; version=0.0.4\r\n\
                      content-length: {len}\r\nconnection: close\r\n\r\n{body}"
                 )
-            })();
+            });
         }
     }
 }
 
-fn set_patience(stream: &UnixStream) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))
+/// A connection that is over when its time is, however small the steps are that it takes.
+struct Hasty<S> {
+    stream: S,
+    until: Instant,
+}
+
+/// A stream whose calls may take so long.
+trait Limited: Read + Write {
+    fn limit(&self, each: Duration) -> io::Result<()>;
+}
+
+impl Limited for UnixStream {
+    fn limit(&self, each: Duration) -> io::Result<()> {
+        self.set_nonblocking(false)?;
+        self.set_read_timeout(Some(each))?;
+        self.set_write_timeout(Some(each))
+    }
+}
+
+impl Limited for TcpStream {
+    fn limit(&self, each: Duration) -> io::Result<()> {
+        self.set_nonblocking(false)?;
+        self.set_read_timeout(Some(each))?;
+        self.set_write_timeout(Some(each))
+    }
+}
+
+impl<S: Limited> Hasty<S> {
+    fn new(stream: S) -> io::Result<Self> {
+        stream.limit(PATIENCE)?;
+        Ok(Self { stream, until: Instant::now() + PATIENCE })
+    }
+
+    /// What is left is all that the next call may take.
+    fn hurry(&self) -> io::Result<()> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { self.stream.limit(left) }
+    }
+}
+
+impl<S: Limited> Read for Hasty<S> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.hurry()?;
+        self.stream.read(into)
+    }
+}
+
+impl<S: Limited> Write for Hasty<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hurry()?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// The path of a request, after its head has been read.
@@ -354,3 +404,24 @@ const OF_PEERS: [OfPeer; 10] = [
         peer.together.resent as f64
     }),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever drips one byte after the other has no more time than others: when it is over, not
+    /// even what has come is read.
+    #[test]
+    fn a_request_that_drips_is_given_up() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        theirs.write_all(b"xx").expect("a socket has room");
+        let mut hasty = Hasty::new(ours).expect("a socket");
+        let mut byte = [0];
+        assert_eq!(hasty.read(&mut byte).expect("it has come in time"), 1);
+        hasty.until = Instant::now();
+        let late = hasty.read(&mut byte).expect_err("its time is over");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        let late = hasty.write(&byte).expect_err("its time is over");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
+}

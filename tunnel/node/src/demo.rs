@@ -7,7 +7,7 @@
 //! - D2  All that a pair leaves while it runs (sockets, salts) is in a directory that only its
 //!   owner may enter, and that goes away with it.
 //!
-//! Bounds: a shard for each side, with receive buffers of 4 MiB each.
+//! Bounds: a shard for each side, with receive buffers of 512 KiB each.
 //! Tests: `tools/ringway/tests/real/cli.rs`, as `ringway up`.
 
 use std::fs::DirBuilder;

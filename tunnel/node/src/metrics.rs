@@ -56,7 +56,7 @@ pub(crate) struct Metrics {
 }
 
 /// Why somebody was not let in, as labels.
-pub(crate) const NOT_LET_IN: [&str; 10] = [
+pub(crate) const NOT_LET_IN: [&str; 11] = [
     "stranger",
     "clock",
     "another_site",
@@ -67,6 +67,7 @@ pub(crate) const NOT_LET_IN: [&str; 10] = [
     "version",
     "no_session",
     "crowded",
+    "flooded",
 ];
 
 impl Metrics {
@@ -95,6 +96,7 @@ impl Metrics {
             NotLetIn::Version => 7,
             NotLetIn::NoSession => 8,
             NotLetIn::Crowded => 9,
+            NotLetIn::Flooded => 10,
         };
         self.not_let_in[at].add(1);
     }

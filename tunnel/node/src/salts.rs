@@ -332,7 +332,9 @@ mod tests {
         let (first, file) = shared(&path);
         let now = wall_ms();
         let take = |number| {
-            first.ask_registry(|registry| registry.is_fresh(&salt(number), now + 60_000, now))
+            first.ask_registry(|registry| {
+                registry.take_salt(&salt(number), now + 60_000, now).is_ok()
+            })
         };
         let next_knows = |number| {
             // A look is as good as a life: it must not write.
@@ -351,7 +353,11 @@ mod tests {
             assert!(next_knows(number), "{number}");
         }
         drop(keeper);
-        assert!(!shared(&path).0.ask_registry(|next| next.is_fresh(&salt(7), now + 60_000, now)));
+        assert!(
+            !shared(&path)
+                .0
+                .ask_registry(|next| next.take_salt(&salt(7), now + 60_000, now).is_ok())
+        );
     }
 
     /// Nobody writes for so long that more come than are kept: the queue has its bound, and when
@@ -366,7 +372,7 @@ mod tests {
         let at = |number: u32| begin + u64::from(number);
         for number in 0..HANDSHAKES {
             let (salt, at) = (salt(number), at(number));
-            assert!(first.ask_registry(|registry| registry.is_fresh(&salt, at, at)));
+            assert!(first.ask_registry(|registry| registry.take_salt(&salt, at, at).is_ok()));
             assert!(first.salts.lock().entries.len() <= SALTS_MAX);
         }
         assert_eq!((first.salts.taken(), first.salts.kept()), (u64::from(HANDSHAKES), 0));
@@ -375,7 +381,8 @@ mod tests {
         let (next, _file) = shared(&path);
         let end = at(HANDSHAKES - 1);
         for number in HANDSHAKES - 30_000..HANDSHAKES {
-            let again = next.ask_registry(|next| next.is_fresh(&salt(number), at(number), end));
+            let again =
+                next.ask_registry(|next| next.take_salt(&salt(number), at(number), end).is_ok());
             assert!(!again, "{number}");
         }
     }
@@ -387,18 +394,27 @@ mod tests {
         let mut first = Registry::default();
         let mut file = SaltFile::open(&path, &mut first);
         let now = wall_ms();
-        assert!(!first.is_fresh(&[9; 32], now - 5000, now), "it is from before the first start");
-        assert!(first.is_fresh(&[1; 32], now + 1, now));
+        assert!(
+            first.take_salt(&[9; 32], now - 5000, now).is_err(),
+            "it is from before the first start"
+        );
+        assert!(first.take_salt(&[1; 32], now + 1, now).is_ok());
         keep(&mut file, &mut first);
-        assert!(first.is_fresh(&[2; 32], now + 2, now));
+        assert!(first.take_salt(&[2; 32], now + 2, now).is_ok());
         keep(&mut file, &mut first);
         drop(file);
         let mut second = Registry::default();
         let mut file = SaltFile::open(&path, &mut second);
-        assert!(!second.is_fresh(&[1; 32], now + 1, now));
-        assert!(!second.is_fresh(&[2; 32], now + 2, now));
-        assert!(!second.is_fresh(&[3; 32], now - 5000, now), "it is from before the first start");
-        assert!(second.is_fresh(&[3; 32], wall_ms(), now), "the window is whole since then");
+        assert!(second.take_salt(&[1; 32], now + 1, now).is_err());
+        assert!(second.take_salt(&[2; 32], now + 2, now).is_err());
+        assert!(
+            second.take_salt(&[3; 32], now - 5000, now).is_err(),
+            "it is from before the first start"
+        );
+        assert!(
+            second.take_salt(&[3; 32], wall_ms(), now).is_ok(),
+            "the window is whole since then"
+        );
         keep(&mut file, &mut second);
         // Another boot.
         let text = std::fs::read(&path).expect("it is there");
@@ -407,7 +423,7 @@ mod tests {
         std::fs::write(&path, &other).expect("it can be written");
         let mut third = Registry::default();
         let _file = SaltFile::open(&path, &mut third);
-        assert!(!third.is_fresh(&[4; 32], now - 5000, now));
+        assert!(third.take_salt(&[4; 32], now - 5000, now).is_err());
     }
 
     /// This machine turns out to be a copy, and its process is started again: what was sent before,
@@ -423,22 +439,27 @@ mod tests {
         let now = wall_ms();
         let (first, file) = shared(&path);
         let keeper = SaltKeeper::start(&first, file).expect("a thread");
-        assert!(first.ask_registry(|registry| registry.is_fresh(&salt(1), now - 5000, now)));
+        assert!(
+            first.ask_registry(|registry| registry.take_salt(&salt(1), now - 5000, now).is_ok())
+        );
         first.ask_registry(|registry| registry.begin_anew(now));
-        assert!(first.ask_registry(|registry| registry.is_fresh(&salt(2), now, now)));
+        assert!(first.ask_registry(|registry| registry.take_salt(&salt(2), now, now).is_ok()));
         wait_until_kept(&first);
         drop(keeper);
         let mut next = Registry::default();
         let _file = SaltFile::open(&path, &mut next);
-        assert!(!next.is_fresh(&salt(3), now - 1, now), "the other copy may have answered it");
-        assert!(!next.is_fresh(&salt(2), now, now), "we have");
-        assert!(next.is_fresh(&salt(4), now, now));
+        assert!(
+            next.take_salt(&salt(3), now - 1, now).is_err(),
+            "the other copy may have answered it"
+        );
+        assert!(next.take_salt(&salt(2), now, now).is_err(), "we have");
+        assert!(next.take_salt(&salt(4), now, now).is_ok());
         // A clock that was set back while nobody looked: it counts from where it is.
         std::fs::write(&path, format!("{boot}{}", since(now + 3_600_000))).expect("likewise");
         let mut last = Registry::default();
         let _file = SaltFile::open(&path, &mut last);
-        assert!(last.is_fresh(&salt(5), wall_ms(), wall_ms()));
-        assert!(!last.is_fresh(&salt(6), now - 1, now));
+        assert!(last.take_salt(&salt(5), wall_ms(), wall_ms()).is_ok());
+        assert!(last.take_salt(&salt(6), now - 1, now).is_err());
     }
 
     fn salt(number: u32) -> Salt {
@@ -463,7 +484,7 @@ mod tests {
         let at = |number: u32| begin + u64::from(number) * 10;
         let mut longest = 0;
         for number in 0..HANDSHAKES {
-            assert!(registry.is_fresh(&salt(number), at(number), at(number)));
+            assert!(registry.take_salt(&salt(number), at(number), at(number)).is_ok());
             keep(&mut file, &mut registry);
             longest = longest.max(path.metadata().expect("it is there").len());
         }
@@ -474,9 +495,9 @@ mod tests {
         let _file = SaltFile::open(&path, &mut next);
         let end = at(HANDSHAKES - 1);
         for number in HANDSHAKES - COUNT..HANDSHAKES {
-            assert!(!next.is_fresh(&salt(number), at(number), end), "{number}");
+            assert!(next.take_salt(&salt(number), at(number), end).is_err(), "{number}");
         }
-        assert!(next.is_fresh(&salt(HANDSHAKES), end, end));
+        assert!(next.take_salt(&salt(HANDSHAKES), end, end).is_ok());
     }
 
     /// Of a file that is too long the end counts, from the beginning of an entry, and half an entry
@@ -511,13 +532,13 @@ mod tests {
         let now = wall_ms();
         let mut number = 0;
         while path.exists() {
-            assert!(registry.is_fresh(&salt(number), now, now));
+            assert!(registry.take_salt(&salt(number), now, now).is_ok());
             keep(&mut file, &mut registry);
             number += 1;
             assert!(u64::from(number) * ENTRY_BYTES as u64 <= FILE_BYTES_MIN);
         }
         let mut next = Registry::default();
         let _file = SaltFile::open(&path, &mut next);
-        assert!(!next.is_fresh(&salt(0), now - 1, wall_ms()), "from before this life");
+        assert!(next.take_salt(&salt(0), now - 1, wall_ms()).is_err(), "from before this life");
     }
 }

@@ -191,6 +191,10 @@ pub struct CarrierStatus {
     pub waiting: u64,
     /// Bytes that went again by others because of it.
     pub resent: u64,
+    /// Bytes of its datagrams, heads of IP and UDP not counted, if it is one over UDP: what its
+    /// path was found to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datagram_bytes: Option<u64>,
     /// It does not answer.
     pub suspect: bool,
     /// What keeps it from being given more: `path`, `no answer` or `nothing`.

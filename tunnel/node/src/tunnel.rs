@@ -26,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringway_core::{ShardId, Span, limits};
+use ringway_crypto::Entropy;
 use ringway_shards::{
     Buffers, ControlPort, Guest, Lodged, PinPolicy, RingConfig, Room, RunError, Running, Runtime,
     RuntimeConfig, ShardContext, StartError as ShardsError, Stopper, listen_together,
@@ -47,8 +48,9 @@ use crate::shared::{Mail, Shared, Whose};
 use crate::site::{CARRIER_DOOR, Site};
 use crate::status::{ShardStatus, Status};
 
-/// Receive buffers of a shard: 512 KiB, which one turn may bring. Whoever has a word to say waits for
-/// a turn at each of the two sides, twice; and what a turn brings is still in the cache when it goes.
+/// Receive buffers of a shard: 512 KiB, which one turn may bring. Whoever has a word to say waits
+/// for a turn at each of the two sides, twice; and what a turn brings is still in the cache when it
+/// goes.
 const RECEIVE_BUFFERS: u16 = 8;
 /// Out buffers that are kept to be used again: as large as what is sent at a time.
 const SPARE_BUFFER_BYTES: usize = 4 << 20;
@@ -270,8 +272,10 @@ impl Prepared {
         let salts = SaltFile::open(&site.config.socket.with_extension("salts"), &mut registry);
         let doors = site.doors();
         let shared = Arc::new(Shared::new(site, registry, shards));
+        // One for all shards: how long a stranger is listened to is not its shard's to say.
+        let deaf_key = chance.secret();
         let seeds: Vec<_> = (0..shards)
-            .map(|_| Mutex::new(Some(ringway_crypto::Entropy::from_seed(chance.secret()))))
+            .map(|_| Mutex::new(Some((deaf_key.clone(), Entropy::from_seed(chance.secret())))))
             .collect();
         let for_pumps = Arc::clone(&shared);
         let make = move |context: ShardContext| {
@@ -286,7 +290,7 @@ impl Prepared {
             };
             let seed = seeds[context.shard.index()].lock().ok().and_then(|mut seed| seed.take());
             let seed = seed.expect("each shard is made once");
-            Pump::new(&for_pumps, &context, (settings, seed))
+            Pump::new(&for_pumps, &context, settings, seed)
         };
         let guest = Guest { room: room(doors.clone()), make: Box::new(make) };
         Ok((guest, Prepared { shared, doors, sockets, salts, shards_are_ours: true }))

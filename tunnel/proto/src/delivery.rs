@@ -24,7 +24,7 @@ use ringway_core::{Moment, Span};
 const LEAST: u64 = 64 * 1024;
 /// How long bytes may wait: acknowledgements are delayed by up to 5 ms, and agents have turns.
 const WAITING: Span = Span::from_ms(6);
-/// How much of it may wait: what a fast path brings within [`WAITING`] would be cold when it is read,
+/// And how much: what a fast path brings within [`WAITING`] would be cold when it is read,
 /// and its agents need only enough for a turn.
 const WAITING_BYTES_MAX: u64 = 2 << 20;
 /// The rate is measured over at least this time, several delayed acknowledgements.
@@ -107,7 +107,7 @@ impl Delivery {
         let within =
             |time: u64| u64::try_from(rate * u128::from(time) / 1_000_000_000).unwrap_or(u64::MAX);
         let held = |path: u64, waiting: Span| {
-            (within(path) + within(waiting.0).min(WAITING_BYTES_MAX)).max(LEAST)
+            within(path).saturating_add(within(waiting.0).min(WAITING_BYTES_MAX)).max(LEAST)
         };
         debug_assert!(way >= base, "the base is the shortest");
         let waiting = Span(way.0.saturating_sub(base.0));
@@ -223,6 +223,17 @@ mod tests {
             assert!(used >= 97, "{used} % of {capacity} at {rtt_ms} ms");
             assert!(waits <= 12 + rtt_ms / 3, "{waits} ms wait at {rtt_ms} ms");
         }
+    }
+
+    /// On a fast path little waits in bytes, too.
+    #[test]
+    fn a_fast_path_is_filled_with_few_bytes() {
+        // 80 Gbit/s and a millisecond: what waited for six would be 60 MB.
+        let mut path = Path::new(10_000_000, 1);
+        path.run(1_000);
+        let (used, _) = path.run(5_000);
+        let most = path.delivery.most();
+        assert!(used >= 90 && most <= 30_000_000, "{used} % by {most} bytes");
     }
 
     #[test]

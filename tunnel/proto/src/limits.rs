@@ -53,10 +53,22 @@ pub const WAIT_DEFAULT: Span = Span::from_s(60);
 /// Carriers' numbers that may come late, because carriers overtake each other; of more the highest.
 pub const NUMBERS_LATE_MAX: usize = 1024;
 
-/// Bytes of a datagram, heads of IP and UDP not counted: what nearly every way passes whole.
-pub const DATAGRAM_BYTES: usize = 1352;
-/// Datagrams that leave at once, at most: what one system call of the kernel takes.
+/// Bytes of a datagram, heads of IP and UDP not counted, until its path is known: every one passes
+/// them whole.
+pub const DATAGRAM_BYTES_MIN: usize = datagram_bytes_max(1280);
+/// The longest datagrams that paths are asked about.
+pub const DATAGRAM_BYTES_MAX: usize = datagram_bytes_max(9000);
+/// Datagrams that leave at once, at most, and their bytes: what one system call of the kernel
+/// takes.
 pub const TRAIN_DATAGRAMS: usize = 48;
+const TRAIN_BYTES: usize = 65_507;
+
+/// How many datagrams of so many bytes leave at once, at most.
+pub const fn train_datagrams(datagram_bytes: usize) -> usize {
+    let fit = TRAIN_BYTES / datagram_bytes;
+    if fit < TRAIN_DATAGRAMS { fit } else { TRAIN_DATAGRAMS }
+}
+
 /// Carriers of packets that a session has at once, at most.
 pub const PACKET_CARRIERS_MAX: usize = 4;
 
@@ -105,8 +117,7 @@ const _: () = assert!(3 * LISTENERS_MAX < u16::MAX as usize, "a door's number, a
 const _: () = assert!(CARRIERS_DEFAULT <= CARRIERS_MAX);
 const _: () = assert!(CARRIERS_MAX < crate::session::CARRIERS_MAX, "each has a place");
 const _: () = assert!(CARRIERS_MAX + PACKET_CARRIERS_MAX < crate::session::CARRIERS_MAX);
-const _: () = assert!(DATAGRAM_BYTES * TRAIN_DATAGRAMS <= 65_507 && TRAIN_DATAGRAMS <= 64);
-const _: () = assert!(DATAGRAM_BYTES <= datagram_bytes_max(1500), "a relay has room, too");
+const _: () = assert!(TRAIN_DATAGRAMS <= 64 && train_datagrams(DATAGRAM_BYTES_MAX) > 1);
 const _: () = assert!(FLOWS_DEFAULT <= FLOWS_MAX);
 const _: () = assert!(FLOWS_MAX <= limits::CONNS_PER_SHARD_MAX, "each has a connection");
 const _: () = assert!(MEMORY_MIN <= MEMORY_DEFAULT);
@@ -117,6 +128,6 @@ const _: () = assert!(NAMES_OF_FLOWS < NAMES_AT_ONCE, "one is for our own peers 
 const _: () = assert!(NAMES_OF_PEER < NAMES_OF_FLOWS, "no peer has all of them");
 const _: () = assert!(FLOWS_DEFAULT <= FLOWS_TOLD_MAX, "all of a session can be told");
 const _: () = assert!(
-    datagram_bytes_max(1280) - ringway_crypto::DATAGRAM_OVERHEAD >= 1024,
+    DATAGRAM_BYTES_MIN - ringway_crypto::DATAGRAM_OVERHEAD >= 1024,
     "the least MTU of IPv6 leaves room for any control frame"
 );

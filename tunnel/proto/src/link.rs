@@ -22,9 +22,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use ringway_crypto::{
-    Backend, Direction, Entropy, EpochSecret, Established, FIRST_BYTES, Initiator, JoinRequest,
-    KeySpent, Knock, Listener, Psk, RECORD_HEADER_BYTES, RECORD_OVERHEAD, RECORD_TEXT_MAX,
-    RecordOpener, RecordSealer, Refused, Spent, Suite, Visitor,
+    Backend, CarrierKind, Direction, Entropy, EpochSecret, Established, FIRST_BYTES, Initiator,
+    JoinRequest, KeySpent, Knock, Listener, Psk, RECORD_HEADER_BYTES, RECORD_OVERHEAD,
+    RECORD_TEXT_MAX, RecordOpener, RecordSealer, Refused, Spent, Suite, Visitor,
 };
 
 /// What a link has come to that its owner has to know.
@@ -216,6 +216,10 @@ impl Link {
                 let (listener, now_ms) = listener.ok_or(Step::Refused(Refused::Stranger))?;
                 let first = kept.first_chunk().ok_or_else(first)?;
                 let knock = listener.knock(first, now_ms).map_err(Step::Refused)?;
+                // What was said for a carrier of another kind was moved here.
+                if knock.head.kind != CarrierKind::Tcp {
+                    return Err(Step::Refused(Refused::Forged));
+                }
                 let salted = Salted { salt: knock.salt, sent_ms: knock.head.sent_ms };
                 self.state = State::Body(Box::new(knock));
                 Ok(Some(Step::Knock(salted)))

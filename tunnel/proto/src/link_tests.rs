@@ -132,6 +132,19 @@ proptest! {
     }
 }
 
+/// What was said for a carrier of another kind was moved here: it is not answered.
+#[test]
+fn what_was_said_on_another_kind_of_carrier_is_refused() {
+    let secret = epoch_secret();
+    for kind in [CarrierKind::Http, CarrierKind::Udp, CarrierKind::Relay] {
+        let (mut far, mut said) = (End::new(Link::far()), Vec::new());
+        let to = (&network(), kind, NOW_MS);
+        write_join(to, (SessionId(7), 5, 0), &secret, &mut entropy(1), &mut said);
+        far.takes(&mut said, 400);
+        assert_eq!((far.refused, far.knocks), (Some(Refused::Forged), 0), "{kind:?}");
+    }
+}
+
 /// L2: behind a changed byte nothing is read, wherever it was changed; what was before it was.
 #[test]
 fn behind_a_changed_byte_there_is_silence() {

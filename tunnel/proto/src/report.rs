@@ -60,4 +60,6 @@ pub struct PacketsReport {
     pub rate: u64,
     /// Bytes that may be on it.
     pub window: u64,
+    /// Bytes of its datagrams, heads of IP and UDP not counted: what the path was found to pass.
+    pub datagram_bytes: usize,
 }

@@ -164,6 +164,8 @@ pub enum Rule {
     NewestMoves,
     /// Who dialled says something now and then by packets.
     KeptAlive,
+    /// Where a path passes datagrams no more that it did pass, shorter ones are sent.
+    NarrowerIsFound,
 }
 
 impl Rule {
@@ -235,13 +237,14 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 6] = [
+    pub const PACKETS: [Rule; 7] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
         Rule::PacketsFollow,
         Rule::NewestMoves,
         Rule::KeptAlive,
+        Rule::NarrowerIsFound,
     ];
 }
 

@@ -224,8 +224,8 @@ const LITTLE: u64 = 16 * 1024;
 const UNDER_WAY: u64 = 64 * 1024;
 /// Of so many records one has bulk first, so that chatter does not starve it.
 const BULK_EVERY: u32 = 8;
-/// Records in a row that a flow with much to send fills: what comes together is handed over
-/// together. A record is about a millisecond of its carrier's time.
+/// Records in a row, or packets, that a flow with much to send fills: what comes together is handed
+/// over together. A record is about a millisecond of its carrier's time, a packet less.
 const TURN_RECORDS: u32 = 4;
 /// An acknowledgement waits at most this long for something to travel with.
 const ACK_DELAY: Span = Span::from_ms(5);
@@ -859,9 +859,10 @@ impl Session {
     /// A flow with much to send has put something into a record. If it filled that it goes on in
     /// the next one, until its turn is over.
     fn keep_turn(&mut self, id: FlowId, filled: bool) {
-        let goes_on = filled && self.turn + 1 < TURN_RECORDS;
+        let may = filled && self.turn + 1 < TURN_RECORDS;
+        let goes_on = may && self.ready[1].pop_back_if(|last| *last == id).is_some();
         self.turn = if goes_on { self.turn + 1 } else { 0 };
-        if goes_on && self.ready[1].pop_back_if(|last| *last == id).is_some() {
+        if goes_on {
             self.ready[1].push_front(id);
         }
     }

@@ -347,7 +347,8 @@ fn what_there_is_no_room_for_is_refused_and_comes_again() {
     story.wait(1_100);
     story.near.tick(story.now, &mut Heard::default());
     story.settle();
-    // Little of each goes again at first, and twice as much of what there was room for.
+    // Little of each goes again at first. Of what there is room for the word comes at once, and
+    // twice as much goes then (W4 in `send.rs`).
     assert!(on_its_way(&story) <= 8 * 3 * 4096, "{}", on_its_way(&story));
     for _ in 0..8 {
         story.wait(1_100);
@@ -458,7 +459,8 @@ fn bulk_takes_turns_of_some_records() {
     assert_eq!(turns, twice);
 }
 
-/// What many bring together is acknowledged as soon as what one brings, though it is little of each.
+/// What many bring together is acknowledged as soon as what one brings, though it is little of
+/// each.
 #[test]
 fn what_many_bring_is_acknowledged_at_once() {
     let mut story = roomy(64 << 20);

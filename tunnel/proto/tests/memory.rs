@@ -127,7 +127,8 @@ impl Far {
             wait: Span::from_s(60),
         };
         let (now, mut desk) = (Moment(1_000_000_000), Desk::default());
-        let mut agent = Agent::new(settings, Entropy::from_seed(Secret::new([2; 32])));
+        let mut agent =
+            Agent::new(settings, Secret::new([5; 32]), Entropy::from_seed(Secret::new([2; 32])));
         let listener = Listener {
             networks: vec![NetworkKey::new(Secret::new([100; 32]))],
             identities: vec![key(2)],

@@ -69,3 +69,13 @@ fn a_way_there_and_none_back_is_not_used() {
 fn who_moves_in_silence_is_found() {
     tell(aired::who_moves_in_silence_is_found);
 }
+
+#[test]
+fn datagrams_are_as_long_as_the_path_passes() {
+    tell(aired::datagrams_are_as_long_as_the_path_passes);
+}
+
+#[test]
+fn a_path_that_becomes_narrower_is_found() {
+    tell(aired::a_path_that_becomes_narrower_is_found);
+}

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use ringway_core::limits::GIVE_NOTE_BYTES_MAX;
 use ringway_core::{ConnId, Moment, Span};
 use ringway_crypto::{
     Backend, CarrierKind, Credentials, DATAGRAM_OVERHEAD, DatagramOpener, DatagramSealer, Dial,
@@ -121,8 +122,9 @@ impl Host for Desk {
         self.due.remove(&conn);
     }
 
-    fn give(&mut self, conn: ConnId, shard: u8, _: &[u8]) {
+    fn give(&mut self, conn: ConnId, shard: u8, note: &[u8]) {
         assert_ne!(shard, SHARD);
+        assert!(note.len() < GIVE_NOTE_BYTES_MAX, "a note of {} bytes", note.len());
         self.close(conn, false);
     }
 
@@ -229,7 +231,7 @@ pub fn agent(data: &[u8]) {
         flows_max: 16,
         wait: Span::from_s(30),
     };
-    let mut agent = Agent::new(settings, Entropy::from_seed(secret(3)));
+    let mut agent = Agent::new(settings, secret(5), Entropy::from_seed(secret(3)));
     let mut desk = Desk { now: Moment(1_000_000_000_000), ..Desk::default() };
     let listener = Listener {
         networks: vec![network()],

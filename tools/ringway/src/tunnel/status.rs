@@ -201,6 +201,10 @@ fn why_text(text: &mut String, peer: &PeerStatus) {
         let WhyStatus { rate, window, repair, decisions } = why;
         let _ = writeln!(text, "  why {peer} by udp:\n    rate: {rate}\n    window: {window}");
         let _ = writeln!(text, "    repair: {repair}");
+        if let Some(bytes) = carrier.datagram_bytes {
+            let _ =
+                writeln!(text, "    length: datagrams of {bytes} bytes, as the path passes them");
+        }
         for DecisionStatus { ago_ms, what } in decisions {
             let _ = writeln!(text, "    {:.1} s ago: {what}", *ago_ms as f64 / 1000.0);
         }
@@ -290,6 +294,7 @@ mod tests {
             rtt_us: 40_200,
             rate_sent_bits_per_s: 13_000_000,
             limited_by: "path".to_owned(),
+            datagram_bytes: Some(1420),
             why: Some(WhyStatus {
                 rate: "sends what went by of late: 13 Mbit/s of 13 Mbit/s".to_owned(),
                 decisions: vec![DecisionStatus { ago_ms: 2500, what: "a train".to_owned() }],
@@ -326,6 +331,7 @@ mod tests {
         has("6 there 12Mbit/s 9999bit/s 40.3 ms 58KiB -12B 7B carrier (joined)");
         has("and 2 more that move less (`--flows N` shows N)");
         has("rate: sends what went by of late: 13 Mbit/s of 13 Mbit/s");
+        has("length: datagrams of 1420 bytes, as the path passes them");
         has("2.5 s ago: a train");
     }
 

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringway_core::limits::GIVE_NOTE_BYTES_MAX;
 use ringway_core::{ConnId, Moment, ShardId, Span};
 use ringway_crypto::SessionId;
 use ringway_shards::{Close, Io, Tuning};
@@ -116,6 +117,10 @@ impl Host for Desk<'_, '_> {
         self.own.forget_conn(conn);
         // Who takes it holds it again, and nothing was said yet.
         self.own.drop_held(conn);
+        if tagged.len() > GIVE_NOTE_BYTES_MAX {
+            // It has sent far more than it could know to be wanted.
+            return self.io.close(conn, Close::Now);
+        }
         self.io.give(conn, ShardId(shard), &tagged);
     }
 

@@ -258,6 +258,11 @@ impl Own {
                 "a first message came a second time, or from before this process: somebody \
                  replays, or a peer's clock is behind"
             ),
+            NotLetIn::Flooded => tracing::warn!(
+                from,
+                "more first messages came of late than can be told from replays, so none is \
+                 answered for half a minute: somebody who has our network key sends them"
+            ),
             NotLetIn::NoSession | NotLetIn::Crowded | NotLetIn::Refused(_) => {
                 tracing::debug!(from, ?why, "not let in");
             }

@@ -29,7 +29,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringway_core::limits::GIVE_NOTE_BYTES_MAX;
 use ringway_core::{ConnId, Moment, ShardId, Span};
+use ringway_crypto::{Entropy, Secret};
 use ringway_shards::{
     Close, CongestionControl, Datagrams, Errno, Io, ListenerKind, Peer, Service, ShardContext,
     SocketId, Unsent,
@@ -99,11 +101,12 @@ impl Pump {
     pub(crate) fn new(
         shared: &Arc<Shared>,
         context: &ShardContext,
-        (settings, seed): (AgentSettings, ringway_crypto::Entropy),
+        settings: AgentSettings,
+        (deaf_key, seed): (Secret, Entropy),
     ) -> Pump {
         let own = Own::new(Arc::clone(shared), context.shard, context.control);
         Pump {
-            agent: Agent::new(settings, seed),
+            agent: Agent::new(settings, deaf_key, seed),
             own,
             run_ends_at: None,
             held_look_at: None,
@@ -223,9 +226,13 @@ impl Pump {
         let (Some(owner), Some(conn), Some(from)) = (elsewhere, conn, from) else {
             return self.own.wait(now, key, opening, io);
         };
-        let flow = self.own.remove(key).expect("it was just there");
-        let gift = Gift { flow: &flow, opening: &opening, from };
-        io.give(conn, owner, &gift.to_note());
+        let flow = self.own.flow(key).expect("it was just there");
+        let note = Gift { flow, opening: &opening, from }.to_note();
+        if note.len() > GIVE_NOTE_BYTES_MAX {
+            return self.own.fail(key, ResetCode::Busy, io);
+        }
+        self.own.remove(key);
+        io.give(conn, owner, &note);
     }
 
     /// A user's connection from another shard.
@@ -532,7 +539,9 @@ impl Service for Pump {
         match self.own.kind(conn) {
             Some(Kind::Carrier(_)) => {
                 let works = result.is_ok();
-                congestion::settle(conn, Some(CongestionControl::BBR), io);
+                if works {
+                    congestion::settle(conn, Some(CongestionControl::BBR), io);
+                }
                 self.with_agent(now, io, |agent, desk| agent.connected(now, conn, works, desk));
             }
             Some(Kind::User(key)) => self.service(now, key, result, io),
@@ -651,8 +660,8 @@ impl Service for Pump {
         self.with_agent(now, io, |agent, _| agent.datagrams_drained());
     }
 
-    fn unsent(&mut self, _: Moment, _: SocketId, what: Unsent, _: &mut Io<'_>) {
-        self.datagrams_unsent(what);
+    fn unsent(&mut self, now: Moment, _: SocketId, what: Unsent, _: &mut Io<'_>) {
+        self.datagrams_unsent(now, what);
     }
 
     fn mail(&mut self, now: Moment, _: ShardId, message: &[u8], io: &mut Io<'_>) {

@@ -588,7 +588,7 @@ pub(super) mod tests {
         let conn = |index| ConnId { index, generation: 3 };
         own.hold(conn(1));
         assert!(own.held(conn(1)).is_none(), "nobody has brought one");
-        assert!(shared.ask_registry(|registry| registry.is_fresh(&[1; 32], 1000, 1000)));
+        assert!(shared.ask_registry(|registry| registry.take_salt(&[1; 32], 1000, 1000).is_ok()));
         own.hold(conn(1));
         own.hold(conn(2));
         own.held(conn(1)).expect("it is held").extend_from_slice(b"one, ");

@@ -20,6 +20,7 @@ use ringway_core::{ConnId, Moment, ShardId};
 use ringway_shards::{
     DatagramSocket, Datagrams, Errno, Io, SocketId, SocketMemory, Towards, Unsent,
 };
+use ringway_tunnel_proto::limits::DATAGRAM_BYTES_MIN;
 use ringway_tunnel_proto::{Arrived, Route};
 
 use super::Pump;
@@ -184,9 +185,14 @@ impl Pump {
     }
 
     /// Datagrams did not leave the host.
-    pub(super) fn datagrams_unsent(&mut self, what: Unsent) {
-        let too_long = what.why == Errno::TOO_LONG;
-        if too_long && !std::mem::replace(&mut self.own.ports.said_too_long, true) {
+    pub(super) fn datagrams_unsent(&mut self, now: Moment, what: Unsent) {
+        if what.why != Errno::TOO_LONG {
+            return;
+        }
+        self.agent.datagrams_refused(now, what.to, what.segment_bytes);
+        // A longer one was a question.
+        let least = what.segment_bytes <= DATAGRAM_BYTES_MIN;
+        if least && !std::mem::replace(&mut self.own.ports.said_too_long, true) {
             tracing::warn!(
                 to = %what.to,
                 bytes = what.segment_bytes,

@@ -28,7 +28,7 @@ use super::*;
 use crate::hello::{FarHello, NearHello, Wanted};
 use crate::link::{Place, Salted, Step};
 use crate::packet_link::PACKETS_FROM;
-use ringway_crypto::{CarrierKind, Dial, Initiator, JoinRequest, Visitor, write_join};
+use ringway_crypto::{CarrierKind, Dial, Initiator, JoinRequest, Seen, Visitor, write_join};
 
 /// What came of a connection's bytes.
 enum Came {
@@ -45,7 +45,24 @@ enum Came {
 impl Carrier {
     fn new(now: Moment, conn: ConnId, link: Link, standing: Standing) -> Self {
         let (pace, meter) = (Pace::new(now), Meter::new(now));
-        Self { conn, link, standing, pace, meter, dropped: 0, half_open: None, ended: false }
+        Self {
+            conn,
+            link,
+            standing,
+            pace,
+            meter,
+            dropped: 0,
+            patience: DEAF_MIN,
+            heard_until: now + DEAF_MIN,
+            half_open: None,
+            ended: false,
+        }
+    }
+
+    /// A stranger's, which is listened to for so long.
+    fn strange(now: Moment, conn: ConnId, patience: Span) -> Self {
+        let carrier = Self::new(now, conn, Link::far(), Standing::Stranger);
+        Self { patience, heard_until: now + patience, ..carrier }
     }
 
     /// Reads on as if it were listened to (A1).
@@ -79,9 +96,9 @@ impl Agent {
 
     /// Somebody connected.
     pub fn accepted(&mut self, now: Moment, conn: ConnId, source: IpAddr, host: &mut impl Host) {
-        let mut carrier = Carrier::new(now, conn, Link::far(), Standing::Stranger);
+        let mut carrier = Carrier::strange(now, conn, self.deaf_for(source));
         self.note_half_open(now, &mut carrier, host);
-        host.call_overdue(conn, self.deaf_for(source));
+        host.call_overdue(conn, carrier.patience);
         self.put_carrier(Box::new(carrier));
     }
 
@@ -189,12 +206,20 @@ impl Agent {
 
     /// Another shard gives a carrier that joins a session of this one.
     pub fn adopted(&mut self, now: Moment, conn: ConnId, note: &[u8], host: &mut impl Host) {
+        let read = note.split_first_chunk().zip(note[8.min(note.len())..].split_first_chunk());
+        let Some(((patience, _), (heard_until, note))) = read else {
+            return host.close(conn, false);
+        };
         let Ok((request, taken)) = JoinRequest::read_note(note) else {
             return host.close(conn, false);
         };
-        let mut carrier = Box::new(Carrier::new(now, conn, Link::far(), Standing::Stranger));
+        // It is listened to no longer than if it had come here first.
+        let mut carrier = Box::new(Carrier {
+            heard_until: Moment(u64::from_le_bytes(*heard_until)),
+            ..Carrier::strange(now, conn, Span(u64::from_le_bytes(*patience)))
+        });
         self.note_half_open(now, &mut carrier, host);
-        host.call_overdue(conn, DEAF_MIN);
+        host.call_overdue(conn, carrier.heard_until.since(now).max(Span::from_ms(1)));
         self.admit(now, &mut carrier, &request, host);
         self.put_carrier(carrier);
         self.received(now, conn, &mut note[taken..].to_vec(), host);
@@ -339,12 +364,18 @@ impl Agent {
             Step::More => {}
             Step::Knock(Salted { salt, sent_ms }) => {
                 let wall = host.wall_ms();
-                let fresh = host.registry(|registry| registry.is_fresh(&salt, sent_ms, wall));
-                if fresh {
-                    host.salted(carrier.conn);
-                } else if !self.sabotage.breaks(Rule::MessagesOnce) {
+                let taken = host.registry(|registry| registry.take_salt(&salt, sent_ms, wall));
+                let why = match taken {
+                    Ok(()) => {
+                        host.salted(carrier.conn);
+                        return Came::On;
+                    }
+                    Err(Seen::Full) => NotLetIn::Flooded,
+                    Err(Seen::Before | Seen::TooOld) => NotLetIn::Replayed,
+                };
+                if !self.sabotage.breaks(Rule::MessagesOnce) {
                     carrier.link.refuse();
-                    host.note(Some(carrier.conn), Note::NotLetIn(NotLetIn::Replayed));
+                    host.note(Some(carrier.conn), Note::NotLetIn(why));
                 }
             }
             Step::Visitor(visitor) => self.let_in(carrier, *visitor, host),
@@ -353,6 +384,8 @@ impl Agent {
                 let elsewhere = owner != self.settings.shard && owner < self.settings.shards;
                 if elsewhere && !self.sabotage.breaks(Rule::HandedOver) {
                     let mut note = Vec::with_capacity(1024 + rest.len());
+                    note.extend(carrier.patience.0.to_le_bytes());
+                    note.extend(carrier.heard_until.0.to_le_bytes());
                     request.write_note(&mut note);
                     note.extend_from_slice(rest);
                     host.give(carrier.conn, owner, &note);
@@ -382,7 +415,8 @@ impl Agent {
         }
         self.over(now, carrier, host);
         carrier.standing = Standing::Stranger;
-        host.call_overdue(carrier.conn, DEAF_MIN);
+        self.note_half_open(now, carrier, host);
+        host.call_overdue(carrier.conn, carrier.patience);
         Came::On
     }
 

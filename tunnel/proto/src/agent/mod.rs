@@ -172,6 +172,8 @@ pub enum NotLetIn {
     Refused(Refused),
     /// The message came before.
     Replayed,
+    /// More messages came of late than can be told from replays.
+    Flooded,
     /// Nobody that this site knows.
     Unknown(PeerProof),
     /// Another version, or nonsense from who has the right keys.
@@ -373,6 +375,9 @@ struct Carrier {
     meter: Meter,
     /// Bytes that were dropped since it was refused.
     dropped: u64,
+    /// How long a stranger from its address is listened to, and until when this one is (A1).
+    patience: Span,
+    heard_until: Moment,
     /// Its place among those that have not proved themselves.
     half_open: Option<u64>,
     /// Its peer has ended it behind a whole record.
@@ -442,15 +447,15 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that knows nobody.
-    pub fn new(settings: AgentSettings, mut entropy: Entropy) -> Self {
+    /// An agent that knows nobody. `deaf_key` is the same for all shards of a process: it decides
+    /// how long strangers are listened to.
+    pub fn new(settings: AgentSettings, deaf_key: Secret, entropy: Entropy) -> Self {
         let listener = Listener {
             networks: Vec::new(),
             identities: Vec::new(),
             shared: Vec::new(),
             suites: Vec::new(),
         };
-        let deaf_key = entropy.secret();
         Self {
             settings,
             listener,

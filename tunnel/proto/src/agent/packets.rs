@@ -35,14 +35,12 @@ use ringway_crypto::{
 
 use super::bond::{Door, Later, seal_own};
 use super::*;
-use crate::limits::{DATAGRAM_BYTES, PACKET_CARRIERS_MAX, TRAIN_DATAGRAMS};
+use crate::limits::{PACKET_CARRIERS_MAX, train_datagrams};
 use crate::packet_link::{Came, PacketLink, PacketPlace, SLOTS};
 use crate::session::Share;
 
 /// Bytes of heads that a datagram has on the path, as both ends count them: those of IPv4 and UDP.
 const HEADS: usize = 28;
-/// Bytes of a packet's text.
-const TEXT_MAX: usize = DATAGRAM_BYTES - DATAGRAM_OVERHEAD;
 /// When a way is looked for again, if there was none.
 const ROUTE_AGAIN: Span = Span::from_s(10);
 /// A session's number in headers.
@@ -151,8 +149,8 @@ impl Bond {
             let first = self.packets.remove(0);
             self.discharge_packets(now, &first);
         }
-        let (packet, around) = (DATAGRAM_BYTES + HEADS, DATAGRAM_OVERHEAD + HEADS);
-        let place = self.flows.packets_on_trial(now, packet as u64, around as u32);
+        let around = (DATAGRAM_OVERHEAD + HEADS) as u32;
+        let place = self.flows.packets_on_trial(now, HEADS as u32, around);
         self.next_slot = link.slot() + 1;
         let (network, meter) = (network.clone(), Meter::new(now));
         self.packets.push(PacketMember { place, link, route, network, meter, held_up: false });
@@ -302,11 +300,15 @@ impl Agent {
         for member in packets {
             member.held_up = false;
             while flows.wants_packet(now, member.place) && member.link.is_ready(&known.epochs) {
-                let Some(train) = host.train(&member.route, DATAGRAM_BYTES) else {
+                let question = flows.question(now, member.place);
+                let bytes = question.unwrap_or_else(|| flows.datagram_bytes(member.place));
+                let Some(train) = host.train(&member.route, bytes) else {
                     member.held_up = true;
                     break;
                 };
-                if !member.fill_train(now, flows, (train, &mut later)) {
+                if question.is_some() {
+                    member.ask(now, flows, (train, bytes));
+                } else if !member.fill_train(now, flows, (train, bytes), &mut later) {
                     break;
                 }
             }
@@ -326,6 +328,16 @@ impl Agent {
     pub fn datagrams_drained(&mut self) {
         for bond in core::mem::take(&mut self.held_up) {
             self.touch(bond);
+        }
+    }
+
+    /// The kernel has refused datagrams of so many bytes on their way to `to`.
+    pub fn datagrams_refused(&mut self, now: Moment, to: SocketAddr, bytes: usize) {
+        for bond in self.bonds.iter_mut().flatten() {
+            let Bond { flows, packets, .. } = &mut **bond;
+            for member in packets.iter().filter(|member| member.route.to == to) {
+                flows.datagrams_refused(now, member.place, bytes);
+            }
         }
     }
 
@@ -548,26 +560,42 @@ impl PacketMember {
         &mut self,
         now: Moment,
         flows: &mut Session,
-        (train, later): (&mut Vec<u8>, &mut Later),
+        (train, datagram_bytes): (&mut Vec<u8>, usize),
+        later: &mut Later,
     ) -> bool {
         let begin = train.len();
-        for _ in 0..TRAIN_DATAGRAMS {
+        let text_max = datagram_bytes - DATAGRAM_OVERHEAD;
+        for _ in 0..train_datagrams(datagram_bytes) {
             let start = train.len();
             train.resize(start + DATAGRAM_HEADER_BYTES, 0);
-            let Some(number) = flows.fill_packet(now, self.place, TEXT_MAX, (train, later)) else {
+            let Some(number) = flows.fill_packet(now, self.place, text_max, (train, later)) else {
                 train.truncate(start);
                 break;
             };
-            train.resize(train.len() + TAG_BYTES, 0);
-            let sealed = self.link.seal(&mut train[start..]);
-            assert_eq!(sealed, number, "both count the packets of this carrier");
+            self.seal(train, start, number);
             // A shorter one is the last of its train.
-            if train.len() - start < DATAGRAM_BYTES || !flows.wants_packet(now, self.place) {
+            if train.len() - start < datagram_bytes || !flows.wants_packet(now, self.place) {
                 break;
             }
         }
         let bytes = train.len() - begin;
         self.meter.add(now, SENT, bytes as u64);
         bytes > 0
+    }
+
+    /// Asks whether the path passes a datagram of so many bytes: it is a train of its own.
+    fn ask(&mut self, now: Moment, flows: &mut Session, (train, bytes): (&mut Vec<u8>, usize)) {
+        let start = train.len();
+        train.resize(start + DATAGRAM_HEADER_BYTES, 0);
+        let number = flows.fill_question(now, self.place, bytes - DATAGRAM_OVERHEAD, train);
+        self.seal(train, start, number);
+        self.meter.add(now, SENT, bytes as u64);
+    }
+
+    /// Seals the datagram that begins at `start`.
+    fn seal(&mut self, train: &mut Vec<u8>, start: usize, number: u64) {
+        train.resize(train.len() + TAG_BYTES, 0);
+        let sealed = self.link.seal(&mut train[start..]);
+        assert_eq!(sealed, number, "both count the packets of this carrier");
     }
 }

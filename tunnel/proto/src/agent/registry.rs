@@ -8,7 +8,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use ringway_crypto::{PeerProof, Salt, SaltWindow, Secret, SessionId};
+use ringway_crypto::{PeerProof, Salt, SaltWindow, Secret, Seen, SessionId};
 
 use super::PeerId;
 use crate::hello::{Instance, Wanted};
@@ -61,14 +61,18 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// Whether a message with this salt may be answered. It may once.
-    pub fn is_fresh(&mut self, salt: &Salt, sent_ms: u64, now_ms: u64) -> bool {
-        let fresh = sent_ms >= self.not_before_ms && self.salts.take(salt, sent_ms, now_ms).is_ok();
-        if fresh {
-            let (half, _) = salt.split_first_chunk().expect("a salt has 32 bytes");
-            self.new.push((sent_ms, *half));
+    /// A message with this salt came. It may be answered once.
+    ///
+    /// # Errors
+    /// [`Seen`]: it is not to be answered.
+    pub fn take_salt(&mut self, salt: &Salt, sent_ms: u64, now_ms: u64) -> Result<(), Seen> {
+        if sent_ms < self.not_before_ms {
+            return Err(Seen::TooOld);
         }
-        fresh
+        self.salts.take(salt, sent_ms, now_ms)?;
+        let (half, _) = salt.split_first_chunk().expect("a salt has 32 bytes");
+        self.new.push((sent_ms, *half));
+        Ok(())
     }
 
     /// This process may be one of before, or its clock may have been set: what was answered until
@@ -174,9 +178,9 @@ mod tests {
     #[test]
     fn a_message_is_answered_once_and_none_from_before() {
         let mut registry = Registry { not_before_ms: 1_000_000, ..Registry::default() };
-        assert!(registry.is_fresh(&[1; 32], 1_000_000, 1_000_100));
-        assert!(!registry.is_fresh(&[1; 32], 1_000_000, 1_000_200));
-        assert!(!registry.is_fresh(&[2; 32], 999_999, 1_000_200));
+        assert_eq!(registry.take_salt(&[1; 32], 1_000_000, 1_000_100), Ok(()));
+        assert_eq!(registry.take_salt(&[1; 32], 1_000_000, 1_000_200), Err(Seen::Before));
+        assert_eq!(registry.take_salt(&[2; 32], 999_999, 1_000_200), Err(Seen::TooOld));
     }
 
     /// What may have been answered by a copy of us, or in a life that a snapshot has forgotten, is
@@ -185,9 +189,9 @@ mod tests {
     fn nothing_from_before_a_new_beginning_is_answered() {
         let mut registry = Registry::default();
         registry.begin_anew(2_000_000);
-        assert!(!registry.is_fresh(&[1; 32], 1_999_999, 2_000_500));
-        assert!(registry.is_fresh(&[1; 32], 2_000_000, 2_000_500));
+        assert_eq!(registry.take_salt(&[1; 32], 1_999_999, 2_000_500), Err(Seen::TooOld));
+        assert_eq!(registry.take_salt(&[1; 32], 2_000_000, 2_000_500), Ok(()));
         registry.begin_anew(1_000_000);
-        assert!(registry.is_fresh(&[2; 32], 1_000_100, 1_000_100));
+        assert_eq!(registry.take_salt(&[2; 32], 1_000_100, 1_000_100), Ok(()));
     }
 }

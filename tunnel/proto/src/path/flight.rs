@@ -49,6 +49,20 @@ struct Packet<T> {
     carried: T,
 }
 
+/// Packets of so many bytes are whole: how many of those came, and how many were lost.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    bytes: u32,
+    came: u64,
+    lost: u64,
+}
+
+impl Whole {
+    fn of(bytes: u32) -> Self {
+        Self { bytes, came: 0, lost: 0 }
+    }
+}
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -104,6 +118,7 @@ pub(crate) struct Flight<T> {
     rtt: Rtt,
     /// How much later a packet may come than one that was sent after it.
     reorder: Span,
+    whole: Whole,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -124,6 +139,7 @@ impl<T: Copy + Default> Default for Flight<T> {
             newest: None,
             rtt: Rtt::default(),
             reorder: REORDER_MIN,
+            whole: Whole::of(u32::MAX),
             sabotage: Sabotage::default(),
         };
         flight.resize(PACKETS_FIRST);
@@ -179,6 +195,18 @@ impl<T: Copy + Default> Flight<T> {
     /// Round trips.
     pub(crate) fn rtt(&self) -> &Rtt {
         &self.rtt
+    }
+
+    /// Packets of so many bytes are whole from now on.
+    pub(crate) fn set_whole(&mut self, bytes: u32) {
+        self.whole = Whole::of(bytes);
+    }
+
+    /// Whole packets that came, and that were lost, since this was asked last.
+    pub(crate) fn take_whole(&mut self) -> (u64, u64) {
+        let Whole { bytes, came, lost } = self.whole;
+        self.whole = Whole::of(bytes);
+        (came, lost)
     }
 
     /// The path is another one: what was measured says nothing of it.
@@ -244,8 +272,8 @@ impl<T: Copy + Default> Flight<T> {
         let newest = *self.packet(totals.newest);
         let rtt = self.trip(now, &totals, newest.at);
         let before = newest.at - self.patience();
-        let (mut arrived, mut lost) = (0, 0);
-        let (mut lost_packets, mut lost_runs) = (0, 0);
+        let (mut arrived, mut lost, mut lost_packets, mut lost_runs) = (0, 0, 0, 0);
+        let mut whole = self.whole;
         let mut latest = Span::ZERO;
         report.words(|first, covered, came| {
             if first < floor {
@@ -260,6 +288,7 @@ impl<T: Copy + Default> Flight<T> {
                 self.lost[at] &= !found;
                 for number in bits(first, found) {
                     let packet = self.packet(number);
+                    whole.came += u64::from(packet.bytes == whole.bytes);
                     if late >> (number - first) & 1 == 1 {
                         latest = latest.max(newest.at.since(packet.at));
                         each(&packet.carried, Fate::Late);
@@ -278,6 +307,7 @@ impl<T: Copy + Default> Flight<T> {
                     break;
                 }
                 lost += u64::from(packet.bytes);
+                whole.lost += u64::from(packet.bytes == whole.bytes);
                 each(&packet.carried, Fate::Lost);
                 found |= 1 << (number - first);
             }
@@ -287,6 +317,7 @@ impl<T: Copy + Default> Flight<T> {
             lost_runs += u64::from((found & !(found << 1)).count_ones());
         });
         self.flying -= arrived + lost;
+        self.whole = whole;
         self.judge_patience(latest);
         self.advance(now);
         let (newest_at, newest_sent) = (newest.at, newest.sent);

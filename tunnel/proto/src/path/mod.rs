@@ -10,6 +10,7 @@
 //! - `flight`, `rtt`: what is on its way, what has come, what is lost; round trips.
 //! - `repair`: what is sent again, and how often at once.
 //! - `rate`, `pacer`: how fast the path is sent to. `why`: all of that in words.
+//! - `mtu`: how long a datagram may be.
 //!
 //! What always holds:
 //! - A carrier promises nothing: what it says has arrived may still be refused by the flow's other
@@ -23,6 +24,7 @@
 mod arrivals;
 mod compete;
 mod flight;
+mod mtu;
 mod pacer;
 mod rate;
 mod repair;
@@ -35,6 +37,7 @@ use ringway_core::{Moment, Span};
 use crate::sabotage::{Rule, Sabotage};
 use crate::violation::Violation;
 use flight::{Fate, Flight, Heard};
+pub(crate) use mtu::Search;
 use pacer::Pacer;
 use rate::Put;
 use repair::Repair;
@@ -127,6 +130,20 @@ impl<F: Copy> Sender<F> {
             silent_since: now,
             sabotage: Sabotage::default(),
         }
+    }
+
+    /// Packets have so many bytes from now on. `long`: so that it is of interest whether whole ones
+    /// come ([`Self::take_whole`]).
+    pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64, long: bool) {
+        self.packet_bytes = packet_bytes;
+        self.rate.set_packet_bytes(packet_bytes);
+        let whole = if long { packet_bytes as u32 } else { u32::MAX };
+        self.flight.set_whole(whole);
+    }
+
+    /// Whole packets that came, and that were lost, since this was asked last.
+    pub(crate) fn take_whole(&mut self) -> (u64, u64) {
+        self.flight.take_whole()
     }
 
     /// Whether a packet may leave now.

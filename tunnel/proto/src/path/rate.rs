@@ -274,6 +274,11 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Packets have so many bytes from now on.
+    pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64) {
+        self.packet_bytes = packet_bytes;
+    }
+
     /// For packets of so many bytes on the path, heads included.
     pub fn new(packet_bytes: u64) -> Self {
         Self {

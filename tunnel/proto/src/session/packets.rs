@@ -17,8 +17,9 @@
 //! Bounds: constant time a packet and for each thing that it says.
 
 use super::*;
-use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, report_frame};
-use crate::path::{Arrivals, Load, Report, Rtt, Run, SegmentId, Sender, Told, Why, Word};
+use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, put_varint, report_frame, varint_len};
+use crate::limits::DATAGRAM_BYTES_MIN;
+use crate::path::{Arrivals, Load, Report, Rtt, Run, Search, SegmentId, Sender, Told, Why, Word};
 use crate::report::PacketsReport;
 
 /// Of so many packets with nothing but reports one asks to be reported.
@@ -35,6 +36,8 @@ pub(crate) enum Said {
     Done(FlowId),
     Ack(FlowId),
     Leave,
+    /// Whether the path passes so many bytes: the question's serial.
+    Question(u32),
     /// A piece of a stream.
     Run(SegmentId),
 }
@@ -49,7 +52,10 @@ pub(crate) struct Packets {
     free: Vec<Word>,
     /// Bodies of reports that wait for packets: those of one round.
     reports: VecDeque<Vec<u8>>,
-    /// Bytes on the path around a text.
+    /// How long datagrams are.
+    search: Search,
+    /// Bytes on the path around a datagram, and around its text.
+    heads: u32,
     around: u32,
     told: Vec<Told<FlowId>>,
     /// When a packet left last.
@@ -57,9 +63,12 @@ pub(crate) struct Packets {
 }
 
 impl Packets {
-    fn new(now: Moment, packet_bytes: u64, around: u32) -> Self {
+    fn new(now: Moment, (heads, around): (u32, u32), sabotage: Sabotage) -> Self {
+        let packet_bytes = DATAGRAM_BYTES_MIN as u64 + u64::from(heads);
         Self {
             sender: Sender::new(now, packet_bytes),
+            search: Search::new(sabotage),
+            heads,
             arrivals: Arrivals::default(),
             words: Vec::new(),
             free: Vec::new(),
@@ -90,6 +99,12 @@ impl Packets {
 
     pub(crate) fn wanted(&mut self, floor: u64, wait: Span) {
         self.arrivals.wanted(floor, wait);
+    }
+
+    /// Datagrams have another length from now on.
+    fn change_length(&mut self) {
+        let packet_bytes = self.search.bytes() as u64 + u64::from(self.heads);
+        self.sender.set_packet_bytes(packet_bytes, self.search.is_long());
     }
 
     /// Keeps what a packet says; its first run is the packet's own.
@@ -125,13 +140,15 @@ impl Packets {
 }
 
 impl Session {
-    /// A carrier of packets is there: of `packet_bytes` each on the path, of which `around` are not
-    /// text. It carries nothing of flows before the other agent has said that it works.
+    /// A carrier of packets is there. On the path each datagram has `heads` bytes around it, and
+    /// its text `around`. It carries nothing of flows before the other agent has said that it
+    /// works.
     ///
     /// # Panics
     /// If there are more than 256 carriers.
-    pub fn packets_on_trial(&mut self, now: Moment, packet_bytes: u64, around: u32) -> CarrierSlot {
-        let mut carrier = Carrier::of_packets(now, Packets::new(now, packet_bytes, around));
+    pub fn packets_on_trial(&mut self, now: Moment, heads: u32, around: u32) -> CarrierSlot {
+        let packets = Packets::new(now, (heads, around), self.sabotage);
+        let mut carrier = Carrier::of_packets(now, packets);
         carrier.proved = self.sabotage.breaks(Rule::PacketsProved);
         self.add_carrier(carrier)
     }
@@ -205,6 +222,58 @@ impl Session {
         Some(number)
     }
 
+    /// Bytes of this carrier's datagrams.
+    ///
+    /// # Panics
+    /// If it is not one of packets.
+    pub fn datagram_bytes(&self, slot: CarrierSlot) -> usize {
+        let packets = self.carriers[usize::from(slot.0)].packets.as_ref();
+        packets.expect("the caller knows that it is one of packets").search.bytes()
+    }
+
+    /// Bytes of a longer datagram that is to leave now, by itself, to see whether the path passes
+    /// it: by [`Self::fill_question`].
+    pub fn question(&self, now: Moment, slot: CarrierSlot) -> Option<usize> {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|one| one.is_usable())?;
+        let packets = carrier.packets.as_ref()?;
+        let may = packets.sender.may_send(now) && !packets.sender.is_full();
+        packets.search.question(now, self.wants_any(now)).filter(|_| may)
+    }
+
+    /// Puts `room` bytes that say nothing into the next packet of this carrier. Returns its number.
+    ///
+    /// # Panics
+    /// Unless [`Self::question`] has one.
+    pub fn fill_question(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) -> u64 {
+        let end = out.len() + room;
+        let packets = self.packets(slot);
+        let (floor, wait) = packets.sender.to_tell(now, true).expect("it must be told");
+        Frame::Wanted { floor, wait: wait.0 }.write(out);
+        out.push(PAD);
+        let left = end - out.len();
+        put_varint(out, (left - varint_len(left as u64)) as u64);
+        out.resize(end, 0);
+        let question = Said::Question(packets.search.ask());
+        let load = packets.keep(&[question]);
+        packets.spoke_at = now;
+        packets.sender.send(now, room as u32 + packets.around, load)
+    }
+
+    /// The kernel has refused datagrams of so many bytes on a carrier's way.
+    pub fn datagrams_refused(&mut self, now: Moment, slot: CarrierSlot, bytes: usize) {
+        let packets = self.packets(slot);
+        if packets.search.refused(now, bytes) {
+            packets.change_length();
+            self.doubt_packets(now, slot);
+        }
+    }
+
     /// The next packet says this about new keys, where one can be sent. It may be lost.
     pub fn say_keys(&mut self, exchange: Exchange) {
         self.exchange = Some(exchange);
@@ -215,8 +284,15 @@ impl Session {
     pub fn packets_moved(&mut self, now: Moment, slot: CarrierSlot) {
         let packets = self.packets(slot);
         let mut told = core::mem::take(&mut packets.told);
+        let was_long = packets.search.is_long();
+        packets.search.restart();
+        packets.change_length();
         packets.sender.moved(now, |one| told.push(one));
         self.told(now, slot, told);
+        if was_long {
+            // What was cut for longer packets is to be cut anew.
+            self.doubt_packets(now, slot);
+        }
     }
 
     /// All that could be said by this carrier was. Whoever asks [`Self::wants_packet`] before each
@@ -235,10 +311,16 @@ impl Session {
     /// What is known of a carrier of packets; `None` for another, or one that is not up.
     pub fn packets_report(&self, slot: CarrierSlot) -> Option<PacketsReport> {
         let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
-        let sender = &carrier.packets.as_ref()?.sender;
+        let packets = carrier.packets.as_ref()?;
+        let sender = &packets.sender;
         let (flying, _) = sender.bytes();
         let rate = sender.rate();
-        Some(PacketsReport { flying, rate: rate.bandwidth(), window: rate.window() })
+        Some(PacketsReport {
+            flying,
+            rate: rate.bandwidth(),
+            window: rate.window(),
+            datagram_bytes: packets.search.bytes(),
+        })
     }
 
     /// Why a carrier of packets sends as it does; `None` as for [`Self::packets_report`].
@@ -261,7 +343,8 @@ impl Session {
         let packets = carrier.packets.as_ref()?;
         // The first packet of one on trial asks.
         let new = packets.sender.next_number() == 0;
-        let due = [packets.wake_at(has_more || new), self.kept_alive_at(slot)];
+        let asks = carrier.is_usable() && packets.search.question(now, has_more).is_some();
+        let due = [packets.wake_at(has_more || new || asks), self.kept_alive_at(slot)];
         due.into_iter().flatten().min()
     }
 
@@ -373,7 +456,12 @@ impl Session {
         let packets = carrier.packets.as_mut().ok_or(Violation::Malformed)?;
         let mut told = core::mem::take(&mut packets.told);
         let heard = packets.sender.heard(now, report, |one| told.push(one));
+        let (whole, rtt) = (packets.sender.take_whole(), packets.sender.rtt().smooth());
+        let narrower = packets.search.is_narrower(now, whole, rtt);
         self.told(now, slot, told);
+        if narrower {
+            self.packets_moved(now, slot);
+        }
         heard
     }
 
@@ -385,11 +473,7 @@ impl Session {
                 Told::Lost(_) => {}
                 Told::Heard(word) => {
                     for said in self.packets(slot).release(word) {
-                        if let Said::Run(segment) = said
-                            && let Some(run) = self.packets(slot).sender.arrived(segment)
-                        {
-                            self.left_packets(run);
-                        }
+                        self.said_came(now, slot, said);
                     }
                 }
                 Told::Unheard(word) => {
@@ -400,6 +484,23 @@ impl Session {
             }
         }
         self.packets(slot).told = told;
+    }
+
+    fn said_came(&mut self, now: Moment, slot: CarrierSlot, said: Said) {
+        let packets = self.packets(slot);
+        match said {
+            Said::Run(segment) => {
+                if let Some(run) = packets.sender.arrived(segment) {
+                    self.left_packets(run);
+                }
+            }
+            Said::Question(serial) => {
+                if packets.search.answered(now, serial, true) {
+                    packets.change_length();
+                }
+            }
+            Said::Reset(_) | Said::Done(_) | Said::Ack(_) | Said::Leave => {}
+        }
     }
 
     fn left_packets(&mut self, run: Run<FlowId>) {
@@ -416,6 +517,10 @@ impl Session {
             // It was the last word of a flow that has ended well here.
             Said::Ack(flow) => self.answer_done(flow),
             Said::Leave => self.carriers[usize::from(slot.0)].left = false,
+            // What is used stays: another question is put, or the same again.
+            Said::Question(serial) => {
+                self.packets(slot).search.answered(now, serial, false);
+            }
             Said::Run(segment) => {
                 self.packets(slot).sender.lost(segment);
             }

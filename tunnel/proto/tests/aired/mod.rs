@@ -15,7 +15,7 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 12] = [
+pub(crate) const STORIES: [Story; 14] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
@@ -28,6 +28,8 @@ pub(crate) const STORIES: [Story; 12] = [
     packets_can_be_switched_off_and_on,
     a_way_there_and_none_back_is_not_used,
     who_moves_in_silence_is_found,
+    datagrams_are_as_long_as_the_path_passes,
+    a_path_that_becomes_narrower_is_found,
 ];
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
@@ -361,4 +363,45 @@ pub(crate) fn who_moves_in_silence_is_found(broken: Option<Rule>, seed: u64) {
     net.run(Span::from_s(17));
     assert_eq!(report(&net, 1).packets[0].route.to.ip(), IpAddr::V4(moved));
     assert!(packets_work(&net, 1), "nobody has noticed anything");
+}
+
+/// Bytes of a site's datagrams.
+fn length(net: &Net, site: usize) -> usize {
+    report(net, site).packets[0].packets.datagram_bytes
+}
+
+/// Each side finds what the path passes whole, whatever it loses beside; and streams are whole.
+pub(crate) fn datagrams_are_as_long_as_the_path_passes(broken: Option<Rule>, seed: u64) {
+    for (mtu, least, most) in [(1500, 1420, 1420), (9000, 8086, 8920), (1280, 1200, 1200)] {
+        let mut net = Net::without(broken, seed, [1, 1]);
+        net.give_air(seed);
+        (net.air().mtu, net.air().lost_per_mille) = (mtu, 50);
+        let bond = net.connect();
+        net.run_until(Span::from_s(5), |net| packets_work(net, 0) && packets_work(net, 1));
+        net.run(Span::from_s(10));
+        for site in [0, 1] {
+            let found = length(&net, site);
+            assert!((least..=most).contains(&found), "{found} of {mtu} at {site}");
+        }
+        let mut flow = Flow::open(&mut net, bond, 500_000, 1);
+        flow.run_to_end(&mut net, Span::from_s(20));
+        assert_eq!(sent(&net, 0)[0], 0, "nothing goes by records");
+    }
+}
+
+/// The path passes less in the middle of a stream: the stream goes on by packets that do pass.
+pub(crate) fn a_path_that_becomes_narrower_is_found(broken: Option<Rule>, seed: u64) {
+    for (before, after, length_after) in [(9000, 1500, 1420), (1500, 1280, 1200)] {
+        let (mut net, bond) = meet(broken, seed, [1, 1]);
+        net.air().mtu = before;
+        let mut flow = Flow::open(&mut net, bond, 20_000_000, 1);
+        net.run(Span::from_s(1));
+        flow.run_to(&mut net, 1_000_000, Span::from_s(10));
+        assert!(length(&net, 0) > length_after);
+        net.air().mtu = after;
+        let read = flow.read(&net);
+        flow.run_to(&mut net, read + 3_000_000, Span::from_s(15));
+        flow.run_to(&mut net, read + 6_000_000, Span::from_s(15));
+        assert_eq!(length(&net, 0), length_after, "from {before} to {after}");
+    }
 }

@@ -18,6 +18,9 @@ pub(crate) const FAR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192,
 const LISTENS: u16 = 0;
 const DIALS: u16 = 1;
 
+/// Heads of IPv4 and UDP.
+const HEADS: usize = 28;
+
 /// A datagram on its way: to which site, from where, to where.
 type Flying = (usize, SocketAddr, SocketAddr, Vec<u8>);
 
@@ -29,6 +32,8 @@ pub(crate) struct Air {
     /// Least delay, and what chance adds.
     pub(crate) delay: Span,
     pub(crate) jitter: Span,
+    /// Bytes of the longest datagram that gets through, heads of IP and UDP among them.
+    pub(crate) mtu: usize,
     /// Nothing gets through, to the far site and from there.
     pub(crate) blocked: [bool; 2],
     /// The near site's address: it may move.
@@ -55,6 +60,7 @@ impl Air {
             twice_per_mille: 0,
             delay: Span::from_ms(5),
             jitter: Span::ZERO,
+            mtu: 1500,
             blocked: [false; 2],
             near: Ipv4Addr::new(198, 51, 100, 1),
             turn: 0,
@@ -75,7 +81,8 @@ impl Air {
     fn put(&mut self, now: Moment, to: usize, ends: (SocketAddr, SocketAddr), datagram: &[u8]) {
         let copies = 1 + u64::from(self.rng.chance(self.twice_per_mille));
         for _ in 0..copies {
-            let lost = self.blocked[1 - to] || self.rng.chance(self.lost_per_mille);
+            let stopped = self.blocked[1 - to] || datagram.len() + HEADS > self.mtu;
+            let lost = stopped || self.rng.chance(self.lost_per_mille);
             if to == 1
                 && let Some(heard) = &mut self.heard
             {

@@ -484,7 +484,8 @@ impl Net {
         let chance = self.rng.next_u64().to_le_bytes();
         let mut seed = [life; 32];
         seed[..8].copy_from_slice(&chance);
-        let agent = Agent::new(settings, Entropy::from_seed(Secret::new(seed)));
+        let agent =
+            Agent::new(settings, Secret::new([5; 32]), Entropy::from_seed(Secret::new(seed)));
         let mut agent = sabotaged(agent, self.broken);
         // Ids are not those of the life before.
         let next_conn = u32::from(life) * 100_000 + u32::from(shard) * 10_000;

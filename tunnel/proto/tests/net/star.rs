@@ -33,7 +33,7 @@ fn site(life: usize, flows_max: usize, now: Moment) -> Shard {
     let mut instance = [0; 16];
     instance.copy_from_slice(&bytes[..16]);
     let settings = settings(Instance(instance), (0, 1), flows_max);
-    let agent = Agent::new(settings, Entropy::from_seed(Secret::new(bytes)));
+    let agent = Agent::new(settings, Secret::new(bytes), Entropy::from_seed(Secret::new(bytes)));
     Shard { agent, desk: Desk { now, ..Desk::default() } }
 }
 

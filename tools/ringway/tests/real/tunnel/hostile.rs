@@ -119,7 +119,8 @@ fn strangers_cannot_tell_why_they_hear_nothing() {
     keys.make("stranger.key", &[]);
     let gateway = keys.make("gateway.key", &[]);
     let (near, far) = (keys.public("near.key"), keys.public("far.key"));
-    let far_words = keyed("network.key", "far.key", &near, right);
+    // Two shards: how long somebody is listened to is not his shard's to say.
+    let far_words = keyed("network.key", "far.key", &near, right).set("shards = 2");
     let mut far_side = keys.far(&far_words);
     // One neighbourhood each is enough: the one that is sent away first tells.
     let many = HOODS.len();

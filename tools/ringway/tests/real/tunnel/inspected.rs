@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use super::flows::{Held, Load, Transfer, connect, echo_one, mirror, says_again, serve};
 use super::nginx::nginx;
 use super::place::in_a_network_of_its_own;
-use super::sites::{Keys, Words};
+use super::sites::{Keys, Side, Words};
 use super::tools::{curl, program, redis_server, run, tool};
 use crate::support::{self, hold, until};
 
@@ -46,7 +46,7 @@ impl Capture {
     #[track_caller]
     fn begin(dir: &Path) -> Capture {
         let file = dir.join("all.pcap").to_str().expect("text").to_owned();
-        let words = ["-i", "lo", "-B", "65536", "-U", "-Z", "root", "-w", &file, "tcp"];
+        let words = ["-i", "lo", "-B", "65536", "-U", "-Z", "root", "-w", &file, "tcp or udp"];
         let tcpdump = hold(program(&[&[&tool("tcpdump")[..]], &words[..]].concat()));
         until("tcpdump listens", || tcpdump.err().contains("listening on").then_some(()));
         Capture { tcpdump, file }
@@ -80,6 +80,7 @@ impl Capture {
 /// A connection in nDPI's words.
 #[derive(Debug)]
 struct Seen {
+    udp: bool,
     ports: [u16; 2],
     protocol: String,
     all: String,
@@ -88,7 +89,8 @@ struct Seen {
 impl Seen {
     /// `1 TCP 127.0.0.1:44374 <-> 127.0.0.1:8090 [proto: 7/HTTP][ClearText][Confidence: DPI]...`
     fn read(line: &str) -> Option<Seen> {
-        let (_, rest) = line.split_once("TCP ")?;
+        let udp = line.contains("UDP ");
+        let (_, rest) = line.split_once(if udp { "UDP " } else { "TCP " })?;
         let (ends, rest) = rest.split_once(" [proto: ")?;
         let (one, other) = ends.split_once("->")?;
         let port = |end: &str| {
@@ -97,7 +99,8 @@ impl Seen {
         };
         let (_, protocol) = rest.split_once(']')?.0.split_once('/')?;
         let protocol = protocol.to_owned();
-        Some(Seen { ports: [port(one)?, port(other)?], protocol, all: line.trim().to_owned() })
+        let ports = [port(one)?, port(other)?];
+        Some(Seen { udp, ports, protocol, all: line.trim().to_owned() })
     }
 
     fn leads_to(&self, addr: SocketAddr) -> bool {
@@ -122,6 +125,34 @@ impl Seen {
 /// may guess of random bytes by chance.
 #[test]
 fn ndpi_finds_no_pattern_in_carriers() {
+    nothing_stands_out(false);
+}
+
+/// Likewise of carriers over UDP, by which all of that goes then.
+#[test]
+fn ndpi_finds_no_pattern_in_carriers_over_udp() {
+    nothing_stands_out(true);
+}
+
+/// Carriers over UDP that work.
+fn by_udp(near: &Side) -> usize {
+    let status = near.status();
+    let carriers = status.peers[0].sessions.iter().flat_map(|session| &session.carriers);
+    carriers.filter(|one| one.kind == "udp" && one.limited_by != "no answer").count()
+}
+
+/// Somebody who speaks as SSH does.
+#[track_caller]
+fn greets(door: SocketAddr) -> TcpStream {
+    let mut user = connect(door);
+    let mut hello = [0; 32];
+    user.read_exact(&mut hello).expect("a banner");
+    says_again(&mut user, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
+    user
+}
+
+#[track_caller]
+fn nothing_stands_out(udp: bool) {
     in_a_network_of_its_own(|| {
         let dir = tempfile::tempdir().expect("a directory");
         let page = "a page\n".repeat(10_000);
@@ -138,15 +169,17 @@ fn ndpi_finds_no_pattern_in_carriers() {
         let capture = Capture::begin(dir.path());
         let keys = Keys::new();
         let listen = format!("listen = \"{CARRIERS}\"");
-        let far = keys.far(&Words::default().set(&listen).allow(services));
+        let packets = format!("udp = {udp}");
+        let far = keys.far(&Words::default().set(&listen).peer(&packets).allow(services));
         // Two shards have a session each, so there are at least two carriers at a time.
-        let near = Words::default().set("shards = 2");
+        let near = Words::default().set("shards = 2").peer(&packets);
         let near = services.iter().fold(near, |near, service| near.forward(*service));
         let near = near.door("socks5");
         for round in 0..ROUNDS as u64 {
             let near = keys.near(&near, far.carriers());
             let up = || near.status().peers[0].sessions.iter().filter(|one| one.up).count() == 2;
             until("both sessions are there", || up().then_some(()));
+            until("packets get through", || (!udp || by_udp(&near) == 2).then_some(()));
             let load = Load { seed: round, up: 1 << 20, down: 1 << 20 };
             let transfer = Transfer::begin(near.door(3), load);
             let silent = connect(near.door(4));
@@ -156,10 +189,7 @@ fn ndpi_finds_no_pattern_in_carriers() {
             assert!(curl(&["--socks5", &socks, &format!("http://{web}/file")]) == page);
             let port = near.door(1).port().to_string();
             run(&["redis-benchmark", "-p", &port, "-t", "set,get", "-n", "200", "-c", "5", "-q"]);
-            let mut user = connect(near.door(2));
-            let mut hello = [0; 32];
-            user.read_exact(&mut hello).expect("a banner");
-            says_again(&mut user, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
+            let user = greets(near.door(2));
             transfer.arrives();
             drop((silent, served, user));
             near.stop();
@@ -176,7 +206,8 @@ fn ndpi_finds_no_pattern_in_carriers() {
             println!("{names:?}: {known} of {} connections are recognised", plain.len());
             assert!(known >= ROUNDS, "{names:?} not recognised: {:?}", plain.first());
         }
-        let carriers: Vec<_> = seen.iter().filter(|seen| seen.leads_to(carriers)).collect();
+        let ours = |seen: &&Seen| seen.udp == udp && seen.leads_to(carriers);
+        let carriers: Vec<_> = seen.iter().filter(ours).collect();
         let (_, named): (Vec<&&Seen>, Vec<&&Seen>) =
             carriers.iter().partition(|seen| !seen.stands_out());
         let marked = carriers.iter().flat_map(|seen| seen.risks()).count();

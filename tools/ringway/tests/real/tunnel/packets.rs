@@ -62,7 +62,7 @@ fn towards(far: SocketAddr) -> UdpSocket {
 
 fn pass_on(orders: &Orders, front: &UdpSocket, far: SocketAddr) {
     front.set_nonblocking(true).expect("our socket");
-    let (mut back, mut near, mut room) = (towards(far), None, [0; 2048]);
+    let (mut back, mut near, mut room) = (towards(far), None, vec![0; 65_535]);
     loop {
         let mut fds =
             [front.as_fd(), back.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -144,6 +144,10 @@ fn streams_go_by_udp() {
         let before = [&pair.near, &pair.far].map(|side| sent(side, "tcp"));
         // An even seed is chance: it does not compress.
         Transfer::begin(pair.near.door(0), load(8, 16)).arrives();
+        let long = |side| carriers(side, "udp")[0].datagram_bytes == Some(8920);
+        until("datagrams are as long as loopback passes", || {
+            [&pair.near, &pair.far].into_iter().all(long).then_some(())
+        });
         for (side, before) in [&pair.near, &pair.far].into_iter().zip(before) {
             let [udp] = &carriers(side, "udp")[..] else { panic!("one of packets") };
             assert!(udp.sent >= 16 << 20 && udp.bytes_received > 16 << 20, "{udp:?}");

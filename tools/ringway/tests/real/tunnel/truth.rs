@@ -326,3 +326,48 @@ fn forwards_lead_both_ways_with_any_number_of_shards() {
         pair.stop();
     }
 }
+
+/// Users of a side that is dialled come to any of its shards, and the session is on one: who writes
+/// much right behind a request is moved there with all of it.
+#[test]
+fn what_is_written_behind_a_request_goes_along() {
+    const MUCH: usize = 200_000;
+    const USERS: usize = 12;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let service = listener.local_addr().expect("bound");
+    let body: Vec<u8> = (0..MUCH).map(|at| (at * 31 % 251) as u8).collect();
+    let wanted = body.clone();
+    let serves = std::thread::spawn(move || {
+        for _ in 0..USERS {
+            let (mut stream, _) = listener.accept().expect("a user");
+            let mut read = vec![0; MUCH];
+            stream.read_exact(&mut read).expect("all of it");
+            assert!(read == wanted);
+            stream.write_all(b"whole").expect("the user reads");
+        }
+    });
+    let keys = Keys::new();
+    let far = keys.far(&Words::default().set("shards = 2").door("socks5"));
+    let near = keys.near(&Words::default().set("shards = 1").allow([service]), far.carriers());
+    let SocketAddr::V4(to) = service else { panic!("it is bound to one") };
+    let mut said = [&[5, 1, 0, 1][..], &to.ip().octets(), &to.port().to_be_bytes()].concat();
+    said.extend_from_slice(&body);
+    let users: Vec<_> = (0..USERS)
+        .map(|_| {
+            let mut user = connect(far.door(0));
+            user.write_all(&[5, 1, 0]).expect("it reads");
+            let mut greeted = [0; 2];
+            user.read_exact(&mut greeted).expect("a greeting");
+            user.write_all(&said).expect("it reads");
+            user
+        })
+        .collect();
+    for mut user in users {
+        let (mut reply, mut word) = ([0; 10], [0; 5]);
+        user.read_exact(&mut reply).expect("a reply");
+        user.read_exact(&mut word).expect("the service's word");
+        assert_eq!((reply[1], &word), (0, b"whole"));
+    }
+    serves.join().expect("each came whole");
+    drop((near, far));
+}

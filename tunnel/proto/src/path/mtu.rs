@@ -1,0 +1,278 @@
+//! The search for the longest datagram that a path passes whole (RFC 8899).
+//!
+//! ```text
+//! least --asked about a longer one: it came--> that is used, and a still longer one asked about
+//!       \--it did not, TRIES times--> it is too long, and all longer; one between is asked about
+//! nothing is left between --> found; much later what was too long is asked about again
+//! whole ones are lost, and nothing but shorter ones comes --> the path has become narrower: least
+//! ```
+//!
+//! What always holds:
+//! - U1  What is used is the least, which every path passes (RFC 8200, section 5), or has arrived.
+//! - U2  One question is on its way at a time. Whether its answer counts is its serial's to say:
+//!   what was asked of another path, or before the kernel said more, does not.
+//!
+//! Lengths are those of paths that there are ([`MTUS`]): a search takes seven questions at most,
+//! and three on nearly all paths.
+//! Bounds: constant time and memory. Not here: how a question is put (`session/packets.rs`).
+
+use ringway_core::{Moment, Span};
+
+use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, datagram_bytes_max};
+use crate::sabotage::{Rule, Sabotage};
+
+/// What paths pass: IPv6's least, tunnels within tunnels and over PPPoE, Ethernet, and jumbo frames
+/// of several makers.
+const MTUS: [usize; 9] = [1280, 1380, 1432, 1492, 1500, 2002, 4352, 8166, 9000];
+/// The place of the usual one, which is asked about first.
+const USUAL: usize = 4;
+/// How often a question is put: a path loses packets that are not too long.
+const TRIES: u32 = 4;
+/// When what was too long is asked about again.
+const AGAIN: Span = Span::from_s(600);
+/// So many whole packets are lost in a row on a path that has become narrower, for so many round
+/// trips, and at least for so long.
+const HOLE_PACKETS: u64 = 16;
+const HOLE_TRIPS: u64 = 3;
+const HOLE_MIN: Span = Span::from_ms(100);
+
+const _: () = assert!(datagram_bytes_max(MTUS[0]) == DATAGRAM_BYTES_MIN);
+const _: () = assert!(datagram_bytes_max(MTUS[MTUS.len() - 1]) == DATAGRAM_BYTES_MAX);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    /// The place of what is used.
+    used: usize,
+    /// How many places from the last on are too long.
+    too_long: usize,
+    /// The place that a question on its way is about.
+    asked: Option<usize>,
+    serial: u32,
+    /// How often in a row the present question did not come.
+    unheard: u32,
+    /// When what is too long may be asked about again.
+    again_at: Moment,
+    /// Whole packets that were lost since one came, and since when.
+    lost: u64,
+    lost_since: Moment,
+    sabotage: Sabotage,
+}
+
+impl Search {
+    pub(crate) fn new(sabotage: Sabotage) -> Self {
+        Self { sabotage, ..Self::default() }
+    }
+
+    /// Bytes of a datagram.
+    pub(crate) fn bytes(&self) -> usize {
+        datagram_bytes_max(MTUS[self.used])
+    }
+
+    /// Whether it is more than the least, so that less may be needed.
+    pub(crate) fn is_long(&self) -> bool {
+        self.used > 0
+    }
+
+    /// Bytes of the question that is to be put now. The search is not begun again for who has
+    /// nothing to send.
+    pub(crate) fn question(&self, now: Moment, has_more: bool) -> Option<usize> {
+        if self.asked.is_some() {
+            return None;
+        }
+        let again = has_more && self.too_long > 0 && self.again_at <= now;
+        let at = self.next(self.too_long).or_else(|| self.next(0).filter(|_| again))?;
+        Some(datagram_bytes_max(MTUS[at]))
+    }
+
+    /// The place to ask about if so many are too long.
+    fn next(&self, too_long: usize) -> Option<usize> {
+        let end = MTUS.len() - too_long;
+        if self.used + 1 >= end {
+            return None;
+        }
+        Some(match too_long {
+            0 if self.used < USUAL => USUAL,
+            0 => end - 1,
+            _ => self.used.midpoint(end),
+        })
+    }
+
+    /// The question leaves. Returns its serial.
+    ///
+    /// # Panics
+    /// Unless [`Self::question`] has one.
+    pub(crate) fn ask(&mut self) -> u32 {
+        if self.next(self.too_long).is_none() {
+            (self.too_long, self.unheard) = (0, 0);
+        }
+        self.asked = Some(self.next(self.too_long).expect("there is a question"));
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    /// A question came, or was lost. Returns whether another length is used from now on.
+    pub(crate) fn answered(&mut self, now: Moment, serial: u32, came: bool) -> bool {
+        if serial != self.serial {
+            return false;
+        }
+        let Some(at) = self.asked.take() else { return false };
+        let before = self.used;
+        if came {
+            (self.used, self.unheard, self.lost) = (at, 0, 0);
+        } else {
+            self.unheard += 1;
+            if self.unheard == TRIES {
+                (self.too_long, self.unheard) = (MTUS.len() - at, 0);
+            }
+        }
+        self.again_at = now + AGAIN;
+        self.used != before
+    }
+
+    /// The kernel has refused datagrams of so many bytes. Returns whether another length is used
+    /// from now on.
+    pub(crate) fn refused(&mut self, now: Moment, bytes: usize) -> bool {
+        let Some(at) = MTUS.iter().position(|mtu| datagram_bytes_max(*mtu) >= bytes) else {
+            return false;
+        };
+        // The least is all there is.
+        let at = at.max(1);
+        if self.too_long < MTUS.len() - at {
+            (self.too_long, self.again_at) = (MTUS.len() - at, now + AGAIN);
+        }
+        if self.asked.is_some_and(|asked| asked >= at) {
+            (self.asked, self.unheard) = (None, 0);
+        }
+        let changes = self.used >= at;
+        if changes {
+            (self.used, self.lost) = (0, 0);
+        }
+        changes
+    }
+
+    /// Of whole packets so many came, and so many were lost. Returns whether the path has become
+    /// narrower: then [`Self::restart`].
+    pub(crate) fn is_narrower(&mut self, now: Moment, (came, lost): (u64, u64), rtt: Span) -> bool {
+        if !self.is_long() || self.sabotage.breaks(Rule::NarrowerIsFound) {
+            return false;
+        }
+        if came > 0 {
+            self.lost = 0;
+            return false;
+        }
+        if self.lost == 0 {
+            self.lost_since = now;
+        }
+        self.lost += lost;
+        let long = Span(rtt.0 * HOLE_TRIPS).max(HOLE_MIN);
+        self.lost >= HOLE_PACKETS && now.since(self.lost_since) >= long
+    }
+
+    /// The path is another one: it is asked from the beginning.
+    pub(crate) fn restart(&mut self) {
+        *self = Self { serial: self.serial, ..Self::new(self.sabotage) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const NOW: Moment = Moment(1_000_000_000);
+    const RTT: Span = Span::from_ms(40);
+
+    /// Asks a path with this MTU until nothing is left to ask; what was asked about.
+    fn search(search: &mut Search, mtu: usize) -> Vec<usize> {
+        let mut asked = Vec::new();
+        while let Some(bytes) = search.question(NOW, true) {
+            let serial = search.ask();
+            assert_eq!(search.question(NOW, true), None, "one at a time");
+            search.answered(NOW, serial, bytes <= datagram_bytes_max(mtu));
+            if asked.last() != Some(&bytes) {
+                asked.push(bytes);
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn the_longest_that_passes_is_found() {
+        for mtu in 1280..=9100 {
+            let mut one = Search::default();
+            let asked = search(&mut one, mtu);
+            let most = MTUS.iter().rev().find(|length| **length <= mtu).expect("the least passes");
+            assert_eq!(one.bytes(), datagram_bytes_max(*most), "{mtu}: {asked:?}");
+            assert!(asked.len() <= 7, "{mtu}: {asked:?}");
+        }
+        let usual = [1420, 8920, 4272, 1922];
+        assert_eq!(search(&mut Search::default(), 1500), usual);
+        assert_eq!(search(&mut Search::default(), 9000), [1420, 8920]);
+        assert_eq!(search(&mut Search::default(), 1280), [1420, 1352, 1300]);
+    }
+
+    /// A question that is lost is put again, and a search that is over is begun again much later,
+    /// by who has something to send.
+    #[test]
+    fn loss_is_not_length() {
+        let mut one = Search::default();
+        for _ in 1..TRIES {
+            let serial = one.ask();
+            assert!(!one.answered(NOW, serial, false));
+        }
+        let serial = one.ask();
+        assert!(one.answered(NOW, serial, true));
+        assert_eq!(one.bytes(), 1420);
+        search(&mut one, 1500);
+        let later = NOW + AGAIN;
+        assert_eq!(one.question(later, false), None);
+        assert_eq!(one.question(later, true), Some(8920));
+        let serial = one.ask();
+        assert!(one.answered(later, serial, true));
+        assert_eq!((one.bytes(), one.question(later, true)), (8920, None));
+    }
+
+    /// What the kernel refuses is not asked about again soon; of what is used less is left.
+    #[test]
+    fn the_kernels_word_is_taken() {
+        let mut one = Search::default();
+        search(&mut one, 9000);
+        assert!(one.refused(NOW, 8920));
+        assert_eq!(one.bytes(), 1200);
+        assert_eq!(search(&mut one, 1500), [1420, 4272, 1922]);
+        let mut one = Search::default();
+        let stale = one.ask();
+        assert!(!one.refused(NOW, 1420));
+        assert!(!one.answered(NOW, stale, true), "it cannot have come");
+        assert_eq!(one.question(NOW, true), Some(1352));
+        assert!(!one.refused(NOW, 100), "there is nothing less");
+        assert_eq!((one.bytes(), one.question(NOW, true)), (1200, None));
+    }
+
+    #[test]
+    fn a_path_that_becomes_narrower_is_found() {
+        let mut one = Search::default();
+        search(&mut one, 9000);
+        let mut now = NOW;
+        // A burst, however long, within one round trip; and loss between packets that come.
+        assert!(!one.is_narrower(now, (0, 1000), RTT));
+        now = now + Span::from_ms(500);
+        assert!(!one.is_narrower(now, (1, 1000), RTT));
+        for _ in 0..10 {
+            now = now + Span::from_ms(40);
+            assert!(!one.is_narrower(now, (2, 8), RTT));
+        }
+        let found = (0..10).find(|_| {
+            now = now + Span::from_ms(40);
+            one.is_narrower(now, (0, 8), RTT)
+        });
+        assert_eq!(found, Some(3));
+        one.restart();
+        assert_eq!(one.bytes(), 1200);
+        assert_eq!(search(&mut one, 1492), [1420, 1352, 1412]);
+        one.restart();
+        assert!(!one.is_narrower(now, (0, 1000), RTT), "the least is never too long");
+    }
+}
