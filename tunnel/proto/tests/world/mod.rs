@@ -27,8 +27,10 @@ const FAULTS_UNTIL: Span = Span::from_ms(2500);
 const OVER_BY: Span = Span::from_s(120);
 /// A suspect carrier is closed after so long.
 const GIVE_UP_AFTER: Span = Span::from_ms(1500);
-/// Bytes on the path around a packet's text.
+/// Bytes on the path around a datagram, and around its text; and of all that passes.
+const HEADS: u32 = 28;
 const AROUND: u32 = 60;
+const MTU: usize = 1500;
 /// What waits for longer before a packet line overflows.
 const QUEUE: Span = Span::from_ms(60);
 /// Records that a carrier holds before it takes no more.
@@ -286,7 +288,7 @@ impl Run {
             let slots = [0, 1].map(|at: usize| {
                 let session = &mut self.ends[at].session;
                 Some(if packets {
-                    session.packets_on_trial(self.now, 1500, AROUND)
+                    session.packets_on_trial(self.now, HEADS, AROUND)
                 } else {
                     session.carrier_up(self.now)
                 })
@@ -490,10 +492,22 @@ impl Run {
         let Some(slot) = self.lines[line].slots[at] else { return Ok(()) };
         while self.ends[at].session.wants_packet(self.now, slot) {
             let (mut packet, mut heard) = (Vec::new(), Heard::default());
-            let room = 1024 + self.rng.below(416) as usize;
             let session = &mut self.ends[at].session;
-            let out = (&mut packet, &mut heard);
-            let number = session.fill_packet(self.now, slot, room, out);
+            let within = (AROUND - HEADS) as usize;
+            let (number, room) = if let Some(bytes) = session.question(self.now, slot) {
+                let room = bytes - within;
+                (Some(session.fill_question(self.now, slot, room, &mut packet)), room)
+            } else {
+                let most = session.datagram_bytes(slot) - within;
+                // Not all of them are whole.
+                let room = if self.rng.chance(500) {
+                    most
+                } else {
+                    1024 + self.rng.below((most - 1024) as u64) as usize
+                };
+                let out = (&mut packet, &mut heard);
+                (session.fill_packet(self.now, slot, room, out), room)
+            };
             if packet.len() > room {
                 return Err(format!("a packet of {} in a room of {room}", packet.len()));
             }
@@ -501,7 +515,8 @@ impl Run {
             let Some(number) = number else { break };
             let pipe = &mut self.lines[line].pipes[at];
             let waits = pipe.free_at.since(self.now);
-            let lost = waits > QUEUE || self.rng.chance(pipe.lost_per_mille) || pipe.silent;
+            let long = packet.len() + AROUND as usize > MTU;
+            let lost = long || waits > QUEUE || self.rng.chance(pipe.lost_per_mille) || pipe.silent;
             if waits <= QUEUE {
                 let took = Span(packet.len() as u64 * 1_000_000 / pipe.bytes_per_ms);
                 pipe.free_at = pipe.free_at.max(self.now) + took;
