@@ -175,9 +175,19 @@ pub fn tune(socket: &impl AsFd, tuning: Tuning) -> Result<bool, Errno> {
     tuning.congestion.map_or(Ok(true), |control| set_congestion(socket, control))
 }
 
-/// The smoothed round trip of a TCP connection, as its kernel sees it: right after the handshake,
-/// that of the handshake (TCP_INFO, whole microseconds). `None` if it has measured none.
-pub fn round_trip(socket: &impl AsFd) -> Option<Span> {
+/// What the kernel knows of a TCP connection's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpPath {
+    /// The smoothed round trip of segments, in whole microseconds: right after the handshake, that
+    /// of the handshake. What the reader waits for because a segment before it was lost is not in
+    /// it.
+    pub round_trip: Span,
+    /// Segments that were sent again since the begin, modulo 2^32.
+    pub resent: u32,
+}
+
+/// What the kernel knows of a connection's path (TCP_INFO). `None` if it has measured nothing.
+pub fn tcp_path(socket: &impl AsFd) -> Option<TcpPath> {
     // SAFETY: a structure of numbers, for which zeros are good.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -187,7 +197,11 @@ pub fn round_trip(socket: &impl AsFd) -> Option<Span> {
         let to = (&raw mut info).cast();
         libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut len)
     };
-    (done == 0 && info.tcpi_rtt > 0).then(|| Span::from_us(u64::from(info.tcpi_rtt)))
+    let path = TcpPath {
+        round_trip: Span::from_us(u64::from(info.tcpi_rtt)),
+        resent: info.tcpi_total_retrans,
+    };
+    (done == 0 && info.tcpi_rtt > 0).then_some(path)
 }
 
 /// What TCP_KEEPIDLE and TCP_KEEPINTVL take, at most.
@@ -487,14 +501,14 @@ mod tests {
     fn a_handshake_tells_the_round_trip() {
         let door = std::net::TcpListener::bind(any_port()).unwrap();
         let unconnected = socket_for(any_port()).unwrap();
-        assert_eq!(round_trip(&unconnected), None);
+        assert_eq!(tcp_path(&unconnected), None);
         let near = TcpStream::connect(door.local_addr().unwrap()).unwrap();
         let (far, _) = door.accept().unwrap();
         for end in [&near, &far] {
-            let took = round_trip(end).expect("it has been there and back");
-            assert!(took < Span::from_s(10), "{took:?}");
+            let path = tcp_path(end).expect("it has been there and back");
+            assert!(path.round_trip < Span::from_s(10) && path.resent == 0, "{path:?}");
         }
-        assert_eq!(round_trip(&std::fs::File::open("/proc/self/stat").unwrap()), None);
+        assert_eq!(tcp_path(&std::fs::File::open("/proc/self/stat").unwrap()), None);
     }
 
     /// How long a peer may be silent is told in whole units, rounded up, and never as zero, which

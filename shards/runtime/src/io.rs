@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use ringway_core::{ConnId, Moment, ShardId, Span, limits};
 use ringway_ring::Errno;
-use ringway_ring::net::{self, Tuning};
+use ringway_ring::net::{self, TcpPath, Tuning};
 
 use crate::conns::{Conns, Flags, place_of, side_of};
 use crate::office::Outgoing;
@@ -299,13 +299,13 @@ impl Io<'_> {
         socket.map_or(Ok(true), |socket| net::tune(socket, tuning))
     }
 
-    /// The round trip of a TCP connection as the kernel sees it, by one system call: in
-    /// [`crate::Service::opened`] and [`crate::Service::connected`], that of the handshake. `None`
-    /// if it is not known, or the connection gone.
-    pub fn round_trip(&self, conn: ConnId) -> Option<Span> {
+    /// What the kernel knows of a TCP connection's path, by one system call: in
+    /// [`crate::Service::opened`] and [`crate::Service::connected`], of the handshake. `None` if
+    /// nothing is known, or the connection gone.
+    pub fn tcp_path(&self, conn: ConnId) -> Option<TcpPath> {
         let conn = place_of(conn, self.side);
         let socket = self.state.conns.open(conn).and_then(|found| found.socket.as_ref());
-        socket.and_then(net::round_trip)
+        socket.and_then(net::tcp_path)
     }
 
     /// Accepts connections of one more listening socket, from the end of this turn on. They are

@@ -50,7 +50,9 @@ pub use service::{
 pub use sockets::{Datagrams, SocketId, Unsent};
 pub use spin::SpinPolicy;
 // What its users need of the ring, so that they need not name it.
-pub use ringway_ring::net::{CongestionControl, KEEPALIVE_PROBES, Tuning, listen_together};
+pub use ringway_ring::net::{
+    CongestionControl, KEEPALIVE_PROBES, TcpPath, Tuning, listen_together,
+};
 pub use ringway_ring::{
     Buffers, DatagramSocket, Ecn, Errno, Feature, ProbeMask, Report, RingConfig, SetupError,
     SocketMemory, TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX, Towards, host,

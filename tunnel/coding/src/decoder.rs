@@ -86,6 +86,23 @@ impl Decoder {
         &'a mut self,
         carried: &mut &'c [u8],
     ) -> Result<Option<&'a [u8]>, Malformed> {
+        self.next_of(carried, false)
+    }
+
+    /// Likewise, but only of stored blocks, whose text is as long as what is carried: there is
+    /// nothing to gain by waiting with those. `None` also before a block that is compressed.
+    pub fn next_stored<'a, 'c: 'a>(
+        &'a mut self,
+        carried: &mut &'c [u8],
+    ) -> Result<Option<&'a [u8]>, Malformed> {
+        self.next_of(carried, true)
+    }
+
+    fn next_of<'a, 'c: 'a>(
+        &'a mut self,
+        carried: &mut &'c [u8],
+        stored_alone: bool,
+    ) -> Result<Option<&'a [u8]>, Malformed> {
         loop {
             match self.state {
                 State::Head { .. } => {
@@ -100,6 +117,7 @@ impl Decoder {
                     self.counters.text += text.len() as u64;
                     return Ok(Some(text));
                 }
+                State::Packed(_) if stored_alone => return Ok(None),
                 State::Packed(packed) => {
                     let before = carried.len();
                     let unpacked = self.held.get_or_insert_default().unpack(packed, carried);

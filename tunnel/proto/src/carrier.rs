@@ -15,6 +15,7 @@ use alloc::boxed::Box;
 use ringway_core::{Moment, Span};
 
 use crate::delivery::Delivery;
+use crate::detour::Filler;
 use crate::sabotage::{Rule, Sabotage};
 use crate::session::Packets;
 
@@ -72,6 +73,8 @@ pub(crate) struct Carrier {
     pub(crate) resent: u64,
     /// It carries packets that may be lost one by one, and hears of each: it is not asked.
     pub(crate) packets: Option<Box<Packets>>,
+    /// It is filled, to see how fast it is.
+    pub(crate) filler: Option<Box<Filler>>,
 }
 
 impl Carrier {
@@ -97,6 +100,7 @@ impl Carrier {
             sent: 0,
             resent: 0,
             packets: None,
+            filler: None,
         }
     }
 
@@ -129,6 +133,16 @@ impl Carrier {
     pub(crate) fn arrived(&mut self, now: Moment, bytes: u64, way: Span, base: Option<Span>) {
         self.flying = self.flying.saturating_sub(bytes);
         self.delivery.arrived(now, bytes, way, base);
+    }
+
+    /// Whether what the kernel knows of its path would tell something now.
+    pub(crate) fn asks_for_path(&self, now: Moment) -> bool {
+        self.up && self.flying > 0 && self.packets.is_none() && self.delivery.asks(now)
+    }
+
+    /// The kernel says this of its path.
+    pub(crate) fn note_path(&mut self, now: Moment, rtt: Span, resent: u32) {
+        self.delivery.note_path(now, rtt, resent);
     }
 
     /// Whether LEAVE is to be said now: nothing that went by it is missing.
@@ -166,6 +180,9 @@ impl Carrier {
         let Some((_, at)) = self.asked.filter(|(asked, _)| *asked == token) else { return false };
         self.asked = None;
         self.measured(now.since(at));
+        if let Some(filler) = &mut self.filler {
+            filler.answered(now);
+        }
         core::mem::take(&mut self.suspect)
     }
 
@@ -200,6 +217,9 @@ impl Carrier {
         self.asked = Some((token, now));
         self.unproven = false;
         self.next_ping_at = now + PING_EVERY;
+        if let Some(filler) = &mut self.filler {
+            filler.asked();
+        }
         Some(token)
     }
 

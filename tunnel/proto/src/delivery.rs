@@ -5,6 +5,10 @@
 //! read, and all of them go again if the carrier is lost. Acknowledgements of flows tell how fast a
 //! carrier delivers and how long bytes are on their way, and so how much of that is waiting.
 //!
+//! Where packets are lost, bytes wait for those before them that go again. Less on the way would
+//! not end that, and more is needed: the kernel tells when it sends again, and how long packets
+//! wait in queues by themselves, and that counts then.
+//!
 //! ```text
 //! start --twice as much each round trip, until bytes wait--> steady
 //! steady: bytes wait for long   -> what arrives in the shortest round trip, and a little
@@ -31,6 +35,8 @@ const WAITING_BYTES_MAX: u64 = 2 << 20;
 const MEASURE: Span = Span::from_ms(15);
 /// So often in a row less was put on the way in vain.
 const IN_VAIN_MAX: u32 = 4;
+/// What goes again holds up what is behind it for about so many round trips.
+const RECOVERY_ROUNDS: u64 = 3;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -50,6 +56,18 @@ pub(crate) struct Delivery {
     least: Span,
     /// There was more to send than carriers took, so the rate is the carrier's, not the writers'.
     full: bool,
+    path: Path,
+}
+
+/// What the kernel says of the path.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    asked_at: Moment,
+    rtt: Span,
+    rtt_least: Span,
+    /// Segments that went again, and until when that is felt.
+    resent: u32,
+    recovers_until: Moment,
 }
 
 const EVER: Span = Span(u64::MAX);
@@ -66,7 +84,35 @@ impl Delivery {
             arrived: 0,
             least: EVER,
             full: false,
+            path: Path {
+                asked_at: now,
+                rtt: Span::ZERO,
+                rtt_least: EVER,
+                resent: 0,
+                recovers_until: Moment(0),
+            },
         }
+    }
+
+    /// Whether the kernel is to be asked again.
+    pub(crate) fn asks(&self, now: Moment) -> bool {
+        now.since(self.path.asked_at) >= MEASURE
+    }
+
+    /// The kernel says this of the path.
+    pub(crate) fn note_path(&mut self, now: Moment, rtt: Span, resent: u32) {
+        let path = &mut self.path;
+        (path.asked_at, path.rtt) = (now, rtt);
+        path.rtt_least = path.rtt_least.min(rtt);
+        if core::mem::replace(&mut path.resent, resent) != resent {
+            path.recovers_until = now + Span(RECOVERY_ROUNDS * rtt.0);
+        }
+    }
+
+    /// How long packets wait by themselves, if others wait for what goes again.
+    fn queue(&self, now: Moment) -> Option<Span> {
+        let Path { rtt, rtt_least, recovers_until, .. } = self.path;
+        (now < recovers_until).then(|| Span(rtt.0.saturating_sub(rtt_least.0)))
     }
 
     /// Bytes that may be on the way.
@@ -98,12 +144,12 @@ impl Delivery {
         }
         let rate = u128::from(self.arrived) * 1_000_000_000 / u128::from(took.0);
         if self.full {
-            self.adjust(base, self.least, rate);
+            self.adjust((base, self.queue(now)), self.least, rate);
         }
         (self.since, self.arrived, self.least, self.full) = (now, 0, EVER, false);
     }
 
-    fn adjust(&mut self, base: Span, way: Span, rate: u128) {
+    fn adjust(&mut self, (base, queue): (Span, Option<Span>), way: Span, rate: u128) {
         let within =
             |time: u64| u64::try_from(rate * u128::from(time) / 1_000_000_000).unwrap_or(u64::MAX);
         let held = |path: u64, waiting: Span| {
@@ -111,6 +157,9 @@ impl Delivery {
         };
         debug_assert!(way >= base, "the base is the shortest");
         let waiting = Span(way.0.saturating_sub(base.0));
+        // What waits for what goes again is on the path all the time.
+        let waiting = queue.map_or(waiting, |queue| waiting.min(queue));
+        let base = queue.map_or(base, |_| Span(way.0 - waiting.0));
         if waiting <= WAITING {
             (self.in_vain, self.in_vain_least) = (0, EVER);
             if self.starting {
@@ -156,6 +205,9 @@ mod tests {
         delivered: u64,
         /// Bytes of others before ours.
         others: u64,
+        /// Once in so many milliseconds something is lost, and goes again a round trip later.
+        loses_every: Option<u64>,
+        resent: u32,
     }
 
     impl Path {
@@ -170,6 +222,8 @@ mod tests {
                 flying: 0,
                 delivered: 0,
                 others: 0,
+                loses_every: None,
+                resent: 0,
             }
         }
 
@@ -193,6 +247,10 @@ mod tests {
                     let way = Span::from_ms(now - put);
                     self.delivery.arrived(Moment(now * MS), bytes, way, None);
                 }
+                if self.delivery.asks(Moment(now * MS)) {
+                    let rtt = Span::from_ms(self.rtt_ms + self.waiting_ms());
+                    self.delivery.note_path(Moment(now * MS), rtt, self.resent);
+                }
                 let more = self.delivery.most().saturating_sub(self.flying);
                 self.delivery.note_full();
                 self.flying += more;
@@ -202,7 +260,12 @@ mod tests {
                 while let Some((bytes, put)) = self.queue.front_mut().filter(|_| goes > 0) {
                     let some = goes.min(*bytes);
                     (*bytes, goes) = (*bytes - some, goes - some);
-                    self.path.push_back((now + self.rtt_ms, *put, some));
+                    let lost = self.loses_every.is_some_and(|every| now.is_multiple_of(every));
+                    self.resent += u32::from(lost);
+                    let trips = 1 + u64::from(lost);
+                    // Who reads has what is before it first.
+                    let before = self.path.back().map_or(0, |(arrives, ..)| *arrives);
+                    self.path.push_back(((now + trips * self.rtt_ms).max(before), *put, some));
                     if *bytes == 0 {
                         self.queue.pop_front();
                     }
@@ -275,6 +338,19 @@ mod tests {
         path.run(3_000);
         let (used, waits) = path.run(5_000);
         assert!(used >= 95 && waits <= 40, "{used} %, {waits} ms");
+    }
+
+    /// What waits for what goes again does not look like a queue.
+    #[test]
+    fn a_path_that_loses_is_filled() {
+        for (capacity, rtt_ms) in [(25_000, 30), (25_000, 100), (125_000, 30)] {
+            let mut path = Path::new(capacity, rtt_ms);
+            path.loses_every = Some(7);
+            path.run(5_000);
+            let (used, waits) = path.run(20_000);
+            assert!(used >= 90, "{used} % of {capacity} at {rtt_ms} ms");
+            assert!(waits <= 12 + rtt_ms, "{waits} ms wait at {rtt_ms} ms");
+        }
     }
 
     /// Who has little to send does not look like a slow path.

@@ -217,6 +217,8 @@ pub(crate) const STREAM_HEAD_MAX: usize = 1 + 4 + 8 + 8;
 pub(crate) const WANTED_MAX: usize = 2 + 8 + 8;
 /// Bytes of a REPORT before its body, at most.
 pub(crate) const REPORT_HEAD_MAX: usize = 1 + 4;
+/// Bytes of a PAD before its body, at most.
+pub(crate) const PAD_HEAD_MAX: usize = 1 + 4;
 /// Bytes before the bytes of a DATAGRAM, at most: kind, length, channel.
 pub(crate) const DATAGRAM_HEAD_MAX: usize = 1 + 2 + 8;
 /// Bytes of a PING.
@@ -399,6 +401,13 @@ pub(crate) fn report_frame(out: &mut Vec<u8>, body: &[u8]) {
     out.push(REPORT);
     put_varint(out, body.len() as u64);
     out.extend_from_slice(body);
+}
+
+/// Appends a PAD with a body of so many bytes. Its head has 3 from 64 to 16 383 of those.
+pub(crate) fn write_pad(out: &mut Vec<u8>, len: usize) {
+    out.push(PAD);
+    put_varint(out, len as u64);
+    out.resize(out.len() + len, 0);
 }
 
 /// Appends what stands before the bytes of a DATAGRAM of `len` bytes.

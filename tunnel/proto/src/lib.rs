@@ -40,6 +40,7 @@ mod agent;
 mod carrier;
 mod connect;
 mod delivery;
+mod detour;
 mod epochs;
 mod frame;
 mod hello;
@@ -68,6 +69,7 @@ mod violation;
 pub use agent::{
     Agent, AgentSettings, Arrived, BondId, BondReport, DatagramCounts, Dropped, Host, Identity,
     MemberReport, NoFlow, NotLetIn, Note, Owner, PacketMemberReport, Peer, PeerId, Registry, Route,
+    TcpPath,
 };
 pub use carrier::CarrierSlot;
 pub use connect::{

@@ -34,6 +34,7 @@
 //! `KeysAnnounced`, `ResponderWaits`, `OffersRepeated` and `FormerKept`; who is let in are
 //! `KnownAlone`, `SecondSecret`, `MessagesOnce`, `JoinsProved` and `TrustEnds`.
 
+use crate::detour::Advice as Detour;
 use crate::frame;
 use crate::pool::Advice;
 use crate::violation::Violation;
@@ -166,6 +167,12 @@ pub enum Rule {
     KeptAlive,
     /// Where a path passes datagrams no more that it did pass, shorter ones are sent.
     NarrowerIsFound,
+    /// Where packets are held back, streams go by records.
+    HeldBackLeaves,
+    /// Not before bytes that say nothing were faster there.
+    FillerFirst,
+    /// Now and then packets are tried again.
+    PacketsTriedAgain,
 }
 
 impl Rule {
@@ -237,7 +244,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 7] = [
+    pub const PACKETS: [Rule; 10] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -245,6 +252,9 @@ impl Rule {
         Rule::NewestMoves,
         Rule::KeptAlive,
         Rule::NarrowerIsFound,
+        Rule::HeldBackLeaves,
+        Rule::FillerFirst,
+        Rule::PacketsTriedAgain,
     ];
 }
 
@@ -285,6 +295,17 @@ impl Sabotage {
         match advice {
             Advice::Open if self.breaks(Rule::OpenedOnDemand) => Advice::Stay,
             Advice::Retire if self.breaks(Rule::IdleClosed) => Advice::Stay,
+            advice => advice,
+        }
+    }
+
+    /// What is to be done about packets that may be held back.
+    #[inline(always)]
+    pub(crate) fn detour(self, advice: Detour) -> Detour {
+        match advice {
+            Detour::Look if self.breaks(Rule::HeldBackLeaves) => Detour::Stay,
+            Detour::Look if self.breaks(Rule::FillerFirst) => Detour::Leave,
+            Detour::TryAgain if self.breaks(Rule::PacketsTriedAgain) => Detour::Stay,
             advice => advice,
         }
     }

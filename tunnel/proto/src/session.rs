@@ -29,10 +29,11 @@ use alloc::vec::Vec;
 use ringway_core::{Moment, Span};
 
 use crate::carrier::{Carrier, CarrierSlot};
+use crate::detour::{Filled, Filler};
 use crate::epochs::Exchange;
 use crate::frame::{
-    Ack, CONTROL_FRAME_MAX, FlowId, Frame, Frames, PING_BYTES, ResetCode, STREAM_HEAD_MAX,
-    stream_head, write_ack,
+    Ack, CONTROL_FRAME_MAX, FlowId, Frame, Frames, PAD_HEAD_MAX, PING_BYTES, ResetCode,
+    STREAM_HEAD_MAX, stream_head, write_ack, write_pad,
 };
 use crate::memory::{Account, Held, Keeping};
 use crate::recv::RecvStream;
@@ -215,6 +216,8 @@ pub struct Session {
     saying: Vec<Said>,
     /// What the next packet is to say of new keys.
     exchange: Option<Exchange>,
+    /// Packets say nothing of flows but what they lost: records do.
+    by_records: bool,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -283,6 +286,7 @@ impl Session {
             spare: Blocks::default(),
             saying: Vec::new(),
             exchange: None,
+            by_records: false,
             sabotage: Sabotage::default(),
         }
     }
@@ -379,6 +383,17 @@ impl Session {
     /// There is more to send than carriers take now.
     pub fn note_full(&mut self) {
         self.carriers.iter_mut().for_each(Carrier::note_full);
+    }
+
+    /// Whether what the kernel knows of a carrier's path would tell something now.
+    pub fn asks_for_path(&self, now: Moment, slot: CarrierSlot) -> bool {
+        self.carriers.get(usize::from(slot.0)).is_some_and(|one| one.asks_for_path(now))
+    }
+
+    /// The kernel says this of a carrier's path: the round trip of segments, and how many were sent
+    /// again so far, modulo 2^32.
+    pub fn note_path(&mut self, now: Moment, slot: CarrierSlot, rtt: Span, resent: u32) {
+        self.carriers[usize::from(slot.0)].note_path(now, rtt, resent);
     }
 
     // ---- Flows.
@@ -770,6 +785,40 @@ impl Session {
         let up = self.carriers.get(usize::from(slot.0)).filter(|one| one.up);
         let leaves = |one: &Carrier| one.wants_leave(self.sabotage);
         up.is_some_and(|one| one.pong.is_some() || one.wants_ping(now) || leaves(one))
+    }
+
+    /// A carrier of records is filled from now on with what says nothing, or no more.
+    pub(crate) fn set_filled(&mut self, slot: CarrierSlot, filled: bool) {
+        self.carriers[usize::from(slot.0)].filler = filled.then(Default::default);
+    }
+
+    /// What filler has come to, on a carrier that is filled.
+    pub(crate) fn filled(&self, slot: CarrierSlot) -> Option<Filled> {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|one| one.is_usable())?;
+        carrier.filler.as_deref().map(Filler::filled)
+    }
+
+    /// Whether [`Self::fill_filler`] may put more on a carrier.
+    pub(crate) fn may_fill(&self, slot: CarrierSlot) -> bool {
+        let carrier = self.carriers.get(usize::from(slot.0)).filter(|one| one.is_usable());
+        carrier.and_then(|one| one.filler.as_deref()).is_some_and(Filler::may_put)
+    }
+
+    /// Fills a record with nothing, and asks whether it came.
+    pub(crate) fn fill_filler(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        room: usize,
+        out: &mut Vec<u8>,
+    ) {
+        let carrier = &mut self.carriers[usize::from(slot.0)];
+        let Some(filler) = carrier.filler.as_deref_mut() else { return };
+        let start = out.len();
+        write_pad(out, room.saturating_sub(PAD_HEAD_MAX + 2 * PING_BYTES));
+        filler.put(out.len() - start);
+        carrier.note_use();
+        self.fill_own(now, slot, out);
     }
 
     /// What can go by this carrier alone: the answer to a ping, a ping, LEAVE. At most 22 bytes.

@@ -79,3 +79,19 @@ fn datagrams_are_as_long_as_the_path_passes() {
 fn a_path_that_becomes_narrower_is_found() {
     tell(aired::a_path_that_becomes_narrower_is_found);
 }
+
+#[test]
+fn where_packets_are_held_back_streams_leave_and_return() {
+    tell(aired::where_packets_are_held_back_streams_leave_and_return);
+}
+
+#[test]
+fn slow_records_are_left_alone() {
+    tell(aired::slow_records_are_left_alone);
+}
+
+/// What a host had to drop, because its agent did not read, is told to who sent it.
+#[test]
+fn drops_of_a_host_are_told() {
+    tell(aired::drops_of_a_host_are_told);
+}

@@ -26,7 +26,7 @@ pub(super) fn begin(conn: ConnId, io: &mut Io<'_>) {
 
 /// The handshake is over. On a path that is not short, `control` decides from here on.
 pub(super) fn settle(conn: ConnId, control: Option<CongestionControl>, io: &mut Io<'_>) {
-    if io.round_trip(conn).is_some_and(|took| took < SHORT) {
+    if io.tcp_path(conn).is_some_and(|path| path.round_trip < SHORT) {
         return;
     }
     if let Some(control) = control {

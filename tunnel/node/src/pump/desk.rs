@@ -20,7 +20,7 @@ use ringway_shards::{Close, Io, Tuning};
 use ringway_tunnel_coding::{Coder, Decoder, Mode};
 use ringway_tunnel_proto::{
     ANSWER_BYTES, Arrived, BondId, Coding, ConnectReply, Event, FlowId, Host, Note,
-    OPENING_BYTES_MAX, Opening, PeerId, Registry, ResetCode, Route, SocksReply, Target,
+    OPENING_BYTES_MAX, Opening, PeerId, Registry, ResetCode, Route, SocksReply, Target, TcpPath,
     connect_reply, read_answer, reply,
 };
 
@@ -87,6 +87,11 @@ impl Host for Desk<'_, '_> {
 
     fn backlog(&self, conn: ConnId) -> usize {
         self.io.backlog(conn) + self.own.held_bytes(conn)
+    }
+
+    fn path(&self, conn: ConnId) -> Option<TcpPath> {
+        let path = self.io.tcp_path(conn)?;
+        Some(TcpPath { rtt: path.round_trip, resent: path.resent })
     }
 
     fn salted(&mut self, conn: ConnId) {

@@ -231,6 +231,7 @@ fn reader(conn: ConnId, io: &mut Io<'_>) -> impl FnMut(&[u8]) -> usize {
 }
 
 /// Decodes from the front of what was carried until its application is behind, or nothing is left.
+/// What was not compressed waits for nobody: it would take as much room here.
 /// `room` is what the shard may hold more.
 fn decode_until_behind(
     decoder: &mut Decoder,
@@ -239,8 +240,10 @@ fn decode_until_behind(
     mut give: impl FnMut(&[u8]) -> usize,
 ) -> Result<u64, Malformed> {
     let (mut given, mut unread) = (0, give(&[]));
-    while unread < if *room > 0 { TEXT_AHEAD_MAX } else { TEXT_AHEAD_LEAST } {
-        let Some(text) = decoder.next(carried)? else { break };
+    loop {
+        let behind = unread >= if *room > 0 { TEXT_AHEAD_MAX } else { TEXT_AHEAD_LEAST };
+        let next = if behind { decoder.next_stored(carried) } else { decoder.next(carried) };
+        let Some(text) = next? else { break };
         unread = give(text);
         given += text.len() as u64;
         *room = room.saturating_sub(text.len() as u64);
@@ -282,5 +285,20 @@ mod tests {
         let mut held = &carried[..];
         let read = decode_until_behind(&mut Decoder::new(), &mut held, &mut room, |_| 0);
         assert_eq!((read.expect("it is good"), held.len()), (16 * BLOCK as u64, 0));
+    }
+
+    /// What was stored is given to who is behind, up to what was compressed.
+    #[test]
+    fn stored_text_waits_for_nobody() {
+        let (mut stored, mut carried) = (Vec::new(), Vec::new());
+        Coder::new(Mode::Off).encode(&vec![7; 1 << 20], false, &mut stored);
+        Coder::new(Mode::Auto).encode(&vec![7; 1 << 20], false, &mut carried);
+        let all = [&stored[..], &carried[..]].concat();
+        let (mut held, mut decoder) = (&all[..], Decoder::new());
+        let given = decode_until_behind(&mut decoder, &mut held, &mut 0, |_| usize::MAX);
+        assert_eq!(given.expect("what our coder wrote"), 1 << 20);
+        assert!(!held.is_empty() && held.len() <= carried.len());
+        let given = decode_until_behind(&mut decoder, &mut held, &mut 0, |_| 0);
+        assert_eq!((given.expect("it goes on"), held.len()), (1 << 20, 0));
     }
 }

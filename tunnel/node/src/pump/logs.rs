@@ -189,6 +189,8 @@ impl Own {
                 metrics.bytes_lost.add(bytes);
                 tracing::debug!(peer = site.name(peer), bytes, "a carrier was lost");
             }
+            Note::HeldBack(peer) => log_way(site.name(peer), true),
+            Note::NotHeldBack(peer) => log_way(site.name(peer), false),
             Note::Broken(peer) => {
                 metrics.broken.add(1);
                 tracing::warn!(
@@ -272,6 +274,19 @@ impl Own {
 
 fn log_resets(peer: &str, flows: u64, why: &str) {
     tracing::warn!(peer, flows, "{why}: its flows were reset");
+}
+
+/// UDP gets through slowly, or not so slowly any more.
+fn log_way(peer: &str, held_back: bool) {
+    if held_back {
+        tracing::warn!(
+            peer,
+            "UDP gets through and brings much less than TCP does: something on the way holds it \
+             back. Streams go by TCP, and UDP is tried again now and then"
+        );
+    } else {
+        tracing::info!(peer, "UDP brings as much as TCP again: streams go by it");
+    }
 }
 
 /// Keys are rotated, and a session follows, or cannot.

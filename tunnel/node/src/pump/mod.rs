@@ -313,7 +313,8 @@ impl Pump {
                 coder.encode_to(bytes, more, &mut self.scratch, |carried| {
                     room = agent.push(bond, id, carried);
                 });
-                if more && !std::mem::replace(&mut flow.run, true) {
+                // Of what is stored there is none to be ended.
+                if coder.held() > 0 && !std::mem::replace(&mut flow.run, true) {
                     self.own.runs.push(key);
                 }
                 self.run_ends_at = (!self.own.runs.is_empty()).then_some(now + RUN_LINGER);

@@ -160,7 +160,11 @@ impl Pump {
             listening: !DIALS.contains(&number),
             datagram_bytes: train.segment_bytes,
         };
-        self.with_agent(now, io, |agent, desk| agent.datagrams(now, &arrived, train.bytes, desk));
+        let dropped = u64::from(train.kernel_drops);
+        self.with_agent(now, io, |agent, desk| {
+            agent.datagrams_dropped(number, dropped);
+            agent.datagrams(now, &arrived, train.bytes, desk);
+        });
     }
 
     /// Another shard gives datagrams.

@@ -280,6 +280,7 @@ fn packet_carrier(
     let full = packets.flying >= packets.window;
     let limited_by = match carrier {
         carrier if carrier.suspect || !carrier.proved => "no answer",
+        _ if bond.by_records.is_some() => "held back",
         _ if member.held_up || full => "path",
         _ => "nothing",
     };
@@ -300,23 +301,23 @@ fn packet_carrier(
         datagram_bytes: Some(packets.datagram_bytes as u64),
         suspect: carrier.suspect,
         limited_by: limited_by.to_owned(),
-        why: Some(why_status(now, &member.why)),
+        why: Some(why_status(now, bond.by_records, &member.why)),
     }
 }
 
 /// In words, with the newest decisions.
-fn why_status(now: Moment, why: &Why) -> WhyStatus {
+fn why_status(now: Moment, by_records: Option<Moment>, why: &Why) -> WhyStatus {
+    let mut rate = why.rate();
+    if let Some(since) = by_records {
+        let seconds = now.since(since).0 / 1_000_000_000;
+        rate += &format!("; UDP is held back, so streams have gone by TCP for {seconds} s");
+    }
     let told = why.decisions.len().saturating_sub(DECISIONS_TOLD);
     let decisions = why.decisions[told..].iter().map(|(at, decision)| DecisionStatus {
         ago_ms: now.since(*at).0 / 1_000_000,
         what: decision.to_string(),
     });
-    WhyStatus {
-        rate: why.rate(),
-        window: why.window(),
-        repair: why.repair(),
-        decisions: decisions.collect(),
-    }
+    WhyStatus { rate, window: why.window(), repair: why.repair(), decisions: decisions.collect() }
 }
 
 fn carrier(now: Moment, member: &MemberReport, own: &Own) -> CarrierStatus {
@@ -387,12 +388,14 @@ fn told(now: Moment, flow: &Flow, (id, report): (FlowId, &FlowReport), signs: Si
 }
 
 /// Whether no carrier of a session takes more of bulk. Where packets get through, it goes by them,
-/// and at most as many are on their way as their path has room for.
+/// and at most as many are on their way as their path has room for, unless they are held back.
 fn is_full(bond: &BondReport) -> bool {
     let mut packets = bond.packets.iter().filter(|one| one.carrier.usable).peekable();
     match packets.peek() {
-        Some(_) => packets.all(|one| one.held_up || one.packets.flying > one.packets.window / 2),
-        None => are_full(&bond.members),
+        Some(_) if bond.by_records.is_none() => {
+            packets.all(|one| one.held_up || one.packets.flying > one.packets.window / 2)
+        }
+        _ => are_full(&bond.members),
     }
 }
 
@@ -559,6 +562,7 @@ mod tests {
             failures: 0,
             members: Vec::new(),
             packets: Vec::new(),
+            by_records: None,
             flow_count,
             resent: 7,
             flows: Vec::new(),

@@ -35,7 +35,7 @@ use ringway_crypto::{KeySpent, RECORD_OVERHEAD};
 /// Bytes of a record that are kept free for REKEY and KEYS.
 const KEYS_ROOM: usize = 64;
 /// A path with less delay than this is short.
-const SHORT: Span = Span::from_ms(2);
+pub(super) const SHORT: Span = Span::from_ms(2);
 /// The bound of the chance that spreads attempts.
 pub(super) const CHANCE: u64 = 1 << 10;
 /// While all carriers are full there is nothing to do before one takes more, or for so long.
@@ -219,8 +219,10 @@ impl Bond {
         self.pool.not_opened(now);
     }
 
-    fn carried(&self) -> u64 {
-        self.carried_before + self.reports().map(|report| report.sent).sum::<u64>()
+    /// Bytes of streams that went by records.
+    pub(super) fn carried(&self) -> u64 {
+        let reports = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
+        self.carried_before + reports.map(|report| report.sent).sum::<u64>()
     }
 }
 
@@ -252,6 +254,7 @@ impl Agent {
         self.look_at_packets(now, id, &mut bond, host);
         let up = bond.flows_can_go();
         let (full, late) = self.transmit(now, id, &mut bond, host);
+        let turns = self.plan_detour(now, &mut bond, (full, host));
         let stranded = self.judge_standing(now, id, &mut bond, up, host);
         let retires = bond.role == Role::Initiator && self.plan_carriers(now, &mut bond, full);
         let dial_at = self.dial_at(&bond, up);
@@ -262,6 +265,9 @@ impl Agent {
         self.memory.settle(bond.peer, &mut bond.flows.account);
         let ends = stranded && !self.may_dial(&bond);
         self.bonds[id.0 as usize] = Some(bond);
+        if turns {
+            self.touch(id);
+        }
         if ends {
             // Whoever comes back finds it gone, and begins anew.
             self.end(now, id, ResetCode::Broken, host);
@@ -325,6 +331,11 @@ impl Agent {
             let waiting = host.backlog(conn);
             let carrier = self.carriers[conn.index as usize].as_mut().expect("members have one");
             carrier.pace.look(now, waiting);
+            if bond.flows.asks_for_path(now, slot)
+                && let Some(TcpPath { rtt, resent }) = host.path(conn)
+            {
+                bond.flows.note_path(now, slot, rtt, resent);
+            }
             // What asks after a carrier may wait behind what it carries, and so measures that, too.
             if !bond.flows.wants_own(now, slot) {
                 continue;
@@ -337,12 +348,11 @@ impl Agent {
             }
         }
         late |= self.send_packets(now, id, bond, host);
-        if bond.has_packets() {
+        if bond.has_packets() && !bond.goes_by_records(self.sabotage) {
             // Records would hold up what is behind them where packets are lost: these stand by.
-            if !self.sabotage.breaks(Rule::PacketsFirst) {
-                self.say_keys(now, bond, host);
-                return (false, late);
-            }
+            self.say_keys(now, bond, host);
+            self.send_filler(now, bond, host);
+            return (false, late);
         }
         let up = bond.usable() > 0;
         while up && (bond.flows.wants_any(now) || bond.has_keys_to_say(now)) {
@@ -606,6 +616,7 @@ impl Agent {
         bond.flows = fresh;
         bond.members.clear();
         bond.packets.clear();
+        bond.forget_detour(now);
         bond.next_slot = 0;
         bond.pool = Pool::new(now);
         bond.known = None;
@@ -677,6 +688,26 @@ pub(super) fn seal_own(
         }
     });
     carrier.sent(now, sealed, known, changes);
+}
+
+/// Seals one record with nothing but filler. Returns whether it left.
+pub(super) fn seal_filler(
+    now: Moment,
+    slot: CarrierSlot,
+    bond: &mut Bond,
+    carrier: &mut Carrier,
+    host: &mut impl Host,
+) -> bool {
+    let Bond { flows, known: Some(known), .. } = bond else { return false };
+    let changes = carrier.link.epoch() != known.epochs.number();
+    if changes {
+        // New keys are said with what matters.
+        return false;
+    }
+    let room = carrier.pace.text_max();
+    let sealed =
+        carrier.link.seal(host.out(carrier.conn), |out| flows.fill_filler(now, slot, room, out));
+    carrier.sent(now, sealed, known, changes)
 }
 
 /// Seals one record for a carrier: of this share what is most worth it. Returns whether there was

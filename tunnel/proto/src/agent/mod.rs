@@ -39,6 +39,7 @@ use ringway_crypto::{
 };
 
 use crate::carrier::CarrierSlot;
+use crate::detour::Detour;
 use crate::epochs::Epochs;
 use crate::frame::{FlowId, ResetCode};
 use crate::hello::Instance;
@@ -59,6 +60,7 @@ pub use registry::{Owner, Registry};
 mod anew;
 mod bond;
 mod carriers;
+mod detour;
 mod identity;
 mod pace;
 mod packets;
@@ -163,6 +165,10 @@ pub enum Note {
     Lost(PeerId, u64),
     /// A record was forged, or what it said cannot be.
     Broken(PeerId),
+    /// Packets to this peer get through and are held back: streams go by records.
+    HeldBack(PeerId),
+    /// Streams go by packets again: those are no slower than records.
+    NotHeldBack(PeerId),
 }
 
 /// Why somebody was not let in.
@@ -184,6 +190,16 @@ pub enum NotLetIn {
     Crowded,
 }
 
+/// What the kernel knows of the way of a TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpPath {
+    /// The smoothed round trip of segments, without what those wait for that come behind one that
+    /// was lost.
+    pub rtt: Span,
+    /// Segments that were sent again since the begin, modulo 2^32.
+    pub resent: u32,
+}
+
 /// What the driver does for an agent. A call for a connection that is gone does nothing.
 pub trait Host {
     /// Begins a connection to a peer; [`Agent::connected`] tells what becomes of it. `None` if that
@@ -202,6 +218,12 @@ pub trait Host {
 
     /// Bytes that were appended and that the kernel has not taken.
     fn backlog(&self, conn: ConnId) -> usize;
+
+    /// What the kernel knows of the way of a connection, if it tells: asked every 15 ms while
+    /// something is on its way, at most.
+    fn path(&self, _conn: ConnId) -> Option<TcpPath> {
+        None
+    }
 
     /// [`Agent::drained`] is to be called once less than this waits.
     fn await_drain(&mut self, conn: ConnId, below: usize);
@@ -284,6 +306,15 @@ struct Bond {
     next_slot: u16,
     /// When a way for one is looked for, if there was none.
     route_at: Moment,
+    /// Whether streams go by records though packets get through; since when, and the carrier that
+    /// is filled to see whether they should. Packets had to wait, at the last look, for nobody but
+    /// their path.
+    detour: Detour,
+    by_records: Option<Moment>,
+    filled: Option<CarrierSlot>,
+    path_bound: bool,
+    /// The driver was told that packets are held back.
+    held_back: bool,
     pool: Pool,
     /// Carriers that there should be.
     wanted: usize,
@@ -308,8 +339,8 @@ struct Bond {
     alone_since: Option<Moment>,
     /// The driver was told that it can be used.
     told_up: bool,
-    /// Bytes of streams that went by carriers that are no more, and that went again because of
-    /// them.
+    /// Bytes of streams that went by carriers of records that are no more, and that went again
+    /// because of any.
     carried_before: u64,
     resent_before: u64,
     /// Bytes that carriers had taken at the last look.
@@ -430,6 +461,8 @@ pub struct Agent {
     /// Sessions that wait until datagrams can be sent again.
     held_up: Vec<BondId>,
     counts: DatagramCounts,
+    /// Datagrams that the host has dropped, by socket.
+    dropped: BTreeMap<u16, u64>,
     /// A peer's sessions on this shard; one beyond the first only if the peer has several shards.
     by_peer: BTreeSet<(PeerId, BondId)>,
     /// By the connection's index.
@@ -470,6 +503,7 @@ impl Agent {
             headers: Vec::new(),
             held_up: Vec::new(),
             counts: DatagramCounts::default(),
+            dropped: BTreeMap::new(),
             by_peer: BTreeSet::new(),
             carriers: Vec::new(),
             half_open: BTreeMap::new(),
@@ -589,6 +623,11 @@ impl Agent {
             packets: Vec::new(),
             next_slot: 0,
             route_at: now,
+            detour: Detour::new(now),
+            by_records: None,
+            filled: None,
+            path_bound: false,
+            held_back: false,
             pool: Pool::new(now),
             wanted: 1,
             wants_express: false,

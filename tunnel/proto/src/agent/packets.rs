@@ -17,7 +17,8 @@
 //!   takes slots in their order alone.
 //! - P3  The way to the near side is where the newest packet of its came from: what is older, or
 //!   came before, moves nothing. The near side sends to where it dialled.
-//! - P4  While packets get through, streams go by them alone.
+//! - P4  While packets get through, streams go by them alone; or, where those are held back
+//!   (`detour.rs`), by records alone.
 //! - P5  A packet for a session of another shard is given to that one, once.
 //!
 //! Bounds: [`PACKET_CARRIERS_MAX`] carriers of a session; constant work a packet, and a search of
@@ -118,6 +119,9 @@ pub(super) struct PacketMember {
     pub(super) meter: Meter,
     /// The host takes no more datagrams for now.
     pub(super) held_up: bool,
+    /// What the host had dropped at the socket by which packets came when the first came by it:
+    /// socket and number.
+    dropped_before: Option<(u16, u64)>,
 }
 
 /// Whose a datagram is.
@@ -153,12 +157,13 @@ impl Bond {
         let place = self.flows.packets_on_trial(now, HEADS as u32, around);
         self.next_slot = link.slot() + 1;
         let (network, meter) = (network.clone(), Meter::new(now));
-        self.packets.push(PacketMember { place, link, route, network, meter, held_up: false });
+        let (held_up, dropped_before) = (false, None);
+        let member = PacketMember { place, link, route, network, meter, held_up, dropped_before };
+        self.packets.push(member);
     }
 
     fn discharge_packets(&mut self, now: Moment, member: &PacketMember) {
         if let Some(report) = self.flows.carrier(member.place) {
-            self.carried_before += report.sent;
             self.resent_before += report.resent;
         }
         self.flows.carrier_down(now, member.place);
@@ -296,7 +301,7 @@ impl Agent {
     ) -> bool {
         let Bond { flows, known: Some(known), packets, .. } = bond else { return false };
         let mut later = Later::default();
-        let mut held_up = false;
+        let (mut held_up, mut dry) = (false, false);
         for member in packets {
             member.held_up = false;
             while flows.wants_packet(now, member.place) && member.link.is_ready(&known.epochs) {
@@ -313,11 +318,12 @@ impl Agent {
                 }
             }
             held_up |= member.held_up;
-            flows.note_packets_idle(now, member.place);
+            dry |= flows.note_packets_idle(now, member.place);
         }
         for event in later.0 {
             host.flow(id, event);
         }
+        bond.path_bound = !dry && !held_up;
         if held_up && !self.held_up.contains(&id) {
             self.held_up.push(id);
         }
@@ -329,6 +335,12 @@ impl Agent {
         for bond in core::mem::take(&mut self.held_up) {
             self.touch(bond);
         }
+    }
+
+    /// The host has dropped so many datagrams more at a socket because we did not read them in
+    /// time. Whose they were nobody knows: all that come by it hear of them.
+    pub fn datagrams_dropped(&mut self, socket: u16, many: u64) {
+        *self.dropped.entry(socket).or_default() += many;
     }
 
     /// The kernel has refused datagrams of so many bytes on their way to `to`.
@@ -349,7 +361,7 @@ impl Agent {
         bond: &mut Bond,
         host: &mut impl Host,
     ) -> bool {
-        if bond.has_packets() && !self.sabotage.breaks(Rule::PacketsFirst) {
+        if bond.has_packets() && !bond.goes_by_records(self.sabotage) {
             self.send_packets(now, id, bond, host);
             return false;
         }
@@ -522,6 +534,9 @@ impl Agent {
                 member.link.hide_under(header);
             }
         }
+        let socket = arrived.route.socket;
+        let dropped = self.dropped.get(&socket).copied().unwrap_or_default();
+        flows.note_dropped(member.place, member.dropped(socket, dropped));
         let mut door = Door::new(host, id);
         let packet = (opened.number, (bytes + HEADS) as u64);
         flows.packet(now, member.place, packet, opened.text, &mut door)?;
@@ -555,6 +570,13 @@ impl Agent {
 }
 
 impl PacketMember {
+    /// How much of what the host has dropped may have been this carrier's.
+    fn dropped(&mut self, socket: u16, all: u64) -> u64 {
+        let before = self.dropped_before.filter(|(of, _)| *of == socket);
+        let (_, before) = *self.dropped_before.insert(before.unwrap_or((socket, all)));
+        all - before
+    }
+
     /// Fills a train with packets. Returns whether there was anything.
     fn fill_train(
         &mut self,

@@ -34,6 +34,8 @@ pub struct BondReport {
     pub members: Vec<MemberReport>,
     /// Its carriers of packets.
     pub packets: Vec<PacketMemberReport>,
+    /// Since when streams go by records though packets get through: those are held back.
+    pub by_records: Option<Moment>,
     /// How many flows it has.
     pub flow_count: u64,
     /// Bytes that went again because of its carriers, of those too that are no more.
@@ -128,6 +130,7 @@ impl Agent {
             failures: bond.failures,
             members: members.collect(),
             packets: packets.collect(),
+            by_records: bond.by_records,
             flow_count: bond.flows.flow_count() as u64,
             resent: bond.resent(),
             flows: Vec::new(),

@@ -100,6 +100,8 @@ pub struct Sender<F> {
     /// What the other end was told last of what is of interest, and when.
     told: Option<(u64, Moment)>,
     heard_at: Moment,
+    /// Datagrams that the other end's host has dropped.
+    dropped: u64,
     packet_bytes: u64,
     /// How long losses run, in bytes; smooth.
     run_bytes: u64,
@@ -122,6 +124,7 @@ impl<F: Copy> Sender<F> {
             pacer: Pacer::default(),
             told: None,
             heard_at: now,
+            dropped: 0,
             packet_bytes,
             run_bytes: packet_bytes,
             loaded: None,
@@ -275,6 +278,7 @@ impl<F: Copy> Sender<F> {
         })?;
         if let Some(heard) = heard {
             (self.heard_at, self.silences) = (now, 0);
+            self.dropped = self.dropped.max(heard.totals.dropped);
             let of_path = (self.flight.rtt(), self.flight.reorder());
             self.rate.heard(now, &heard, of_path, &self.put());
             self.repair.set_loss(self.rate.floor());
@@ -411,6 +415,7 @@ impl<F: Copy> Sender<F> {
             copies,
             apart,
             rtt: (self.rtt().least(), self.rtt().smooth()),
+            dropped: self.dropped,
             decisions: self.rate.log().copied().collect(),
         }
     }

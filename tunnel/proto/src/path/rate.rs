@@ -15,6 +15,7 @@
 //!
 //! - **Trains.** A bottleneck spreads packets that come at once, and the spread is its rate. One of
 //!   less than 2 ms may be the work of hosts that gather packets, so the next train is longer.
+//!   Where most of two is lost, what came of the second in a round trip is the rate.
 //! - **Up**: a quarter more for a round trip, on long paths less; if that much more goes by, more
 //!   again at once. **Down**: as much less, so that what has queued drains. **Cruise**: what goes
 //!   by, and less while the queue is longer than wanted. The wanted queue depends on the rate
@@ -28,9 +29,9 @@
 //! - **Test**: more loss than ever, without a queue, is tested: with seven tenths of the rate, it
 //!   falls, and was congestion, or it does not, and is the path's own.
 //!
-//! Always: four packets a round trip are sent, so a path is never shut; only what was measured
-//! while there was enough to send lowers anything; what is lost beyond the path's own loss does not
-//! count as having gone by.
+//! Always: four packets of 1500 bytes a round trip, or in 100 ms, are sent: no path is ever shut;
+//! only what was measured while there was enough to send lowers anything; what is lost beyond the
+//! path's own loss does not count as having gone by.
 //!
 //! Bounds: constant time and memory. Sources: Cardwell and others, "BBR" (ACM Queue 2016) for
 //! filter and cycle; Dovrolis and others (INFOCOM 2001) for trains; Kumar and others, "Swift"
@@ -55,6 +56,11 @@ const TRAINS_MAX: u32 = 6;
 const TRIED_PACKETS: u64 = 64;
 /// A train that is spread over less says nothing.
 const SPREAD_MIN: Span = Span::from_ms(2);
+/// A train of at least so many packets of which not one in so many comes, so often in a row: there
+/// is no room for more.
+const POLICED_PACKETS: u64 = 12;
+const POLICED_PART: u64 = 2;
+const POLICED_TRAINS: u32 = 2;
 /// How far the next train is to be spread.
 const SPREAD_GOAL: Span = Span::from_us(2500);
 /// A train is at most so many times as long as the one before.
@@ -70,6 +76,9 @@ const CYCLE_ROUNDS: u32 = 8;
 const UP: f64 = 0.25;
 /// More is tried for so long at that; on longer paths, less is.
 const UP_LASTS: Span = Span::from_ms(40);
+/// What is sent whatever happens is packets of this size, and in a time of this length.
+const USUAL_BYTES: u64 = 1500;
+const LEAST_WITHIN: Span = Span::from_ms(100);
 /// What is sent while a queue drains.
 const DRAIN: f64 = 0.75;
 /// After so many rounds of that the queue is gone, or not ours.
@@ -97,6 +106,11 @@ const QUEUE_MIN: Span = Span::from_us(500);
 const START_LOSS: f64 = 0.28;
 /// More than this is never a path's own.
 const LOSS_MAX: f64 = 0.35;
+/// So much lost of so many packets is more than chance.
+const MOST: f64 = 0.5;
+const MOST_PACKETS: u64 = 250;
+/// What is left of a rate at once, at least.
+const LEAST_PART: f64 = 0.25;
 /// What is sent to see whether loss is the path's own.
 const TEST: f64 = 0.7;
 /// On a path that loses less than this, so much more is somebody's queue that overflowed.
@@ -154,16 +168,18 @@ struct Train {
     first: u64,
     bytes: u64,
     ends: u64,
-    /// The first of it that came, and the last so far: bytes sent until then, and when it came.
-    came: Option<((u64, Moment), (u64, Moment))>,
+    /// How things stood when the first of it had come, and when the last so far had.
+    came: Option<(Mark, Mark)>,
     /// Bytes sent when there was nothing more to send before it was whole: how it is spread up to
     /// there says something of the path, and what comes behind a pause does not.
     cut: Option<u64>,
+    /// Packets that had come before it.
+    counted: u64,
 }
 
 impl Train {
-    fn new(first: u64, sent: u64, bytes: u64) -> Train {
-        Train { first, bytes, ends: sent + bytes, came: None, cut: None }
+    fn new((first, sent): (u64, u64), bytes: u64, counted: u64) -> Train {
+        Train { first, bytes, ends: sent + bytes, came: None, cut: None, counted }
     }
 }
 
@@ -210,7 +226,11 @@ impl Mark {
 pub struct Rate {
     packet_bytes: u64,
     train: Option<Train>,
+    /// Packets that had come at the last report.
+    counted: u64,
     trains_tried: u32,
+    /// Trains in a row of which most was lost.
+    policed: u32,
     /// Bytes a second in each of the last rounds.
     rounds: [u64; ROUNDS],
     round: usize,
@@ -283,8 +303,10 @@ impl Rate {
     pub fn new(packet_bytes: u64) -> Self {
         Self {
             packet_bytes,
-            train: Some(Train::new(0, 0, TRAIN_FIRST * packet_bytes)),
+            train: Some(Train::new((0, 0), TRAIN_FIRST * packet_bytes, 0)),
+            counted: 0,
             trains_tried: 0,
+            policed: 0,
             rounds: [0; ROUNDS],
             round: 0,
             round_ends: 0,
@@ -352,9 +374,11 @@ impl Rate {
         Some(((self.bandwidth() as f64 * gain * self.brake) as u64).max(self.least()))
     }
 
-    /// Four packets a round trip are sent whatever happens, and one a second.
+    /// Four packets of a usual size a round trip, or in 100 ms, are sent whatever happens, and one
+    /// a second.
     fn least(&self) -> u64 {
-        per_second(4 * self.packet_bytes, self.rtt_smooth).max(self.packet_bytes)
+        let usual = self.packet_bytes.min(USUAL_BYTES);
+        per_second(4 * usual, self.rtt_smooth.max(LEAST_WITHIN)).max(self.packet_bytes)
     }
 
     /// How much more is tried: a queue of a quarter of 40 ms, but more than what varies anyway.
@@ -467,7 +491,7 @@ impl Rate {
                 train.cut.get_or_insert(put.sent);
             }
             if put.flying == 0 {
-                *train = Train::new(put.next, put.sent, train.bytes);
+                *train = Train::new((put.next, put.sent), train.bytes, self.counted);
             }
         }
     }
@@ -475,7 +499,7 @@ impl Rate {
     /// All that was on its way was given up: of a train nothing more is heard.
     pub fn note_given_up(&mut self, put: &Put) {
         if let Some(train) = &mut self.train {
-            *train = Train::new(put.next, put.sent, train.bytes);
+            *train = Train::new((put.next, put.sent), train.bytes, self.counted);
         }
     }
 
@@ -491,6 +515,7 @@ impl Rate {
             self.kept = self.kept.filter(|_| now.since(since) < KEPT);
         }
         let queue = self.queue(now, heard);
+        self.counted = heard.totals.packets;
         if self.train.is_some() {
             self.look_at_train(now, heard, put);
             return;
@@ -536,10 +561,10 @@ impl Rate {
             }
             return;
         }
-        let mut point = (heard.newest_sent, heard.totals.arrived);
+        let mut point = Mark::of(heard);
         let (first, last) = *train.came.get_or_insert((point, point));
         let ends = train.cut.map_or(train.ends, |cut| cut.min(train.ends));
-        let over = point.0 > ends;
+        let over = point.sent > ends;
         if over {
             // What asked whether the end of the train was lost says nothing about how it came.
             point = last;
@@ -550,9 +575,24 @@ impl Rate {
         if !over && (sent < ends || more) {
             return;
         }
-        let (bytes, spread) = (point.0 - first.0, point.1.since(first.1));
-        if spread >= SPREAD_MIN && bytes >= 8 * self.packet_bytes {
+        let (bytes, spread) = (point.sent - first.sent, point.came_at.since(first.came_at));
+        // Of one of which nothing is on its way any more, the end counts that was lost.
+        let all = if flying > 0 { newest + 1 } else { next } - train.first;
+        let came = heard.totals.packets.saturating_sub(train.counted);
+        let policed = all >= POLICED_PACKETS && came * POLICED_PART < all;
+        if spread >= SPREAD_MIN && bytes >= 8 * self.packet_bytes && !policed {
             return self.end_trains(now, heard, (per_second(bytes, spread), next));
+        }
+        self.policed = if policed { self.policed + 1 } else { 0 };
+        if self.policed >= POLICED_TRAINS {
+            // A longer one would lose more, and is not spread where the rest is dropped at once.
+            let trip = self.rtt_smooth.max(spread);
+            return self.end_trains(now, heard, (per_second(came * self.packet_bytes, trip), next));
+        }
+        if policed {
+            // It may have been chance.
+            self.train = Some(Train::new((next, sent), train.bytes, self.counted));
+            return;
         }
         if ends - (train.ends - train.bytes) >= TRIED_PACKETS * self.packet_bytes {
             self.trains_tried += 1;
@@ -567,12 +607,12 @@ impl Rate {
         }
         if train.cut.is_some() && bytes < train.bytes / 2 {
             // The next one may be whole.
-            self.train = Some(Train::new(next, sent, train.bytes));
+            self.train = Some(Train::new((next, sent), train.bytes, self.counted));
             return;
         }
         let growth = (SPREAD_GOAL.0 / spread.0.max(1)).clamp(2, TRAIN_GROWTH_MAX);
         let bytes = (train.bytes * growth).min(TRAIN_MAX);
-        self.train = Some(Train::new(next, sent, bytes));
+        self.train = Some(Train::new((next, sent), bytes, self.counted));
         self.decide(now, Decision::LongerTrain(spread, bytes));
     }
 
@@ -780,11 +820,13 @@ impl Rate {
         let long = mark.came_at.since(before.came_at) >= self.rtt_least;
         let test = WINDOW_PACKETS / if self.windows_count == 0 { 8 } else { 2 };
         let enough = if self.tested.is_some() { test } else { WINDOW_PACKETS };
+        let (lost, packets) = mark.lost_since(&before);
+        // Where most is lost, on a slow path, that is seen sooner.
+        let enough = if lost > MOST { enough.min(MOST_PACKETS) } else { enough };
         if mark.number < before.number + enough || !long {
             return;
         }
         self.window_mark = Some(mark);
-        let (lost, packets) = mark.lost_since(&before);
         let clean = core::mem::replace(&mut self.window_clean, true);
         if let Some(most) = self.tested.take() {
             self.end_test(now, (most, lost), clean);
@@ -817,7 +859,9 @@ impl Rate {
         let helped = lost - floor < 0.6 * (before - floor);
         if helped || !clean && self.windows_count > 0 || lost > LOSS_MAX {
             let part = ((1.0 - before) / (1.0 - lost.min(before))).max(TEST);
-            let part = if lost > LOSS_MAX { TEST } else { part };
+            // That is no path's own: what comes is what passes.
+            let passes = TEST * (1.0 - lost) / (1.0 - floor);
+            let part = if lost > LOSS_MAX { passes.max(LEAST_PART) } else { part };
             let rate = (self.bandwidth() as f64 * part) as u64;
             self.rounds = [rate; ROUNDS];
             if self.windows_count == 0 {

@@ -65,6 +65,9 @@ pub struct Why {
     pub apart: Span,
     /// Round trip: the shortest of late, and the smooth one.
     pub rtt: (Span, Span),
+    /// Datagrams that the other end's host has dropped because nobody read them in time. Those of
+    /// others that came by the same socket are among them.
+    pub dropped: u64,
     /// What was decided, oldest first.
     pub decisions: Vec<(Moment, Decision)>,
 }
@@ -95,12 +98,19 @@ impl Why {
     /// Why so much goes again.
     pub fn repair(&self) -> String {
         let [_, first, second, third, later] = self.copies;
-        format!(
+        let mut words = format!(
             "the path loses {} by itself, for which nobody slows down; what is lost goes again \
              {first}, {second}, {third}, then {later} times, {} apart",
             Percent(self.floor),
             Time(self.apart),
-        )
+        );
+        if self.dropped > 0 {
+            words += &format!(
+                "; {} datagrams arrived there and were dropped, since they were not read in time",
+                self.dropped
+            );
+        }
+        words
     }
 }
 

@@ -73,11 +73,12 @@ impl Session {
         carriers.chain(ack).chain(watched).chain(packets).min()
     }
 
-    /// When an acknowledgement that is due then can leave: where packets work, with one of those.
+    /// When an acknowledgement that is due then can leave: where packets carry them, with one of
+    /// those.
     fn ack_leaves_at(&self, due: Moment) -> Option<Moment> {
         let usable = || self.carriers.iter().filter(|one| one.is_usable());
         let mut packets = usable().filter_map(|one| one.packets.as_deref()).peekable();
-        if packets.peek().is_none() {
+        if packets.peek().is_none() || self.by_records {
             return Some(due);
         }
         packets.filter_map(|packets| packets.ready_at()).min().map(|ready| ready.max(due))

@@ -17,7 +17,7 @@
 //! Bounds: constant time a packet and for each thing that it says.
 
 use super::*;
-use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, put_varint, report_frame, varint_len};
+use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, report_frame, write_pad};
 use crate::limits::DATAGRAM_BYTES_MIN;
 use crate::path::{Arrivals, Load, Report, Rtt, Run, Search, SegmentId, Sender, Told, Why, Word};
 use crate::report::PacketsReport;
@@ -189,9 +189,11 @@ impl Session {
                 Frame::Rekey(exchange).write(out);
             }
             self.fill_again(now, slot, (out, end - WANTED_MAX));
-            self.fill_control(now, out, end - WANTED_MAX, outlet);
-            let share = (slot, Share::All);
-            self.fill_streams(now, share, (out, end - WANTED_MAX), outlet);
+            if !self.by_records {
+                self.fill_control(now, out, end - WANTED_MAX, outlet);
+                let share = (slot, Share::All);
+                self.fill_streams(now, share, (out, end - WANTED_MAX), outlet);
+            }
             self.fill_leave(slot, out);
         }
         let says = out.len() > before;
@@ -237,7 +239,7 @@ impl Session {
         let carrier = self.carriers.get(usize::from(slot.0)).filter(|one| one.is_usable())?;
         let packets = carrier.packets.as_ref()?;
         let may = packets.sender.may_send(now) && !packets.sender.is_full();
-        packets.search.question(now, self.wants_any(now)).filter(|_| may)
+        packets.search.question(now, self.has_for_packets(now)).filter(|_| may)
     }
 
     /// Puts `room` bytes that say nothing into the next packet of this carrier. Returns its number.
@@ -255,10 +257,8 @@ impl Session {
         let packets = self.packets(slot);
         let (floor, wait) = packets.sender.to_tell(now, true).expect("it must be told");
         Frame::Wanted { floor, wait: wait.0 }.write(out);
-        out.push(PAD);
-        let left = end - out.len();
-        put_varint(out, (left - varint_len(left as u64)) as u64);
-        out.resize(end, 0);
+        // Its length takes two bytes.
+        write_pad(out, end - out.len() - 3);
         let question = Said::Question(packets.search.ask());
         let load = packets.keep(&[question]);
         packets.spoke_at = now;
@@ -295,17 +295,36 @@ impl Session {
         }
     }
 
+    /// Flows are spoken of by records alone from now on, though packets get through, or by packets
+    /// again. What is on its way by packets then goes by records, too: it might take long.
+    pub fn set_by_records(&mut self, now: Moment, by_records: bool) {
+        self.by_records = by_records;
+        let of_packets = |at: &usize| self.carriers[*at].packets.is_some();
+        let slots: Vec<usize> = (0..self.carriers.len()).filter(of_packets).collect();
+        for at in slots.into_iter().filter(|_| by_records) {
+            let lost = self.doubt_packets(now, CarrierSlot(at as u16));
+            self.carriers[at].resent += lost;
+        }
+    }
+
+    /// Whether there is something of flows that packets may say.
+    fn has_for_packets(&self, now: Moment) -> bool {
+        !self.by_records && self.wants_any(now)
+    }
+
     /// All that could be said by this carrier was. Whoever asks [`Self::wants_packet`] before each
-    /// packet says so behind the last.
-    pub fn note_packets_idle(&mut self, now: Moment, slot: CarrierSlot) {
-        let wants = self.wants_any(now);
+    /// packet says so behind the last. Returns whether more could have gone.
+    pub fn note_packets_idle(&mut self, now: Moment, slot: CarrierSlot) -> bool {
+        let wants = self.has_for_packets(now);
         let carrier = &mut self.carriers[usize::from(slot.0)];
         let usable = carrier.is_usable();
         if let Some(packets) = carrier.packets.as_mut().filter(|_| usable && !wants)
             && packets.sender.may_send(now)
         {
             packets.sender.note_idle();
+            return true;
         }
+        false
     }
 
     /// What is known of a carrier of packets; `None` for another, or one that is not up.
@@ -337,8 +356,8 @@ impl Session {
     /// When [`Self::fill_packet`] has something to fill.
     pub(super) fn packets_wake_at(&self, now: Moment, slot: CarrierSlot) -> Option<Moment> {
         let carrier = self.carriers.get(usize::from(slot.0)).filter(|carrier| carrier.up)?;
-        let has_more =
-            carrier.is_usable() && (self.wants_any(now) || carrier.wants_leave(self.sabotage));
+        let has_more = carrier.is_usable()
+            && (self.has_for_packets(now) || carrier.wants_leave(self.sabotage));
         let has_more = has_more || carrier.is_usable() && self.exchange.is_some();
         let packets = carrier.packets.as_ref()?;
         // The first packet of one on trial asks.
@@ -422,6 +441,11 @@ impl Session {
             carrier.left = true;
             self.saying.push(Said::Leave);
         }
+    }
+
+    /// The host has dropped so many datagrams, all in all, that may have been this carrier's.
+    pub fn note_dropped(&mut self, slot: CarrierSlot, dropped: u64) {
+        self.packets(slot).arrivals.note_dropped(dropped);
     }
 
     /// A packet's text came: its number, and its bytes on the path.

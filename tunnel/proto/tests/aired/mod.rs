@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ringway_core::Span;
 use ringway_tunnel_proto::sabotage::Rule;
-use ringway_tunnel_proto::{BondId, BondReport, FlowId};
+use ringway_tunnel_proto::{BondId, BondReport, FlowId, Note};
 
-use crate::net::air::FAR;
+use crate::net::air::{FAR, LISTENS};
 use crate::net::{Net, PEER, Shard};
 
 /// A story.
@@ -15,7 +15,7 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 14] = [
+pub(crate) const STORIES: [Story; 16] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
@@ -30,6 +30,8 @@ pub(crate) const STORIES: [Story; 14] = [
     who_moves_in_silence_is_found,
     datagrams_are_as_long_as_the_path_passes,
     a_path_that_becomes_narrower_is_found,
+    where_packets_are_held_back_streams_leave_and_return,
+    slow_records_are_left_alone,
 ];
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
@@ -82,6 +84,15 @@ impl Flow {
             self.pump(net);
             self.read(net) >= part
         });
+    }
+
+    /// Looks at what was read once, at the end: that takes as long as there is much of it.
+    fn run_until(&mut self, net: &mut Net, most: Span, mut so: impl FnMut(&Net) -> bool) {
+        net.run_until(most, |net| {
+            self.pump(net);
+            so(net)
+        });
+        self.read(net);
     }
 
     fn run_to_end(&mut self, net: &mut Net, most: Span) {
@@ -404,4 +415,68 @@ pub(crate) fn a_path_that_becomes_narrower_is_found(broken: Option<Rule>, seed: 
         flow.run_to(&mut net, read + 6_000_000, Span::from_s(15));
         assert_eq!(length(&net, 0), length_after, "from {before} to {after}");
     }
+}
+
+/// The network passes few packets, and records as before: streams go by those, and by packets again
+/// when more pass.
+pub(crate) fn where_packets_are_held_back_streams_leave_and_return(
+    broken: Option<Rule>,
+    seed: u64,
+) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    (net.bytes_per_step, net.narrow, net.air().police) = (200, true, Some(50));
+    let mut flow = Flow::open(&mut net, bond, 50_000_000, 1);
+    flow.run_until(&mut net, Span::from_s(20), |net| sent(net, 0)[0] > 500_000);
+    assert!(packets_work(&net, 0), "nothing was silent");
+    // What is dropped all the same is not poured in for long.
+    let (put, came) = (net.air().put[1], net.air().bytes[1]);
+    assert!(put < 5 * came, "{put} bytes were sent, and {came} came");
+    let told = |net: &Net, note: Note| {
+        let notes = net.sites[0][0].desk.notes.iter();
+        notes.filter(|one| **one == note).count()
+    };
+    assert_eq!([told(&net, Note::HeldBack(PEER)), told(&net, Note::NotHeldBack(PEER))], [1, 0]);
+    // They stay there for a while, but for a trial.
+    let [_, packets] = sent(&net, 0);
+    let end = net.now + Span::from_s(80);
+    flow.run_until(&mut net, Span::from_s(81), |net| net.now >= end);
+    let more = sent(&net, 0)[1] - packets;
+    assert!((1..3_000_000).contains(&more), "{more} bytes by packets");
+    net.air().police = None;
+    flow.run_until(&mut net, Span::from_s(150), |net| told(net, Note::NotHeldBack(PEER)) == 1);
+    let [records, _] = sent(&net, 0);
+    flow.run_to_end(&mut net, Span::from_s(60));
+    assert_eq!(sent(&net, 0)[0], records, "records stand by");
+}
+
+/// Packets are lost and the bound, and records are no faster: filler finds that out, and no stream
+/// is ever stuck there.
+pub(crate) fn slow_records_are_left_alone(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    (net.bytes_per_step, net.air().police) = (20, Some(100));
+    net.air().lost_per_mille = 50;
+    let mut flow = Flow::open(&mut net, bond, 10_000_000, 1);
+    let end = net.now + Span::from_s(50);
+    flow.run_until(&mut net, Span::from_s(51), |net| net.now >= end);
+    let [records, packets] = sent(&net, 0);
+    assert!(records == 0 && packets > 3_000_000, "{records} {packets}");
+}
+
+/// The far side's host drops datagrams at the socket by which ours come: the near side hears of it.
+/// What it had dropped before is none of ours.
+#[allow(dead_code, reason = "there is no rule to switch off")]
+pub(crate) fn drops_of_a_host_are_told(broken: Option<Rule>, seed: u64) {
+    let mut net = Net::without(broken, seed, [1, 1]);
+    net.give_air(seed);
+    net.sites[1][0].agent.datagrams_dropped(LISTENS, 1000);
+    let bond = net.connect();
+    net.run_until(Span::from_s(1), |net| packets_work(net, 0) && packets_work(net, 1));
+    let mut flow = Flow::open(&mut net, bond, 400_000, 1);
+    flow.run_to(&mut net, 100_000, Span::from_s(10));
+    net.sites[1][0].agent.datagrams_dropped(LISTENS, 7);
+    flow.run_to_end(&mut net, Span::from_s(10));
+    net.run(Span::from_s(1));
+    let told = |site| report(&net, site).packets[0].why.clone();
+    assert_eq!((told(0).dropped, told(1).dropped), (7, 0));
+    assert!(told(0).repair().contains("7 datagrams") && !told(1).repair().contains("datagrams"));
 }

@@ -15,8 +15,11 @@ use super::{Net, Shard};
 /// Where the far site listens.
 pub(crate) const FAR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), 4600);
 /// The numbers of sockets: that one, and those that dial.
-const LISTENS: u16 = 0;
+pub(crate) const LISTENS: u16 = 0;
 const DIALS: u16 = 1;
+
+/// What may pass at once, in time.
+const POLICED: Span = Span::from_ms(50);
 
 /// Heads of IPv4 and UDP.
 const HEADS: usize = 28;
@@ -34,6 +37,10 @@ pub(crate) struct Air {
     pub(crate) jitter: Span,
     /// Bytes of the longest datagram that gets through, heads of IP and UDP among them.
     pub(crate) mtu: usize,
+    /// Bytes a millisecond, each way, beyond which datagrams are dropped, if there is a bound; and
+    /// until when it is used up.
+    pub(crate) police: Option<u64>,
+    policed: [Moment; 2],
     /// Nothing gets through, to the far site and from there.
     pub(crate) blocked: [bool; 2],
     /// The near site's address: it may move.
@@ -43,6 +50,8 @@ pub(crate) struct Air {
     /// What is on its way, by when it comes: to which site, from where, and the datagram.
     flying: BTreeMap<(Moment, u64), Flying>,
     count: u64,
+    /// Bytes that were sent to each site.
+    pub(crate) put: [u64; 2],
     /// Datagrams that came, by site, and their bytes.
     pub(crate) came: [u64; 2],
     pub(crate) bytes: [u64; 2],
@@ -61,11 +70,14 @@ impl Air {
             delay: Span::from_ms(5),
             jitter: Span::ZERO,
             mtu: 1500,
+            police: None,
+            policed: [Moment(0); 2],
             blocked: [false; 2],
             near: Ipv4Addr::new(198, 51, 100, 1),
             turn: 0,
             flying: BTreeMap::new(),
             count: 0,
+            put: [0; 2],
             came: [0; 2],
             bytes: [0; 2],
             forwarded: 0,
@@ -78,11 +90,24 @@ impl Air {
         self.flying.keys().next().map(|(at, _)| *at)
     }
 
+    /// Whether a datagram is more than may pass.
+    fn is_over(&mut self, now: Moment, to: usize, bytes: usize) -> bool {
+        let Some(per_ms) = self.police else { return false };
+        let until = self.policed[to].max(now);
+        let over = until.since(now) > POLICED;
+        if !over {
+            self.policed[to] = until + Span((bytes + HEADS) as u64 * 1_000_000 / per_ms);
+        }
+        over
+    }
+
     fn put(&mut self, now: Moment, to: usize, ends: (SocketAddr, SocketAddr), datagram: &[u8]) {
+        self.put[to] += datagram.len() as u64;
         let copies = 1 + u64::from(self.rng.chance(self.twice_per_mille));
         for _ in 0..copies {
             let stopped = self.blocked[1 - to] || datagram.len() + HEADS > self.mtu;
-            let lost = stopped || self.rng.chance(self.lost_per_mille);
+            let lost = stopped || self.is_over(now, to, datagram.len());
+            let lost = lost || self.rng.chance(self.lost_per_mille);
             if to == 1
                 && let Some(heard) = &mut self.heard
             {

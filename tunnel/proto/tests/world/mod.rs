@@ -314,8 +314,9 @@ impl Run {
                 continue;
             }
             let way = self.rng.below(2) as usize;
-            match self.rng.below(6) {
+            match self.rng.below(7) {
                 0 => self.break_line(at),
+                6 => self.lead_by_records(at),
                 5 => self.leave_line(at),
                 1 => self.lines[at].pipes[way].silent = true,
                 2 => {
@@ -332,6 +333,15 @@ impl Run {
                 }
                 _ => self.lines[at].pipes[way].bytes_per_ms = 20 + self.rng.below(200),
             }
+        }
+    }
+
+    /// One side leads its flows by records though packets get through, or by packets again.
+    fn lead_by_records(&mut self, at: usize) {
+        if self.lines[at].packets && self.world.lines > self.world.packets {
+            let by_records = self.rng.chance(500);
+            let end = self.rng.below(2) as usize;
+            self.ends[end].session.set_by_records(self.now, by_records);
         }
     }
 

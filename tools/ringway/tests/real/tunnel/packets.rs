@@ -4,11 +4,13 @@
 //! connections. It is at the same address, as a router is, and its sockets are small: what comes
 //! too fast is lost there.
 
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ringway_tunnel_node::status::CarrierStatus;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +30,41 @@ struct Orders {
     blocked: AtomicBool,
     /// The near side is seen by another port from now on.
     moves: AtomicBool,
+    /// The path takes [`DELAY`] each way, and what is more than [`POLICED`] is dropped.
+    held_back: AtomicBool,
+}
+
+const DELAY: Duration = Duration::from_millis(5);
+/// Bytes a second, and how far ahead of that one may be.
+const POLICED: f64 = 1e6;
+const AHEAD: Duration = Duration::from_millis(30);
+
+/// One way through a path that is held back.
+struct Held {
+    /// When each leaves, oldest first.
+    waiting: VecDeque<(Instant, Vec<u8>)>,
+    /// Until when what may pass is used up.
+    until: Instant,
+}
+
+impl Held {
+    fn new() -> Held {
+        Held { waiting: VecDeque::new(), until: Instant::now() }
+    }
+
+    fn put(&mut self, datagram: &[u8]) {
+        let now = Instant::now();
+        self.until = self.until.max(now);
+        if self.until - now <= AHEAD {
+            self.until += Duration::from_secs_f64(datagram.len() as f64 / POLICED);
+            self.waiting.push_back((now + DELAY, datagram.to_vec()));
+        }
+    }
+
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let now = Instant::now();
+        Some(self.waiting.pop_front_if(|(at, _)| *at <= now)?.1)
+    }
 }
 
 /// It ends with the test's process.
@@ -63,6 +100,7 @@ fn towards(far: SocketAddr) -> UdpSocket {
 fn pass_on(orders: &Orders, front: &UdpSocket, far: SocketAddr) {
     front.set_nonblocking(true).expect("our socket");
     let (mut back, mut near, mut room) = (towards(far), None, vec![0; 65_535]);
+    let mut held = [Held::new(), Held::new()];
     loop {
         let mut fds =
             [front.as_fd(), back.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -71,17 +109,28 @@ fn pass_on(orders: &Orders, front: &UdpSocket, far: SocketAddr) {
             back = towards(far);
         }
         let passes = !orders.blocked.load(Ordering::Relaxed);
+        let holds = orders.held_back.load(Ordering::Relaxed);
         while let Some((len, from)) = taken(front.recv_from(&mut room)) {
             near = Some(from);
-            if passes {
+            if holds {
+                held[0].put(&room[..len]);
+            } else if passes {
                 // What a full socket does not take is lost.
                 let _ = back.send(&room[..len]);
             }
         }
         while let Some(len) = taken(back.recv(&mut room)) {
-            if let Some(near) = near.filter(|_| passes) {
+            if holds {
+                held[1].put(&room[..len]);
+            } else if let Some(near) = near.filter(|_| passes) {
                 let _ = front.send_to(&room[..len], near);
             }
+        }
+        while let Some(datagram) = held[0].take() {
+            let _ = back.send(&datagram);
+        }
+        while let Some(datagram) = held[1].take() {
+            let _ = near.map(|near| front.send_to(&datagram, near));
         }
     }
 }
@@ -94,11 +143,17 @@ fn taken<T>(read: std::io::Result<T>) -> Option<T> {
 
 /// Two sites whose files allow UDP, and what lies between them.
 fn start(shards: usize, service: SocketAddr) -> (Pair, Air) {
+    start_held(shards, service, false)
+}
+
+/// The same with a path that is held back, or not.
+fn start_held(shards: usize, service: SocketAddr, held_back: bool) -> (Pair, Air) {
     let words = Words::default().peer("udp = true");
     let keys = Keys::new();
     let far = keys.far(&words.clone().set(&format!("shards = {shards}")).allow([service]));
     let wire = Wire::start(far.carriers());
     let air = Air::start(wire.addr, far.carriers());
+    air.0.held_back.store(held_back, Ordering::Relaxed);
     let near = keys.near(&words.forward(service), wire.addr);
     let pair = Pair { near, far, wire, keys };
     pair.until_up();
@@ -181,6 +236,29 @@ fn a_session_moves_to_tcp_and_back() {
     let before = sent(&pair.near, "udp");
     Transfer::begin(pair.near.door(0), load(10, 4)).arrives();
     assert!(sent(&pair.near, "udp") >= before + (4 << 20));
+    pair.stop();
+}
+
+/// UDP gets through and is held back from the begin: streams go by TCP, and the log and status say
+/// why.
+#[test]
+fn a_session_leaves_udp_that_is_held_back() {
+    let service = mirror("127.0.0.1:0");
+    let (pair, _air) = start_held(1, service, true);
+    until_packets(&pair, true);
+    let transfer = Transfer::begin(pair.near.door(0), load(8, 64));
+    for side in [&pair.near, &pair.far] {
+        until("something goes by TCP", || (sent(side, "tcp") > 1 << 20).then_some(()));
+        side.says("UDP gets through and brings much less than TCP does", 0);
+        let [udp] = &carriers(side, "udp")[..] else { panic!("one of packets") };
+        assert_eq!((udp.limited_by.as_str(), udp.suspect), ("held back", false));
+        assert!(udp.why.as_ref().expect("it has reasons").rate.contains("have gone by TCP"));
+    }
+    transfer.arrives();
+    for side in [&pair.near, &pair.far] {
+        let [udp, tcp] = ["udp", "tcp"].map(|kind| sent(side, kind));
+        assert!(tcp > 48 << 20 && udp < 24 << 20, "{tcp} by TCP, {udp} by UDP");
+    }
     pair.stop();
 }
 

@@ -1,0 +1,121 @@
+//! A session whose packets are held back: looks beside them, and the way that its streams go.
+//!
+//! When to do what is decided in `crate::detour`; here it is done. Each agent decides for what it
+//! sends: a network may hold back one way alone.
+//!
+//! Bounds: constant time for each carrier of a session and turn, and what filler costs.
+
+use super::bond::{SHORT, seal_filler};
+use super::*;
+use crate::detour::{Advice, Seen};
+use crate::session::Share;
+
+impl Bond {
+    /// Whether streams go by records though packets get through.
+    pub(super) fn goes_by_records(&self, sabotage: Sabotage) -> bool {
+        self.by_records.is_some() || sabotage.breaks(Rule::PacketsFirst)
+    }
+
+    /// Nothing is known of the paths of a session that begins anew.
+    pub(super) fn forget_detour(&mut self, now: Moment) {
+        (self.detour, self.by_records, self.filled) = (Detour::new(now), None, None);
+    }
+
+    /// A carrier of records is filled, or none.
+    fn fill(&mut self, slot: Option<CarrierSlot>) {
+        if let Some(before) = self.filled.take() {
+            self.flows.set_filled(before, false);
+        }
+        if let Some(slot) = slot {
+            self.flows.set_filled(slot, true);
+        }
+        self.filled = slot;
+    }
+
+    /// Bytes of streams that packets were given, and that arrived by records.
+    fn brought(&self) -> (u64, u64) {
+        let packets = self.packets.iter().filter_map(|member| self.flows.carrier(member.place));
+        let on_the_way = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
+        let on_the_way: u64 = on_the_way.map(|report| report.flying).sum();
+        (packets.map(|report| report.sent).sum(), self.carried().saturating_sub(on_the_way))
+    }
+
+    /// Streams go another way from now on.
+    fn lead(&mut self, now: Moment, advice: Advice, host: &mut impl Host) {
+        let leaves = advice == Advice::Leave;
+        self.by_records = leaves.then_some(now);
+        self.flows.set_by_records(now, leaves);
+        if advice == Advice::TryAgain {
+            // What was measured while they were held back says nothing of now.
+            for member in &self.packets {
+                self.flows.packets_moved(now, member.place);
+            }
+            return;
+        }
+        if core::mem::replace(&mut self.held_back, leaves) != leaves {
+            let note = if leaves { Note::HeldBack } else { Note::NotHeldBack };
+            host.note(None, note(self.peer));
+        }
+    }
+}
+
+impl Agent {
+    /// Looks whether packets are held back, and leads streams by what is faster. `full`: records
+    /// take no more. Returns whether another turn is to follow.
+    pub(super) fn plan_detour(
+        &mut self,
+        now: Moment,
+        bond: &mut Bond,
+        (full, host): (bool, &mut impl Host),
+    ) -> bool {
+        let packets = bond.packets.iter().filter_map(|member| bond.flows.carrier(member.place));
+        let Some(path) = packets.filter(|one| one.usable).min_by_key(|one| one.rtt) else {
+            // While none get through there is nothing to compare.
+            bond.detour.interrupt();
+            bond.fill(None);
+            return false;
+        };
+        let beside = self.best(bond, (None, Share::All), None, host).map(|(slot, _)| slot);
+        let (packets, records) = bond.brought();
+        let by_records = bond.by_records.is_some();
+        let seen = Seen {
+            packets,
+            records,
+            full: if by_records { full } else { bond.path_bound && bond.flows.has_bulk() },
+            rtt: path.rtt,
+            // On a shorter path a processor is the bound, not a network.
+            may_look: path.rtt_min >= SHORT && beside.is_some(),
+            filled: bond.filled.and_then(|slot| bond.flows.filled(slot)),
+        };
+        let advice = self.sabotage.detour(bond.detour.look(now, seen));
+        match advice {
+            Advice::Stay => return false,
+            Advice::Look => bond.fill(beside),
+            Advice::LookNoMore => bond.fill(None),
+            Advice::Leave | Advice::TryAgain | Advice::Return => {
+                bond.fill(None);
+                bond.lead(now, advice, host);
+            }
+        }
+        true
+    }
+
+    /// Fills the carrier that is looked at, as far as it takes any.
+    pub(super) fn send_filler(&mut self, now: Moment, bond: &mut Bond, host: &mut impl Host) {
+        let Some(slot) = bond.filled else { return };
+        let Some(member) = bond.members.get(usize::from(slot.0)).copied().flatten() else {
+            bond.filled = None;
+            return;
+        };
+        let carrier = self.carriers[member.conn.index as usize].as_mut().expect("members have one");
+        while bond.flows.may_fill(slot) {
+            if host.backlog(member.conn) >= carrier.pace.waiting_max() {
+                host.await_drain(member.conn, carrier.pace.waiting_max() / 2);
+                return;
+            }
+            if !seal_filler(now, slot, bond, carrier, host) {
+                return;
+            }
+        }
+    }
+}

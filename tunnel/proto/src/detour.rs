@@ -1,0 +1,447 @@
+//! When streams leave carriers of packets that work, because the network holds those back.
+//!
+//! Some networks let UDP through and slow it down: packets arrive, so nothing is silent, and TCP
+//! would be many times as fast. What packets bring says nothing of that. So when they have been the
+//! bound for a while, a carrier of records is tried with *filler*, bytes that say nothing: where
+//! packets are lost a stream would be stuck behind the first of them, filler harms nobody. Only if
+//! that goes clearly faster do streams go by records, and only if they are faster there do they
+//! stay. Now and then packets are tried again, with the streams themselves.
+//!
+//! ```text
+//! packets --the bound for a while--> looking --filler was not faster--> packets, later again
+//!    ^                                  \--faster--> records --streams are not--> packets
+//!    \---no slower than records--- again <--after a time--/
+//! ```
+//!
+//! Always: filler on its way is at most [`FILLER_FIRST`] more than what has arrived, so a carrier
+//! that brings nothing is given little; and at most [`FILLER_MAX`] in all of a look. Looks and
+//! returns that change nothing come half as often each time, down to one in [`LATER_MAX`].
+//!
+//! Bounds: constant time and memory; of what a busy path carries, filler is a few percent at first
+//! and less than one later.
+
+use ringway_core::{Moment, Span};
+
+/// Packets are the bound for so long before records are looked at.
+const FULL_FOR: Span = Span::from_s(3);
+/// How long a look lasts: at most this, or so many round trips.
+const LOOK_FOR: Span = Span::from_s(2);
+const LOOK_ROUNDS: u64 = 20;
+/// Filler on its way beyond what has arrived, and all of a look's.
+const FILLER_FIRST: u64 = 64 * 1024;
+const FILLER_MAX: u64 = 8 << 20;
+/// When records are looked at next after a look in vain, and how long streams stay there before
+/// packets are tried again: at first, and at most.
+const LOOK_AFTER: Span = Span::from_s(30);
+const STAY: Span = Span::from_s(60);
+const LATER_MAX: Span = Span::from_s(600);
+/// Records have to bring more than packets, in percent: filler, and then streams.
+const FILLER_PERCENT: u64 = 150;
+const STREAMS_PERCENT: u64 = 110;
+/// Packets that bring so much of what records did are good again, in percent.
+const AGAIN_PERCENT: u64 = 90;
+/// Whoever takes over needs this long to find the path's rate, and is measured over this: time, and
+/// round trips.
+const SETTLE: (Span, u64) = (Span::from_s(1), 20);
+const MEASURE: (Span, u64) = (Span::from_s(2), 10);
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    /// Nothing new.
+    Stay,
+    /// Fill a carrier of records.
+    Look,
+    /// Fill none.
+    LookNoMore,
+    /// Streams go by records.
+    Leave,
+    /// Streams go by packets, which know nothing of their path any more.
+    TryAgain,
+    /// Streams stay with packets.
+    Return,
+}
+
+/// What is so at a moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// Bytes of streams so far that went by packets, and that arrived by records.
+    pub(crate) packets: u64,
+    pub(crate) records: u64,
+    /// There is more to send than goes.
+    pub(crate) full: bool,
+    /// The round trip of packets.
+    pub(crate) rtt: Span,
+    /// A carrier of records could be filled.
+    pub(crate) may_look: bool,
+    /// What filler came to, while there is a carrier that is filled.
+    pub(crate) filled: Option<Filled>,
+}
+
+/// What filler came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filled {
+    /// Bytes a second, once some round trips tell.
+    pub(crate) rate: Option<u64>,
+    /// There will be no more of it, and all has arrived.
+    pub(crate) over: bool,
+}
+
+/// A measurement: since when, bytes by then, and whether there was more to send in it.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Moment,
+    bytes: u64,
+    full: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// By packets: the bound without a break since then.
+    Packets(Option<Mark>),
+    /// The same, while records are filled: since when, and bytes a second by packets.
+    Looking(Moment, u64),
+    /// By records: what packets brought while that is to be compared, until when, what is being
+    /// measured, and what was measured last.
+    Records { before: Option<u64>, until: Moment, mark: Mark, rate: u64 },
+    /// By packets again, on trial: what records brought, and what is being measured.
+    Again { records: u64, mark: Mark },
+}
+
+/// See the module.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Detour {
+    state: State,
+    next_look_at: Moment,
+    look_after: Span,
+    stay: Span,
+}
+
+fn rate(bytes: u64, took: Span) -> u64 {
+    (u128::from(bytes) * 1_000_000_000 / u128::from(took.0.max(1))) as u64
+}
+
+/// Whether `after` is at least so many percent of `before`.
+fn is_percent(after: u64, percent: u64, before: u64) -> bool {
+    u128::from(after) * 100 >= u128::from(before) * u128::from(percent)
+}
+
+fn least((time, rounds): (Span, u64), rtt: Span) -> Span {
+    time.max(Span(rtt.0.saturating_mul(rounds)))
+}
+
+impl Detour {
+    pub(crate) fn new(now: Moment) -> Self {
+        let state = State::Packets(None);
+        Self { state, next_look_at: now, look_after: LOOK_AFTER, stay: STAY }
+    }
+
+    /// Whether streams go by records though packets get through.
+    pub(crate) fn by_records(&self) -> bool {
+        matches!(self.state, State::Records { .. })
+    }
+
+    /// Looks at what is, and says what to do. Called whenever something was sent or has come.
+    pub(crate) fn look(&mut self, now: Moment, seen: Seen) -> Advice {
+        match self.state {
+            State::Packets(mark) => self.by_packets(now, seen, mark),
+            State::Looking(since, before) => self.looking(now, seen, (since, before)),
+            State::Records { .. } => self.on_records(now, seen),
+            State::Again { records, mark } => self.again(now, seen, (records, mark)),
+        }
+    }
+
+    /// Packets do not get through: what was being measured of them means nothing.
+    pub(crate) fn interrupt(&mut self) {
+        if !self.by_records() {
+            self.state = State::Packets(None);
+        }
+    }
+
+    fn by_packets(&mut self, now: Moment, seen: Seen, mark: Option<Mark>) -> Advice {
+        let begin = Mark { at: now, bytes: seen.packets, full: true };
+        let Some(mark) = mark.filter(|_| seen.full) else {
+            self.state = State::Packets(seen.full.then_some(begin));
+            return Advice::Stay;
+        };
+        let took = now.since(mark.at);
+        if took < FULL_FOR {
+            return Advice::Stay;
+        }
+        if !seen.may_look || now < self.next_look_at {
+            self.state = State::Packets(Some(begin));
+            return Advice::Stay;
+        }
+        let before = rate(seen.packets.saturating_sub(mark.bytes), took);
+        self.state = State::Looking(now, before);
+        Advice::Look
+    }
+
+    fn looking(&mut self, now: Moment, seen: Seen, (since, before): (Moment, u64)) -> Advice {
+        let found = seen.filled.and_then(|filled| filled.rate).unwrap_or(0);
+        if found > 0 && is_percent(found, FILLER_PERCENT, before) {
+            let mark = Mark { at: now, bytes: seen.records, full: false };
+            let until = now + self.stay;
+            self.state = State::Records { before: Some(before), until, mark, rate: found };
+            return Advice::Leave;
+        }
+        let late = now.since(since) >= least((LOOK_FOR, LOOK_ROUNDS), seen.rtt);
+        if seen.full && !late && seen.filled.is_some_and(|filled| !filled.over) {
+            return Advice::Stay;
+        }
+        self.state = State::Packets(None);
+        // Who had no more to send has not learned anything.
+        if seen.full {
+            self.look_later(now);
+        }
+        Advice::LookNoMore
+    }
+
+    fn look_later(&mut self, now: Moment) {
+        self.next_look_at = now + self.look_after;
+        self.look_after = Span(self.look_after.0 * 2).min(LATER_MAX);
+    }
+
+    fn on_records(&mut self, now: Moment, seen: Seen) -> Advice {
+        let State::Records { before, until, mark, rate: was } = &mut self.state else {
+            return Advice::Stay;
+        };
+        mark.full |= seen.full;
+        let took = now.since(mark.at);
+        let settles = if before.is_some() { least(SETTLE, seen.rtt) } else { Span::ZERO };
+        if took < Span(least(MEASURE, seen.rtt).0 + settles.0) {
+            return Advice::Stay;
+        }
+        let (full, found) = (mark.full, rate(seen.records.saturating_sub(mark.bytes), took));
+        *mark = Mark { at: now, bytes: seen.records, full: false };
+        if !full {
+            // What was measured is who writes.
+            return Advice::Stay;
+        }
+        *was = found;
+        let in_vain = before.take().is_some_and(|one| !is_percent(found, STREAMS_PERCENT, one));
+        if in_vain {
+            self.state = State::Packets(None);
+            self.look_later(now);
+            return Advice::Return;
+        }
+        if now < *until {
+            return Advice::Stay;
+        }
+        let mark = Mark { at: now, bytes: seen.packets, full: false };
+        self.state = State::Again { records: found, mark };
+        Advice::TryAgain
+    }
+
+    fn again(&mut self, now: Moment, seen: Seen, (records, mark): (u64, Mark)) -> Advice {
+        let (settle, measure) = (least(SETTLE, seen.rtt), least(MEASURE, seen.rtt));
+        let took = now.since(mark.at);
+        let settled = mark.full;
+        if !settled {
+            // Until then nobody can tell whether there is more to send than goes.
+            if took >= settle {
+                let mark = Mark { at: now, bytes: seen.packets, full: true };
+                self.state = State::Again { records, mark };
+            }
+            return Advice::Stay;
+        }
+        if seen.full && took < measure {
+            return Advice::Stay;
+        }
+        let found = rate(seen.packets.saturating_sub(mark.bytes), took);
+        if !seen.full || is_percent(found, AGAIN_PERCENT, records) {
+            // If it is not so after all, that shows when there is more to send.
+            self.state = State::Packets(None);
+            self.next_look_at = now;
+            if seen.full {
+                (self.stay, self.look_after) = (STAY, LOOK_AFTER);
+            }
+            return Advice::Return;
+        }
+        self.stay = Span(self.stay.0 * 2).min(LATER_MAX);
+        let mark = Mark { at: now, bytes: seen.records, full: false };
+        let until = now + self.stay;
+        self.state = State::Records { before: None, until, mark, rate: records };
+        Advice::Leave
+    }
+}
+
+/// Answers that a rate is measured over, and one more.
+const ANSWERS: usize = 4;
+
+/// A carrier's filler: what was put on it, and what the answers to pings tell of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Filler {
+    put: u64,
+    /// What was put on it when the ping left that is on its way.
+    asked: u64,
+    arrived: u64,
+    /// Of the last answers: when, and what had arrived.
+    answers: [(Moment, u64); ANSWERS],
+    count: usize,
+}
+
+impl Filler {
+    /// Whether more may be put on it.
+    pub(crate) fn may_put(&self) -> bool {
+        self.put < FILLER_MAX && self.put - self.arrived < FILLER_FIRST + self.arrived
+    }
+
+    pub(crate) fn put(&mut self, bytes: usize) {
+        self.put += bytes as u64;
+    }
+
+    /// A ping leaves behind all of it.
+    pub(crate) fn asked(&mut self) {
+        self.asked = self.put;
+    }
+
+    /// The ping is answered: all before it has arrived.
+    pub(crate) fn answered(&mut self, now: Moment) {
+        if self.asked <= self.arrived {
+            return;
+        }
+        self.arrived = self.asked;
+        self.answers.rotate_left(1);
+        self.answers[ANSWERS - 1] = (now, self.arrived);
+        self.count += 1;
+    }
+
+    pub(crate) fn filled(&self) -> Filled {
+        let [(begin, before), .., (end, arrived)] = self.answers;
+        let enough = self.count >= ANSWERS;
+        let rate = enough.then(|| rate(arrived - before, end.since(begin)));
+        Filled { rate, over: self.put >= FILLER_MAX && self.arrived == self.put }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A sender that is always full, by steps of 100 ms: what packets bring in each, what filler
+    /// and then streams bring by records.
+    struct World {
+        detour: Detour,
+        at: u64,
+        by_records: bool,
+        fills: bool,
+        packets: u64,
+        records: u64,
+        looks: Vec<u64>,
+        left: Vec<u64>,
+    }
+
+    impl World {
+        fn new() -> World {
+            World {
+                detour: Detour::new(Moment(0)),
+                at: 0,
+                by_records: false,
+                fills: false,
+                packets: 0,
+                records: 0,
+                looks: Vec::new(),
+                left: Vec::new(),
+            }
+        }
+
+        fn run(&mut self, seconds: u64, full: bool, [packets, filler, records]: [u64; 3]) {
+            for _ in 0..seconds * 10 {
+                self.at += 1;
+                self.packets += if self.by_records || !full { 0 } else { packets };
+                self.records += if self.by_records && full { records } else { 0 };
+                let filled = Filled { rate: Some(filler * 10), over: false };
+                let seen = Seen {
+                    packets: self.packets,
+                    records: self.records,
+                    full,
+                    rtt: Span::from_ms(40),
+                    may_look: true,
+                    filled: self.fills.then_some(filled),
+                };
+                let advice = self.detour.look(Moment(self.at * 100 * MS), seen);
+                match advice {
+                    Advice::Stay => continue,
+                    Advice::Look => self.looks.push(self.at / 10),
+                    Advice::Leave => self.left.push(self.at / 10),
+                    Advice::LookNoMore | Advice::TryAgain | Advice::Return => {}
+                }
+                self.fills = advice == Advice::Look;
+                self.by_records = advice == Advice::Leave;
+            }
+        }
+    }
+
+    #[test]
+    fn where_packets_are_held_back_streams_leave_and_return() {
+        let mut world = World::new();
+        world.run(10, true, [10, 100, 90]);
+        assert!(world.by_records && world.left == [3], "{:?}", world.left);
+        // Nothing has changed: two trials in five minutes, of some seconds each.
+        world.run(300, true, [10, 100, 90]);
+        assert!(world.by_records && world.left.len() == 3, "{:?}", world.left);
+        // Packets are good again: nobody leaves any more.
+        world.run(300, true, [95, 60, 90]);
+        assert!(!world.by_records && world.left.len() == 3, "{:?}", world.left);
+        assert!(world.looks.len() > 2);
+    }
+
+    #[test]
+    fn where_packets_are_good_looks_become_rare() {
+        let mut world = World::new();
+        world.run(3600, true, [100, 100, 90]);
+        // 30, 60, ... seconds, then every ten minutes.
+        assert!(world.left.is_empty() && (8..=12).contains(&world.looks.len()));
+    }
+
+    /// Filler was fast, and streams are not.
+    #[test]
+    fn who_left_in_vain_returns_at_once() {
+        let mut world = World::new();
+        world.run(9, true, [10, 100, 5]);
+        assert!(!world.by_records && world.left == [3], "{:?}", world.left);
+        world.run(20, true, [10, 100, 5]);
+        assert_eq!(world.left.len(), 1, "it is looked at later");
+    }
+
+    #[test]
+    fn who_has_little_to_send_is_not_judged() {
+        let mut world = World::new();
+        world.run(600, false, [10, 100, 90]);
+        assert!(world.looks.is_empty());
+        world.run(10, true, [10, 100, 90]);
+        assert!(world.by_records);
+        // Silence is no reason to return, nor to try.
+        world.run(600, false, [10, 100, 90]);
+        assert!(world.by_records);
+    }
+
+    /// A carrier that brings nothing is given little; one that does, twice as much each time.
+    #[test]
+    fn filler_follows_what_arrives() {
+        let mut filler = Filler::default();
+        let mut put = Vec::new();
+        for round in 0..8 {
+            while filler.may_put() {
+                filler.put(1024);
+            }
+            put.push(filler.put);
+            filler.asked();
+            assert_eq!(filler.filled().rate.is_some(), round >= 4);
+            filler.answered(Moment(round * 100 * MS));
+        }
+        assert_eq!(put[..3], [64 << 10, 192 << 10, 448 << 10]);
+        assert!(filler.put >= FILLER_MAX && filler.filled().over);
+        let mut stuck = Filler::default();
+        while stuck.may_put() {
+            stuck.put(1024);
+        }
+        assert_eq!(stuck.put, FILLER_FIRST);
+        assert_eq!(stuck.filled(), Filled { rate: None, over: false });
+    }
+}
