@@ -28,7 +28,7 @@ use crate::asked::ask;
 use crate::chance::NoChance;
 use crate::config::{Config, Peer, PeerIndex};
 
-use crate::status::{PeerStatus, Status, UnopenedStatus};
+use crate::status::{CarrierStatus, PeerStatus, Status, UnopenedStatus};
 
 /// Addresses that are tried at a time.
 const AT_ONCE: usize = 32;
@@ -59,6 +59,8 @@ pub enum Stage {
     Listen,
     /// A name of a peer's address.
     Name,
+    /// Datagrams between the two sides.
+    Udp,
     /// The way to an address.
     Tcp,
     /// Who answers there.
@@ -72,6 +74,7 @@ impl fmt::Display for Stage {
             Stage::Tunnel => "tunnel",
             Stage::Listen => "listen",
             Stage::Name => "name",
+            Stage::Udp => "UDP",
             Stage::Tcp => "TCP",
             Stage::Handshake => "handshake",
         })
@@ -190,6 +193,7 @@ pub fn check(
     let dialled = dial_all(&config, &peers, patience)?;
     for (peer, dialled) in peers.into_iter().zip(dialled) {
         findings.extend(running.thinks_of(peer).map(|finding| finding.of(peer)));
+        findings.extend(running.datagrams(peer).map(|finding| finding.of(peer)));
         findings.extend(running.unopened(peer).map(|finding| finding.of(peer)));
         findings.extend(dialled.into_iter().map(|finding| finding.of(peer)));
     }
@@ -266,7 +270,7 @@ fn dial_target(config: &Config, index: PeerIndex, target: &Target, patience: Pat
 }
 
 fn unresolved(name: &str, error: &io::Error) -> Finding {
-    Finding::bad(Stage::Name, format!("it has no address: {error}"))
+    Finding::bad(Stage::Name, format!("no address was found: {error}"))
         .remedy(format!(
             "`getent hosts {name}` asks the same resolver: mend the name or /etc/hosts"
         ))
@@ -352,6 +356,31 @@ impl Running<'_> {
         Some(self.does_not_come(status))
     }
 
+    /// Whether datagrams get through, where they may.
+    fn datagrams(&self, peer: &Peer) -> Option<Finding> {
+        let status = self.answer.as_ref().ok()?;
+        let seen = status.peers.iter().find(|seen| seen.name == peer.name)?;
+        if !peer.udp || !seen.up {
+            return None;
+        }
+        let carriers = seen.sessions.iter().flat_map(|session| &session.carriers);
+        let works = |one: &&CarrierStatus| one.kind == "udp" && one.limited_by != "no answer";
+        let Some(carrier) = carriers.filter(works).max_by_key(|one| one.datagram_bytes) else {
+            let found = "nothing comes back by it: streams go by TCP";
+            return Some(
+                Finding::note(Stage::Udp, found)
+                    .remedy("`udp = true` has to stand in the file of the other side as well")
+                    .remedy("its UDP port, which is that of TCP, has to be let through both ways"),
+            );
+        };
+        if carrier.limited_by == "held back" {
+            let found = "it gets through and is held back on the way: streams go by TCP";
+            return Some(Finding::note(Stage::Udp, found));
+        }
+        let bytes = carrier.datagram_bytes.unwrap_or_default();
+        Some(Finding::ok(Stage::Udp, format!("streams go by datagrams of {bytes} bytes")))
+    }
+
     /// Ports that lead to a peer and could not be opened.
     fn unopened(&self, peer: &Peer) -> impl Iterator<Item = Finding> {
         let status = self.answer.as_ref().ok();
@@ -398,9 +427,13 @@ fn connected(seen: &PeerStatus) -> String {
     let carriers = || seen.sessions.iter().flat_map(|session| &session.carriers);
     let rtt_us = carriers().map(|carrier| carrier.rtt_us).min().unwrap_or(0);
     let flows: u64 = seen.sessions.iter().map(|session| session.flow_count).sum();
-    let (count, rtt) = (carriers().count(), rtt_us as f64 / 1000.0);
-    let plural = if count == 1 { "" } else { "s" };
-    format!("connected by {count} carrier{plural}, round trip {rtt:.1} ms, {flows} flows")
+    let (count, rtt) = (carriers().count() as u64, rtt_us as f64 / 1000.0);
+    let s = |many: u64| if many == 1 { "" } else { "s" };
+    format!(
+        "connected by {count} carrier{}, round trip {rtt:.1} ms, {flows} flow{}",
+        s(count),
+        s(flows)
+    )
 }
 
 /// Where to connect to what listens at an address of this host.

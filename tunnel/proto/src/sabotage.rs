@@ -173,6 +173,10 @@ pub enum Rule {
     FillerFirst,
     /// Now and then packets are tried again.
     PacketsTriedAgain,
+    /// Who stops, or gives packets up, says so by them.
+    FarewellSaid,
+    /// Where no records are left, packets are asked whether they still get through.
+    AloneIsAsked,
 }
 
 impl Rule {
@@ -244,7 +248,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 10] = [
+    pub const PACKETS: [Rule; 12] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -255,6 +259,8 @@ impl Rule {
         Rule::HeldBackLeaves,
         Rule::FillerFirst,
         Rule::PacketsTriedAgain,
+        Rule::FarewellSaid,
+        Rule::AloneIsAsked,
     ];
 }
 

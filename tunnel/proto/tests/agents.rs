@@ -222,6 +222,28 @@ fn handshakes_that_are_under_way_are_begun_again() {
     }
 }
 
+/// Attempts are far apart by now. Whoever comes to wait is not told to wait that long, and a crowd
+/// makes no more attempts than one.
+#[test]
+fn who_waits_is_not_kept_waiting() {
+    let mut net = Net::new(3, [1, 1]);
+    net.sites[0][0].desk.cut_off = true;
+    net.run(Span::from_s(60));
+    let before = net.sites[0][0].desk.attempts;
+    for _ in 0..3000 {
+        let (now, Shard { agent, .. }) = (net.now, &mut net.sites[0][0]);
+        agent.hurry(now, PEER);
+        net.step();
+    }
+    let attempts = net.sites[0][0].desk.attempts - before;
+    assert!((3..=5).contains(&attempts), "{attempts} attempts in 3 s");
+    net.run(Span::from_s(30));
+    net.sites[0][0].desk.cut_off = false;
+    let (now, Shard { agent, .. }) = (net.now, &mut net.sites[0][0]);
+    agent.hurry(now, PEER);
+    net.run_until(Span::from_ms(200), |net| net.sites[0][0].agent.bond_to(PEER).is_some());
+}
+
 /// A far site that takes nobody, and says nothing, is not flooded with attempts.
 #[test]
 fn attempts_are_spaced() {

@@ -95,3 +95,13 @@ fn slow_records_are_left_alone() {
 fn drops_of_a_host_are_told() {
     tell(aired::drops_of_a_host_are_told);
 }
+
+#[test]
+fn who_stops_says_so_by_packets() {
+    tell(aired::who_stops_says_so_by_packets);
+}
+
+#[test]
+fn who_died_is_missed_by_packets() {
+    tell(aired::who_died_is_missed_by_packets);
+}

@@ -138,8 +138,9 @@ fn together_text(text: &mut String, all: &Together) {
 fn session_text(text: &mut String, session: &SessionStatus) {
     let cipher = session.cipher.as_deref().unwrap_or("no keys yet");
     let flows = session.flow_count;
-    let _ =
-        write!(text, "  shard {}: {cipher}, keys {}, {flows} flows", session.shard, session.epoch);
+    let s = if flows == 1 { "" } else { "s" };
+    let (shard, epoch) = (session.shard, session.epoch);
+    let _ = write!(text, "  shard {shard}: {cipher}, keys {epoch}, {flows} flow{s}");
     // While keys are rotated it matters under which of them a session counts.
     let key = |whose, key: Option<u64>, keys| match key {
         Some(key) if keys > 1 => format!(", {whose} key {key} of {keys}"),

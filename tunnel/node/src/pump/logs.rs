@@ -189,8 +189,10 @@ impl Own {
                 metrics.bytes_lost.add(bytes);
                 tracing::debug!(peer = site.name(peer), bytes, "a carrier was lost");
             }
-            Note::HeldBack(peer) => log_way(site.name(peer), true),
-            Note::NotHeldBack(peer) => log_way(site.name(peer), false),
+            Note::Packets(peer, true) => log_way(site.name(peer), Udp::Works),
+            Note::Packets(peer, false) => log_way(site.name(peer), Udp::Silent),
+            Note::HeldBack(peer) => log_way(site.name(peer), Udp::HeldBack),
+            Note::NotHeldBack(peer) => log_way(site.name(peer), Udp::Free),
             Note::Broken(peer) => {
                 metrics.broken.add(1);
                 tracing::warn!(
@@ -276,16 +278,29 @@ fn log_resets(peer: &str, flows: u64, why: &str) {
     tracing::warn!(peer, flows, "{why}: its flows were reset");
 }
 
-/// UDP gets through slowly, or not so slowly any more.
-fn log_way(peer: &str, held_back: bool) {
-    if held_back {
-        tracing::warn!(
+/// How UDP does.
+#[derive(Clone, Copy)]
+enum Udp {
+    Works,
+    Silent,
+    HeldBack,
+    Free,
+}
+
+/// By what streams go from now on, and why.
+fn log_way(peer: &str, udp: Udp) {
+    match udp {
+        Udp::Works => tracing::info!(peer, "UDP gets through: streams go by it"),
+        Udp::Silent => tracing::info!(
+            peer,
+            "nothing comes back by UDP any more: streams go by TCP, if that works"
+        ),
+        Udp::HeldBack => tracing::warn!(
             peer,
             "UDP gets through and brings much less than TCP does: something on the way holds it \
              back. Streams go by TCP, and UDP is tried again now and then"
-        );
-    } else {
-        tracing::info!(peer, "UDP brings as much as TCP again: streams go by it");
+        ),
+        Udp::Free => tracing::info!(peer, "UDP brings as much as TCP again: streams go by it"),
     }
 }
 

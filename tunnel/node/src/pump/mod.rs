@@ -224,7 +224,8 @@ impl Pump {
         let elsewhere =
             owner.filter(|owner| *owner != self.own.me && owner.index() < self.own.shared.shards);
         let (Some(owner), Some(conn), Some(from)) = (elsewhere, conn, from) else {
-            return self.own.wait(now, key, opening, io);
+            self.own.wait(now, key, opening, io);
+            return self.agent.hurry(now, peer);
         };
         let flow = self.own.flow(key).expect("it was just there");
         let note = Gift { flow, opening: &opening, from }.to_note();
@@ -247,7 +248,10 @@ impl Pump {
         match self.agent.bond_to(given.peer) {
             Some(_) => self.enter(now, key, given.opening, io),
             // It has just gone: here is as good a place to wait as any.
-            None => self.own.wait(now, key, given.opening, io),
+            None => {
+                self.own.wait(now, key, given.opening, io);
+                self.agent.hurry(now, given.peer);
+            }
         }
     }
 
@@ -684,7 +688,11 @@ impl Service for Pump {
         self.held_look_at = self.own.holds_any().then_some(now + HELD_LOOK);
         self.end_runs(now);
         if self.farewell_at.take_if(|at| *at <= now).is_some() {
-            for (key, bond, id) in self.own.places() {
+            let left = self.own.places();
+            if !left.is_empty() {
+                tracing::warn!(flows = left.len(), "the time to end is over: flows are reset");
+            }
+            for (key, bond, id) in left {
                 self.agent.reset(bond, id, ResetCode::Gone);
                 self.own.fail(key, ResetCode::Gone, io);
             }

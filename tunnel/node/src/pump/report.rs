@@ -350,7 +350,7 @@ fn signs(flow: &Flow, report: &FlowReport, listed: &Listed, unread: bool) -> Sig
         throttled: flow.is_throttled(),
         unread,
         out_of_credit: report.out_of_credit,
-        all_arrived: report.kept == report.unsent,
+        all_arrived: report.flying == 0,
         unsent: report.unsent > 0,
         carriers_full: listed.carriers_full,
     }

@@ -9,7 +9,8 @@
 //!   this slot. So a session knows all its connections, and its end looks at no others.
 //! - B2  At most one connection is being dialled for a session, and no attempt is made before
 //!   `retry_at`. A failure moves it by twice as much each time, up to [`RETRY_MAX`], unless another
-//!   address is left of the round: that one is next, at once.
+//!   address is left of the round: that one is next, at once. Who comes to wait for a session moves
+//!   it back to now, once in [`HURRY_EVERY`].
 //! - B3  Bulk is not put on the express carrier, if there is one; what is little goes before bulk.
 //! - B4  The driver hears that a session can be used before it hears of a flow of it, and of each
 //!   change of that.
@@ -128,6 +129,12 @@ impl Bond {
         self.carried_before += report.map_or(0, |report| report.sent);
         self.resent_before += report.map_or(0, |report| report.resent) + flying;
         self.flows.carrier_down(now, slot);
+        if self.usable() == 0 && !self.flows.sabotage.breaks(Rule::AloneIsAsked) {
+            // The other side may be gone: packets would tell only when there is something to say.
+            for member in &self.packets {
+                self.flows.ask_packets(now, member.place);
+            }
+        }
         flying
     }
 
@@ -255,6 +262,8 @@ impl Agent {
         let up = bond.flows_can_go();
         let (full, late) = self.transmit(now, id, &mut bond, host);
         let turns = self.plan_detour(now, &mut bond, (full, host));
+        bond.tell_packets(host);
+        self.part_with_packets(now, &mut bond, host);
         let stranded = self.judge_standing(now, id, &mut bond, up, host);
         let retires = bond.role == Role::Initiator && self.plan_carriers(now, &mut bond, full);
         let dial_at = self.dial_at(&bond, up);
@@ -616,6 +625,7 @@ impl Agent {
         bond.flows = fresh;
         bond.members.clear();
         bond.packets.clear();
+        bond.route_at = now;
         bond.forget_detour(now);
         bond.next_slot = 0;
         bond.pool = Pool::new(now);

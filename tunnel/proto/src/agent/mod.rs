@@ -96,6 +96,8 @@ const SUSPECT_MAX: Span = Span::from_s(15);
 /// time.
 const RETRY_MIN: Span = Span::from_ms(200);
 const RETRY_MAX: Span = Span::from_s(10);
+/// Who comes meanwhile and waits does so for no longer than this.
+const HURRY_EVERY: Span = Span::from_s(1);
 
 /// The ways of a carrier's meter.
 const SENT: usize = 0;
@@ -165,6 +167,8 @@ pub enum Note {
     Lost(PeerId, u64),
     /// A record was forged, or what it said cannot be.
     Broken(PeerId),
+    /// Packets to this peer get through, and streams go by them; or they do no more.
+    Packets(PeerId, bool),
     /// Packets to this peer get through and are held back: streams go by records.
     HeldBack(PeerId),
     /// Streams go by packets again: those are no slower than records.
@@ -313,7 +317,8 @@ struct Bond {
     by_records: Option<Moment>,
     filled: Option<CarrierSlot>,
     path_bound: bool,
-    /// The driver was told that packets are held back.
+    /// The driver was told that packets get through, and that they are held back.
+    told_packets: bool,
     held_back: bool,
     pool: Pool,
     /// Carriers that there should be.
@@ -329,8 +334,9 @@ struct Bond {
     rounds: u32,
     /// Joining failed: the far agent may have forgotten us, so it is asked.
     doubted: bool,
-    /// When the next attempt may be made.
+    /// When the next attempt may be made; and when again because somebody waits.
     retry_at: Moment,
+    hurries_at: Moment,
     /// What the peer was asked with last.
     asked: Option<Asked>,
     /// When to ask whether the session may count under other keys, if it should.
@@ -600,6 +606,21 @@ impl Agent {
         all.map(|(_, bond)| *bond).find(|bond| self.get(*bond).is_some_and(|bond| bond.told_up))
     }
 
+    /// Somebody has just come who waits for a session with this peer: the next attempt is made now,
+    /// but not within [`HURRY_EVERY`] of the last one that was made because of this.
+    pub fn hurry(&mut self, now: Moment, peer: PeerId) {
+        let all = self.by_peer.range((peer, BondId(0))..=(peer, BondId(u32::MAX)));
+        let all: Vec<BondId> = all.map(|(_, bond)| *bond).collect();
+        for id in all {
+            let alone = |bond: &Bond| bond.role == Role::Initiator && !bond.flows_can_go();
+            let Some(bond) = self.get_mut(id).filter(|bond| alone(bond)) else { continue };
+            if bond.hurries_at <= now && bond.retry_at > now {
+                (bond.hurries_at, bond.retry_at) = (now + HURRY_EVERY, now);
+                self.touch(id);
+            }
+        }
+    }
+
     fn has_dialled(&self, peer: PeerId) -> bool {
         let all = self.by_peer.range((peer, BondId(0))..=(peer, BondId(u32::MAX)));
         all.filter_map(|(_, bond)| self.get(*bond)).any(|bond| bond.role == Role::Initiator)
@@ -627,6 +648,7 @@ impl Agent {
             by_records: None,
             filled: None,
             path_bound: false,
+            told_packets: false,
             held_back: false,
             pool: Pool::new(now),
             wanted: 1,
@@ -637,6 +659,7 @@ impl Agent {
             rounds: 0,
             doubted: false,
             retry_at: now,
+            hurries_at: now,
             asked: None,
             move_at: None,
             alone_since: Some(now),
@@ -794,11 +817,15 @@ impl Agent {
     /// likes.
     pub fn stop(&mut self) {
         self.stopping = true;
+        // Those that go by packets have to say that nothing more comes by them.
+        (0..self.places()).map(BondId).for_each(|bond| self.touch(bond));
     }
 
     /// Whether no flow is left, and all was said about them that can be said.
     pub fn is_quiet(&self) -> bool {
-        let unsaid = |bond: &Bond| bond.flows_can_go() && !bond.flows.is_quiet();
+        let farewell = |bond: &Bond| self.stopping && !bond.packets.is_empty();
+        let unsaid =
+            |bond: &Bond| bond.flows_can_go() && (!bond.flows.is_quiet() || farewell(bond));
         let mut bonds = self.bonds.iter().flatten();
         bonds.all(|bond| bond.flows.flow_count() == 0 && !unsaid(bond))
     }

@@ -7,7 +7,8 @@
 //!
 //! They begin without a word: the near side makes its half when the session can be used, and the
 //! far side makes its own when a packet has opened under keys that follow from the session and from
-//! the slot in the packet's header. They are never given up while the session lives. Carriers of
+//! the slot in the packet's header. They are given up when either side
+//! says so, as who stops does, and otherwise never while the session lives. Carriers of
 //! records stand by: they say what keys need, and take over while no packets get through.
 //!
 //! What always holds:
@@ -44,6 +45,8 @@ use crate::session::Share;
 const HEADS: usize = 28;
 /// When a way is looked for again, if there was none.
 const ROUTE_AGAIN: Span = Span::from_s(10);
+/// How often it is said that nothing more comes: each may be lost.
+const FAREWELLS: usize = 3;
 /// A session's number in headers.
 const SESSION_MASK: u64 = (1 << 48) - 1;
 
@@ -141,6 +144,14 @@ impl Bond {
         self.packets.iter().any(usable)
     }
 
+    /// Tells the driver whether packets get through, if it believes otherwise.
+    pub(super) fn tell_packets(&mut self, host: &mut impl Host) {
+        let works = self.has_packets();
+        if core::mem::replace(&mut self.told_packets, works) != works {
+            host.note(None, Note::Packets(self.peer, works));
+        }
+    }
+
     /// A carrier of packets is one of the session's now. There are few at once: the first goes for
     /// one too many.
     fn enlist_packets(
@@ -222,8 +233,7 @@ impl Agent {
         host: &mut impl Host,
     ) {
         if !bond.packets.is_empty() && !self.may_have_packets(bond) {
-            self.forget_header(bond);
-            bond.drop_packets(now);
+            self.leave_packets(now, bond, host);
         }
         if bond.role != Role::Initiator {
             return;
@@ -249,6 +259,27 @@ impl Agent {
                 bond.flows.packets_moved(now, member.place);
             }
         }
+    }
+
+    /// Who stops and has nothing more to say says so by packets, too: nothing else would tell.
+    pub(super) fn part_with_packets(&mut self, now: Moment, bond: &mut Bond, host: &mut impl Host) {
+        if self.stopping && !bond.packets.is_empty() && bond.flows.is_quiet() {
+            self.leave_packets(now, bond, host);
+        }
+    }
+
+    /// Says that nothing more comes by packets, and gives them up.
+    fn leave_packets(&mut self, now: Moment, bond: &mut Bond, host: &mut impl Host) {
+        if !self.sabotage.breaks(Rule::FarewellSaid) {
+            let Bond { flows, packets, .. } = &mut *bond;
+            for member in packets {
+                for _ in 0..FAREWELLS {
+                    member.take_leave(now, flows, host);
+                }
+            }
+        }
+        self.forget_header(bond);
+        bond.drop_packets(now);
     }
 
     /// Makes our half of a carrier of packets.
@@ -534,12 +565,15 @@ impl Agent {
                 member.link.hide_under(header);
             }
         }
-        let socket = arrived.route.socket;
-        let dropped = self.dropped.get(&socket).copied().unwrap_or_default();
-        flows.note_dropped(member.place, member.dropped(socket, dropped));
+        flows.note_dropped(member.place, member.dropped(arrived.route.socket, &self.dropped));
         let mut door = Door::new(host, id);
         let packet = (opened.number, (bytes + HEADS) as u64);
         flows.packet(now, member.place, packet, opened.text, &mut door)?;
+        if door.left {
+            let at = found.unwrap_or(packets.len() - 1);
+            self.packets_left(now, bond, at);
+            return Ok(());
+        }
         if door.keys.is_some() {
             // Each packet's header says what its keys are.
             return Err(Violation::Malformed);
@@ -548,6 +582,17 @@ impl Agent {
             Some(exchange) => known.epochs.heard(now, exchange, &mut self.entropy),
             None => Ok(()),
         }
+    }
+
+    /// The other side sends nothing more by a carrier of packets. Its slot is used up; another one
+    /// is begun when it is time to look for a way.
+    fn packets_left(&mut self, now: Moment, bond: &mut Bond, at: usize) {
+        if bond.packets.len() == 1 {
+            self.forget_header(bond);
+        }
+        let member = bond.packets.remove(at);
+        bond.discharge_packets(now, &member);
+        bond.route_at = now + ROUTE_AGAIN;
     }
 
     /// Our half of a carrier that a packet speaks of, if there may be one.
@@ -571,7 +616,8 @@ impl Agent {
 
 impl PacketMember {
     /// How much of what the host has dropped may have been this carrier's.
-    fn dropped(&mut self, socket: u16, all: u64) -> u64 {
+    fn dropped(&mut self, socket: u16, by_socket: &BTreeMap<u16, u64>) -> u64 {
+        let all = by_socket.get(&socket).copied().unwrap_or_default();
         let before = self.dropped_before.filter(|(of, _)| *of == socket);
         let (_, before) = *self.dropped_before.insert(before.unwrap_or((socket, all)));
         all - before
@@ -603,6 +649,17 @@ impl PacketMember {
         let bytes = train.len() - begin;
         self.meter.add(now, SENT, bytes as u64);
         bytes > 0
+    }
+
+    /// Says that nothing more comes, in a train of its own.
+    fn take_leave(&mut self, now: Moment, flows: &mut Session, host: &mut impl Host) {
+        let Some(train) = host.train(&self.route, flows.datagram_bytes(self.place)) else { return };
+        let start = train.len();
+        train.resize(start + DATAGRAM_HEADER_BYTES, 0);
+        match flows.fill_farewell(now, self.place, train) {
+            Some(number) => self.seal(train, start, number),
+            None => train.truncate(start),
+        }
     }
 
     /// Asks whether the path passes a datagram of so many bytes: it is a train of its own.

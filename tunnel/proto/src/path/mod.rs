@@ -359,6 +359,14 @@ impl<F: Copy> Sender<F> {
         !self.flight.is_full()
     }
 
+    /// Asks, though nothing is on its way, whether the path still works: by probes, of which the
+    /// first is due in about a round trip.
+    pub(crate) fn ask(&mut self, now: Moment) {
+        if self.silences == 0 {
+            (self.silences, self.silent_since, self.probed_at) = (1, now, now);
+        }
+    }
+
     /// Gives up all that is on its way: it goes again, if there is a way.
     pub fn give_up(&mut self, mut each: impl FnMut(Told<F>)) {
         let repair = &mut self.repair;

@@ -265,6 +265,30 @@ impl Session {
         packets.sender.send(now, room as u32 + packets.around, load)
     }
 
+    /// Puts a word into the next packet that nothing more comes by this carrier. Nobody hears
+    /// whether it came. Returns the packet's number; `None` if none can be sent.
+    pub fn fill_farewell(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let packets = self.packets(slot);
+        if packets.sender.is_full() {
+            return None;
+        }
+        let start = out.len();
+        Frame::Leave.write(out);
+        let bytes = (out.len() - start) as u32 + packets.around;
+        Some(packets.sender.send_unasked(now, bytes))
+    }
+
+    /// Asks whether packets still get through, though nothing is on its way: questions
+    /// leave until somebody answers, or the carrier is suspect.
+    pub fn ask_packets(&mut self, now: Moment, slot: CarrierSlot) {
+        self.packets(slot).sender.ask(now);
+    }
+
     /// The kernel has refused datagrams of so many bytes on a carrier's way.
     pub fn datagrams_refused(&mut self, now: Moment, slot: CarrierSlot, bytes: usize) {
         let packets = self.packets(slot);

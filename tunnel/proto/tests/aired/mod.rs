@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ringway_core::Span;
 use ringway_tunnel_proto::sabotage::Rule;
-use ringway_tunnel_proto::{BondId, BondReport, FlowId, Note};
+use ringway_tunnel_proto::{BondId, BondReport, FlowId, Note, ResetCode};
 
 use crate::net::air::{FAR, LISTENS};
 use crate::net::{Net, PEER, Shard};
@@ -30,9 +30,14 @@ pub(crate) const STORIES: [Story; 16] = [
     who_moves_in_silence_is_found,
     datagrams_are_as_long_as_the_path_passes,
     a_path_that_becomes_narrower_is_found,
-    where_packets_are_held_back_streams_leave_and_return,
-    slow_records_are_left_alone,
+    who_stops_says_so_by_packets,
+    who_died_is_missed_by_packets,
 ];
+
+/// Those of packets that are held back, which take minutes of virtual time.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub(crate) const LONG_STORIES: [Story; 2] =
+    [where_packets_are_held_back_streams_leave_and_return, slow_records_are_left_alone];
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed ^ (at >> 8) as u8).collect()
@@ -479,4 +484,38 @@ pub(crate) fn drops_of_a_host_are_told(broken: Option<Rule>, seed: u64) {
     let told = |site| report(&net, site).packets[0].why.clone();
     assert_eq!((told(0).dropped, told(1).dropped), (7, 0));
     assert!(told(0).repair().contains("7 datagrams") && !told(1).repair().contains("datagrams"));
+}
+
+/// The far side stops: the near one knows at once, though it has packets that were good a moment
+/// ago, and nobody else told it.
+pub(crate) fn who_stops_says_so_by_packets(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let mut flow = Flow::open(&mut net, bond, 10_000, 1);
+    flow.run_to_end(&mut net, Span::from_s(5));
+    net.run(Span::from_s(2));
+    net.air().lost_per_mille = 200;
+    for Shard { agent, desk } in &mut net.sites[0] {
+        agent.reset(flow.bond, flow.flow, ResetCode::Broken);
+        desk.cut_off = true;
+    }
+    net.run(Span::from_s(1));
+    let far = &mut net.sites[1][0].agent;
+    far.stop();
+    assert!(!far.is_quiet(), "it has something to say");
+    net.run_until(Span::from_ms(50), |net| report(net, 0).packets.is_empty());
+    assert!(net.sites[1][0].agent.is_quiet() && report(&net, 1).packets.is_empty());
+    net.cut(|_| true);
+    net.run_until(Span::from_ms(50), |net| !report(net, 0).up);
+}
+
+/// The far side is gone without a word: its carriers of records are, and so packets are asked.
+pub(crate) fn who_died_is_missed_by_packets(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    let mut flow = Flow::open(&mut net, bond, 10_000, 1);
+    flow.run_to_end(&mut net, Span::from_s(5));
+    net.run(Span::from_s(2));
+    net.sites[0][0].desk.cut_off = true;
+    net.air().blocked = [true; 2];
+    net.cut(|_| true);
+    net.run_until(Span::from_s(2), |net| !report(net, 0).up);
 }
