@@ -88,7 +88,7 @@ pub enum ControlError {
     /// The admin endpoint cannot listen.
     #[error(
         "the admin endpoint cannot listen on {place}: {}. Choose another place with --admin, or \
-         --admin off",
+         --admin off; a second server beside one that runs needs another --listen, too",
         why_not(source)
     )]
     Admin {

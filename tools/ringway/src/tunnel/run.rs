@@ -51,7 +51,11 @@ pub(crate) fn reload(path: &Path, take_over: impl FnOnce(Config) -> Reloaded) {
         tracing::warn!("{field}");
     }
     for (address, why) in &done.failed {
-        tracing::error!("cannot listen on {address}: {why}; mend it and send SIGHUP again");
+        let port = address.port();
+        tracing::error!(
+            "cannot listen on {address}: {why}; `ss -tulnp 'sport = :{port}'` says who has the \
+             port: once it is free, or the file names another, send SIGHUP again"
+        );
     }
     let what = match (done.nothing, done.failed.is_empty()) {
         (true, true) => "nothing is different",
