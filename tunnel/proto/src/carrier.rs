@@ -31,6 +31,8 @@ impl CarrierSlot {
 
 /// While something is on the way, a carrier is asked this often.
 const PING_EVERY: Span = Span::from_ms(100);
+/// And this often while it is filled.
+const FILLED_PING_EVERY: Span = Span::from_ms(10);
 /// Nothing heard for so long after a ping, at least, makes a suspect.
 const SILENT_MIN: Span = Span::from_ms(250);
 /// No answer for so long, at least, makes a suspect of a carrier that talks.
@@ -219,6 +221,8 @@ impl Carrier {
         self.next_ping_at = now + PING_EVERY;
         if let Some(filler) = &mut self.filler {
             filler.asked();
+            // How it goes on is seen with each round trip.
+            self.next_ping_at = now + FILLED_PING_EVERY;
         }
         Some(token)
     }

@@ -14,7 +14,8 @@
 //! ```
 //!
 //! Always: filler on its way is at most [`FILLER_FIRST`] more than what has arrived, so a carrier
-//! that brings nothing is given little; and at most [`FILLER_MAX`] in all of a look. Looks and
+//! that brings nothing is given little; in all of a look it is what packets bring in some round
+//! trips, and at most [`FILLER_MAX`]. Looks and
 //! returns that change nothing come half as often each time, down to one in [`LATER_MAX`].
 //!
 //! Bounds: constant time and memory; of what a busy path carries, filler is a few percent at first
@@ -27,9 +28,14 @@ const FULL_FOR: Span = Span::from_s(3);
 /// How long a look lasts: at most this, or so many round trips.
 const LOOK_FOR: Span = Span::from_s(2);
 const LOOK_ROUNDS: u64 = 20;
-/// Filler on its way beyond what has arrived, and all of a look's.
-const FILLER_FIRST: u64 = 64 * 1024;
+/// Filler on its way beyond what has arrived; and all of a look's, at least and at most.
+const FILLER_FIRST: u64 = 16 * 1024;
+const FILLER_MIN: u64 = 64 * 1024;
 const FILLER_MAX: u64 = 8 << 20;
+/// All of a look's is what packets bring in so many round trips, of so long at least: a path that
+/// records fill faster shows that with less.
+const FILLER_ROUNDS: u64 = 12;
+const ROUND_MIN: Span = Span::from_ms(20);
 /// When records are looked at next after a look in vain, and how long streams stay there before
 /// packets are tried again: at first, and at most.
 const LOOK_AFTER: Span = Span::from_s(30);
@@ -50,8 +56,8 @@ const MEASURE: (Span, u64) = (Span::from_s(2), 10);
 pub(crate) enum Advice {
     /// Nothing new.
     Stay,
-    /// Fill a carrier of records.
-    Look,
+    /// Fill a carrier of records: packets bring so many bytes a second.
+    Look(u64),
     /// Fill none.
     LookNoMore,
     /// Streams go by records.
@@ -174,7 +180,7 @@ impl Detour {
         }
         let before = rate(seen.packets.saturating_sub(mark.bytes), took);
         self.state = State::Looking(now, before);
-        Advice::Look
+        Advice::Look(before)
     }
 
     fn looking(&mut self, now: Moment, seen: Seen, (since, before): (Moment, u64)) -> Advice {
@@ -267,11 +273,12 @@ impl Detour {
 }
 
 /// Answers that a rate is measured over, and one more.
-const ANSWERS: usize = 4;
+const ANSWERS: usize = 3;
 
 /// A carrier's filler: what was put on it, and what the answers to pings tell of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Filler {
+    most: u64,
     put: u64,
     /// What was put on it when the ping left that is on its way.
     asked: u64,
@@ -282,9 +289,16 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
+    /// For a look beside packets that bring so many bytes a second, with this round trip.
+    pub(crate) fn new(rate: u64, rtt: Span) -> Filler {
+        let rounds = u128::from(rtt.max(ROUND_MIN).0) * u128::from(FILLER_ROUNDS);
+        let most = (u128::from(rate) * rounds / 1_000_000_000).min(FILLER_MAX.into()) as u64;
+        Filler { most: most.max(FILLER_MIN), ..Filler::default() }
+    }
+
     /// Whether more may be put on it.
     pub(crate) fn may_put(&self) -> bool {
-        self.put < FILLER_MAX && self.put - self.arrived < FILLER_FIRST + self.arrived
+        self.put < self.most && self.put - self.arrived < FILLER_FIRST + self.arrived
     }
 
     pub(crate) fn put(&mut self, bytes: usize) {
@@ -311,7 +325,7 @@ impl Filler {
         let [(begin, before), .., (end, arrived)] = self.answers;
         let enough = self.count >= ANSWERS;
         let rate = enough.then(|| rate(arrived - before, end.since(begin)));
-        Filled { rate, over: self.put >= FILLER_MAX && self.arrived == self.put }
+        Filled { rate, over: self.put >= self.most && self.arrived == self.put }
     }
 }
 
@@ -367,11 +381,11 @@ mod tests {
                 let advice = self.detour.look(Moment(self.at * 100 * MS), seen);
                 match advice {
                     Advice::Stay => continue,
-                    Advice::Look => self.looks.push(self.at / 10),
+                    Advice::Look(_) => self.looks.push(self.at / 10),
                     Advice::Leave => self.left.push(self.at / 10),
                     Advice::LookNoMore | Advice::TryAgain | Advice::Return => {}
                 }
-                self.fills = advice == Advice::Look;
+                self.fills = matches!(advice, Advice::Look(_));
                 self.by_records = advice == Advice::Leave;
             }
         }
@@ -424,20 +438,22 @@ mod tests {
     /// A carrier that brings nothing is given little; one that does, twice as much each time.
     #[test]
     fn filler_follows_what_arrives() {
-        let mut filler = Filler::default();
+        // A gigabyte a second, whatever that is; a hundred kilobytes.
+        let mut filler = Filler::new(1_000_000_000, Span::from_ms(100));
         let mut put = Vec::new();
-        for round in 0..8 {
+        for round in 0..12 {
             while filler.may_put() {
                 filler.put(1024);
             }
             put.push(filler.put);
             filler.asked();
-            assert_eq!(filler.filled().rate.is_some(), round >= 4);
+            assert_eq!(filler.filled().rate.is_some(), round >= 3);
             filler.answered(Moment(round * 100 * MS));
         }
-        assert_eq!(put[..3], [64 << 10, 192 << 10, 448 << 10]);
+        assert_eq!(put[..3], [16 << 10, 48 << 10, 112 << 10]);
         assert!(filler.put >= FILLER_MAX && filler.filled().over);
-        let mut stuck = Filler::default();
+        assert_eq!(Filler::new(100_000, Span::from_ms(100)).most, 120_000);
+        let mut stuck = Filler::new(0, Span::ZERO);
         while stuck.may_put() {
             stuck.put(1024);
         }

@@ -309,8 +309,8 @@ impl Sabotage {
     #[inline(always)]
     pub(crate) fn detour(self, advice: Detour) -> Detour {
         match advice {
-            Detour::Look if self.breaks(Rule::HeldBackLeaves) => Detour::Stay,
-            Detour::Look if self.breaks(Rule::FillerFirst) => Detour::Leave,
+            Detour::Look(_) if self.breaks(Rule::HeldBackLeaves) => Detour::Stay,
+            Detour::Look(_) if self.breaks(Rule::FillerFirst) => Detour::Leave,
             Detour::TryAgain if self.breaks(Rule::PacketsTriedAgain) => Detour::Stay,
             advice => advice,
         }

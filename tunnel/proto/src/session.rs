@@ -23,6 +23,7 @@
 //! Not here: keys and records (`ringway-crypto`), sockets, who may open what.
 //! Tests: `session_tests.rs` tells stories; `tests/swarm.rs` breaks carriers in every way.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 
@@ -788,8 +789,8 @@ impl Session {
     }
 
     /// A carrier of records is filled from now on with what says nothing, or no more.
-    pub(crate) fn set_filled(&mut self, slot: CarrierSlot, filled: bool) {
-        self.carriers[usize::from(slot.0)].filler = filled.then(Default::default);
+    pub(crate) fn set_filler(&mut self, slot: CarrierSlot, filler: Option<Filler>) {
+        self.carriers[usize::from(slot.0)].filler = filler.map(Box::new);
     }
 
     /// What filler has come to, on a carrier that is filled.

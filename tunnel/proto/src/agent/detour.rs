@@ -7,7 +7,7 @@
 
 use super::bond::{SHORT, seal_filler};
 use super::*;
-use crate::detour::{Advice, Seen};
+use crate::detour::{Advice, Filler, Seen};
 use crate::session::Share;
 
 impl Bond {
@@ -22,14 +22,14 @@ impl Bond {
     }
 
     /// A carrier of records is filled, or none.
-    fn fill(&mut self, slot: Option<CarrierSlot>) {
+    fn fill(&mut self, with: Option<(CarrierSlot, Filler)>) {
         if let Some(before) = self.filled.take() {
-            self.flows.set_filled(before, false);
+            self.flows.set_filler(before, None);
         }
-        if let Some(slot) = slot {
-            self.flows.set_filled(slot, true);
+        self.filled = with.map(|(slot, _)| slot);
+        if let Some((slot, filler)) = with {
+            self.flows.set_filler(slot, Some(filler));
         }
-        self.filled = slot;
     }
 
     /// Bytes of streams that packets were given, and that arrived by records.
@@ -90,7 +90,9 @@ impl Agent {
         let advice = self.sabotage.detour(bond.detour.look(now, seen));
         match advice {
             Advice::Stay => return false,
-            Advice::Look => bond.fill(beside),
+            Advice::Look(rate) => {
+                bond.fill(beside.map(|slot| (slot, Filler::new(rate, path.rtt))));
+            }
             Advice::LookNoMore => bond.fill(None),
             Advice::Leave | Advice::TryAgain | Advice::Return => {
                 bond.fill(None);

@@ -29,7 +29,7 @@
 //! - **Test**: more loss than ever, without a queue, is tested: with seven tenths of the rate, it
 //!   falls, and was congestion, or it does not, and is the path's own.
 //!
-//! Always: four packets of 1500 bytes a round trip, or in 100 ms, are sent: no path is ever shut;
+//! Always: four packets a round trip, or in 100 ms, are sent, so a path is never shut;
 //! only what was measured while there was enough to send lowers anything; what is lost beyond the
 //! path's own loss does not count as having gone by.
 //!
@@ -76,8 +76,7 @@ const CYCLE_ROUNDS: u32 = 8;
 const UP: f64 = 0.25;
 /// More is tried for so long at that; on longer paths, less is.
 const UP_LASTS: Span = Span::from_ms(40);
-/// What is sent whatever happens is packets of this size, and in a time of this length.
-const USUAL_BYTES: u64 = 1500;
+/// What is sent whatever happens is sent in a time of this length, at least.
 const LEAST_WITHIN: Span = Span::from_ms(100);
 /// What is sent while a queue drains.
 const DRAIN: f64 = 0.75;
@@ -291,17 +290,21 @@ pub struct Rate {
     rtt_least: Span,
     reorder: Span,
     log: VecDeque<(Moment, Decision)>,
+    /// What follows from all that, for who asks at each packet.
+    paces: Option<u64>,
+    holds: u64,
 }
 
 impl Rate {
     /// Packets have so many bytes from now on.
     pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64) {
         self.packet_bytes = packet_bytes;
+        self.conclude();
     }
 
     /// For packets of so many bytes on the path, heads included.
     pub fn new(packet_bytes: u64) -> Self {
-        Self {
+        let mut rate = Self {
             packet_bytes,
             train: Some(Train::new((0, 0), TRAIN_FIRST * packet_bytes, 0)),
             counted: 0,
@@ -346,7 +349,16 @@ impl Rate {
             rtt_least: Span::from_ms(100),
             reorder: Span::ZERO,
             log: VecDeque::new(),
-        }
+            paces: None,
+            holds: 0,
+        };
+        rate.conclude();
+        rate
+    }
+
+    /// What follows from what is known: whoever changes that calls this.
+    fn conclude(&mut self) {
+        (self.paces, self.holds) = (self.pacing_now(), self.window_now());
     }
 
     /// Bytes a second that the path passes on, as far as is known.
@@ -358,12 +370,16 @@ impl Rate {
 
     /// Bytes a second to send at; `None`: at once, as far as the window goes.
     pub fn pacing(&self) -> Option<u64> {
+        self.paces
+    }
+
+    fn pacing_now(&self) -> Option<u64> {
         if self.train.is_some() {
             return None;
         }
         let gain = match (self.phase, &self.compete) {
             (Phase::Compete, Some(_)) => {
-                let rate = per_second(self.window(), self.rtt_smooth);
+                let rate = per_second(self.window_now(), self.rtt_smooth);
                 return Some((rate + rate / 20).max(self.least()));
             }
             (Phase::Up, _) => 1.0 + self.step() + 0.25 * f64::from(self.growing.min(3)),
@@ -374,11 +390,10 @@ impl Rate {
         Some(((self.bandwidth() as f64 * gain * self.brake) as u64).max(self.least()))
     }
 
-    /// Four packets of a usual size a round trip, or in 100 ms, are sent whatever happens, and one
-    /// a second.
+    /// Four packets a round trip, or in 100 ms, are sent whatever happens, and one a second: of
+    /// fewer nobody learns how fast a path is.
     fn least(&self) -> u64 {
-        let usual = self.packet_bytes.min(USUAL_BYTES);
-        per_second(4 * usual, self.rtt_smooth.max(LEAST_WITHIN)).max(self.packet_bytes)
+        per_second(4 * self.packet_bytes, self.rtt_smooth.max(LEAST_WITHIN)).max(self.packet_bytes)
     }
 
     /// How much more is tried: a queue of a quarter of 40 ms, but more than what varies anyway.
@@ -428,6 +443,10 @@ impl Rate {
 
     /// Bytes that may be on their way, once trains are over.
     pub fn window(&self) -> u64 {
+        self.holds
+    }
+
+    fn window_now(&self) -> u64 {
         if let (Phase::Compete, Some(compete)) = (self.phase, &self.compete) {
             return compete.window();
         }
@@ -485,6 +504,7 @@ impl Rate {
 
     /// There is nothing to send: what is measured is not what the path could do.
     pub fn note_idle(&mut self, put: &Put) {
+        // A train that begins anew is one as before: nothing else follows from it.
         self.idle = true;
         if let Some(train) = &mut self.train {
             if put.sent > train.ends - train.bytes {
@@ -504,7 +524,12 @@ impl Rate {
     }
 
     /// A report came.
-    pub fn heard(&mut self, now: Moment, heard: &Heard, (rtt, reorder): (&Rtt, Span), put: &Put) {
+    pub fn heard(&mut self, now: Moment, heard: &Heard, of_path: (&Rtt, Span), put: &Put) {
+        self.hear(now, heard, of_path, put);
+        self.conclude();
+    }
+
+    fn hear(&mut self, now: Moment, heard: &Heard, (rtt, reorder): (&Rtt, Span), put: &Put) {
         // A train ends with what is known of its last packet, which need not be the newest.
         if heard.rtt.is_none() && (self.train.is_none() || put.flying > 0) {
             return;

@@ -450,7 +450,10 @@ pub(crate) fn where_packets_are_held_back_streams_leave_and_return(
     net.air().police = None;
     flow.run_until(&mut net, Span::from_s(150), |net| told(net, Note::NotHeldBack(PEER)) == 1);
     let [records, _] = sent(&net, 0);
-    flow.run_to_end(&mut net, Span::from_s(60));
+    let (id, all) = (flow.flow, flow.data.len());
+    flow.run_until(&mut net, Span::from_s(60), |net| {
+        net.far_apps().any(|(_, _, flow, app)| flow == id && app.read.len() == all)
+    });
     assert_eq!(sent(&net, 0)[0], records, "records stand by");
 }
 
@@ -464,7 +467,7 @@ pub(crate) fn slow_records_are_left_alone(broken: Option<Rule>, seed: u64) {
     let end = net.now + Span::from_s(50);
     flow.run_until(&mut net, Span::from_s(51), |net| net.now >= end);
     let [records, packets] = sent(&net, 0);
-    assert!(records == 0 && packets > 3_000_000, "{records} {packets}");
+    assert!(records == 0 && packets > 2_500_000, "{records} {packets}");
 }
 
 /// The far side's host drops datagrams at the socket by which ours come: the near side hears of it.
