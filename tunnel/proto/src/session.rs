@@ -873,7 +873,9 @@ impl Session {
         (out, end): (&mut Vec<u8>, usize),
         outlet: &mut impl Outlet,
     ) {
-        let usable = self.carriers.iter().filter(|carrier| carrier.is_usable()).count();
+        // Those of packets are no way out while records carry the streams.
+        let takes = |one: &&Carrier| one.is_usable() && !(self.by_records && one.packets.is_some());
+        let usable = self.carriers.iter().filter(takes).count();
         // What a carrier of packets has lost it may well say again.
         let alone = usable < 2 || self.carriers[usize::from(slot.0)].packets.is_some();
         self.since_bulk += 1;
