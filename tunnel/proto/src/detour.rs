@@ -23,6 +23,8 @@
 
 use ringway_core::{Moment, Span};
 
+use crate::pool::rate;
+
 /// Packets are the bound for so long before records are looked at.
 const FULL_FOR: Span = Span::from_s(3);
 /// How long a look lasts: at most this, or so many round trips.
@@ -107,9 +109,9 @@ enum State {
     Packets(Option<Mark>),
     /// The same, while records are filled: since when, and bytes a second by packets.
     Looking(Moment, u64),
-    /// By records: what packets brought while that is to be compared, until when, what is being
-    /// measured, and what was measured last.
-    Records { before: Option<u64>, until: Moment, mark: Mark, rate: u64 },
+    /// By records: what packets brought while that is to be compared, until when, and what is being
+    /// measured.
+    Records { before: Option<u64>, until: Moment, mark: Mark },
     /// By packets again, on trial: what records brought, and what is being measured.
     Again { records: u64, mark: Mark },
 }
@@ -121,10 +123,6 @@ pub(crate) struct Detour {
     next_look_at: Moment,
     look_after: Span,
     stay: Span,
-}
-
-fn rate(bytes: u64, took: Span) -> u64 {
-    (u128::from(bytes) * 1_000_000_000 / u128::from(took.0.max(1))) as u64
 }
 
 /// Whether `after` is at least so many percent of `before`.
@@ -188,7 +186,7 @@ impl Detour {
         if found > 0 && is_percent(found, FILLER_PERCENT, before) {
             let mark = Mark { at: now, bytes: seen.records, full: false };
             let until = now + self.stay;
-            self.state = State::Records { before: Some(before), until, mark, rate: found };
+            self.state = State::Records { before: Some(before), until, mark };
             return Advice::Leave;
         }
         let late = now.since(since) >= least((LOOK_FOR, LOOK_ROUNDS), seen.rtt);
@@ -209,7 +207,7 @@ impl Detour {
     }
 
     fn on_records(&mut self, now: Moment, seen: Seen) -> Advice {
-        let State::Records { before, until, mark, rate: was } = &mut self.state else {
+        let State::Records { before, until, mark } = &mut self.state else {
             return Advice::Stay;
         };
         mark.full |= seen.full;
@@ -224,7 +222,6 @@ impl Detour {
             // What was measured is who writes.
             return Advice::Stay;
         }
-        *was = found;
         let in_vain = before.take().is_some_and(|one| !is_percent(found, STREAMS_PERCENT, one));
         if in_vain {
             self.state = State::Packets(None);
@@ -267,7 +264,7 @@ impl Detour {
         self.stay = Span(self.stay.0 * 2).min(LATER_MAX);
         let mark = Mark { at: now, bytes: seen.records, full: false };
         let until = now + self.stay;
-        self.state = State::Records { before: None, until, mark, rate: records };
+        self.state = State::Records { before: None, until, mark };
         Advice::Leave
     }
 }

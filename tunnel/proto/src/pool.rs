@@ -87,7 +87,8 @@ pub(crate) struct Pool {
     needed_at: Moment,
 }
 
-fn rate(bytes: u64, took: Span) -> u64 {
+/// Bytes a second.
+pub(crate) fn rate(bytes: u64, took: Span) -> u64 {
     (u128::from(bytes) * 1_000_000_000 / u128::from(took.0.max(1))) as u64
 }
 

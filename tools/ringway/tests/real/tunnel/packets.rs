@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::flows::{Load, Transfer, mirror};
 use super::sites::{Keys, Pair, Side, Words};
 use super::wire::Wire;
-use crate::support::until;
+use crate::support::{ringway, until};
 
 /// How soon orders are noticed.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
@@ -219,6 +219,14 @@ fn streams_go_by_udp() {
     }
 }
 
+/// What `check` says of UDP at the near side. It is no failure, whatever it is.
+#[track_caller]
+fn checks(pair: &Pair, words: &str) {
+    let config = pair.keys.path("near.toml");
+    let told = ringway(&["tunnel", "check", "--config", config.to_str().expect("text")]).with(0);
+    assert!(told.out.contains("UDP: ") && told.out.contains(words), "{}", told.out);
+}
+
 /// UDP is blocked in the midst of it, and let through again: the session goes on by TCP meanwhile.
 #[test]
 fn a_session_moves_to_tcp_and_back() {
@@ -231,8 +239,11 @@ fn a_session_moves_to_tcp_and_back() {
     until("something goes by TCP", || (sent(&pair.near, "tcp") > 1 << 20).then_some(()));
     transfer.arrives();
     until_packets(&pair, false);
+    checks(&pair, "nothing comes back by it");
+    pair.near.says("nothing comes back by UDP any more", 0);
     air.block(false);
     until_packets(&pair, true);
+    checks(&pair, "streams go by datagrams of ");
     let before = sent(&pair.near, "udp");
     Transfer::begin(pair.near.door(0), load(10, 4)).arrives();
     assert!(sent(&pair.near, "udp") >= before + (4 << 20));
