@@ -7,6 +7,10 @@
 //! that goes clearly faster do streams go by records, and only if they are faster there do they
 //! stay. Now and then packets are tried again, with the streams themselves.
 //!
+//! Most often nothing is held back: then filler only takes from packets what it brings, for both
+//! share a link. So a look ends as soon as that is seen, which costs about a round trip of the
+//! path.
+//!
 //! ```text
 //! packets --the bound for a while--> looking --filler was not faster--> packets, later again
 //!    ^                                  \--faster--> records --streams are not--> packets
@@ -43,6 +47,11 @@ const ROUND_MIN: Span = Span::from_ms(20);
 const LOOK_AFTER: Span = Span::from_s(30);
 const STAY: Span = Span::from_s(60);
 const LATER_MAX: Span = Span::from_s(600);
+/// Both share a link if less than so much of filler came on top of what packets bring alone, in
+/// percent. It is judged when so much of it has arrived as packets bring in so many round trips:
+/// what they bring is known no better than to a part of one.
+const ON_TOP_PERCENT: u64 = 50;
+const JUDGED_ROUNDS: u64 = 1;
 /// Records have to bring more than packets, in percent: filler, and then streams.
 const FILLER_PERCENT: u64 = 150;
 const STREAMS_PERCENT: u64 = 110;
@@ -73,7 +82,7 @@ pub(crate) enum Advice {
 /// What is so at a moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
-    /// Bytes of streams so far that went by packets, and that arrived by records.
+    /// Bytes so far of packets that came to the other end, and of streams that did by records.
     pub(crate) packets: u64,
     pub(crate) records: u64,
     /// There is more to send than goes.
@@ -89,6 +98,8 @@ pub(crate) struct Seen {
 /// What filler came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filled {
+    /// Bytes of it that arrived.
+    pub(crate) arrived: u64,
     /// Bytes a second, once some round trips tell.
     pub(crate) rate: Option<u64>,
     /// There will be no more of it, and all has arrived.
@@ -103,12 +114,36 @@ struct Mark {
     full: bool,
 }
 
+/// A look at records: since when, what packets had brought by then, bytes a second that they
+/// brought before it, and their round trip.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    since: Moment,
+    packets: u64,
+    before: u64,
+    rtt: Span,
+}
+
+impl Look {
+    /// Whether filler only takes from packets what it brings.
+    fn is_shared(&self, now: Moment, seen: Seen, filled: Filled) -> bool {
+        let alone =
+            |time: Span| (u128::from(self.before) * u128::from(time.0) / 1_000_000_000) as u64;
+        if filled.rate.is_none() || filled.arrived < JUDGED_ROUNDS * alone(self.rtt) {
+            return false;
+        }
+        let came = seen.packets.saturating_sub(self.packets) + filled.arrived;
+        let on_top = came.saturating_sub(alone(now.since(self.since)));
+        !is_percent(on_top, ON_TOP_PERCENT, filled.arrived)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// By packets: the bound without a break since then.
     Packets(Option<Mark>),
-    /// The same, while records are filled: since when, and bytes a second by packets.
-    Looking(Moment, u64),
+    /// The same, while records are filled.
+    Looking(Look),
     /// By records: what packets brought while that is to be compared, until when, and what is being
     /// measured.
     Records { before: Option<u64>, until: Moment, mark: Mark },
@@ -145,11 +180,16 @@ impl Detour {
         matches!(self.state, State::Records { .. })
     }
 
+    /// Whether a carrier of records is to be filled.
+    pub(crate) fn is_looking(&self) -> bool {
+        matches!(self.state, State::Looking(_))
+    }
+
     /// Looks at what is, and says what to do. Called whenever something was sent or has come.
     pub(crate) fn look(&mut self, now: Moment, seen: Seen) -> Advice {
         match self.state {
             State::Packets(mark) => self.by_packets(now, seen, mark),
-            State::Looking(since, before) => self.looking(now, seen, (since, before)),
+            State::Looking(look) => self.looking(now, seen, look),
             State::Records { .. } => self.on_records(now, seen),
             State::Again { records, mark } => self.again(now, seen, (records, mark)),
         }
@@ -177,11 +217,13 @@ impl Detour {
             return Advice::Stay;
         }
         let before = rate(seen.packets.saturating_sub(mark.bytes), took);
-        self.state = State::Looking(now, before);
+        self.state =
+            State::Looking(Look { since: now, packets: seen.packets, before, rtt: seen.rtt });
         Advice::Look(before)
     }
 
-    fn looking(&mut self, now: Moment, seen: Seen, (since, before): (Moment, u64)) -> Advice {
+    fn looking(&mut self, now: Moment, seen: Seen, look: Look) -> Advice {
+        let before = look.before;
         let found = seen.filled.and_then(|filled| filled.rate).unwrap_or(0);
         if found > 0 && is_percent(found, FILLER_PERCENT, before) {
             let mark = Mark { at: now, bytes: seen.records, full: false };
@@ -189,14 +231,18 @@ impl Detour {
             self.state = State::Records { before: Some(before), until, mark };
             return Advice::Leave;
         }
-        let late = now.since(since) >= least((LOOK_FOR, LOOK_ROUNDS), seen.rtt);
-        if seen.full && !late && seen.filled.is_some_and(|filled| !filled.over) {
+        let late = now.since(look.since) >= least((LOOK_FOR, LOOK_ROUNDS), seen.rtt);
+        let goes_on =
+            seen.filled.is_some_and(|filled| !filled.over && !look.is_shared(now, seen, filled));
+        if seen.full && !late && goes_on {
             return Advice::Stay;
         }
         self.state = State::Packets(None);
-        // Who had no more to send has not learned anything.
-        if seen.full {
-            self.look_later(now);
+        // Who has lost what was filled looks again, and so does who had no more to send, later.
+        match seen.filled {
+            None => {}
+            Some(_) if goes_on && !late => self.next_look_at = now + self.look_after,
+            Some(_) => self.look_later(now),
         }
         Advice::LookNoMore
     }
@@ -302,6 +348,11 @@ impl Filler {
         self.put += bytes as u64;
     }
 
+    /// There is to be no more of it.
+    pub(crate) fn end(&mut self) {
+        self.most = self.put;
+    }
+
     /// A ping leaves behind all of it.
     pub(crate) fn asked(&mut self) {
         self.asked = self.put;
@@ -322,7 +373,8 @@ impl Filler {
         let [(begin, before), .., (end, arrived)] = self.answers;
         let enough = self.count >= ANSWERS;
         let rate = enough.then(|| rate(arrived - before, end.since(begin)));
-        Filled { rate, over: self.put >= self.most && self.arrived == self.put }
+        let arrived = self.arrived;
+        Filled { arrived, rate, over: self.put >= self.most && self.arrived == self.put }
     }
 }
 
@@ -340,9 +392,12 @@ mod tests {
         detour: Detour,
         at: u64,
         by_records: bool,
-        fills: bool,
+        /// Answers to filler so far, while there is any.
+        fills: Option<usize>,
         packets: u64,
         records: u64,
+        /// Steps with filler.
+        filled: u64,
         looks: Vec<u64>,
         left: Vec<u64>,
     }
@@ -353,9 +408,10 @@ mod tests {
                 detour: Detour::new(Moment(0)),
                 at: 0,
                 by_records: false,
-                fills: false,
+                fills: None,
                 packets: 0,
                 records: 0,
+                filled: 0,
                 looks: Vec::new(),
                 left: Vec::new(),
             }
@@ -366,14 +422,19 @@ mod tests {
                 self.at += 1;
                 self.packets += if self.by_records || !full { 0 } else { packets };
                 self.records += if self.by_records && full { records } else { 0 };
-                let filled = Filled { rate: Some(filler * 10), over: false };
+                let filled = self.fills.map(|answers| {
+                    (self.filled, self.fills) = (self.filled + 1, Some(answers + 1));
+                    let rate = (answers >= ANSWERS).then_some(filler * 10);
+                    let arrived = (answers as u64 - 1) * filler;
+                    Filled { arrived, rate, over: false }
+                });
                 let seen = Seen {
                     packets: self.packets,
                     records: self.records,
                     full,
                     rtt: Span::from_ms(40),
                     may_look: true,
-                    filled: self.fills.then_some(filled),
+                    filled,
                 };
                 let advice = self.detour.look(Moment(self.at * 100 * MS), seen);
                 match advice {
@@ -382,7 +443,7 @@ mod tests {
                     Advice::Leave => self.left.push(self.at / 10),
                     Advice::LookNoMore | Advice::TryAgain | Advice::Return => {}
                 }
-                self.fills = matches!(advice, Advice::Look(_));
+                self.fills = matches!(advice, Advice::Look(_)).then_some(1);
                 self.by_records = advice == Advice::Leave;
             }
         }
@@ -408,6 +469,19 @@ mod tests {
         world.run(3600, true, [100, 100, 90]);
         // 30, 60, ... seconds, then every ten minutes.
         assert!(world.left.is_empty() && (8..=12).contains(&world.looks.len()));
+    }
+
+    /// Filler takes from packets what it brings: a look in vain is soon over. Beside packets that
+    /// it takes nothing from it lasts.
+    #[test]
+    fn a_link_that_is_shared_is_soon_known() {
+        for (packets, filler, steps) in [(50, 50, 3), (95, 5, 9), (100, 60, 20)] {
+            let mut world = World::new();
+            world.run(3, true, [100, 0, 0]);
+            world.run(7, true, [packets, filler, 0]);
+            assert!(!world.by_records && world.looks == [3], "{:?}", world.looks);
+            assert!(world.filled.abs_diff(steps) <= 1, "{} for {steps}", world.filled);
+        }
     }
 
     /// Filler was fast, and streams are not.
@@ -455,6 +529,6 @@ mod tests {
             stuck.put(1024);
         }
         assert_eq!(stuck.put, FILLER_FIRST);
-        assert_eq!(stuck.filled(), Filled { rate: None, over: false });
+        assert_eq!(stuck.filled(), Filled { arrived: 0, rate: None, over: false });
     }
 }

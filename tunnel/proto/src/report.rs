@@ -56,6 +56,8 @@ pub struct CarrierReport {
 pub struct PacketsReport {
     /// Bytes on the path, heads included.
     pub flying: u64,
+    /// Bytes that came to the other end, heads included, by its newest report.
+    pub came: u64,
     /// Bytes a second that the path passes on, as far as is known.
     pub rate: u64,
     /// Bytes that may be on it.

@@ -171,6 +171,8 @@ pub enum Rule {
     HeldBackLeaves,
     /// Not before bytes that say nothing were faster there.
     FillerFirst,
+    /// What filler does to the path is not taken for the work of others.
+    FillerIsOurs,
     /// Now and then packets are tried again.
     PacketsTriedAgain,
     /// Who stops, or gives packets up, says so by them.
@@ -248,7 +250,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 12] = [
+    pub const PACKETS: [Rule; 13] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -258,6 +260,7 @@ impl Rule {
         Rule::NarrowerIsFound,
         Rule::HeldBackLeaves,
         Rule::FillerFirst,
+        Rule::FillerIsOurs,
         Rule::PacketsTriedAgain,
         Rule::FarewellSaid,
         Rule::AloneIsAsked,

@@ -788,9 +788,22 @@ impl Session {
         up.is_some_and(|one| one.pong.is_some() || one.wants_ping(now) || leaves(one))
     }
 
-    /// A carrier of records is filled from now on with what says nothing, or no more.
+    /// A carrier of records is filled from now on with what says nothing, or no more. Carriers of
+    /// packets go the same way, and what is seen there meanwhile is the work of filler.
     pub(crate) fn set_filler(&mut self, slot: CarrierSlot, filler: Option<Filler>) {
+        let fills = filler.is_some();
         self.carriers[usize::from(slot.0)].filler = filler.map(Box::new);
+        for packets in self.carriers.iter_mut().filter_map(|one| one.packets.as_mut()) {
+            packets.set_beside(fills && !self.sabotage.breaks(Rule::FillerIsOurs));
+        }
+    }
+
+    /// A carrier is given no more filler than it has.
+    pub(crate) fn end_filler(&mut self, slot: CarrierSlot) {
+        let carrier = self.carriers.get_mut(usize::from(slot.0));
+        if let Some(filler) = carrier.and_then(|one| one.filler.as_deref_mut()) {
+            filler.end();
+        }
     }
 
     /// What filler has come to, on a carrier that is filled.

@@ -86,6 +86,11 @@ fn where_packets_are_held_back_streams_leave_and_return() {
 }
 
 #[test]
+fn a_look_takes_little_of_a_link() {
+    tell(aired::a_look_takes_little_of_a_link);
+}
+
+#[test]
 fn slow_records_are_left_alone() {
     tell(aired::slow_records_are_left_alone);
 }

@@ -21,6 +21,14 @@ impl Bond {
         (self.detour, self.by_records, self.filled) = (Detour::new(now), None, None);
     }
 
+    /// Filler that a look has left behind is over once it has arrived, or its carrier is gone.
+    fn clear_filler(&mut self) {
+        let over = |slot| self.flows.filled(slot).is_none_or(|filled| filled.over);
+        if !self.detour.is_looking() && self.filled.is_some_and(over) {
+            self.fill(None);
+        }
+    }
+
     /// A carrier of records is filled, or none.
     fn fill(&mut self, with: Option<(CarrierSlot, Filler)>) {
         if let Some(before) = self.filled.take() {
@@ -32,12 +40,13 @@ impl Bond {
         }
     }
 
-    /// Bytes of streams that packets were given, and that arrived by records.
+    /// Bytes of packets that came to the other end, and of streams that did by records.
     fn brought(&self) -> (u64, u64) {
-        let packets = self.packets.iter().filter_map(|member| self.flows.carrier(member.place));
+        let packets =
+            self.packets.iter().filter_map(|member| self.flows.packets_report(member.place));
         let on_the_way = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
         let on_the_way: u64 = on_the_way.map(|report| report.flying).sum();
-        (packets.map(|report| report.sent).sum(), self.carried().saturating_sub(on_the_way))
+        (packets.map(|report| report.came).sum(), self.carried().saturating_sub(on_the_way))
     }
 
     /// Streams go another way from now on.
@@ -87,13 +96,18 @@ impl Agent {
             may_look: path.rtt_min >= SHORT && beside.is_some(),
             filled: bond.filled.and_then(|slot| bond.flows.filled(slot)),
         };
+        bond.clear_filler();
         let advice = self.sabotage.detour(bond.detour.look(now, seen));
         match advice {
             Advice::Stay => return false,
             Advice::Look(rate) => {
                 bond.fill(beside.map(|slot| (slot, Filler::new(rate, path.rtt))));
             }
-            Advice::LookNoMore => bond.fill(None),
+            Advice::LookNoMore => {
+                if let Some(slot) = bond.filled {
+                    bond.flows.end_filler(slot);
+                }
+            }
             Advice::Leave | Advice::TryAgain | Advice::Return => {
                 bond.fill(None);
                 bond.lead(now, advice, host);
@@ -106,7 +120,7 @@ impl Agent {
     pub(super) fn send_filler(&mut self, now: Moment, bond: &mut Bond, host: &mut impl Host) {
         let Some(slot) = bond.filled else { return };
         let Some(member) = bond.members.get(usize::from(slot.0)).copied().flatten() else {
-            bond.filled = None;
+            bond.fill(None);
             return;
         };
         let carrier = self.carriers[member.conn.index as usize].as_mut().expect("members have one");

@@ -111,6 +111,8 @@ pub(crate) struct Flight<T> {
     /// Bytes of packets that neither arrived nor are lost.
     flying: u64,
     sent: u64,
+    /// Bytes that came, as the receiver says.
+    came: u64,
     /// One more than the newest packet that is to be reported soon.
     asked: u64,
     /// The newest packet that arrived.
@@ -135,6 +137,7 @@ impl<T: Copy + Default> Default for Flight<T> {
             floor_at: Moment(0),
             flying: 0,
             sent: 0,
+            came: 0,
             asked: 0,
             newest: None,
             rtt: Rtt::default(),
@@ -190,6 +193,11 @@ impl<T: Copy + Default> Flight<T> {
     /// Bytes that were sent since the carrier's begin.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Bytes that came, by the newest report.
+    pub(crate) fn came(&self) -> u64 {
+        self.came
     }
 
     /// Round trips.
@@ -265,6 +273,7 @@ impl<T: Copy + Default> Flight<T> {
         if totals.newest >= self.next || totals.packets > self.next || totals.bytes > self.sent {
             return Err(Violation::ReportOfNothing);
         }
+        self.came = self.came.max(totals.bytes);
         let floor = self.floor & !63;
         if totals.newest < floor {
             return Ok(None);
@@ -273,8 +282,7 @@ impl<T: Copy + Default> Flight<T> {
         let rtt = self.trip(now, &totals, newest.at);
         let before = newest.at - self.patience();
         let (mut arrived, mut lost, mut lost_packets, mut lost_runs) = (0, 0, 0, 0);
-        let mut whole = self.whole;
-        let mut latest = Span::ZERO;
+        let (mut whole, mut latest) = (self.whole, Span::ZERO);
         report.words(|first, covered, came| {
             if first < floor {
                 return;

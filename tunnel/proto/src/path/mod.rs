@@ -406,6 +406,11 @@ impl<F: Copy> Sender<F> {
         (self.probed_at, self.heard_at) = (now, now);
     }
 
+    /// See [`Rate::set_beside`].
+    pub fn set_beside(&mut self, beside: bool) {
+        self.rate.set_beside(beside);
+    }
+
     /// How fast, and why.
     pub fn rate(&self) -> &Rate {
         &self.rate
@@ -437,6 +442,11 @@ impl<F: Copy> Sender<F> {
     /// Bytes on their way, and bytes that were sent since the begin.
     pub fn bytes(&self) -> (u64, u64) {
         (self.flight.flying(), self.flight.sent())
+    }
+
+    /// Bytes that came to the other end, by its newest report.
+    pub fn came(&self) -> u64 {
+        self.flight.came()
     }
 
     /// Segments that are kept: on their way, or to be sent again.

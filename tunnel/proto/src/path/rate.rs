@@ -241,6 +241,8 @@ pub struct Rate {
     queue_before: Span,
     /// Somebody had nothing to send in this round.
     idle: bool,
+    /// This end itself puts something else on the path: see [`Self::set_beside`].
+    beside: bool,
     phase: Phase,
     phase_rounds: u32,
     /// Numbers from the first to the second were sent while more was tried.
@@ -317,6 +319,7 @@ impl Rate {
             queue_least: Span(u64::MAX),
             queue_before: Span::ZERO,
             idle: false,
+            beside: false,
             phase: Phase::Cruise,
             phase_rounds: 0,
             tried: (0, 0),
@@ -502,6 +505,23 @@ impl Rate {
         self.log.push_back((now, decision));
     }
 
+    /// This end itself puts something else on the same path for a while, or no more: the queue that
+    /// makes, what is lost by it and what goes by meanwhile say nothing of anybody else, nor of the
+    /// path. Who competes already goes on.
+    pub fn set_beside(&mut self, beside: bool) {
+        if core::mem::replace(&mut self.beside, beside) == beside {
+            return;
+        }
+        (self.round_mark, self.window_mark, self.long_rounds) = (None, None, 0);
+        if self.phase != Phase::Compete {
+            self.tried = (0, 0);
+            // What is left of the queue is worked off, at the rate that was known before.
+            self.drain_from = self.queue_before;
+            self.begin_phase(if beside { Phase::Cruise } else { Phase::Drain });
+        }
+        self.conclude();
+    }
+
     /// There is nothing to send: what is measured is not what the path could do.
     pub fn note_idle(&mut self, put: &Put) {
         // A train that begins anew is one as before: nothing else follows from it.
@@ -558,7 +578,7 @@ impl Rate {
         if heard.totals.newest >= self.round_ends && long {
             self.end_round(now, heard, put.next);
         }
-        if self.compete.is_some() {
+        if self.compete.is_some() || self.beside {
             self.window_mark = None;
         } else {
             self.look_at_loss(now, heard, put.next);
@@ -669,6 +689,9 @@ impl Rate {
         self.queue_before = queue;
         self.round_ends = next;
         self.round += 1;
+        if self.beside && self.phase != Phase::Compete {
+            return;
+        }
         let (sample, passed) = self.passed(&before, &mark);
         let up = self.tried.0 < mark.number && before.number < self.tried.1;
         let idle = core::mem::take(&mut self.idle);

@@ -83,6 +83,11 @@ impl Packets {
         self.sender.rtt()
     }
 
+    /// See [`crate::path::Rate::set_beside`].
+    pub(crate) fn set_beside(&mut self, beside: bool) {
+        self.sender.set_beside(beside);
+    }
+
     pub(crate) fn is_silent(&self, now: Moment) -> bool {
         self.sender.is_silent(now)
     }
@@ -360,6 +365,7 @@ impl Session {
         let rate = sender.rate();
         Some(PacketsReport {
             flying,
+            came: sender.came(),
             rate: rate.bandwidth(),
             window: rate.window(),
             datagram_bytes: packets.search.bytes(),

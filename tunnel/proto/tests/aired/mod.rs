@@ -36,8 +36,11 @@ pub(crate) const STORIES: [Story; 16] = [
 
 /// Those of packets that are held back, which take minutes of virtual time.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const LONG_STORIES: [Story; 2] =
-    [where_packets_are_held_back_streams_leave_and_return, slow_records_are_left_alone];
+pub(crate) const LONG_STORIES: [Story; 3] = [
+    where_packets_are_held_back_streams_leave_and_return,
+    slow_records_are_left_alone,
+    a_look_takes_little_of_a_link,
+];
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(31) ^ seed ^ (at >> 8) as u8).collect()
@@ -451,7 +454,7 @@ pub(crate) fn where_packets_are_held_back_streams_leave_and_return(
     flow.run_until(&mut net, Span::from_s(150), |net| told(net, Note::NotHeldBack(PEER)) == 1);
     let [records, _] = sent(&net, 0);
     let (id, all) = (flow.flow, flow.data.len());
-    flow.run_until(&mut net, Span::from_s(60), |net| {
+    flow.run_until(&mut net, Span::from_s(150), |net| {
         net.far_apps().any(|(_, _, flow, app)| flow == id && app.read.len() == all)
     });
     assert_eq!(sent(&net, 0)[0], records, "records stand by");
@@ -468,6 +471,29 @@ pub(crate) fn slow_records_are_left_alone(broken: Option<Rule>, seed: u64) {
     flow.run_until(&mut net, Span::from_s(51), |net| net.now >= end);
     let [records, packets] = sent(&net, 0);
     assert!(records == 0 && packets > 2_500_000, "{records} {packets}");
+}
+
+/// Packets have a whole link, and records could have half of it: the look that finds that out costs
+/// a few round trips, and nobody takes filler for somebody who has come to stay.
+pub(crate) fn a_look_takes_little_of_a_link(broken: Option<Rule>, seed: u64) {
+    let mut net = Net::without(broken, seed, [1, 1]);
+    net.give_air(seed);
+    (net.air().delay, net.air().lost_per_mille) = (Span::from_ms(15), 10);
+    let bond = net.connect();
+    net.run_until(Span::from_s(2), |net| packets_work(net, 0) && packets_work(net, 1));
+    (net.bytes_per_step, net.narrow, net.air().link) = (700, true, Some(1400));
+    let mut flow = Flow::open(&mut net, bond, 25_000_000, 1);
+    let mut came = |net: &mut Net, time| {
+        let (before, end) = (net.air().bytes[1], net.now + time);
+        flow.run_until(net, Span(time.0 + 1_000_000), |net| net.now >= end);
+        net.air().bytes[1] - before
+    };
+    came(&mut net, Span::from_s(1));
+    let alone = came(&mut net, Span::from_s(1));
+    let beside = came(&mut net, Span::from_s(6));
+    assert!(beside * 100 > alone * 6 * 95, "{beside} bytes in 6 s, {alone} in one");
+    assert!(net.wires.iter().any(|wire| wire.pipes[0].arrived > 20_000), "nobody looked");
+    assert_eq!(sent(&net, 0)[0], 0);
 }
 
 /// The far side's host drops datagrams at the socket by which ours come: the near side hears of it.

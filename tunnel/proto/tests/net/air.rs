@@ -21,6 +21,9 @@ const DIALS: u16 = 1;
 /// What may pass at once, in time.
 const POLICED: Span = Span::from_ms(50);
 
+/// What a link holds that passes so much and no more, in time.
+const HELD: Span = Span::from_ms(50);
+
 /// Heads of IPv4 and UDP.
 const HEADS: usize = 28;
 
@@ -41,6 +44,10 @@ pub(crate) struct Air {
     /// until when it is used up.
     pub(crate) police: Option<u64>,
     policed: [Moment; 2],
+    /// Bytes a millisecond, each way, that pass in turn, if there is a bound, datagrams and records
+    /// together; and until when it is taken.
+    pub(crate) link: Option<u64>,
+    taken: [Moment; 2],
     /// Nothing gets through, to the far site and from there.
     pub(crate) blocked: [bool; 2],
     /// The near site's address: it may move.
@@ -72,6 +79,8 @@ impl Air {
             mtu: 1500,
             police: None,
             policed: [Moment(0); 2],
+            link: None,
+            taken: [Moment(0); 2],
             blocked: [false; 2],
             near: Ipv4Addr::new(198, 51, 100, 1),
             turn: 0,
@@ -101,6 +110,17 @@ impl Air {
         over
     }
 
+    /// Takes a place on the link; returns when what takes it leaves, `None` if there is none.
+    pub(super) fn take(&mut self, now: Moment, to: usize, bytes: usize) -> Option<Moment> {
+        let Some(per_ms) = self.link else { return Some(now) };
+        let begin = self.taken[to].max(now);
+        if begin.since(now) > HELD {
+            return None;
+        }
+        self.taken[to] = begin + Span(bytes as u64 * 1_000_000 / per_ms);
+        Some(self.taken[to])
+    }
+
     fn put(&mut self, now: Moment, to: usize, ends: (SocketAddr, SocketAddr), datagram: &[u8]) {
         self.put[to] += datagram.len() as u64;
         let copies = 1 + u64::from(self.rng.chance(self.twice_per_mille));
@@ -113,10 +133,12 @@ impl Air {
             {
                 heard.push((lost, datagram.to_vec()));
             }
-            if lost {
+            let Some(leaves) =
+                (!lost).then(|| self.take(now, to, datagram.len() + HEADS)).flatten()
+            else {
                 continue;
-            }
-            let at = now + self.delay + Span(self.rng.below(self.jitter.0 + 1));
+            };
+            let at = leaves + self.delay + Span(self.rng.below(self.jitter.0 + 1));
             self.count += 1;
             self.flying.insert((at, self.count), (to, ends.0, ends.1, datagram.to_vec()));
         }

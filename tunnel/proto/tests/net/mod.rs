@@ -637,6 +637,12 @@ impl Net {
                     continue;
                 }
                 let many = pipe.bytes.len().min(room);
+                if let Some(air) = &mut self.air
+                    && many > 0
+                    && air.take(now, to, many).is_none()
+                {
+                    continue;
+                }
                 let mut bytes: Vec<u8> = pipe.bytes.drain(..many).collect();
                 pipe.arrived += many;
                 let (site, shard, conn) = wire.ends[1 - end];
