@@ -642,7 +642,7 @@ impl PacketMember {
             };
             self.seal(train, start, number);
             // A shorter one is the last of its train.
-            if train.len() - start < datagram_bytes || !flows.wants_packet(now, self.place) {
+            if train.len() - start < datagram_bytes {
                 break;
             }
         }

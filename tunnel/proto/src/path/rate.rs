@@ -69,6 +69,8 @@ const TRAIN_GROWTH_MAX: u64 = 16;
 const ROUNDS: usize = 10;
 /// Windows of which the middle one is the floor.
 const WINDOWS: usize = 11;
+/// A path's own loss that differs by so much is worth a line.
+const FLOOR_STEP: f64 = 0.001;
 /// A window of loss has at least so many packets.
 const WINDOW_PACKETS: u64 = 2000;
 /// Up, down, and then cruise for the rest of so many rounds.
@@ -284,6 +286,8 @@ pub struct Rate {
     window_clean: bool,
     windows: [f64; WINDOWS],
     windows_count: usize,
+    /// The path's own loss, as the log has it.
+    told_floor: Option<f64>,
     excess_windows: u32,
     /// The next window begins with this number.
     window_from: u64,
@@ -346,6 +350,7 @@ impl Rate {
             window_clean: true,
             windows: [0.0; WINDOWS],
             windows_count: 0,
+            told_floor: None,
             excess_windows: 0,
             window_from: 0,
             tested: None,
@@ -501,6 +506,9 @@ impl Rate {
     fn decide(&mut self, now: Moment, decision: Decision) {
         if self.log.len() == LOG_MAX {
             self.log.pop_front();
+        }
+        if let Decision::Floor(floor) = decision {
+            self.told_floor = Some(floor);
         }
         self.log.push_back((now, decision));
     }
@@ -929,8 +937,10 @@ impl Rate {
             }
             self.windows[self.windows_count % WINDOWS] = lost;
             self.windows_count += 1;
-            if self.windows_count.is_multiple_of(WINDOWS) {
-                self.decide(now, Decision::Floor(self.floor()));
+            let floor = self.floor();
+            let news = self.told_floor.is_none_or(|told| (told - floor).abs() >= FLOOR_STEP);
+            if self.windows_count.is_multiple_of(WINDOWS) && news {
+                self.decide(now, Decision::Floor(floor));
             }
         }
     }
