@@ -29,8 +29,11 @@ use ringway_core::{Moment, Span};
 
 use crate::pool::rate;
 
-/// Packets are the bound for so long before records are looked at.
-const FULL_FOR: Span = Span::from_s(3);
+/// Packets are the bound for so long, twice, before records are looked at, and bring no more the
+/// second time than so much of what they did before, in percent: who still finds out what the path
+/// passes is not held back.
+const FULL: (Span, u64) = (Span::from_ms(1500), 10);
+const STEADY_PERCENT: u64 = 115;
 /// How long a look lasts: at most this, or so many round trips.
 const LOOK_FOR: Span = Span::from_s(2);
 const LOOK_ROUNDS: u64 = 20;
@@ -140,8 +143,8 @@ impl Look {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// By packets: the bound without a break since then.
-    Packets(Option<Mark>),
+    /// By packets: the bound without a break since then, and what they brought before that.
+    Packets(Option<(Mark, Option<u64>)>),
     /// The same, while records are filled.
     Looking(Look),
     /// By records: what packets brought while that is to be compared, until when, and what is being
@@ -202,28 +205,31 @@ impl Detour {
         }
     }
 
-    fn by_packets(&mut self, now: Moment, seen: Seen, mark: Option<Mark>) -> Advice {
+    fn by_packets(&mut self, now: Moment, seen: Seen, mark: Option<(Mark, Option<u64>)>) -> Advice {
         let begin = Mark { at: now, bytes: seen.packets, full: true };
-        let Some(mark) = mark.filter(|_| seen.full) else {
-            self.state = State::Packets(seen.full.then_some(begin));
+        let Some((mark, was)) = mark.filter(|_| seen.full) else {
+            self.state = State::Packets(seen.full.then_some((begin, None)));
             return Advice::Stay;
         };
         let took = now.since(mark.at);
-        if took < FULL_FOR {
-            return Advice::Stay;
-        }
-        if !seen.may_look || now < self.next_look_at {
-            self.state = State::Packets(Some(begin));
+        if took < least(FULL, seen.rtt) {
             return Advice::Stay;
         }
         let before = rate(seen.packets.saturating_sub(mark.bytes), took);
+        let steady = was.is_some_and(|was| !is_percent(before, STEADY_PERCENT, was));
+        if !steady || !seen.may_look || now < self.next_look_at {
+            self.state = State::Packets(Some((begin, Some(before))));
+            return Advice::Stay;
+        }
         self.state =
             State::Looking(Look { since: now, packets: seen.packets, before, rtt: seen.rtt });
         Advice::Look(before)
     }
 
     fn looking(&mut self, now: Moment, seen: Seen, look: Look) -> Advice {
-        let before = look.before;
+        // Packets may do better than before meanwhile.
+        let meanwhile = seen.packets.saturating_sub(look.packets);
+        let before = look.before.max(rate(meanwhile, now.since(look.since)));
         let found = seen.filled.and_then(|filled| filled.rate).unwrap_or(0);
         if found > 0 && is_percent(found, FILLER_PERCENT, before) {
             let mark = Mark { at: now, bytes: seen.records, full: false };

@@ -139,6 +139,16 @@ pub enum Rule {
     SilenceIsProbed,
     /// After some silences what is on its way is given up.
     SilenceGivesUp,
+    /// What a path loses by itself slows nobody down.
+    LossIsFloored,
+    /// A queue that stands is worked off.
+    QueueDrained,
+    /// Who does not get rid of a queue is not alone, and claims a part.
+    CrowdedCompetes,
+    /// Where most of what is tried is lost, no more is tried.
+    PolicedIsSeen,
+    /// What was lost goes before what is new.
+    LostFirst,
     /// Who has a site's key and not the second secret that goes with it is not let in.
     SecondSecret,
     /// Who speaks another version is not answered.
@@ -206,7 +216,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 8] = [
+    pub const PATH: [Rule; 11] = [
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
@@ -215,6 +225,9 @@ impl Rule {
         Rule::CopiesApart,
         Rule::SilenceIsProbed,
         Rule::SilenceGivesUp,
+        Rule::LossIsFloored,
+        Rule::QueueDrained,
+        Rule::CrowdedCompetes,
     ];
 
     /// Those of an agent.
@@ -250,7 +263,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 13] = [
+    pub const PACKETS: [Rule; 15] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -264,6 +277,8 @@ impl Rule {
         Rule::PacketsTriedAgain,
         Rule::FarewellSaid,
         Rule::AloneIsAsked,
+        Rule::PolicedIsSeen,
+        Rule::LostFirst,
     ];
 }
 
@@ -346,12 +361,10 @@ impl crate::Agent {
 }
 
 #[cfg(feature = "sabotage")]
-impl<F> crate::path::Sender<F> {
+impl<F: Copy> crate::path::Sender<F> {
     /// Switches one rule off, for good; before the first packet.
     pub fn break_rule(&mut self, rule: Rule) {
-        self.sabotage.rule = Some(rule);
-        self.flight.sabotage.rule = Some(rule);
-        self.repair.sabotage.rule = Some(rule);
+        self.set_sabotage(Sabotage { rule: Some(rule) });
     }
 }
 

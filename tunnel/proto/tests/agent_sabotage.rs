@@ -23,8 +23,14 @@ fn every_broken_rule_is_noticed() {
 #[test]
 fn every_broken_rule_of_packets_is_noticed() {
     witnesses::all_are_noticed(&Rule::PACKETS, 60, |seed, rule| {
-        let long =
-            [Rule::HeldBackLeaves, Rule::FillerFirst, Rule::FillerIsOurs, Rule::PacketsTriedAgain];
+        let long = [
+            Rule::HeldBackLeaves,
+            Rule::FillerFirst,
+            Rule::FillerIsOurs,
+            Rule::PacketsTriedAgain,
+            Rule::PolicedIsSeen,
+            Rule::LostFirst,
+        ];
         let stories: &[aired::Story] =
             if long.contains(&rule) { &aired::LONG_STORIES } else { &aired::STORIES };
         let story = stories[seed as usize % stories.len()];

@@ -86,6 +86,11 @@ fn where_packets_are_held_back_streams_leave_and_return() {
 }
 
 #[test]
+fn what_is_lost_goes_before_what_is_new() {
+    tell(aired::what_is_lost_goes_before_what_is_new);
+}
+
+#[test]
 fn a_look_takes_little_of_a_link() {
     tell(aired::a_look_takes_little_of_a_link);
 }

@@ -20,6 +20,9 @@ fn every_broken_rule_is_noticed() {
             Rule::CopiesApart => Kind::Bursts,
             Rule::LossTakesTime | Rule::LateIsHeard => Kind::Late,
             Rule::SilenceGivesUp => Kind::Silent,
+            Rule::LossIsFloored => Kind::Lossy,
+            Rule::QueueDrained => Kind::Narrower,
+            Rule::CrowdedCompetes => Kind::Crowded,
             _ => Kind::Storm,
         };
         let plan = Plan { seed, kind, broken: Some(rule) };

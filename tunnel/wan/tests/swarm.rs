@@ -43,3 +43,10 @@ fn little_is_sent_in_vain() {
 fn silence_is_noticed() {
     all(0..100, Kind::Silent);
 }
+
+#[test]
+fn lines_are_filled_and_shared() {
+    all(0..40, Kind::Lossy);
+    all(0..40, Kind::Narrower);
+    all(0..40, Kind::Crowded);
+}

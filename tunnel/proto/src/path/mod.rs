@@ -135,6 +135,12 @@ impl<F: Copy> Sender<F> {
         }
     }
 
+    /// A rule is switched off, perhaps.
+    pub(crate) fn set_sabotage(&mut self, sabotage: Sabotage) {
+        (self.sabotage, self.flight.sabotage) = (sabotage, sabotage);
+        (self.repair.sabotage, self.rate.sabotage) = (sabotage, sabotage);
+    }
+
     /// Packets have so many bytes from now on. `long`: so that it is of interest whether whole ones
     /// come ([`Self::take_whole`]).
     pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64, long: bool) {
@@ -400,6 +406,7 @@ impl<F: Copy> Sender<F> {
         self.give_up(&mut each);
         self.flight.forget_trips();
         self.rate = Rate::new(self.packet_bytes);
+        self.rate.sabotage = self.sabotage;
         self.rate.note_given_up(&self.put());
         self.pacer = Pacer::default();
         (self.silences, self.silent_since) = (1, now);

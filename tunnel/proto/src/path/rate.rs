@@ -46,6 +46,7 @@ use super::compete::Compete;
 use super::flight::Heard;
 use super::rtt::{Least, Rtt};
 use super::why::Doing;
+use crate::sabotage::{Rule, Sabotage};
 
 /// Packets of the first train.
 const TRAIN_FIRST: u64 = 16;
@@ -296,6 +297,7 @@ pub struct Rate {
     rtt_least: Span,
     reorder: Span,
     log: VecDeque<(Moment, Decision)>,
+    pub(crate) sabotage: Sabotage,
     /// What follows from all that, for who asks at each packet.
     paces: Option<u64>,
     holds: u64,
@@ -357,6 +359,7 @@ impl Rate {
             rtt_least: Span::from_ms(100),
             reorder: Span::ZERO,
             log: VecDeque::new(),
+            sabotage: Sabotage::default(),
             paces: None,
             holds: 0,
         };
@@ -475,7 +478,7 @@ impl Rate {
     /// The path's own loss; zero before it is known.
     pub fn floor(&self) -> f64 {
         let known = self.windows_count.min(WINDOWS);
-        if known == 0 {
+        if known == 0 || self.sabotage.breaks(Rule::LossIsFloored) {
             return 0.0;
         }
         let mut sorted = self.windows;
@@ -514,8 +517,8 @@ impl Rate {
     }
 
     /// This end itself puts something else on the same path for a while, or no more: the queue that
-    /// makes, what is lost by it and what goes by meanwhile say nothing of anybody else, nor of the
-    /// path. Who competes already goes on.
+    /// makes and what is lost by it say nothing of anybody else, nor of the path, and if less goes
+    /// by, that is why. Who competes already goes on.
     pub fn set_beside(&mut self, beside: bool) {
         if core::mem::replace(&mut self.beside, beside) == beside {
             return;
@@ -633,6 +636,7 @@ impl Rate {
         let all = if flying > 0 { newest + 1 } else { next } - train.first;
         let came = heard.totals.packets.saturating_sub(train.counted);
         let policed = all >= POLICED_PACKETS && came * POLICED_PART < all;
+        let policed = policed && !self.sabotage.breaks(Rule::PolicedIsSeen);
         if spread >= SPREAD_MIN && bytes >= 8 * self.packet_bytes && !policed {
             return self.end_trains(now, heard, (per_second(bytes, spread), next));
         }
@@ -697,18 +701,17 @@ impl Rate {
         self.queue_before = queue;
         self.round_ends = next;
         self.round += 1;
-        if self.beside && self.phase != Phase::Compete {
-            return;
-        }
         let (sample, passed) = self.passed(&before, &mark);
         let up = self.tried.0 < mark.number && before.number < self.tried.1;
-        let idle = core::mem::take(&mut self.idle);
+        let idle = core::mem::take(&mut self.idle) || self.beside;
         let loss = mark.lost_since(&before);
         let guard = self.queue_guard();
         self.window_clean &= queue <= guard && (!up || self.windows_count == 0);
-        self.long_rounds = if queue > guard && !up { self.long_rounds + 1 } else { 0 };
-        self.fresh = self.fresh.saturating_sub(1);
-        if self.fresh == 1 {
+        let long = queue > guard && !up && !self.beside;
+        self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
+        // Who had less to send than went by has not tried what the train said.
+        self.fresh = if idle { self.fresh } else { self.fresh.saturating_sub(1) };
+        if self.fresh == 1 && !idle {
             // A whole round says more than a train; if that was right, more is tried at once.
             if sample as f64 <= 0.9 * self.bandwidth() as f64 {
                 self.rounds = [sample; ROUNDS];
@@ -719,11 +722,11 @@ impl Rate {
             Phase::Compete => self.compete_round(now, (queue, passed), loss),
             Phase::Drain => self.drain_round(now, queue),
             // One round may be the work of another one of ours that tries more.
-            _ if self.long_rounds >= 2 || self.long_rounds == 1 && queue.0 > 2 * guard.0 => {
+            _ if self.stands(queue, guard) => {
                 self.begin_drain(now, queue, passed);
             }
             _ => {
-                if self.phase == Phase::Cruise && !up {
+                if self.phase == Phase::Cruise && !up && !self.beside {
                     self.spread = blend(self.spread, Span(most.0 - queue.0));
                     self.rtt_spread =
                         blend(self.rtt_spread, Span(trips.1.0.saturating_sub(trips.0.0)));
@@ -734,6 +737,12 @@ impl Rate {
                 self.next_phase(now, sample, up, next);
             }
         }
+    }
+
+    /// Whether a queue of this length has stood for too long.
+    fn stands(&self, queue: Span, guard: Span) -> bool {
+        let long = self.long_rounds >= 2 || self.long_rounds == 1 && queue.0 > 2 * guard.0;
+        long && !self.sabotage.breaks(Rule::QueueDrained)
     }
 
     /// A queue stood for a round: what went by is our part of what the path passes.
@@ -769,6 +778,9 @@ impl Rate {
     }
 
     fn begin_compete(&mut self, now: Moment, queue: Span) {
+        if self.sabotage.breaks(Rule::CrowdedCompetes) {
+            return self.begin_phase(Phase::Cruise);
+        }
         let bytes = self.bandwidth() as f64 * (self.rtt_least.0 + queue.0) as f64 / 1e9;
         match &mut self.compete {
             Some(compete) => {

@@ -65,8 +65,10 @@ pub(crate) struct Packets {
 impl Packets {
     fn new(now: Moment, (heads, around): (u32, u32), sabotage: Sabotage) -> Self {
         let packet_bytes = DATAGRAM_BYTES_MIN as u64 + u64::from(heads);
+        let mut sender = Sender::new(now, packet_bytes);
+        sender.set_sabotage(sabotage);
         Self {
-            sender: Sender::new(now, packet_bytes),
+            sender,
             search: Search::new(sabotage),
             heads,
             arrivals: Arrivals::default(),
@@ -193,11 +195,16 @@ impl Session {
             if let Some(exchange) = self.exchange.take() {
                 Frame::Rekey(exchange).write(out);
             }
-            self.fill_again(now, slot, (out, end - WANTED_MAX));
+            if !self.sabotage.breaks(Rule::LostFirst) {
+                self.fill_again(now, slot, (out, end - WANTED_MAX));
+            }
             if !self.by_records {
                 self.fill_control(now, out, end - WANTED_MAX, outlet);
                 let share = (slot, Share::All);
                 self.fill_streams(now, share, (out, end - WANTED_MAX), outlet);
+            }
+            if self.sabotage.breaks(Rule::LostFirst) {
+                self.fill_again(now, slot, (out, end - WANTED_MAX));
             }
             self.fill_leave(slot, out);
         }

@@ -36,10 +36,11 @@ pub(crate) const STORIES: [Story; 16] = [
 
 /// Those of packets that are held back, which take minutes of virtual time.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const LONG_STORIES: [Story; 3] = [
+pub(crate) const LONG_STORIES: [Story; 4] = [
     where_packets_are_held_back_streams_leave_and_return,
     slow_records_are_left_alone,
     a_look_takes_little_of_a_link,
+    what_is_lost_goes_before_what_is_new,
 ];
 
 fn bytes(len: usize, seed: u8) -> Vec<u8> {
@@ -494,6 +495,27 @@ pub(crate) fn a_look_takes_little_of_a_link(broken: Option<Rule>, seed: u64) {
     assert!(beside * 100 > alone * 6 * 95, "{beside} bytes in 6 s, {alone} in one");
     assert!(net.wires.iter().any(|wire| wire.pipes[0].arrived > 20_000), "nobody looked");
     assert_eq!(sent(&net, 0)[0], 0);
+}
+
+/// There is always more to send, and much is lost: it goes again before all that, so that little
+/// waits for it.
+pub(crate) fn what_is_lost_goes_before_what_is_new(broken: Option<Rule>, seed: u64) {
+    let mut net = Net::without(broken, seed, [1, 1]);
+    net.give_air(seed);
+    (net.air().delay, net.air().lost_per_mille) = (Span::from_ms(15), 50);
+    let bond = net.connect();
+    net.run_until(Span::from_s(2), |net| packets_work(net, 0) && packets_work(net, 1));
+    net.air().link = Some(1400);
+    let mut flow = Flow::open(&mut net, bond, 25_000_000, 1);
+    let (id, end, mut early) = (flow.flow, net.now + Span::from_s(3), 0);
+    flow.run_until(&mut net, Span::from_s(4), |net| {
+        let bond = net.sites[1][0].agent.bond_to(PEER).expect("it is up");
+        let far = net.sites[1][0].agent.flow(bond, id);
+        early = far.map_or(early, |far| far.early.max(early));
+        net.now >= end
+    });
+    // What a link of 40 ms holds is 56 kB; four round trips, and some packets.
+    assert!((1..300_000).contains(&early), "{early} bytes waited");
 }
 
 /// The far side's host drops datagrams at the socket by which ours come: the near side hears of it.

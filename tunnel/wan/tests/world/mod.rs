@@ -3,8 +3,9 @@
 use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::sabotage::Rule;
-use ringway_wan::Link;
+use ringway_wan::sim::rivals::{self, Entrant, Scene, Shares, Street};
 use ringway_wan::sim::{Cell, ENVELOPE, World};
+use ringway_wan::{Line, Link, Loss};
 
 /// What happens in a world, all of it by its seed.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,12 @@ pub(crate) enum Kind {
     Late,
     /// Nothing at all comes back for some seconds.
     Silent,
+    /// Much is lost, and nobody else is there: judged by what arrives of what could.
+    Lossy,
+    /// The line becomes slower: judged by the queue that stays.
+    Narrower,
+    /// Beside CUBIC: judged by what both get.
+    Crowded,
 }
 
 /// What came of it.
@@ -66,6 +73,9 @@ impl Plan {
             Kind::Bursts => self.bursts(&mut rng),
             Kind::Late => self.late(&mut rng),
             Kind::Silent => self.silent(&mut rng),
+            Kind::Lossy => self.lossy(&mut rng),
+            Kind::Narrower => self.narrower(&mut rng),
+            Kind::Crowded => self.crowded(&mut rng),
         }
     }
 
@@ -199,6 +209,82 @@ impl Plan {
         }
         story.change("down=0");
         story.finish()
+    }
+}
+
+/// Bits a second of lines that are judged by shares.
+const RATE: u64 = 30_000_000;
+
+impl Plan {
+    /// Senders before one line, for so long, and then for what is judged.
+    fn street(
+        self,
+        (line, back): (Line, Line),
+        kinds: &[rivals::Kind],
+        change: Option<Line>,
+    ) -> Shares {
+        let rtt = Span(line.delay.0 + back.delay.0);
+        let from = |at: usize| Moment(at as u64 * SECOND);
+        let entrants =
+            kinds.iter().enumerate().map(|(at, kind)| Entrant { kind: *kind, rtt, from: from(at) });
+        let changes = change.map(|line| (Moment(10 * SECOND), line));
+        let mut street = Street::new(Scene {
+            line,
+            changes: changes.into_iter().collect(),
+            back,
+            entrants: entrants.collect(),
+            mtu: 1500,
+            seed: self.seed,
+        });
+        #[cfg(feature = "sabotage")]
+        if let Some(rule) = self.broken {
+            street.break_rule(rule);
+        }
+        street.run_until(Moment(10 * SECOND));
+        street.judge(if change.is_some() { Span::from_s(2) } else { Span::from_s(20) })
+    }
+
+    /// What is lost by itself slows nobody down.
+    fn lossy(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (loss, delay) = (5 + rng.below(16), Span::from_ms(10 + rng.below(60)));
+        let mut line = Line::of(RATE, delay);
+        line.loss = Loss::Alone { ppm: loss * 10_000 };
+        let shares = self.street((line, Line::of(RATE, delay)), &[rivals::Kind::Ours], None);
+        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
+        if part < 0.85 {
+            return Err(format!("{part:.2} of what can arrive does, at {loss} % of loss"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// A queue that our own rate has made does not stay.
+    fn narrower(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(60));
+        let queue_bytes = RATE / 8 * 8 * delay.0 / SECOND;
+        let line = Line { queue_bytes, ..Line::of(RATE, delay) };
+        let bits_per_s = RATE * (30 + rng.below(50)) / 100;
+        let change = Line { bits_per_s, ..line };
+        let kinds = [rivals::Kind::Ours];
+        let shares = self.street((line, Line::of(RATE, delay)), &kinds, Some(change));
+        let (queue, rtt) = (shares.queue_ms.0, 2.0 * delay.0 as f64 / 1e6);
+        if queue > rtt / 2.0 || shares.utilisation < 0.8 {
+            return Err(format!("a queue of {queue:.1} ms stays, of {rtt} ms: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Beside a sender that fills every buffer, each keeps something.
+    fn crowded(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(20));
+        let queue_bytes = RATE / 8 * (2 + rng.below(4)) * delay.0 / SECOND;
+        let line = Line { queue_bytes, ..Line::of(RATE, delay) };
+        let kinds = [rivals::Kind::Ours, rivals::Kind::Cubic];
+        let shares = self.street((line, Line::of(RATE, delay)), &kinds, None);
+        let least = shares.bits_per_s.iter().copied().fold(f64::MAX, f64::min) / RATE as f64;
+        if least < 0.16 || shares.utilisation < 0.85 {
+            return Err(format!("somebody gets {least:.2}: {shares:?}"));
+        }
+        Ok(Sum::default())
     }
 }
 

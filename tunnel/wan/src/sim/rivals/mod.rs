@@ -157,6 +157,16 @@ impl Street {
         }
     }
 
+    /// Switches one rule of all of ours off; before anything is sent.
+    #[cfg(feature = "sabotage")]
+    pub fn break_rule(&mut self, rule: ringway_tunnel_proto::sabotage::Rule) {
+        for flow in &mut self.flows {
+            if let Ends::Ours(ours) = &mut flow.ends {
+                ours.break_rule(rule);
+            }
+        }
+    }
+
     /// What one of ours says of itself; `None` if it is not ours.
     pub fn said(&self, flow: usize) -> Option<Said> {
         match &self.flows[flow].ends {

@@ -59,6 +59,12 @@ impl Ours {
         }
     }
 
+    #[cfg(feature = "sabotage")]
+    pub(super) fn break_rule(&mut self, rule: ringway_tunnel_proto::sabotage::Rule) {
+        self.sender.break_rule(rule);
+        self.arrivals.break_rule(rule);
+    }
+
     pub(super) fn sender(&self) -> &path::Sender<u32> {
         &self.sender
     }
