@@ -2,6 +2,7 @@
 
 use std::fs::read_to_string;
 use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
@@ -70,7 +71,8 @@ impl Program {
 
     /// Waits until it takes orders at this path.
     pub(super) fn until_bound(&mut self, path: &Path, stop: &Stop) -> Result<(), Stopped> {
-        self.until(&path.display().to_string(), || path.exists(), stop)
+        // It is there before anybody listens.
+        self.until(&path.display().to_string(), || UnixStream::connect(path).is_ok(), stop)
     }
 
     fn until(

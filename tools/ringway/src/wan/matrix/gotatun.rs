@@ -41,7 +41,9 @@ pub(super) fn start(
     let mut programs = Vec::new();
     for (side, space) in spaces.iter().enumerate() {
         let name = format!("rwm{}{}", std::process::id(), ["n", "f"][side]);
-        let mut program = Program::start(space, &["gotatun", "-f", "-v", "error", &name])?;
+        // It would become who has logged in, and in a job nobody has.
+        let words = ["gotatun", "-f", "-v", "error", "--disable-drop-privileges", &name];
+        let mut program = Program::start(space, &words)?;
         let orders = PathBuf::from(format!("/var/run/wireguard/{name}.sock"));
         program.until_bound(&orders, stop)?;
         configure(&orders, side)?;
