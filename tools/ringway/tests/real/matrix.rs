@@ -37,7 +37,7 @@ fn lossy_links_are_filled() {
         for seed in 1..=TRIES {
             let file = dir.path().join(format!("{at}-{seed}"));
             let (seed, file) = (seed.to_string(), file.to_str().expect("text"));
-            let words = ["rate=20mbit", cell, "--for", "4s", "--contestants", "ringway"];
+            let words = ["rate=20mbit", cell, "--for", "8s", "--contestants", "ringway"];
             let rows = rows(&[&words[..], &["--seed", &seed]].concat(), file);
             let [row] = &rows[..] else { panic!("{rows:?}") };
             assert!(row["failed"].is_null(), "{row}");
