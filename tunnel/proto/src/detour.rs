@@ -19,8 +19,8 @@
 //!
 //! Always: filler on its way is at most [`FILLER_FIRST`] more than what has arrived, so a carrier
 //! that brings nothing is given little; in all of a look it is what packets bring in some round
-//! trips, and at most [`FILLER_MAX`]. Looks and
-//! returns that change nothing come half as often each time, down to one in [`LATER_MAX`].
+//! trips, and at most [`FILLER_MAX`]. Looks and returns that change nothing come half as often each
+//! time, down to one in [`LATER_MAX`].
 //!
 //! Bounds: constant time and memory; of what a busy path carries, filler is a few percent at first
 //! and less than one later.
@@ -467,6 +467,18 @@ mod tests {
         world.run(300, true, [95, 60, 90]);
         assert!(!world.by_records && world.left.len() == 3, "{:?}", world.left);
         assert!(world.looks.len() > 2);
+    }
+
+    /// Who is still finding out what the path passes is no slower than records by that.
+    #[test]
+    fn who_becomes_faster_is_not_looked_beside() {
+        let mut world = World::new();
+        for second in 1..=10 {
+            world.run(1, true, [20 * second * second, 5000, 5000]);
+        }
+        assert!(world.looks.is_empty() && !world.by_records, "{:?}", world.looks);
+        world.run(5, true, [2000, 100, 0]);
+        assert_eq!(world.looks.len(), 1);
     }
 
     #[test]

@@ -136,6 +136,16 @@ fn meet(broken: Option<Rule>, seed: u64, shards: [u8; 2]) -> (Net, BondId) {
     (net, bond)
 }
 
+/// The same over a path of 30 ms that loses packets.
+fn meet_over(broken: Option<Rule>, seed: u64, lost_per_mille: u64) -> (Net, BondId) {
+    let mut net = Net::without(broken, seed, [1, 1]);
+    net.give_air(seed);
+    (net.air().delay, net.air().lost_per_mille) = (Span::from_ms(15), lost_per_mille);
+    let bond = net.connect();
+    net.run_until(Span::from_s(2), |net| packets_work(net, 0) && packets_work(net, 1));
+    (net, bond)
+}
+
 /// Streams go by packets as soon as those get through, and by records not at all; one carrier of
 /// records stands by.
 pub(crate) fn a_session_takes_to_packets(broken: Option<Rule>, seed: u64) {
@@ -477,11 +487,7 @@ pub(crate) fn slow_records_are_left_alone(broken: Option<Rule>, seed: u64) {
 /// Packets have a whole link, and records could have half of it: the look that finds that out costs
 /// a few round trips, and nobody takes filler for somebody who has come to stay.
 pub(crate) fn a_look_takes_little_of_a_link(broken: Option<Rule>, seed: u64) {
-    let mut net = Net::without(broken, seed, [1, 1]);
-    net.give_air(seed);
-    (net.air().delay, net.air().lost_per_mille) = (Span::from_ms(15), 10);
-    let bond = net.connect();
-    net.run_until(Span::from_s(2), |net| packets_work(net, 0) && packets_work(net, 1));
+    let (mut net, bond) = meet_over(broken, seed, 10);
     (net.bytes_per_step, net.narrow, net.air().link) = (700, true, Some(1400));
     let mut flow = Flow::open(&mut net, bond, 25_000_000, 1);
     let mut came = |net: &mut Net, time| {
@@ -500,11 +506,7 @@ pub(crate) fn a_look_takes_little_of_a_link(broken: Option<Rule>, seed: u64) {
 /// There is always more to send, and much is lost: it goes again before all that, so that little
 /// waits for it.
 pub(crate) fn what_is_lost_goes_before_what_is_new(broken: Option<Rule>, seed: u64) {
-    let mut net = Net::without(broken, seed, [1, 1]);
-    net.give_air(seed);
-    (net.air().delay, net.air().lost_per_mille) = (Span::from_ms(15), 50);
-    let bond = net.connect();
-    net.run_until(Span::from_s(2), |net| packets_work(net, 0) && packets_work(net, 1));
+    let (mut net, bond) = meet_over(broken, seed, 50);
     net.air().link = Some(1400);
     let mut flow = Flow::open(&mut net, bond, 25_000_000, 1);
     let (id, end, mut early) = (flow.flow, net.now + Span::from_s(3), 0);
