@@ -159,6 +159,8 @@ enum State {
 pub(crate) struct Detour {
     state: State,
     next_look_at: Moment,
+    /// What the last look left behind counts as the work of others from here on.
+    trails_until: Moment,
     look_after: Span,
     stay: Span,
 }
@@ -175,7 +177,8 @@ fn least((time, rounds): (Span, u64), rtt: Span) -> Span {
 impl Detour {
     pub(crate) fn new(now: Moment) -> Self {
         let state = State::Packets(None);
-        Self { state, next_look_at: now, look_after: LOOK_AFTER, stay: STAY }
+        let (look_after, stay) = (LOOK_AFTER, STAY);
+        Self { state, next_look_at: now, trails_until: now, look_after, stay }
     }
 
     /// Whether streams go by records though packets get through.
@@ -186,6 +189,12 @@ impl Detour {
     /// Whether a carrier of records is to be filled.
     pub(crate) fn is_looking(&self) -> bool {
         matches!(self.state, State::Looking(_))
+    }
+
+    /// Whether filler may still be on its way: of a look, or what one left behind. Where records
+    /// are stuck that is for long, and then it fills no queue.
+    pub(crate) fn may_trail(&self, now: Moment) -> bool {
+        self.is_looking() || now < self.trails_until
     }
 
     /// Looks at what is, and says what to do. Called whenever something was sent or has come.
@@ -237,13 +246,15 @@ impl Detour {
             self.state = State::Records { before: Some(before), until, mark };
             return Advice::Leave;
         }
-        let late = now.since(look.since) >= least((LOOK_FOR, LOOK_ROUNDS), seen.rtt);
+        let longest = least((LOOK_FOR, LOOK_ROUNDS), seen.rtt);
+        let late = now.since(look.since) >= longest;
         let goes_on =
             seen.filled.is_some_and(|filled| !filled.over && !look.is_shared(now, seen, filled));
         if seen.full && !late && goes_on {
             return Advice::Stay;
         }
         self.state = State::Packets(None);
+        self.trails_until = now + longest;
         // Who has lost what was filled looks again, and so does who had no more to send, later.
         match seen.filled {
             None => {}
@@ -406,6 +417,8 @@ mod tests {
         filled: u64,
         looks: Vec<u64>,
         left: Vec<u64>,
+        /// When the last look in vain ended.
+        ended: Moment,
     }
 
     impl World {
@@ -420,6 +433,7 @@ mod tests {
                 filled: 0,
                 looks: Vec::new(),
                 left: Vec::new(),
+                ended: Moment(0),
             }
         }
 
@@ -447,7 +461,8 @@ mod tests {
                     Advice::Stay => continue,
                     Advice::Look(_) => self.looks.push(self.at / 10),
                     Advice::Leave => self.left.push(self.at / 10),
-                    Advice::LookNoMore | Advice::TryAgain | Advice::Return => {}
+                    Advice::LookNoMore => self.ended = Moment(self.at * 100 * MS),
+                    Advice::TryAgain | Advice::Return => {}
                 }
                 self.fills = matches!(advice, Advice::Look(_)).then_some(1);
                 self.by_records = advice == Advice::Leave;
@@ -500,6 +515,17 @@ mod tests {
             assert!(!world.by_records && world.looks == [3], "{:?}", world.looks);
             assert!(world.filled.abs_diff(steps) <= 1, "{} for {steps}", world.filled);
         }
+    }
+
+    /// Filler that a look has left on records that are stuck is ours for a while, and then what
+    /// fills a queue is somebody else.
+    #[test]
+    fn what_a_look_left_behind_is_ours_for_a_while() {
+        let mut world = World::new();
+        world.run(10, true, [100, 1, 0]);
+        assert!(world.looks == [3] && world.ended > Moment(0), "{:?}", world.looks);
+        assert!(world.detour.may_trail(world.ended));
+        assert!(!world.detour.may_trail(world.ended + LOOK_FOR));
     }
 
     /// Filler was fast, and streams are not.

@@ -145,6 +145,8 @@ pub enum Rule {
     QueueDrained,
     /// Who does not get rid of a queue is not alone, and claims a part.
     CrowdedCompetes,
+    /// Who had less to send than goes has not measured the path.
+    IdleSaysNothing,
     /// Where most of what is tried is lost, no more is tried.
     PolicedIsSeen,
     /// What was lost goes before what is new.
@@ -216,7 +218,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 11] = [
+    pub const PATH: [Rule; 12] = [
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
@@ -228,6 +230,7 @@ impl Rule {
         Rule::LossIsFloored,
         Rule::QueueDrained,
         Rule::CrowdedCompetes,
+        Rule::IdleSaysNothing,
     ];
 
     /// Those of an agent.

@@ -21,6 +21,7 @@ fn every_broken_rule_is_noticed() {
             Rule::LossTakesTime | Rule::LateIsHeard => Kind::Late,
             Rule::SilenceGivesUp => Kind::Silent,
             Rule::LossIsFloored => Kind::Lossy,
+            Rule::IdleSaysNothing => Kind::Growing,
             Rule::QueueDrained => Kind::Narrower,
             Rule::CrowdedCompetes => Kind::Crowded,
             _ => Kind::Storm,

@@ -47,6 +47,7 @@ fn silence_is_noticed() {
 #[test]
 fn lines_are_filled_and_shared() {
     all(0..40, Kind::Lossy);
+    all(0..40, Kind::Growing);
     all(0..40, Kind::Narrower);
     all(0..40, Kind::Crowded);
 }

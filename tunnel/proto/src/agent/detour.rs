@@ -21,10 +21,12 @@ impl Bond {
         (self.detour, self.by_records, self.filled) = (Detour::new(now), None, None);
     }
 
-    /// Filler that a look has left behind is over once it has arrived, or its carrier is gone.
-    fn clear_filler(&mut self) {
+    /// Filler that a look has left behind is over once it has arrived, its carrier is gone, or it
+    /// has been stuck for long.
+    fn clear_filler(&mut self, now: Moment) {
         let over = |slot| self.flows.filled(slot).is_none_or(|filled| filled.over);
-        if !self.detour.is_looking() && self.filled.is_some_and(over) {
+        let old = !self.detour.may_trail(now);
+        if !self.detour.is_looking() && self.filled.is_some_and(|slot| old || over(slot)) {
             self.fill(None);
         }
     }
@@ -96,7 +98,7 @@ impl Agent {
             may_look: path.rtt_min >= SHORT && beside.is_some(),
             filled: bond.filled.and_then(|slot| bond.flows.filled(slot)),
         };
-        bond.clear_filler();
+        bond.clear_filler(now);
         let advice = self.sabotage.detour(bond.detour.look(now, seen));
         match advice {
             Advice::Stay => return false,

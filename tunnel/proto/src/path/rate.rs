@@ -536,7 +536,7 @@ impl Rate {
     /// There is nothing to send: what is measured is not what the path could do.
     pub fn note_idle(&mut self, put: &Put) {
         // A train that begins anew is one as before: nothing else follows from it.
-        self.idle = true;
+        self.idle = !self.sabotage.breaks(Rule::IdleSaysNothing);
         if let Some(train) = &mut self.train {
             if put.sent > train.ends - train.bytes {
                 train.cut.get_or_insert(put.sent);

@@ -31,6 +31,9 @@ pub(crate) enum Kind {
     Silent,
     /// Much is lost, and nobody else is there: judged by what arrives of what could.
     Lossy,
+    /// At first there is less to send than the line passes, and more each round trip: judged by how
+    /// soon it is filled once there is enough.
+    Growing,
     /// The line becomes slower: judged by the queue that stays.
     Narrower,
     /// Beside CUBIC: judged by what both get.
@@ -74,6 +77,7 @@ impl Plan {
             Kind::Late => self.late(&mut rng),
             Kind::Silent => self.silent(&mut rng),
             Kind::Lossy => self.lossy(&mut rng),
+            Kind::Growing => self.growing(&mut rng),
             Kind::Narrower => self.narrower(&mut rng),
             Kind::Crowded => self.crowded(&mut rng),
         }
@@ -191,6 +195,33 @@ impl Plan {
             return Err(format!("{:.1} % are sent in vain", vain * 100.0));
         }
         Ok(sum)
+    }
+
+    /// What may be written grows as a stream's window does: twice as much each round trip. What
+    /// trains have found meanwhile is not forgotten.
+    fn growing(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (100 + rng.below(101), 100 + rng.below(201));
+        let loss = 1 + rng.below(15);
+        let words = format!("rate={mbit}mbit rtt={rtt}ms loss={loss}%");
+        let (bdp, part) = (mbit * 125 * rtt, 1.0 - loss as f64 / 100.0);
+        let mut window = 64 * 1024;
+        let mut story = self.begin(&words, 40 * bdp, window);
+        let round = Span::from_ms(rtt);
+        while window < 8 * bdp {
+            story.until(story.world.now() + round)?;
+            window *= 2;
+            story.world.write_only(story.world.read() + window);
+        }
+        story.world.write_only(100 * bdp);
+        story.written = 100 * bdp;
+        story.until(story.world.now() + round)?;
+        let before = story.world.carried().1;
+        story.until(story.world.now() + Span(8 * round.0))?;
+        let filled = (story.world.carried().1 - before) as f64 / (8.0 * bdp as f64 * part);
+        if filled < 0.8 {
+            return Err(format!("{filled:.2} of what can arrive does, at {rtt} ms and {loss} %"));
+        }
+        Ok(Sum::default())
     }
 
     /// All falls silent for some seconds. What is on its way then is given up before they are over,
