@@ -108,6 +108,8 @@ pub(crate) struct Flight<T> {
     floor: u64,
     floor_next: u64,
     floor_at: Moment,
+    /// One more than the last packet that was given up unheard.
+    given_up: u64,
     /// Bytes of packets that neither arrived nor are lost.
     flying: u64,
     sent: u64,
@@ -135,6 +137,7 @@ impl<T: Copy + Default> Default for Flight<T> {
             floor: 0,
             floor_next: 0,
             floor_at: Moment(0),
+            given_up: 0,
             flying: 0,
             sent: 0,
             came: 0,
@@ -156,7 +159,8 @@ impl<T: Copy + Default> Flight<T> {
         let mut ring = vec![nothing; packets as usize];
         let (mut arrived, mut lost) =
             (vec![0; packets as usize / 64], vec![0; packets as usize / 64]);
-        for number in self.floor..self.next {
+        // Reports are read by whole words: what the floor's has below the floor is kept.
+        for number in self.floor & !63..self.next {
             ring[number as usize & (packets as usize - 1)] = *self.packet(number);
         }
         for word in self.floor / 64..self.next.div_ceil(64) {
@@ -366,7 +370,10 @@ impl<T: Copy + Default> Flight<T> {
 
     /// The base moves over what is settled, and later the floor (F3).
     fn advance(&mut self, now: Moment) {
-        if now.since(self.floor_at) >= Span(2 * self.reorder.0).max(FLOOR_EVERY) {
+        // Of what was given up without a word more may come than what was overtaken.
+        let young = self.given_up > self.floor
+            && now.since(self.packet(self.given_up - 1).at) < Span(2 * self.rtt.smooth().0);
+        if !young && now.since(self.floor_at) >= Span(2 * self.reorder.0).max(FLOOR_EVERY) {
             (self.floor, self.floor_next, self.floor_at) = (self.floor_next, self.base, now);
         }
         while self.base < self.next {
@@ -390,7 +397,7 @@ impl<T: Copy + Default> Flight<T> {
                 each(&self.packet(number).carried);
             }
         }
-        (self.base, self.flying) = (self.next, 0);
+        (self.base, self.flying, self.given_up) = (self.next, 0, self.next);
         // What comes of those after all is worth hearing, but not worth having no room for others.
         if self.next - self.floor > PACKETS_MAX / 2 {
             (self.floor, self.floor_next) = (self.base, self.base);

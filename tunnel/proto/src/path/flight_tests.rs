@@ -127,6 +127,72 @@ fn a_report_of_what_was_never_sent_is_refused() {
     });
 }
 
+/// A pause that looked like silence: what was given up in it comes all the same, and is heard for
+/// two round trips, though reports on newer packets come first.
+#[test]
+fn what_was_given_up_unheard_is_heard_late() {
+    let mut story = Story::default();
+    for at in 0..100 {
+        story.send(at);
+    }
+    story.arrives(60, 0);
+    story.report(61, 110);
+    story.flight.lose_all(|_| {});
+    for round in 0..6 {
+        let number = story.send(111 + 12 * round);
+        story.arrives(112 + 12 * round, number);
+        story.report(113 + 12 * round, 115 + 12 * round);
+        let floor = story.flight.floor();
+        story.arrivals.wanted(floor, Span::from_ms(1));
+    }
+    for number in 1..100 {
+        story.arrives(180, number);
+    }
+    for turn in 0..3 {
+        story.report(181 + 2 * turn, 182 + 2 * turn);
+        let number = story.send(183 + 2 * turn);
+        story.arrives(183 + 2 * turn, number);
+    }
+    assert!(
+        (1..100).all(|number| story.fate(number).last() == Some(&Fate::Late)),
+        "{:?}",
+        story.fates
+    );
+    // And not for ever: nobody asks for those any more.
+    for at in 0..8 {
+        let number = story.send(500 + 20 * at);
+        story.arrives(501 + 20 * at, number);
+        story.report(502 + 20 * at, 503 + 20 * at);
+    }
+    assert!(story.flight.floor() > 100);
+}
+
+/// The ring grows while its oldest word is half settled: a report whose newest number is in that
+/// word finds when that packet was sent.
+#[test]
+fn a_ring_that_grows_keeps_the_oldest_word() {
+    let mut story = Story::default();
+    for at in 0..40 {
+        story.send(1000 + at);
+    }
+    for number in 0..39 {
+        story.arrives(1050 + number, number);
+    }
+    // Heard late, behind what is sent meanwhile; all up to here is settled, and more is sent.
+    let mut early = Vec::new();
+    story.arrivals.report(Moment(1100 * MS), 1200, |body| early.push(body.to_vec()));
+    story.flight.lose_all(|_| {});
+    (story.flight.floor, story.flight.floor_next) = (40, 40);
+    for at in 0..300 {
+        story.send(1150 + at / 4);
+    }
+    let report = Report::read(&early[0]).unwrap();
+    let heard = story.flight.heard(Moment(1250 * MS), &report, |_, _| {}).unwrap();
+    let heard = heard.expect("its word is there");
+    assert_eq!(heard.newest_at, Moment(1038 * MS));
+    assert!(heard.rtt.is_some_and(|rtt| rtt < Span::from_ms(250)), "{:?}", heard.rtt);
+}
+
 proptest! {
     /// Whatever is lost, doubled or reordered, both ways: every packet that came is found in the
     /// end, none that did not is, and each is counted once (F1).
