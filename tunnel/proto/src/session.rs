@@ -717,10 +717,14 @@ impl Session {
 
     /// Whether there is something that is not bulk.
     pub fn has_little(&self, now: Moment) -> bool {
+        self.has_control(now) || !self.ready[0].is_empty()
+    }
+
+    /// Whether there is something to say that is no part of a stream.
+    fn has_control(&self, now: Moment) -> bool {
         !self.resets_unsent.is_empty()
             || !self.dones.is_empty()
             || self.acks.front().is_some_and(|(_, due)| *due <= now)
-            || !self.ready[0].is_empty()
             || self.messages.has_any(now)
     }
 

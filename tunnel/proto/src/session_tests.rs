@@ -773,3 +773,45 @@ fn datagrams_fit_into_packets() {
     assert_eq!(near.datagrams().sent, 2);
     assert_eq!(came, ["datagram of 1099511627776: 995 bytes"]);
 }
+
+/// What is soon too late does not wait until a window of what was lost has gone again.
+#[test]
+fn what_was_lost_does_not_hold_up_datagrams() {
+    let [mut near, mut far] = [Role::Initiator, Role::Responder].map(|role| {
+        let mut session = Session::new(settings(role));
+        let slot = session.packets_on_trial(START, 1200, 60);
+        session.carriers[usize::from(slot.0)].heard(START);
+        session
+    });
+    let slot = CarrierSlot(0);
+    let flow = near.open(START).expect("there is room");
+    near.write(flow, &[1; 12_000]);
+    let fill = |session: &mut Session, now: Moment| {
+        let (mut text, mut heard) = (Vec::new(), Heard::default());
+        let number = session.fill_packet(now, slot, 1024, (&mut text, &mut heard))?;
+        Some((number, text.len() as u64 + 60, text))
+    };
+    // The last of a dozen comes, and nothing before it.
+    let mut now = START;
+    let train = core::iter::from_fn(|| {
+        now = now + Span::from_ms(5);
+        fill(&mut near, now)
+    });
+    let sent: Vec<_> = train.collect();
+    let (number, bytes, text) = sent.last().expect("there was much");
+    let later = now + Span::from_ms(50);
+    far.packet(later, slot, (*number, *bytes), text, &mut Heard::default()).expect("it is ours");
+    let report = fill(&mut far, later + Span::from_ms(20)).expect("it has something to say");
+    let mut now = later + Span::from_ms(70);
+    let packet = (report.0, report.1);
+    near.packet(now, slot, packet, &report.2, &mut Heard::default()).expect("it is theirs");
+    // The first one that leaves has a report, and room for control frames; the others have not.
+    fill(&mut near, now).expect("it has much to say again");
+    near.send_datagram(now, 9, &[2; 400], now + Span::from_ms(2)).expect("there is room");
+    let mut came = Heard::default();
+    while let Some((number, bytes, text)) = fill(&mut near, now).filter(|_| came.words.is_empty()) {
+        far.packet(now, slot, (number, bytes), &text, &mut came).expect("it is ours");
+        now = now + Span::from_ms(1);
+    }
+    assert!(came.words.iter().any(|word| word == "datagram of 9: 400 bytes"), "{:?}", came.words);
+}

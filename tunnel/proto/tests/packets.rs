@@ -61,6 +61,11 @@ fn packets_can_be_switched_off_and_on() {
 }
 
 #[test]
+fn the_far_site_switches_packets_off_and_on() {
+    tell(aired::the_far_site_switches_packets_off_and_on);
+}
+
+#[test]
 fn a_way_there_and_none_back_is_not_used() {
     tell(aired::a_way_there_and_none_back_is_not_used);
 }

@@ -625,7 +625,7 @@ impl Agent {
         bond.flows = fresh;
         bond.members.clear();
         bond.packets.clear();
-        bond.route_at = now;
+        (bond.route_at, bond.anew_after) = (now, packets::ANEW_FIRST);
         bond.forget_detour(now);
         bond.next_slot = 0;
         bond.pool = Pool::new(now);

@@ -308,8 +308,10 @@ struct Bond {
     packets: Vec<PacketMember>,
     /// The slot of the next one: each is used once.
     next_slot: u16,
-    /// When a way for one is looked for, if there was none.
+    /// When a way for one is looked for, if there was none or nothing comes by it; and how long
+    /// the next one has for that.
     route_at: Moment,
+    anew_after: Span,
     /// Whether streams go by records though packets get through; since when, and the carrier that
     /// is filled to see whether they should. Packets had to wait, at the last look, for nobody but
     /// their path.
@@ -644,6 +646,7 @@ impl Agent {
             packets: Vec::new(),
             next_slot: 0,
             route_at: now,
+            anew_after: packets::ANEW_FIRST,
             detour: Detour::new(now),
             by_records: None,
             filled: None,

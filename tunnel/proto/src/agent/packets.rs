@@ -7,9 +7,9 @@
 //!
 //! They begin without a word: the near side makes its half when the session can be used, and the
 //! far side makes its own when a packet has opened under keys that follow from the session and from
-//! the slot in the packet's header. They are given up when either side
-//! says so, as who stops does, and otherwise never while the session lives. Carriers of
-//! records stand by: they say what keys need, and take over while no packets get through.
+//! the slot in the packet's header. They are given up when either side says so, as who stops does,
+//! and by the near side when nothing has come for long: the next one is in another slot. Carriers
+//! of records stand by: they say what keys need, and take over while no packets get through.
 //!
 //! What always holds:
 //! - P1  Nothing is kept, answered or moved before a packet's tag has verified: what came to
@@ -45,6 +45,11 @@ use crate::session::Share;
 const HEADS: usize = 28;
 /// When a way is looked for again, if there was none.
 const ROUTE_AGAIN: Span = Span::from_s(10);
+/// A carrier that has been silent for so long is given up for another one, in the next slot: the
+/// far side may have given it up, and its word of that been lost. Later ones get twice as long
+/// each, up to the longest: slots last for weeks of that.
+pub(super) const ANEW_FIRST: Span = Span::from_s(20);
+const ANEW_MAX: Span = Span::from_s(640);
 /// How often it is said that nothing more comes: each may be lost.
 const FAREWELLS: usize = 3;
 /// A session's number in headers.
@@ -210,11 +215,11 @@ impl Agent {
 
     // ---- Where there are any.
 
-    /// Whether a session should have a carrier of packets and has none.
+    /// Whether a session should have a carrier of packets and has none, or none that works.
     pub(super) fn wants_route(&self, bond: &Bond) -> bool {
         self.may_have_packets(bond)
             && bond.role == Role::Initiator
-            && bond.packets.is_empty()
+            && !bond.has_packets()
             && bond.next_slot < SLOTS
             && bond.usable() > 0
             && !self.stopping
@@ -238,7 +243,9 @@ impl Agent {
         if bond.role != Role::Initiator {
             return;
         }
-        if self.wants_route(bond) && bond.route_at <= now {
+        if bond.has_packets() {
+            (bond.route_at, bond.anew_after) = (now + ANEW_FIRST, ANEW_FIRST);
+        } else if self.wants_route(bond) && bond.route_at <= now {
             bond.route_at = now + ROUTE_AGAIN;
             self.begin_packets(now, id, bond, host);
         }
@@ -280,6 +287,7 @@ impl Agent {
         }
         self.forget_header(bond);
         bond.drop_packets(now);
+        bond.route_at = now;
     }
 
     /// Makes our half of a carrier of packets.
@@ -304,7 +312,10 @@ impl Agent {
         };
         let header = headers.of(place.out).clone();
         let link = PacketLink::new(place, header, &known.epochs);
+        bond.drop_packets(now);
         bond.enlist_packets(now, (link, route), network);
+        bond.route_at = now + bond.anew_after;
+        bond.anew_after = Span(bond.anew_after.0 * 2).min(ANEW_MAX);
     }
 
     /// A session has no carriers of packets any more, as far as headers go.
@@ -376,10 +387,16 @@ impl Agent {
 
     /// The kernel has refused datagrams of so many bytes on their way to `to`.
     pub fn datagrams_refused(&mut self, now: Moment, to: SocketAddr, bytes: usize) {
-        for bond in self.bonds.iter_mut().flatten() {
-            let Bond { flows, packets, .. } = &mut **bond;
+        for at in 0..self.bonds.len() {
+            let Some(bond) = self.bonds[at].as_deref_mut() else { continue };
+            let Bond { flows, packets, .. } = bond;
+            let mut touched = false;
             for member in packets.iter().filter(|member| member.route.to == to) {
                 flows.datagrams_refused(now, member.place, bytes);
+                touched = true;
+            }
+            if touched {
+                self.touch(BondId(at as u32));
             }
         }
     }

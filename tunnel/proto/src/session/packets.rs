@@ -1,9 +1,11 @@
 //! A carrier of packets in a session: each packet is lost by itself, and what it said goes again.
 //!
 //! A packet is filled like a record, but small: reports first, then what was lost, then control
-//! frames, then pieces of streams. Pieces are kept track of as runs by [`crate::path::Sender`], and
-//! whatever else it says as [`Said`], so that each is said again if its packet is lost. The flow's
-//! other end alone decides when bytes are freed, as on any carrier.
+//! frames, then pieces of streams. As often as reports come, control frames go before what was
+//! lost, of which there may be a window's worth, and which leaves hardly any room: what is soon too
+//! late does not wait for all of that. Pieces are kept track of as runs by [`crate::path::Sender`],
+//! and whatever else it says as [`Said`], so that each is said again if its packet is lost. The
+//! flow's other end alone decides when bytes are freed, as on any carrier.
 //!
 //! What always holds:
 //! - K1  A packet of which a piece was refused for want of room is not reported: it counts as lost.
@@ -19,7 +21,9 @@
 use super::*;
 use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, report_frame, write_pad};
 use crate::limits::DATAGRAM_BYTES_MIN;
-use crate::path::{Arrivals, Load, Report, Rtt, Run, Search, SegmentId, Sender, Told, Why, Word};
+use crate::path::{
+    Arrivals, Load, Report, Rtt, Run, Search, SegmentId, Sender, Told, Why, Word, report_wait,
+};
 use crate::report::PacketsReport;
 
 /// Of so many packets with nothing but reports one asks to be reported.
@@ -58,8 +62,9 @@ pub(crate) struct Packets {
     heads: u32,
     around: u32,
     told: Vec<Told<FlowId>>,
-    /// When a packet left last.
+    /// When a packet left last, and one with control frames before what was lost.
     spoke_at: Moment,
+    control_at: Moment,
 }
 
 impl Packets {
@@ -78,6 +83,7 @@ impl Packets {
             around,
             told: Vec::new(),
             spoke_at: now,
+            control_at: Moment(0),
         }
     }
 
@@ -195,6 +201,9 @@ impl Session {
             if let Some(exchange) = self.exchange.take() {
                 Frame::Rekey(exchange).write(out);
             }
+            if self.control_first(now, slot) {
+                self.fill_control(now, out, end - WANTED_MAX, outlet);
+            }
             if !self.sabotage.breaks(Rule::LostFirst) {
                 self.fill_again(now, slot, (out, end - WANTED_MAX));
             }
@@ -234,6 +243,15 @@ impl Session {
         let number = packets.sender.send(now, bytes, load);
         self.saying = saying;
         Some(number)
+    }
+
+    /// Whether it is time for control frames before what was lost: as often as reports come.
+    fn control_first(&mut self, now: Moment, slot: CarrierSlot) -> bool {
+        let due = !self.by_records && self.has_control(now);
+        let packets = self.packets(slot);
+        let first = due && now.since(packets.control_at) >= report_wait(packets.rtt().least());
+        packets.control_at = if first { now } else { packets.control_at };
+        first
     }
 
     /// Bytes of this carrier's datagrams.

@@ -15,7 +15,7 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 16] = [
+pub(crate) const STORIES: [Story; 17] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
@@ -26,6 +26,7 @@ pub(crate) const STORIES: [Story; 16] = [
     what_is_old_moves_no_path_back,
     packets_find_their_session_on_any_shard,
     packets_can_be_switched_off_and_on,
+    the_far_site_switches_packets_off_and_on,
     a_way_there_and_none_back_is_not_used,
     who_moves_in_silence_is_found,
     datagrams_are_as_long_as_the_path_passes,
@@ -358,6 +359,35 @@ pub(crate) fn packets_can_be_switched_off_and_on(broken: Option<Rule>, seed: u64
     assert_eq!(report(&net, 0).packets[0].slot, 1, "a slot is used once");
     flow.run_to_end(&mut net, Span::from_s(20));
     assert_eq!(net.sites[0][0].agent.bond_to(PEER), Some(bond));
+}
+
+/// The far site alone switches packets off, and later on again, whether or not the near one hears
+/// of it: it comes back to them by itself.
+pub(crate) fn the_far_site_switches_packets_off_and_on(broken: Option<Rule>, seed: u64) {
+    for heard in [true, false] {
+        for busy in [true, false] {
+            let (mut net, bond) = meet(broken, seed, [1, 1]);
+            let mut flow = Flow::open(&mut net, bond, 3_000_000, 1);
+            flow.run_to(&mut net, 100_000, Span::from_s(10));
+            net.air().blocked = [false, !heard];
+            net.allow_packets_at(1, false);
+            net.run(Span::from_ms(200));
+            net.air().blocked = [false; 2];
+            assert!(report(&net, 1).packets.is_empty());
+            assert_eq!(report(&net, 0).packets.is_empty(), heard, "busy: {busy}");
+            if busy {
+                flow.run_to(&mut net, 1_000_000, Span::from_s(20));
+            }
+            net.run(Span::from_s(7));
+            net.allow_packets_at(1, true);
+            net.run_until(Span::from_s(90), |net| {
+                flow.pump(net);
+                packets_work(net, 0) && packets_work(net, 1)
+            });
+            flow.run_to_end(&mut net, Span::from_s(20));
+            assert_eq!(net.sites[0][0].agent.bond_to(PEER), Some(bond));
+        }
+    }
 }
 
 /// From the near site packets get through, and none back: nothing is put on them, at either site,

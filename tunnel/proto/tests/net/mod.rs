@@ -344,13 +344,16 @@ impl Net {
 
     /// Both sites' files are read again: their sessions may have carriers of packets, or not.
     pub(crate) fn allow_packets(&mut self, packets: bool) {
-        for site in 0..2 {
-            let (secrets, now) = (self.secrets, self.now);
-            for Shard { agent, desk } in &mut self.sites[site] {
-                let peer = Peer { packets, ..secrets.peer(site) };
-                desk.has_air = packets;
-                agent.configure(now, secrets.listener(site), vec![Some(peer)], desk);
-            }
+        (0..2).for_each(|site| self.allow_packets_at(site, packets));
+    }
+
+    /// The same of one site.
+    pub(crate) fn allow_packets_at(&mut self, site: usize, packets: bool) {
+        let (secrets, now) = (self.secrets, self.now);
+        for Shard { agent, desk } in &mut self.sites[site] {
+            let peer = Peer { packets, ..secrets.peer(site) };
+            desk.has_air = packets;
+            agent.configure(now, secrets.listener(site), vec![Some(peer)], desk);
         }
     }
 
