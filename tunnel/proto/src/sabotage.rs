@@ -175,6 +175,10 @@ pub enum Rule {
     PacketsFollow,
     /// Nothing but a packet that is newer than all before moves a path.
     NewestMoves,
+    /// Where nobody has answered hardly anything is sent.
+    WaysAnswer,
+    /// Who is heard from two addresses in turn is answered at either.
+    WaysAreKnown,
     /// Who dialled says something now and then by packets.
     KeptAlive,
     /// Where a path passes datagrams no more that it did pass, shorter ones are sent.
@@ -266,12 +270,14 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 15] = [
+    pub const PACKETS: [Rule; 17] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
         Rule::PacketsFollow,
         Rule::NewestMoves,
+        Rule::WaysAnswer,
+        Rule::WaysAreKnown,
         Rule::KeptAlive,
         Rule::NarrowerIsFound,
         Rule::HeldBackLeaves,

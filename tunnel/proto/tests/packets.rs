@@ -51,6 +51,16 @@ fn what_is_old_moves_no_path_back() {
 }
 
 #[test]
+fn nobody_is_flooded_by_a_moved_path() {
+    tell(aired::nobody_is_flooded_by_a_moved_path);
+}
+
+#[test]
+fn two_addresses_in_turn_are_one_path() {
+    tell(aired::two_addresses_in_turn_are_one_path);
+}
+
+#[test]
 fn packets_find_their_session_on_any_shard() {
     tell(aired::packets_find_their_session_on_any_shard);
 }

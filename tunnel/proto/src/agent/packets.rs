@@ -16,8 +16,10 @@
 //!   nothing is counted.
 //! - P2  Each slot is one carrier's for the life of its session, at both ends. So the far side
 //!   takes slots in their order alone.
-//! - P3  The way to the near side is where the newest packet of its came from: what is older, or
-//!   came before, moves nothing. The near side sends to where it dialled.
+//! - P3  The way to the near side is where the newest packet of its came from, once somebody there
+//!   has answered (RFC 9000, section 9.3): until then one question at a time goes there, and all
+//!   else the way that was good before. What is older moves nothing. The near side sends to where
+//!   it dialled.
 //! - P4  While packets get through, streams go by them alone; or, where those are held back
 //!   (`detour.rs`), by records alone.
 //! - P5  A packet for a session of another shard is given to that one, once.
@@ -50,6 +52,12 @@ const ROUTE_AGAIN: Span = Span::from_s(10);
 /// each, up to the longest: slots last for weeks of that.
 pub(super) const ANEW_FIRST: Span = Span::from_s(20);
 const ANEW_MAX: Span = Span::from_s(640);
+/// Whether somebody answers at another address is asked no sooner than after this again, or after
+/// two round trips.
+const ASK_WAY_AGAIN: Span = Span::from_ms(100);
+/// The way before the present one is known for so long: who is heard from two addresses in turn is
+/// answered at either, and nothing that was measured is forgotten.
+const WAY_KNOWN: Span = Span::from_s(10);
 /// How often it is said that nothing more comes: each may be lost.
 const FAREWELLS: usize = 3;
 /// A session's number in headers.
@@ -121,6 +129,12 @@ pub(super) struct PacketMember {
     pub(super) place: CarrierSlot,
     pub(super) link: PacketLink,
     pub(super) route: Route,
+    /// The way before that, and when it was left.
+    before: Option<(Route, Moment)>,
+    /// Where newer packets came from, and nobody has answered yet.
+    other: Option<OtherWay>,
+    /// Questions that went other ways.
+    ways_asked: u32,
     /// The key of the network that hides its headers.
     network: NetworkKey,
     /// Bytes of datagrams that were sealed for it, and that came by it.
@@ -130,6 +144,15 @@ pub(super) struct PacketMember {
     /// What the host had dropped at the socket by which packets came when the first came by it:
     /// socket and number.
     dropped_before: Option<(u16, u64)>,
+}
+
+/// An address that a peer's packets seem to come from.
+#[derive(Clone, Copy)]
+struct OtherWay {
+    route: Route,
+    /// The first question that went there, and when the last did.
+    first: u32,
+    asked_at: Moment,
 }
 
 /// Whose a datagram is.
@@ -174,8 +197,18 @@ impl Bond {
         self.next_slot = link.slot() + 1;
         let (network, meter) = (network.clone(), Meter::new(now));
         let (held_up, dropped_before) = (false, None);
-        let member = PacketMember { place, link, route, network, meter, held_up, dropped_before };
-        self.packets.push(member);
+        self.packets.push(PacketMember {
+            place,
+            link,
+            route,
+            before: None,
+            other: None,
+            ways_asked: 0,
+            network,
+            meter,
+            held_up,
+            dropped_before,
+        });
     }
 
     fn discharge_packets(&mut self, now: Moment, member: &PacketMember) {
@@ -572,9 +605,9 @@ impl Agent {
         if *role == Role::Responder {
             let newest = newer || self.sabotage.breaks(Rule::NewestMoves);
             let moves = newest && !self.sabotage.breaks(Rule::PacketsFollow);
-            if moves && member.route != arrived.route {
-                member.route = arrived.route;
-                flows.packets_moved(now, member.place);
+            let elsewhere = moves && member.route != arrived.route;
+            if elsewhere && member.link.is_ready(&known.epochs) {
+                member.heard_from(now, arrived.route, (flows, host));
             }
             if newer && member.network != *network {
                 member.network = network.clone();
@@ -586,6 +619,7 @@ impl Agent {
         let mut door = Door::new(host, id);
         let packet = (opened.number, (bytes + HEADS) as u64);
         flows.packet(now, member.place, packet, opened.text, &mut door)?;
+        member.take_other_way(now, flows);
         if door.left {
             let at = found.unwrap_or(packets.len() - 1);
             self.packets_left(now, bond, at);
@@ -632,6 +666,56 @@ impl Agent {
 }
 
 impl PacketMember {
+    /// A packet that is newer than all before came from elsewhere (P3).
+    fn heard_from(
+        &mut self,
+        now: Moment,
+        route: Route,
+        (flows, host): (&mut Session, &mut impl Host),
+    ) {
+        let sabotage = flows.sabotage;
+        let known = |(before, left): (Route, Moment)| {
+            before == route && now.since(left) < WAY_KNOWN && !sabotage.breaks(Rule::WaysAreKnown)
+        };
+        if self.before.is_some_and(known) {
+            self.before = Some((self.route, now));
+            self.route = route;
+            return;
+        }
+        if sabotage.breaks(Rule::WaysAnswer) {
+            self.route = route;
+            return flows.packets_moved(now, self.place);
+        }
+        let trip = flows.carrier(self.place).map_or(Span::ZERO, |report| report.rtt);
+        let again = ASK_WAY_AGAIN.max(Span(2 * trip.0));
+        if self.other.is_some_and(|other| now.since(other.asked_at) < again) {
+            return;
+        }
+        let first = self.other.filter(|other| other.route == route).map(|other| other.first);
+        let bytes = flows.datagram_bytes(self.place);
+        let Some(train) = host.train(&route, bytes) else { return };
+        let start = train.len();
+        train.resize(start + DATAGRAM_HEADER_BYTES, 0);
+        let Some(number) = flows.fill_way(now, self.place, self.ways_asked, train) else {
+            return train.truncate(start);
+        };
+        self.seal(train, start, number);
+        let first = first.unwrap_or(self.ways_asked);
+        self.other = Some(OtherWay { route, first, asked_at: now });
+        self.ways_asked = self.ways_asked.wrapping_add(1);
+    }
+
+    /// Goes the other way, once somebody has answered there.
+    fn take_other_way(&mut self, now: Moment, flows: &mut Session) {
+        let Some(asked) = flows.take_way(self.place) else { return };
+        // Of a way that was asked before, the answer says nothing.
+        if let Some(other) = self.other.take_if(|other| asked >= other.first) {
+            self.before = Some((self.route, now));
+            self.route = other.route;
+            flows.packets_moved(now, self.place);
+        }
+    }
+
     /// How much of what the host has dropped may have been this carrier's.
     fn dropped(&mut self, socket: u16, by_socket: &BTreeMap<u16, u64>) -> u64 {
         let all = by_socket.get(&socket).copied().unwrap_or_default();

@@ -42,6 +42,8 @@ pub(crate) enum Said {
     Leave,
     /// Whether the path passes so many bytes: the question's serial.
     Question(u32),
+    /// Whether somebody answers at another address: the question's number.
+    Way(u32),
     /// A piece of a stream.
     Run(SegmentId),
 }
@@ -62,6 +64,8 @@ pub(crate) struct Packets {
     heads: u32,
     around: u32,
     told: Vec<Told<FlowId>>,
+    /// The newest question that was answered from another address.
+    way: Option<u32>,
     /// When a packet left last, and one with control frames before what was lost.
     spoke_at: Moment,
     control_at: Moment,
@@ -82,6 +86,7 @@ impl Packets {
             reports: VecDeque::new(),
             around,
             told: Vec::new(),
+            way: None,
             spoke_at: now,
             control_at: Moment(0),
         }
@@ -293,6 +298,33 @@ impl Session {
         let load = packets.keep(&[question]);
         packets.spoke_at = now;
         packets.sender.send(now, room as u32 + packets.around, load)
+    }
+
+    /// Puts a question into the next packet of this carrier, which goes to another address than all
+    /// others: [`Self::take_way`] says when it was answered. Returns the packet's number; `None` if
+    /// none can be sent.
+    pub fn fill_way(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        question: u32,
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let start = out.len();
+        let packets = self.packets(slot);
+        if packets.sender.is_full() {
+            return None;
+        }
+        let (floor, wait) = packets.sender.to_tell(now, true).expect("it must be told");
+        Frame::Wanted { floor, wait: wait.0 }.write(out);
+        let load = packets.keep(&[Said::Way(question)]);
+        let bytes = (out.len() - start) as u32 + packets.around;
+        Some(packets.sender.send(now, bytes, load))
+    }
+
+    /// The newest question of [`Self::fill_way`] that was answered since this was asked last.
+    pub fn take_way(&mut self, slot: CarrierSlot) -> Option<u32> {
+        self.packets(slot).way.take()
     }
 
     /// Puts a word into the next packet that nothing more comes by this carrier. Nobody hears
@@ -578,6 +610,7 @@ impl Session {
                     packets.change_length();
                 }
             }
+            Said::Way(question) => packets.way = packets.way.max(Some(question)),
             Said::Reset(_) | Said::Done(_) | Said::Ack(_) | Said::Leave => {}
         }
     }
@@ -596,6 +629,8 @@ impl Session {
             // It was the last word of a flow that has ended well here.
             Said::Ack(flow) => self.answer_done(flow),
             Said::Leave => self.carriers[usize::from(slot.0)].left = false,
+            // Whoever is heard from there again asks again.
+            Said::Way(_) => {}
             // What is used stays: another question is put, or the same again.
             Said::Question(serial) => {
                 self.packets(slot).search.answered(now, serial, false);

@@ -102,7 +102,10 @@ impl Session {
     /// Of all bytes that were delivered to a flow's application, `waiting` are not taken yet.
     pub fn drained(&mut self, now: Moment, id: FlowId, waiting: u64) {
         self.forget_idle(now);
-        let (first, rtt) = (self.settings.window_first, self.rtt_min());
+        // By whichever carrier pieces come: the one that stands by may have a shorter way.
+        let usable = self.carriers.iter().filter(|carrier| carrier.is_usable());
+        let rtt = usable.map(Carrier::rtt).max().unwrap_or(Span::ZERO);
+        let first = self.settings.window_first;
         let Some(flow) = self.flows.get_mut(&id) else { return };
         let before = flow.held(first);
         let most = first + self.account.window_max(before.windows);

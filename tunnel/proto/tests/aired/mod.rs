@@ -15,7 +15,7 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 17] = [
+pub(crate) const STORIES: [Story; 19] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
@@ -24,6 +24,8 @@ pub(crate) const STORIES: [Story; 17] = [
     what_does_not_verify_moves_nothing,
     a_path_follows_the_newest_packet,
     what_is_old_moves_no_path_back,
+    nobody_is_flooded_by_a_moved_path,
+    two_addresses_in_turn_are_one_path,
     packets_find_their_session_on_any_shard,
     packets_can_be_switched_off_and_on,
     the_far_site_switches_packets_off_and_on,
@@ -323,6 +325,56 @@ pub(crate) fn what_is_old_moves_no_path_back(broken: Option<Rule>, seed: u64) {
     net.run(Span::from_s(4));
     assert!(report(&net, 1).packets[0].wire.total()[1] > came, "it came, late");
     assert_eq!(report(&net, 1).packets[0].route.to, moved);
+}
+
+/// Somebody on the path sends the near site's packets on from an address that is not its: hardly
+/// anything goes there, and what goes to the near site goes on.
+pub(crate) fn nobody_is_flooded_by_a_moved_path(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet_over(broken, seed, 0);
+    let mut flow = Flow::open(&mut net, bond, 4_000_000, 1);
+    flow.run_to(&mut net, 500_000, Span::from_s(10));
+    let victim = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 53);
+    let mut taken = 0;
+    for _ in 0..200 {
+        net.air().heard = Some(Vec::new());
+        let until = net.now + Span::from_ms(10);
+        flow.run_until(&mut net, Span::from_s(1), |net| net.now >= until);
+        let heard = net.air().heard.take().expect("it was kept");
+        // It is faster than the path.
+        if let Some((_, newest)) = heard.last() {
+            taken += newest.len() as u64;
+            net.deliver(1, (victim, FAR), newest.clone());
+        }
+    }
+    let astray = net.air().astray;
+    assert!(taken > 10_000 && astray < 4000, "{astray} bytes went to somebody else for {taken}");
+    flow.run_to_end(&mut net, Span::from_s(20));
+    assert_eq!(sent(&net, 0)[0], 0, "records were not needed");
+}
+
+/// A translator of addresses has two, and takes them in turn: what goes to the near site goes by
+/// one path, of which nothing is forgotten.
+pub(crate) fn two_addresses_in_turn_are_one_path(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet_over(broken, seed, 0);
+    net.air().twin = Some(Ipv4Addr::new(198, 51, 100, 2));
+    net.air().link = Some(5000);
+    let mut flow = Flow::open(&mut net, bond, 100_000, 1);
+    flow.run_to_end(&mut net, Span::from_s(10));
+    let (before, end) = (sent(&net, 1)[0], net.now + Span::from_s(3));
+    let id = flow.flow;
+    net.run_until(Span::from_s(4), |net| {
+        let now = net.now;
+        let (_, back, ..) = net.far_apps().find(|(_, _, flow, _)| *flow == id).expect("it is open");
+        let far = &mut net.sites[1][0].agent;
+        let unsent = far.flow(back, id).map_or(0, |report| report.unsent);
+        far.push(back, id, &vec![7; (1usize << 20).saturating_sub(unsent as usize)]);
+        net.sites[0][0].agent.drained_by_application(now, bond, id, 0);
+        now >= end
+    });
+    let read = net.sites[0][0].desk.apps[&(bond, id)].read.len();
+    assert!(read > 10_000_000, "{read} bytes came in three seconds");
+    assert_eq!(sent(&net, 1)[0], before, "records were not needed");
+    assert_eq!(report(&net, 1).packets[0].carrier.resent, 0);
 }
 
 /// Datagrams that come to another shard than their session's are given to that one, whichever it

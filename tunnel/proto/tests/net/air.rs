@@ -52,6 +52,11 @@ pub(crate) struct Air {
     pub(crate) blocked: [bool; 2],
     /// The near site's address: it may move.
     pub(crate) near: Ipv4Addr,
+    /// Every second of its datagrams leaves from this one, if there is one: a translator of
+    /// addresses has two. What is sent to either arrives.
+    pub(crate) twin: Option<Ipv4Addr>,
+    /// Bytes that were sent to where the near site is not.
+    pub(crate) astray: u64,
     /// Added to what decides which shard of the far site hears a source.
     pub(crate) turn: usize,
     /// What is on its way, by when it comes: to which site, from where, and the datagram.
@@ -83,6 +88,8 @@ impl Air {
             taken: [Moment(0); 2],
             blocked: [false; 2],
             near: Ipv4Addr::new(198, 51, 100, 1),
+            twin: None,
+            astray: 0,
             turn: 0,
             flying: BTreeMap::new(),
             count: 0,
@@ -145,6 +152,13 @@ impl Air {
     }
 }
 
+fn ipv4(at: SocketAddr) -> Option<Ipv4Addr> {
+    match at.ip() {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    }
+}
+
 impl Net {
     /// Both sites have datagrams, and say so in their files.
     pub(crate) fn give_air(&mut self, seed: u64) {
@@ -169,11 +183,12 @@ impl Net {
             (std::mem::take(&mut desk.trains), std::mem::take(&mut desk.forwards));
         let Some(air) = self.air.as_mut() else { return };
         for (route, datagram_bytes, bytes) in trains {
-            let mine = match site {
-                0 => SocketAddr::new(air.near.into(), 1000 + shard as u16),
-                _ => FAR,
-            };
             for datagram in bytes.chunks(datagram_bytes) {
+                let near = air.twin.filter(|_| air.count.is_multiple_of(2)).unwrap_or(air.near);
+                let mine = match site {
+                    0 => SocketAddr::new(near.into(), 1000 + shard as u16),
+                    _ => FAR,
+                };
                 air.put(now, 1 - site, (mine, route.to), datagram);
             }
         }
@@ -211,7 +226,10 @@ impl Net {
         let air = self.air();
         let shard = match to {
             // Nobody is where the near site was before.
-            0 if at.ip() != IpAddr::V4(air.near) => return,
+            0 if ![Some(air.near), air.twin].contains(&ipv4(at)) => {
+                air.astray += datagram.len() as u64;
+                return;
+            }
             0 => usize::from(at.port()) - 1000,
             _ => (usize::from(from.port()) + air.turn) % shards,
         };
