@@ -253,9 +253,12 @@ impl SendStream {
         Some(Piece { again, ..self.piece(start, stop) })
     }
 
-    /// What has these positions.
+    /// What has these positions, without those at the front that the receiver has: their bytes may
+    /// be gone. A run in a packet may be acknowledged in part, since a part of it may have gone by
+    /// another ([`Self::ask_again`]).
     pub(crate) fn piece(&self, start: u64, stop: u64) -> Piece {
-        let len = (stop.min(self.end) - start) as usize;
+        let start = start.max(self.below).min(stop);
+        let len = stop.min(self.end).saturating_sub(start) as usize;
         Piece { offset: start, len, fin: stop > self.end, again: true }
     }
 
@@ -497,5 +500,31 @@ impl Blocks {
     /// Gives the memory back.
     pub(crate) fn release(&mut self) {
         self.0 = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FlowId, Frame, Frames, write_ack};
+
+    /// The block in which a run began is freed while the run is on its way in a packet: what is left
+    /// of it goes again, with its bytes.
+    #[test]
+    fn what_is_left_of_a_run_goes_again() {
+        let mut send = SendStream::new(1 << 20, Sabotage::default());
+        let bytes: Vec<u8> = (0..2 * BLOCK_BYTES).map(|at| (at / 7) as u8).collect();
+        send.write(&bytes, &mut Blocks::default());
+        send.take_for_packet(BLOCK_BYTES - 100, CarrierSlot(0), true).expect("there is more");
+        let run = send.take_for_packet(1000, CarrierSlot(0), true).expect("there is more");
+        let (below, end) = (BLOCK_BYTES + 300, run.offset as usize + run.len);
+        let mut text = Vec::new();
+        let word = (below as u64, 1 << 20);
+        write_ack(&mut text, FlowId(0), word, core::iter::empty());
+        let Ok(Some(Frame::Ack { ack, .. })) = Frames::new(&text).next() else { panic!() };
+        assert!(send.acked(ack, &mut Blocks::default(), |_| {}));
+        let mut out = Vec::new();
+        send.copy(send.piece(run.offset, end as u64), &mut out);
+        assert_eq!(out, bytes[below..end]);
     }
 }
