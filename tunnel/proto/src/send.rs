@@ -241,14 +241,15 @@ impl SendStream {
         Some(Piece { again, ..self.piece(start, stop) })
     }
 
-    /// Takes up to `room` bytes for a packet of `carrier`, what was lost first.
+    /// Takes up to `room` positions for a packet of `carrier`, what was lost first. The end counts as
+    /// one: as a run it goes again only where it fits, and else nothing behind it would.
     pub(crate) fn take_for_packet(
         &mut self,
         room: usize,
         carrier: CarrierSlot,
         alone: bool,
     ) -> Option<Piece> {
-        let (start, stop, again) = self.cut(room, carrier, alone)?;
+        let (start, stop, again) = self.cut(room.saturating_sub(1), carrier, alone)?;
         self.in_packets += stop - start;
         Some(Piece { again, ..self.piece(start, stop) })
     }
@@ -505,8 +506,28 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::*;
     use crate::frame::{FlowId, Frame, Frames, write_ack};
+
+    /// Whatever is left of a stream, a run of it with its end is not longer than the room.
+    #[test]
+    fn the_end_fits_in_again() {
+        let room = 1000;
+        for bytes in 1..3 * room {
+            let mut send = SendStream::new(1 << 20, Sabotage::default());
+            send.write(&vec![7; bytes], &mut Blocks::default());
+            send.finish();
+            let mut sent = 0;
+            while let Some(piece) = send.take_for_packet(room, CarrierSlot(0), true) {
+                let positions = piece.len + usize::from(piece.fin);
+                assert!(positions <= room, "{positions} of {bytes}");
+                sent += positions;
+            }
+            assert_eq!(sent, bytes + 1);
+        }
+    }
 
     /// The block in which a run began is freed while the run is on its way in a packet: what is left
     /// of it goes again, with its bytes.
