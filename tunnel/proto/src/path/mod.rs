@@ -9,7 +9,8 @@
 //! - `arrivals`, `report`: which numbers came, and how the other end hears of it.
 //! - `flight`, `rtt`: what is on its way, what has come, what is lost; round trips.
 //! - `repair`: what is sent again, and how often at once.
-//! - `rate`, `pacer`: how fast the path is sent to. `why`: all of that in words.
+//! - `rate`, `trains`, `loss`, `compete`, `pacer`: how fast the path is sent to. `why`: all of that
+//!   in words.
 //! - `mtu`: how long a datagram may be.
 //!
 //! What always holds:
@@ -24,12 +25,15 @@
 mod arrivals;
 mod compete;
 mod flight;
+mod loss;
+mod mark;
 mod mtu;
 mod pacer;
 mod rate;
 mod repair;
 mod report;
 mod rtt;
+mod trains;
 mod why;
 
 use ringway_core::{Moment, Span};
@@ -138,7 +142,8 @@ impl<F: Copy> Sender<F> {
     /// A rule is switched off, perhaps.
     pub(crate) fn set_sabotage(&mut self, sabotage: Sabotage) {
         (self.sabotage, self.flight.sabotage) = (sabotage, sabotage);
-        (self.repair.sabotage, self.rate.sabotage) = (sabotage, sabotage);
+        self.repair.sabotage = sabotage;
+        self.rate.set_sabotage(sabotage);
     }
 
     /// Packets have so many bytes from now on. `long`: so that it is of interest whether whole ones
@@ -406,7 +411,7 @@ impl<F: Copy> Sender<F> {
         self.give_up(&mut each);
         self.flight.forget_trips();
         self.rate = Rate::new(self.packet_bytes);
-        self.rate.sabotage = self.sabotage;
+        self.rate.set_sabotage(self.sabotage);
         self.rate.note_given_up(&self.put());
         self.pacer = Pacer::default();
         (self.silences, self.silent_since) = (1, now);

@@ -13,9 +13,6 @@
 //!                            it stays, or comes back  \--------> compete ---------------/
 //! ```
 //!
-//! - **Trains.** A bottleneck spreads packets that come at once, and the spread is its rate. One of
-//!   less than 2 ms may be the work of hosts that gather packets, so the next train is longer.
-//!   Where most of two is lost, what came of the second in a round trip is the rate.
 //! - **Up**: a quarter more for a round trip, on long paths less; if that much more goes by, more
 //!   again at once. **Down**: as much less, so that what has queued drains. **Cruise**: what goes
 //!   by, and less while the queue is longer than wanted. The wanted queue depends on the rate
@@ -26,17 +23,16 @@
 //!   then, for losses beyond the path's own (`compete`); if losses go on long before that window is
 //!   back, the other is one that does not mind them, and what BBR would hold is held. Every 10 s,
 //!   or when somebody makes room, it is tried whether the queue drains.
-//! - **Test**: more loss than ever, without a queue, is tested: with seven tenths of the rate, it
-//!   falls, and was congestion, or it does not, and is the path's own.
+//! - **Test**: more loss than ever, without a queue, is tested (`loss`).
 //!
 //! Always: four packets a round trip, or in 100 ms, are sent, so a path is never shut;
 //! only what was measured while there was enough to send lowers anything; what is lost beyond the
 //! path's own loss does not count as having gone by.
 //!
 //! Bounds: constant time and memory. Sources: Cardwell and others, "BBR" (ACM Queue 2016) for
-//! filter and cycle; Dovrolis and others (INFOCOM 2001) for trains; Kumar and others, "Swift"
-//! (SIGCOMM 2020) for a wanted queue that is shorter for who is faster; RFC 9438. Tests: rivals and
-//! lines of all kinds in `ringway-wan`.
+//! filter and cycle; Kumar and others, "Swift" (SIGCOMM 2020) for a wanted queue that is shorter
+//! for who is faster; RFC 9438. Not here: what trains say (`trains`), which losses are the path's
+//! own (`loss`). Tests: rivals and lines of all kinds in `ringway-wan`.
 
 use alloc::collections::VecDeque;
 
@@ -44,36 +40,15 @@ use ringway_core::{Moment, Span};
 
 use super::compete::Compete;
 use super::flight::Heard;
+use super::loss::{self, Loss};
+use super::mark::{Mark, per_second};
 use super::rtt::{Least, Rtt};
+use super::trains::{self, Trains};
 use super::why::Doing;
 use crate::sabotage::{Rule, Sabotage};
 
-/// Packets of the first train.
-const TRAIN_FIRST: u64 = 16;
-/// Bytes of a train, at most.
-const TRAIN_MAX: u64 = 64 * 1024 * 1024;
-/// After so many trains of so many packets that said nothing there are no more.
-const TRAINS_MAX: u32 = 6;
-const TRIED_PACKETS: u64 = 64;
-/// A train that is spread over less says nothing.
-const SPREAD_MIN: Span = Span::from_ms(2);
-/// A train of at least so many packets of which not one in so many comes, so often in a row: there
-/// is no room for more.
-const POLICED_PACKETS: u64 = 12;
-const POLICED_PART: u64 = 2;
-const POLICED_TRAINS: u32 = 2;
-/// How far the next train is to be spread.
-const SPREAD_GOAL: Span = Span::from_us(2500);
-/// A train is at most so many times as long as the one before.
-const TRAIN_GROWTH_MAX: u64 = 16;
 /// Rounds of which the fastest counts.
 const ROUNDS: usize = 10;
-/// Windows of which the middle one is the floor.
-const WINDOWS: usize = 11;
-/// A path's own loss that differs by so much is worth a line.
-const FLOOR_STEP: f64 = 0.001;
-/// A window of loss has at least so many packets.
-const WINDOW_PACKETS: u64 = 2000;
 /// Up, down, and then cruise for the rest of so many rounds.
 const CYCLE_ROUNDS: u32 = 8;
 const UP: f64 = 0.25;
@@ -104,25 +79,10 @@ const QUEUE_RATE: f64 = 50e6 / 8.0;
 /// that share it.
 const GUARD_MAX: Span = Span::from_ms(15);
 const QUEUE_MIN: Span = Span::from_us(500);
-/// Before anything is known of a path, less than this is taken for its own loss.
-const START_LOSS: f64 = 0.28;
-/// More than this is never a path's own.
-const LOSS_MAX: f64 = 0.35;
-/// So much lost of so many packets is more than chance.
-const MOST: f64 = 0.5;
-const MOST_PACKETS: u64 = 250;
-/// What is left of a rate at once, at least.
-const LEAST_PART: f64 = 0.25;
-/// What is sent to see whether loss is the path's own.
-const TEST: f64 = 0.7;
-/// On a path that loses less than this, so much more is somebody's queue that overflowed.
-const CLEAN: f64 = 0.002;
-const EXCESS: f64 = 0.003;
 /// The first round after a train begins with a pause, so the second is the first that counts.
 const FRESH: u32 = 3;
-/// No queue is longer, whatever clocks say, and no path is faster, in bytes a second.
+/// No queue is longer, whatever clocks say.
 const QUEUE_MAX: Span = Span::from_s(60);
-const RATE_MAX: u64 = 1 << 40;
 /// Decisions that are remembered.
 const LOG_MAX: usize = 64;
 
@@ -164,27 +124,6 @@ pub struct Put {
     pub flying: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Train {
-    /// Its first number, the bytes that it has, and what is sent when it is whole.
-    first: u64,
-    bytes: u64,
-    ends: u64,
-    /// How things stood when the first of it had come, and when the last so far had.
-    came: Option<(Mark, Mark)>,
-    /// Bytes sent when there was nothing more to send before it was whole: how it is spread up to
-    /// there says something of the path, and what comes behind a pause does not.
-    cut: Option<u64>,
-    /// Packets that had come before it.
-    counted: u64,
-}
-
-impl Train {
-    fn new((first, sent): (u64, u64), bytes: u64, counted: u64) -> Train {
-        Train { first, bytes, ends: sent + bytes, came: None, cut: None, counted }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Up,
@@ -194,45 +133,13 @@ enum Phase {
     Compete,
 }
 
-/// How things stood at a report.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    number: u64,
-    packets: u64,
-    sent: u64,
-    sent_at: Moment,
-    came_at: Moment,
-}
-
-impl Mark {
-    fn of(heard: &Heard) -> Mark {
-        Mark {
-            number: heard.totals.newest,
-            packets: heard.totals.packets,
-            sent: heard.newest_sent,
-            sent_at: heard.newest_at,
-            came_at: heard.totals.arrived,
-        }
-    }
-
-    /// The part of packets that did not come since `before`, and how many were sent.
-    fn lost_since(&self, before: &Mark) -> (f64, f64) {
-        let sent = self.number.saturating_sub(before.number) as f64;
-        let came = self.packets.saturating_sub(before.packets) as f64;
-        (if sent > 0.0 { (1.0 - came / sent).max(0.0) } else { 0.0 }, sent)
-    }
-}
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Rate {
     packet_bytes: u64,
-    train: Option<Train>,
-    /// Packets that had come at the last report.
-    counted: u64,
-    trains_tried: u32,
-    /// Trains in a row of which most was lost.
-    policed: u32,
+    /// Until they have said something.
+    trains: Option<Trains>,
+    loss: Loss,
     /// Bytes a second in each of the last rounds.
     rounds: [u64; ROUNDS],
     round: usize,
@@ -256,7 +163,6 @@ pub struct Rate {
     before_up: u64,
     /// How often in a row what was tried went by.
     growing: u32,
-    brake: f64,
     /// Beside somebody else, in Compete and while it is tried without.
     compete: Option<Compete>,
     compete_since: Moment,
@@ -282,28 +188,24 @@ pub struct Rate {
     rtt_smooth: Span,
     /// One-way delay by two clocks; only differences mean anything.
     base: Least,
-    window_mark: Option<Mark>,
-    /// Nothing but the path's own loss can have been in this window.
-    window_clean: bool,
-    windows: [f64; WINDOWS],
-    windows_count: usize,
-    /// The path's own loss, as the log has it.
-    told_floor: Option<f64>,
-    excess_windows: u32,
-    /// The next window begins with this number.
-    window_from: u64,
-    /// What was lost before less was sent to see whether it is the path's own.
-    tested: Option<f64>,
     rtt_least: Span,
     reorder: Span,
     log: VecDeque<(Moment, Decision)>,
-    pub(crate) sabotage: Sabotage,
+    sabotage: Sabotage,
     /// What follows from all that, for who asks at each packet.
     paces: Option<u64>,
     holds: u64,
 }
 
 impl Rate {
+    /// A rule is switched off, perhaps.
+    pub(crate) fn set_sabotage(&mut self, sabotage: Sabotage) {
+        (self.sabotage, self.loss.sabotage) = (sabotage, sabotage);
+        if let Some(trains) = &mut self.trains {
+            trains.sabotage = sabotage;
+        }
+    }
+
     /// Packets have so many bytes from now on.
     pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64) {
         self.packet_bytes = packet_bytes;
@@ -314,10 +216,8 @@ impl Rate {
     pub fn new(packet_bytes: u64) -> Self {
         let mut rate = Self {
             packet_bytes,
-            train: Some(Train::new((0, 0), TRAIN_FIRST * packet_bytes, 0)),
-            counted: 0,
-            trains_tried: 0,
-            policed: 0,
+            trains: Some(Trains::new(packet_bytes)),
+            loss: Loss::default(),
             rounds: [0; ROUNDS],
             round: 0,
             round_ends: 0,
@@ -332,7 +232,6 @@ impl Rate {
             before_trial: 0,
             before_up: 0,
             growing: 0,
-            brake: 1.0,
             compete: None,
             compete_since: Moment(0),
             kept: None,
@@ -348,14 +247,6 @@ impl Rate {
             rtt_range: (Span(u64::MAX), Span::ZERO),
             rtt_smooth: Span::from_ms(100),
             base: Least::default(),
-            window_mark: None,
-            window_clean: true,
-            windows: [0.0; WINDOWS],
-            windows_count: 0,
-            told_floor: None,
-            excess_windows: 0,
-            window_from: 0,
-            tested: None,
             rtt_least: Span::from_ms(100),
             reorder: Span::ZERO,
             log: VecDeque::new(),
@@ -385,7 +276,7 @@ impl Rate {
     }
 
     fn pacing_now(&self) -> Option<u64> {
-        if self.train.is_some() {
+        if self.trains.is_some() {
             return None;
         }
         let gain = match (self.phase, &self.compete) {
@@ -398,7 +289,7 @@ impl Rate {
             (Phase::Drain, _) => DRAIN,
             (Phase::Cruise | Phase::Compete, _) => self.cruise(),
         };
-        Some(((self.bandwidth() as f64 * gain * self.brake) as u64).max(self.least()))
+        Some(((self.bandwidth() as f64 * gain * self.loss.brake()) as u64).max(self.least()))
     }
 
     /// Four packets a round trip, or in 100 ms, are sent whatever happens, and one a second: of
@@ -445,9 +336,8 @@ impl Rate {
 
     /// Whether more may be on its way, with so many bytes on their way and so many sent in all.
     pub fn allows(&self, (flying, sent): (u64, u64)) -> bool {
-        match &self.train {
-            // Nobody reports on what does not ask, which may have filled it.
-            Some(train) => sent < train.ends || flying == 0,
+        match &self.trains {
+            Some(trains) => trains.allows((flying, sent)),
             None => flying < self.window(),
         }
     }
@@ -464,7 +354,7 @@ impl Rate {
         let gain = if self.phase == Phase::Up { 1.6 } else { 1.3 };
         let varies = self.rtt_spread.0 + self.reorder.0;
         let wait = self.rtt_least.0 + 2 * report_wait(self.rtt_least).0 + varies;
-        let bytes = self.bandwidth() as f64 * self.brake * gain * (wait as f64 / 1e9);
+        let bytes = self.bandwidth() as f64 * self.loss.brake() * gain * (wait as f64 / 1e9);
         (bytes as u64).max(4 * self.packet_bytes) + 64 * 1024
     }
 
@@ -477,24 +367,18 @@ impl Rate {
 
     /// The path's own loss; zero before it is known.
     pub fn floor(&self) -> f64 {
-        let known = self.windows_count.min(WINDOWS);
-        if known == 0 || self.sabotage.breaks(Rule::LossIsFloored) {
-            return 0.0;
-        }
-        let mut sorted = self.windows;
-        sorted[..known].sort_unstable_by(f64::total_cmp);
-        sorted[known / 2]
+        self.loss.floor()
     }
 
     /// What is done now.
     pub fn doing(&self) -> Doing {
-        if self.train.is_some() {
+        if self.trains.is_some() {
             return Doing::Trains;
         }
         match self.phase {
             Phase::Drain => Doing::Drain,
             Phase::Compete => Doing::Compete,
-            _ if self.brake < 1.0 => Doing::Test,
+            _ if self.loss.brake() < 1.0 => Doing::Test,
             Phase::Up => Doing::Up,
             Phase::Down => Doing::Down,
             Phase::Cruise => Doing::Cruise,
@@ -510,9 +394,6 @@ impl Rate {
         if self.log.len() == LOG_MAX {
             self.log.pop_front();
         }
-        if let Decision::Floor(floor) = decision {
-            self.told_floor = Some(floor);
-        }
         self.log.push_back((now, decision));
     }
 
@@ -523,7 +404,8 @@ impl Rate {
         if core::mem::replace(&mut self.beside, beside) == beside {
             return;
         }
-        (self.round_mark, self.window_mark, self.long_rounds) = (None, None, 0);
+        (self.round_mark, self.long_rounds) = (None, 0);
+        self.loss.pause();
         if self.phase != Phase::Compete {
             self.tried = (0, 0);
             // What is left of the queue is worked off, at the rate that was known before.
@@ -537,20 +419,15 @@ impl Rate {
     pub fn note_idle(&mut self, put: &Put) {
         // A train that begins anew is one as before: nothing else follows from it.
         self.idle = !self.sabotage.breaks(Rule::IdleSaysNothing);
-        if let Some(train) = &mut self.train {
-            if put.sent > train.ends - train.bytes {
-                train.cut.get_or_insert(put.sent);
-            }
-            if put.flying == 0 {
-                *train = Train::new((put.next, put.sent), train.bytes, self.counted);
-            }
+        if let Some(trains) = &mut self.trains {
+            trains.note_idle(put);
         }
     }
 
     /// All that was on its way was given up: of a train nothing more is heard.
     pub fn note_given_up(&mut self, put: &Put) {
-        if let Some(train) = &mut self.train {
-            *train = Train::new((put.next, put.sent), train.bytes, self.counted);
+        if let Some(trains) = &mut self.trains {
+            trains.note_given_up(put);
         }
     }
 
@@ -562,7 +439,7 @@ impl Rate {
 
     fn hear(&mut self, now: Moment, heard: &Heard, (rtt, reorder): (&Rtt, Span), put: &Put) {
         // A train ends with what is known of its last packet, which need not be the newest.
-        if heard.rtt.is_none() && (self.train.is_none() || put.flying > 0) {
+        if heard.rtt.is_none() && (self.trains.is_none() || put.flying > 0) {
             return;
         }
         (self.rtt_least, self.rtt_smooth, self.reorder) = (rtt.least(), rtt.smooth(), reorder);
@@ -571,8 +448,7 @@ impl Rate {
             self.kept = self.kept.filter(|_| now.since(since) < KEPT);
         }
         let queue = self.queue(now, heard);
-        self.counted = heard.totals.packets;
-        if self.train.is_some() {
+        if self.trains.is_some() {
             self.look_at_train(now, heard, put);
             return;
         }
@@ -590,7 +466,7 @@ impl Rate {
             self.end_round(now, heard, put.next);
         }
         if self.compete.is_some() || self.beside {
-            self.window_mark = None;
+            self.loss.pause();
         } else {
             self.look_at_loss(now, heard, put.next);
         }
@@ -607,75 +483,24 @@ impl Rate {
     }
 
     fn look_at_train(&mut self, now: Moment, heard: &Heard, put: &Put) {
-        let Put { next, sent, flying } = *put;
-        let Some(train) = &mut self.train else { return };
-        let newest = heard.totals.newest;
-        if newest < train.first {
-            // None of it came.
-            if flying == 0 && sent >= train.ends {
-                self.note_given_up(put);
+        let of_path = (self.rtt_smooth, self.packet_bytes);
+        let said = self.trains.as_mut().and_then(|trains| trains.look(heard, put, of_path));
+        match said {
+            None => {}
+            Some(trains::Verdict::Longer(spread, bytes)) => {
+                self.decide(now, Decision::LongerTrain(spread, bytes));
             }
-            return;
+            Some(trains::Verdict::Passes(rate)) => self.end_trains(now, heard, (rate, put.next)),
+            Some(trains::Verdict::NoRoom(rate)) => {
+                self.end_trains(now, heard, (rate, put.next));
+                self.phase_rounds = CYCLE_ROUNDS;
+            }
         }
-        let mut point = Mark::of(heard);
-        let (first, last) = *train.came.get_or_insert((point, point));
-        let ends = train.cut.map_or(train.ends, |cut| cut.min(train.ends));
-        let over = point.sent > ends;
-        if over {
-            // What asked whether the end of the train was lost says nothing about how it came.
-            point = last;
-        }
-        train.came = Some((first, point));
-        // The last ones may be lost.
-        let more = flying > 0 && next - 1 - newest > (next - train.first) / 8;
-        if !over && (sent < ends || more) {
-            return;
-        }
-        let (bytes, spread) = (point.sent - first.sent, point.came_at.since(first.came_at));
-        // Of one of which nothing is on its way any more, the end counts that was lost.
-        let all = if flying > 0 { newest + 1 } else { next } - train.first;
-        let came = heard.totals.packets.saturating_sub(train.counted);
-        let policed = all >= POLICED_PACKETS && came * POLICED_PART < all;
-        let policed = policed && !self.sabotage.breaks(Rule::PolicedIsSeen);
-        if spread >= SPREAD_MIN && bytes >= 8 * self.packet_bytes && !policed {
-            return self.end_trains(now, heard, (per_second(bytes, spread), next));
-        }
-        self.policed = if policed { self.policed + 1 } else { 0 };
-        if self.policed >= POLICED_TRAINS {
-            // A longer one would lose more, and is not spread where the rest is dropped at once.
-            let trip = self.rtt_smooth.max(spread);
-            return self.end_trains(now, heard, (per_second(came * self.packet_bytes, trip), next));
-        }
-        if policed {
-            // It may have been chance.
-            self.train = Some(Train::new((next, sent), train.bytes, self.counted));
-            return;
-        }
-        if ends - (train.ends - train.bytes) >= TRIED_PACKETS * self.packet_bytes {
-            self.trains_tried += 1;
-        }
-        if self.trains_tried >= TRAINS_MAX {
-            // There is no room for what comes at once: more is tried from little on.
-            let little = per_second(TRAIN_FIRST * self.packet_bytes, self.rtt_smooth);
-            let seen = if spread.0 > 0 { per_second(bytes, spread) } else { 0 };
-            self.end_trains(now, heard, (seen.max(little), next));
-            self.phase_rounds = CYCLE_ROUNDS;
-            return;
-        }
-        if train.cut.is_some() && bytes < train.bytes / 2 {
-            // The next one may be whole.
-            self.train = Some(Train::new((next, sent), train.bytes, self.counted));
-            return;
-        }
-        let growth = (SPREAD_GOAL.0 / spread.0.max(1)).clamp(2, TRAIN_GROWTH_MAX);
-        let bytes = (train.bytes * growth).min(TRAIN_MAX);
-        self.train = Some(Train::new((next, sent), bytes, self.counted));
-        self.decide(now, Decision::LongerTrain(spread, bytes));
     }
 
     /// The path passes so many bytes a second, as far as trains can say.
     fn end_trains(&mut self, now: Moment, heard: &Heard, (rate, next): (u64, u64)) {
-        self.train = None;
+        self.trains = None;
         self.rounds = [rate; ROUNDS];
         self.begin_phase(Phase::Cruise);
         self.fresh = FRESH;
@@ -706,7 +531,9 @@ impl Rate {
         let idle = core::mem::take(&mut self.idle) || self.beside;
         let loss = mark.lost_since(&before);
         let guard = self.queue_guard();
-        self.window_clean &= queue <= guard && (!up || self.windows_count == 0);
+        if queue > guard || up && self.loss.is_known() {
+            self.loss.spoil();
+        }
         let long = queue > guard && !up && !self.beside;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
@@ -801,15 +628,13 @@ impl Rate {
         // Who makes room for a moment has not gone.
         let most = self.bandwidth();
         self.rounds[self.round % ROUNDS] = passed.min(most + most / 8);
-        let (lost, packets) = loss;
-        let floor = self.floor();
-        let counts =
-            if floor < CLEAN { lost - floor >= EXCESS } else { is_beyond(lost, floor, packets) };
         if core::mem::take(&mut self.held) {
             // These were on their way before the window was smaller.
-        } else if counts && let Some(compete) = &mut self.compete {
+        } else if self.loss.is_congestion(loss)
+            && let Some(compete) = &mut self.compete
+        {
             self.held = compete.reduce(now);
-            self.decide(now, Decision::Yield(lost, floor));
+            self.decide(now, Decision::Yield(loss.0, self.floor()));
         }
         // Somebody gives way: if that is one of ours who tries, it needs all of ours to do so.
         self.queue_high = Span((self.queue_high.0 - self.queue_high.0 / 64).max(queue.0));
@@ -843,7 +668,7 @@ impl Rate {
             }
             Phase::Down if self.queue_before > self.queue_target() && self.phase_rounds < 3 => {}
             Phase::Down => self.begin_phase(Phase::Cruise),
-            Phase::Cruise if self.phase_rounds >= CYCLE_ROUNDS - 2 && self.brake >= 1.0 => {
+            Phase::Cruise if self.phase_rounds >= CYCLE_ROUNDS - 2 && self.loss.brake() >= 1.0 => {
                 self.growing = 0;
                 self.begin_up(next);
             }
@@ -861,15 +686,7 @@ impl Rate {
     /// were sent, and by the receiver's clock alone.
     fn passed(&self, before: &Mark, mark: &Mark) -> (u64, u64) {
         let bytes = mark.sent - before.sent;
-        let (lost, packets) = mark.lost_since(before);
-        let floor = self.floor();
-        // What was dropped before the bottleneck did not go by it.
-        let known = self.windows_count > 0 || self.compete.is_some() || lost > START_LOSS;
-        let part = if known && is_beyond(lost, floor, packets) {
-            (1.0 - lost) / (1.0 - floor)
-        } else {
-            1.0
-        };
+        let part = self.loss.passed(mark.lost_since(before), self.compete.is_none());
         let there = mark.came_at.since(before.came_at);
         let slower = there.max(mark.sent_at.since(before.sent_at));
         let scaled = |span| (per_second(bytes, span) as f64 * part) as u64;
@@ -877,95 +694,23 @@ impl Rate {
     }
 
     fn look_at_loss(&mut self, now: Moment, heard: &Heard, next: u64) {
-        let mark = Mark::of(heard);
-        if mark.number < self.window_from {
-            return;
-        }
-        let Some(before) = self.window_mark else {
-            (self.window_mark, self.window_clean) = (Some(mark), true);
-            return;
+        let decision = match self.loss.look(Mark::of(heard), next, self.rtt_least) {
+            None => return,
+            Some(loss::Verdict::Floor(floor)) => Decision::Floor(floor),
+            Some(loss::Verdict::Excess(lost, floor)) => Decision::Excess(lost, floor),
+            Some(loss::Verdict::Slower(part)) => {
+                let rate = (self.bandwidth() as f64 * part) as u64;
+                self.rounds = [rate; ROUNDS];
+                Decision::Slower(rate)
+            }
         };
-        let long = mark.came_at.since(before.came_at) >= self.rtt_least;
-        let test = WINDOW_PACKETS / if self.windows_count == 0 { 8 } else { 2 };
-        let enough = if self.tested.is_some() { test } else { WINDOW_PACKETS };
-        let (lost, packets) = mark.lost_since(&before);
-        // Where most is lost, on a slow path, that is seen sooner.
-        let enough = if lost > MOST { enough.min(MOST_PACKETS) } else { enough };
-        if mark.number < before.number + enough || !long {
-            return;
-        }
-        self.window_mark = Some(mark);
-        let clean = core::mem::replace(&mut self.window_clean, true);
-        if let Some(most) = self.tested.take() {
-            self.end_test(now, (most, lost), clean);
-            (self.window_from, self.window_mark) = (next, None);
-            return;
-        }
-        let floor = self.floor();
-        let known = self.windows_count > 0 || lost > START_LOSS || !clean;
-        // Where losses come in bursts, windows differ by more than chance alone would have it.
-        let usual = self.windows.iter().copied().fold(0.0, f64::max);
-        let beyond = known && is_beyond(lost, floor, packets) && lost > usual + EXCESS;
-        self.excess_windows = if beyond { self.excess_windows + 1 } else { 0 };
-        let certain = lost > 0.1 + 2.0 * floor;
-        if self.excess_windows >= 2 || self.excess_windows == 1 && certain {
-            self.tested = Some(lost);
-            self.brake = TEST;
-            self.decide(now, Decision::Excess(lost, floor));
-            (self.window_from, self.window_mark, self.excess_windows) = (next, None, 0);
-        } else if clean && !beyond {
-            self.learn(now, lost, 1);
-        }
-    }
-
-    /// Less was sent because more was lost than usual: if that helped, it was too much; if not, it
-    /// is the path's own loss from now on.
-    fn end_test(&mut self, now: Moment, (before, lost): (f64, f64), clean: bool) {
-        self.brake = 1.0;
-        let floor = self.floor();
-        // Beside a queue nothing is learned about the path.
-        let helped = lost - floor < 0.6 * (before - floor);
-        if helped || !clean && self.windows_count > 0 || lost > LOSS_MAX {
-            let part = ((1.0 - before) / (1.0 - lost.min(before))).max(TEST);
-            // That is no path's own: what comes is what passes.
-            let passes = TEST * (1.0 - lost) / (1.0 - floor);
-            let part = if lost > LOSS_MAX { passes.max(LEAST_PART) } else { part };
-            let rate = (self.bandwidth() as f64 * part) as u64;
-            self.rounds = [rate; ROUNDS];
-            if self.windows_count == 0 {
-                self.learn(now, lost, 1);
-            }
-            self.decide(now, Decision::Slower(rate));
-        } else {
-            self.learn(now, lost, WINDOWS / 2 + 1);
-            self.decide(now, Decision::Floor(self.floor()));
-        }
-    }
-
-    fn learn(&mut self, now: Moment, lost: f64, times: usize) {
-        for _ in 0..times {
-            if lost > LOSS_MAX {
-                return;
-            }
-            self.windows[self.windows_count % WINDOWS] = lost;
-            self.windows_count += 1;
-            let floor = self.floor();
-            let news = self.told_floor.is_none_or(|told| (told - floor).abs() >= FLOOR_STEP);
-            if self.windows_count.is_multiple_of(WINDOWS) && news {
-                self.decide(now, Decision::Floor(floor));
-            }
-        }
+        self.decide(now, decision);
     }
 }
 
 /// How long a receiver should wait before it reports, at this round trip.
 pub fn report_wait(rtt: Span) -> Span {
     Span((rtt.0 / 16).clamp(Span::from_ms(1).0, Span::from_ms(10).0))
-}
-
-fn per_second(bytes: u64, span: Span) -> u64 {
-    let rate = u128::from(bytes) * 1_000_000_000 / u128::from(span.0.max(1));
-    rate.min(RATE_MAX.into()) as u64
 }
 
 fn blend(before: Span, now: Span) -> Span {
@@ -979,11 +724,4 @@ fn root(number: f64) -> f64 {
         guess = (guess + number / guess.max(1e-12)) / 2.0;
     }
     guess
-}
-
-/// Whether so much loss of so many packets is more than a path with this loss shows by chance:
-/// three standard deviations, and a thousandth.
-fn is_beyond(lost: f64, floor: f64, packets: f64) -> bool {
-    let over = lost - floor - 0.001;
-    over > 0.0 && over * over * packets > 9.0 * floor.max(1.0 / packets) * (1.0 - floor)
 }

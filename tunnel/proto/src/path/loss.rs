@@ -1,0 +1,360 @@
+//! What a path loses by itself, and what is lost beyond that.
+//!
+//! Loss is looked at in windows of a round trip and some thousands of packets. What the path loses
+//! by itself, the *floor*, is the middle one of the last windows in which no queue stood: the least
+//! would call chance congestion, and the most would hide some. What is beyond it by more than
+//! chance, and beyond every window of late, two windows running, is *excess*. Nobody knows yet
+//! whose: so less is sent for a window, seven tenths. If less is lost then, it was too much. If
+//! not, it is the path's own from now on.
+//!
+//! ```text
+//! windows --within the floor, no queue--> one more window of the floor
+//!       \--beyond it, twice--> test --less is lost, or a queue stands--> slower
+//!                                 \--as much is lost--> the floor is higher
+//! ```
+//!
+//! What always holds:
+//! - The floor is at most [`LOSS_MAX`]: who loses more is not told to go on as before.
+//! - Of a window in which somebody's queue stood nothing is learned about the path.
+//! - Before anything is known, less than [`START_LOSS`] counts as the path's own.
+//!
+//! Bounds: constant time and memory. Not here: what follows from it for the rate (`rate`), or for
+//! a window beside others (`compete`). Tests: here, and lines of all kinds in `ringway-wan`.
+
+use ringway_core::Span;
+
+use super::mark::Mark;
+use crate::sabotage::{Rule, Sabotage};
+
+/// Windows of which the middle one is the floor.
+const WINDOWS: usize = 11;
+/// A path's own loss that differs by so much is worth a line.
+const FLOOR_STEP: f64 = 0.001;
+/// A window of loss has at least so many packets.
+const WINDOW_PACKETS: u64 = 2000;
+/// Before anything is known of a path, less than this is taken for its own loss.
+const START_LOSS: f64 = 0.28;
+/// More than this is never a path's own.
+const LOSS_MAX: f64 = 0.35;
+/// So much lost of so many packets is more than chance.
+const MOST: f64 = 0.5;
+const MOST_PACKETS: u64 = 250;
+/// What is left of a rate at once, at least.
+const LEAST_PART: f64 = 0.25;
+/// What is sent to see whether loss is the path's own.
+const TEST: f64 = 0.7;
+/// On a path that loses less than this, so much more is somebody's queue that overflowed.
+const CLEAN: f64 = 0.002;
+const EXCESS: f64 = 0.003;
+
+/// What a window says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// The path's own loss is this, which is news.
+    Floor(f64),
+    /// So much is lost, beyond that much of its own: less is sent for a window.
+    Excess(f64, f64),
+    /// Less is lost when less is sent: this part of the rate passes.
+    Slower(f64),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Loss {
+    mark: Option<Mark>,
+    /// Nothing but the path's own loss can have been in this window.
+    clean: bool,
+    windows: [f64; WINDOWS],
+    count: usize,
+    /// The floor that was said last.
+    told: Option<f64>,
+    /// Windows running that were beyond the floor.
+    excess: u32,
+    /// The next window begins with this number.
+    from: u64,
+    /// What was lost before less was sent to see whether it is the path's own.
+    tested: Option<f64>,
+    pub(super) sabotage: Sabotage,
+}
+
+impl Default for Loss {
+    fn default() -> Self {
+        Self {
+            mark: None,
+            clean: true,
+            windows: [0.0; WINDOWS],
+            count: 0,
+            told: None,
+            excess: 0,
+            from: 0,
+            tested: None,
+            sabotage: Sabotage::default(),
+        }
+    }
+}
+
+impl Loss {
+    /// The path's own loss; zero before it is known.
+    pub(super) fn floor(&self) -> f64 {
+        let known = self.count.min(WINDOWS);
+        if known == 0 || self.sabotage.breaks(Rule::LossIsFloored) {
+            return 0.0;
+        }
+        let mut sorted = self.windows;
+        sorted[..known].sort_unstable_by(f64::total_cmp);
+        sorted[known / 2]
+    }
+
+    /// Whether anything was learned about the path's own loss.
+    pub(super) fn is_known(&self) -> bool {
+        self.count > 0
+    }
+
+    /// The part of the rate that is sent, while it is seen whether losses are the path's own.
+    pub(super) fn brake(&self) -> f64 {
+        if self.tested.is_some() { TEST } else { 1.0 }
+    }
+
+    /// Somebody's queue was there, or more was tried: of this window nothing is learned.
+    pub(super) fn spoil(&mut self) {
+        self.clean = false;
+    }
+
+    /// Others send on this path: no window counts.
+    pub(super) fn pause(&mut self) {
+        self.mark = None;
+    }
+
+    /// What went by, of so many packets of which this part was lost, as a part of what was sent:
+    /// what was dropped before the bottleneck did not. `alone`: nobody else is known to be there.
+    pub(super) fn passed(&self, (lost, packets): (f64, f64), alone: bool) -> f64 {
+        let floor = self.floor();
+        let counts = self.is_known() || !alone || lost > START_LOSS;
+        if counts && self.is_beyond(lost, packets) { (1.0 - lost) / (1.0 - floor) } else { 1.0 }
+    }
+
+    /// Whether so much was lost, of so many packets, that somebody's queue must have overflowed.
+    pub(super) fn is_congestion(&self, (lost, packets): (f64, f64)) -> bool {
+        let floor = self.floor();
+        if floor < CLEAN { lost - floor >= EXCESS } else { self.is_beyond(lost, packets) }
+    }
+
+    /// Whether so much loss of so many packets is more than a path with this floor shows by chance:
+    /// three standard deviations, and a thousandth.
+    fn is_beyond(&self, lost: f64, packets: f64) -> bool {
+        let floor = self.floor();
+        let over = lost - floor - 0.001;
+        over > 0.0 && over * over * packets > 9.0 * floor.max(1.0 / packets) * (1.0 - floor)
+    }
+
+    /// A report came; the next packet has this number.
+    pub(super) fn look(&mut self, mark: Mark, next: u64, rtt: Span) -> Option<Verdict> {
+        if mark.number < self.from {
+            return None;
+        }
+        let Some(before) = self.mark else {
+            (self.mark, self.clean) = (Some(mark), true);
+            return None;
+        };
+        let test = WINDOW_PACKETS / if self.is_known() { 2 } else { 8 };
+        let enough = if self.tested.is_some() { test } else { WINDOW_PACKETS };
+        let (lost, packets) = mark.lost_since(&before);
+        // Where most is lost, on a slow path, that is seen sooner.
+        let enough = if lost > MOST { enough.min(MOST_PACKETS) } else { enough };
+        if mark.number < before.number + enough || mark.came_at.since(before.came_at) < rtt {
+            return None;
+        }
+        self.mark = Some(mark);
+        let clean = core::mem::replace(&mut self.clean, true);
+        if let Some(most) = self.tested.take() {
+            (self.from, self.mark) = (next, None);
+            return Some(self.end_test((most, lost), clean));
+        }
+        self.judge((lost, packets), clean, next)
+    }
+
+    /// A window is over.
+    fn judge(&mut self, (lost, packets): (f64, f64), clean: bool, next: u64) -> Option<Verdict> {
+        let floor = self.floor();
+        let known = self.is_known() || lost > START_LOSS || !clean;
+        // Where losses come in bursts, windows differ by more than chance alone would have it.
+        let usual = self.windows.iter().copied().fold(0.0, f64::max);
+        let beyond = known && self.is_beyond(lost, packets) && lost > usual + EXCESS;
+        self.excess = if beyond { self.excess + 1 } else { 0 };
+        let certain = lost > 0.1 + 2.0 * floor;
+        if self.excess >= 2 || self.excess == 1 && certain {
+            self.tested = Some(lost);
+            (self.from, self.mark, self.excess) = (next, None, 0);
+            return Some(Verdict::Excess(lost, floor));
+        }
+        if clean && !beyond { self.learn(lost, 1) } else { None }
+    }
+
+    /// Less was sent because more was lost than usual: if that helped, it was too much; if not, it
+    /// is the path's own loss from now on.
+    fn end_test(&mut self, (before, lost): (f64, f64), clean: bool) -> Verdict {
+        let floor = self.floor();
+        // Beside a queue nothing is learned about the path.
+        let helped = lost - floor < 0.6 * (before - floor);
+        if helped || !clean && self.is_known() || lost > LOSS_MAX {
+            let part = ((1.0 - before) / (1.0 - lost.min(before))).max(TEST);
+            // That is no path's own: what comes is what passes.
+            let passes = TEST * (1.0 - lost) / (1.0 - floor);
+            if !self.is_known() {
+                self.learn(lost, 1);
+            }
+            return Verdict::Slower(if lost > LOSS_MAX { passes.max(LEAST_PART) } else { part });
+        }
+        self.learn(lost, WINDOWS / 2 + 1);
+        let floor = self.floor();
+        self.told = Some(floor);
+        Verdict::Floor(floor)
+    }
+
+    /// A window, or more like it, of the path's own loss. Says the floor if that is news.
+    fn learn(&mut self, lost: f64, times: usize) -> Option<Verdict> {
+        if lost > LOSS_MAX {
+            return None;
+        }
+        for _ in 0..times {
+            self.windows[self.count % WINDOWS] = lost;
+            self.count += 1;
+        }
+        let floor = self.floor();
+        let news = self.told.is_none_or(|told| (told - floor).abs() >= FLOOR_STEP);
+        (news && self.count.is_multiple_of(WINDOWS)).then(|| {
+            self.told = Some(floor);
+            Verdict::Floor(floor)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringway_core::Moment;
+
+    use super::*;
+
+    const RTT: Span = Span::from_ms(50);
+
+    /// A path of 2000 packets a round trip.
+    struct Story {
+        loss: Loss,
+        at: Mark,
+    }
+
+    fn near(one: f64, other: f64) -> bool {
+        (one - other).abs() < 0.001
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let at =
+                Mark { number: 0, packets: 0, sent: 0, sent_at: Moment(0), came_at: Moment(0) };
+            let mut story = Self { loss: Loss::default(), at };
+            assert_eq!(story.hear(1, 0.0), None);
+            story
+        }
+
+        /// So many packets more, of which this part is lost.
+        fn hear(&mut self, packets: u64, lost: f64) -> Option<Verdict> {
+            self.at.number += packets;
+            self.at.packets += packets - (packets as f64 * lost).round() as u64;
+            self.at.came_at = self.at.came_at + Span(RTT.0 * packets / 2000);
+            self.loss.look(self.at, self.at.number, RTT)
+        }
+
+        fn window(&mut self, lost: f64) -> Option<Verdict> {
+            self.hear(2000, lost)
+        }
+
+        /// As many as the floor is of.
+        fn settle(&mut self, lost: f64) {
+            for _ in 0..WINDOWS {
+                self.window(lost);
+            }
+        }
+
+        /// Until something is tested, and then the same with less.
+        fn test(&mut self, lost: f64, then: f64) -> Option<Verdict> {
+            let said = self.window(lost).or_else(|| self.window(lost));
+            assert!(matches!(said, Some(Verdict::Excess(..))), "{said:?}");
+            assert_eq!(self.loss.brake(), TEST);
+            assert_eq!(self.hear(1, 0.0), None, "what was on its way before says nothing");
+            let said = self.window(then);
+            assert_eq!(self.loss.brake(), 1.0);
+            assert_eq!(self.hear(1, 0.0), None);
+            said
+        }
+    }
+
+    /// One window in which less is lost by chance, or more, is not what a path does.
+    #[test]
+    fn the_floor_is_the_middle_one() {
+        let mut story = Story::new();
+        for lost in [0.05, 0.052, 0.01, 0.051, 0.049, 0.053, 0.05, 0.048, 0.0, 0.05] {
+            assert_eq!(story.window(lost), None);
+        }
+        let said = story.window(0.05);
+        assert!(matches!(said, Some(Verdict::Floor(floor)) if near(floor, 0.05)), "{said:?}");
+        assert!(near(story.loss.floor(), 0.05));
+    }
+
+    /// What chance does is not tested, nor one window of more; two are, and nothing is less by
+    /// then: it is the path's own. If less is lost with less, it was too much.
+    #[test]
+    fn more_than_ever_is_tested() {
+        let mut story = Story::new();
+        story.settle(0.02);
+        assert_eq!(story.window(0.027), None);
+        assert_eq!(story.window(0.06), None);
+        assert_eq!(story.window(0.02), None);
+        assert_eq!(story.loss.brake(), 1.0);
+        let Some(Verdict::Floor(floor)) = story.test(0.06, 0.059) else { panic!() };
+        assert!(near(floor, 0.059), "{floor}");
+        let Some(Verdict::Slower(part)) = story.test(0.16, 0.06) else { panic!() };
+        assert!((0.88..0.9).contains(&part), "0.84 of 0.94: {part}");
+        assert!(story.loss.floor() < 0.061);
+    }
+
+    /// The first losses are the path's own, but nothing loses as much as that.
+    #[test]
+    fn what_is_lost_at_first_is_the_paths_own() {
+        let mut story = Story::new();
+        assert_eq!(story.window(0.2), None);
+        assert!(near(story.loss.floor(), 0.2));
+        let mut story = Story::new();
+        let said = story.test(0.6, 0.6);
+        assert!(matches!(said, Some(Verdict::Slower(part)) if part < TEST), "{said:?}");
+        assert_eq!(story.loss.floor(), 0.0);
+    }
+
+    /// What is lost while a queue stands says nothing of the path.
+    #[test]
+    fn beside_a_queue_nothing_is_learned() {
+        let mut story = Story::new();
+        story.settle(0.02);
+        story.loss.spoil();
+        assert_eq!(story.window(0.0), None);
+        for _ in 0..5 {
+            story.loss.spoil();
+            assert_eq!(story.window(0.024), None);
+        }
+        assert!(story.loss.windows.iter().all(|lost| near(*lost, 0.02)));
+        story.loss.pause();
+        assert_eq!((story.window(0.5), story.window(0.02)), (None, None));
+        assert!(near(story.loss.floor(), 0.02), "the first has no begin");
+    }
+
+    /// On a path that loses nothing of its own a little is somebody's queue, of however few.
+    #[test]
+    fn little_counts_where_nothing_is_lost() {
+        let mut story = Story::new();
+        assert!(story.loss.is_congestion((0.005, 200.0)));
+        story.settle(0.02);
+        assert!(!story.loss.is_congestion((0.025, 200.0)));
+        assert!(story.loss.is_congestion((0.08, 200.0)));
+        assert_eq!(story.loss.passed((0.025, 200.0), true), 1.0);
+        assert!(story.loss.passed((0.08, 200.0), true) < 0.94);
+    }
+}
