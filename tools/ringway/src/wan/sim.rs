@@ -1,7 +1,9 @@
 //! `ringway wan sim`: the transport for lossy paths in virtual time.
 //!
-//! Three kinds of run: cells that have settled (the table), how cells start, and one cell followed
-//! through changes, as lines or as a picture.
+//! Four kinds of run: cells that have settled (the table), how cells start, one cell followed
+//! through changes, as lines or as a picture, and who leaves what to whom (`beside`).
+
+mod beside;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
@@ -22,6 +24,9 @@ use crate::output::{answer, code, table};
 use crate::wan::words::links;
 
 pub(crate) fn run(args: &SimArgs, json: bool) -> Result<ExitCode, Failure> {
+    if args.beside {
+        return beside::run(args, &links(&args.words, &beside::USUAL)?, json);
+    }
     let links = links(&args.words, &USUAL)?;
     if args.plot.is_some() || !args.at.is_empty() || args.length.is_some() {
         return follow(args, &links, json);
@@ -47,9 +52,18 @@ const USUAL: [(&str, &str); 4] = [
 const MEMORY_MIN: u64 = 2_000_000_000;
 /// A cell has this long to settle, and is judged for as long, at least.
 const TIME_MIN: Span = Span::from_ms(500);
+/// Round trips of either, where nothing else is said.
+const ROUNDS: u64 = 40;
+
+/// So many round trips, but not too short a time, if a number was given.
+fn lasting(link: &Link, rounds: Option<u64>) -> Option<Span> {
+    rounds.map(|rounds| Span(link.rtt().0 * rounds).max(TIME_MIN))
+}
 
 fn cells(args: &SimArgs, links: &[Link]) -> Vec<Named> {
-    let rounds = |link: &Link, rounds: u64| Span(link.rtt().0 * rounds).max(TIME_MIN);
+    let time = |link: &Link, rounds: Option<u64>| {
+        lasting(link, rounds.or(Some(ROUNDS))).expect("a number was given")
+    };
     let with = |link: &Link, memory: u64| Named {
         link: *link,
         cell: Cell {
@@ -57,8 +71,8 @@ fn cells(args: &SimArgs, links: &[Link]) -> Vec<Named> {
             back: link.line_back(),
             mtu: link.mtu.into(),
             memory,
-            warm_up: rounds(link, args.warm_up),
-            time: rounds(link, args.time),
+            warm_up: time(link, args.warm_up),
+            time: time(link, args.time),
             seed: args.seed,
         },
     };
@@ -76,6 +90,17 @@ fn each<R: Send>(
     let seeds = || args.seed..args.seed.saturating_add(args.seeds);
     let all: Vec<Cell> =
         cells.iter().flat_map(|named| seeds().map(|seed| Cell { seed, ..named.cell })).collect();
+    let mut results = all_of(args, &all, cost, &|cell| work(*cell)).into_iter();
+    cells.iter().map(|_| results.by_ref().take(args.seeds as usize).collect()).collect()
+}
+
+/// Does `work` to all of them, on all cores unless told otherwise, and says how far it is.
+fn all_of<T: Sync, R: Send>(
+    args: &SimArgs,
+    all: &[T],
+    cost: &dyn Fn(&T) -> u64,
+    work: &(dyn Fn(&T) -> R + Sync),
+) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.map_or(cores, |jobs| jobs as usize);
     let (live, count) = (std::io::stderr().is_terminal(), all.len());
@@ -84,12 +109,11 @@ fn each<R: Send>(
             eprint!("\r{done} of {count} ");
         }
     };
-    let results = sim::all(&all, jobs, cost, &|cell: &Cell| work(*cell), &done);
+    let results = sim::all(all, jobs, cost, work, &done);
     if live {
         eprint!("\r{:width$}\r", "", width = 40);
     }
-    let mut results = results.into_iter();
-    cells.iter().map(|_| results.by_ref().take(args.seeds as usize).collect()).collect()
+    results
 }
 
 /// Packets in so many nanoseconds, more or less.
@@ -538,11 +562,12 @@ mod tests {
             memory: vec![MEMORY_MIN],
             seeds: 1,
             seed: 1,
-            warm_up: 1,
-            time: 1,
+            warm_up: Some(1),
+            time: Some(1),
             jobs: Some(1),
             check: false,
             start: false,
+            beside: false,
             at: Vec::new(),
             length: None,
             plot: None,

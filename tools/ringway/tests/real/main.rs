@@ -22,6 +22,7 @@ mod pauses;
 mod redis_crate;
 mod refusals;
 mod restart;
+mod sim;
 mod support;
 mod tunnel;
 mod waits;

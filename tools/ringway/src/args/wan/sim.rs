@@ -16,12 +16,23 @@ above the documents. --check exits with 1 if one does not. With less than 2 GB o
 bar. With --start, nine tenths have to be there after 5 round trips and 100 ms (median) and after 8
 round trips (p95), and a quarter of a round trip's bytes may overflow, where 5 % and less are lost.
 
+With --beside, several send over one bottleneck, of 100 Mbit/s, 40 ms, and a queue of one and of two
+round trips' bytes unless words say otherwise: one connection of ours and one of CUBIC, for example,
+in both orders of coming, 5 s apart. They have 30 s to settle and are judged for 120 s. All have to
+use 90 % of the rate. CUBIC has to keep 35 % of it beside us, and 0.8 times what it keeps beside BBR
+in our place; we 25 %; BBR 25 %; ours among themselves have to have Jain's index at 0.95, also where
+one has four times the other's round trip. Rows of CUBIC and BBR alone are there to compare with.
+Where the link itself loses, delays or reorders packets there is no bar. Of several seeds the worst
+of a row is shown.
+
 Examples:
   ringway wan sim                                            the table
   ringway wan sim --check --json > table.json
   ringway wan sim rtt=300ms loss=20% --memory 2g,1g,256m
   ringway wan sim rate=200mbit loss=0 there.loss=5%,20% --seeds 5
   ringway wan sim --start --seeds 50 rate=100mbit,1gbit loss=1%,5%
+  ringway wan sim --beside
+  ringway wan sim --beside rate=20mbit rtt=25ms queue=100ms --seeds 3
   ringway wan sim rate=200mbit rtt=100ms loss=5% mtu=1500 --for 20s --plot steps.svg \\
       --at 5s rate=50mbit --at 10s rate=200mbit --at 15s down=1 --at 16s down=0";
 
@@ -39,27 +50,31 @@ pub(crate) struct SimArgs {
         value_parser = bytes
     )]
     pub(crate) memory: Vec<u64>,
-    /// Seeds of each cell. What is said is the worst of a cell; of starts, median and p95.
+    /// Seeds of each cell. What is said is the worst of a cell or row; of starts, median and p95.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
     pub(crate) seeds: u64,
     /// The first seed.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Round trips before anything is judged, and at least 500 ms.
-    #[arg(long, value_name = "ROUNDS", default_value_t = 40, value_parser = count())]
-    pub(crate) warm_up: u64,
-    /// Round trips that are judged, and at least 500 ms.
-    #[arg(long, value_name = "ROUNDS", default_value_t = 40, value_parser = count())]
-    pub(crate) time: u64,
+    /// Round trips before anything is judged, and at least 500 ms [default: 40]; with --beside, at
+    /// least 20 s [default: 30 s].
+    #[arg(long, value_name = "ROUNDS", value_parser = count())]
+    pub(crate) warm_up: Option<u64>,
+    /// Round trips that are judged, and at least 500 ms [default: 40; with --beside 120 s].
+    #[arg(long, value_name = "ROUNDS", value_parser = count())]
+    pub(crate) time: Option<u64>,
     /// Cells at once [default: a core each].
     #[arg(long, value_name = "N", value_parser = count())]
     pub(crate) jobs: Option<u64>,
-    /// Exit with 1 if a cell misses its bar.
+    /// Exit with 1 if a cell or a row misses its bar.
     #[arg(long)]
     pub(crate) check: bool,
     /// Judge how connections start, not how they go on.
     #[arg(long, conflicts_with_all = ["at", "plot", "length", "warm_up", "time"])]
     pub(crate) start: bool,
+    /// Judge what ours, CUBIC and BBRv1 leave to each other before one bottleneck.
+    #[arg(long, conflicts_with_all = ["start", "at", "plot", "length", "memory"])]
+    pub(crate) beside: bool,
     /// The line changes at this time, to what these words say; may be given several times. Of one
     /// cell only.
     #[arg(long, num_args = 2, value_names = ["TIME", "WORDS"])]

@@ -28,7 +28,7 @@ use cubic::Cubic;
 use ours::Ours;
 use tcp::{Receiver, Sender};
 
-pub use beside::{Bar, Row, beside};
+pub use beside::{Bar, MEETINGS, Meeting, Row, judged};
 pub use ours::Said;
 
 /// How often the queue is looked at.
@@ -50,7 +50,7 @@ pub enum Kind {
 pub struct Entrant {
     /// Who it is.
     pub kind: Kind,
-    /// Its round trip; at least twice the delay of the line.
+    /// Its round trip; at least the delay of the line.
     pub rtt: Span,
     /// When it begins.
     pub from: Moment,
@@ -131,8 +131,8 @@ impl Street {
     /// If a round trip is shorter than what the line takes.
     pub fn new(scene: Scene) -> Street {
         let flow = |(at, entrant): (usize, &Entrant)| {
-            assert!(entrant.rtt.0 >= 2 * scene.line.delay.0, "the way back takes as long at least");
-            let delay = Span(entrant.rtt.0 - scene.line.delay.0);
+            let back = entrant.rtt.0.checked_sub(scene.line.delay.0);
+            let delay = Span(back.expect("a round trip is longer than the way there"));
             let tcp =
                 |sender| Ends::Tcp { sender: Box::new(sender), receiver: Receiver::default() };
             Flow {
