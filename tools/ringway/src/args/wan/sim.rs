@@ -12,9 +12,13 @@ rtt=10ms,300ms, makes a cell of each. What is not said is that of the documents'
 
 A cell has to bring 90 % of what can arrive with packets of 9000 bytes, 85 % with smaller ones, 80 %
 with bursts, jitter or reordering, and to send at most 1.05 times what it must; at 9000 it has to be
-above the documents. --check exits with 1 if one does not. With less than 2 GB of memory there is no
-bar. With --start, nine tenths have to be there after 5 round trips and 100 ms (median) and after 8
-round trips (p95), and a quarter of a round trip's bytes may overflow, where 5 % and less are lost.
+above the documents. Where the queue has room for 4 round trips' bytes (queue=4bdp), the round trip
+20 ms, and nothing is delayed by jitter or reordering, the connection may fill a quarter of a round
+trip's bytes of it (median) and a half (p99). --check exits with 1 if a cell misses any of these.
+With less than 2 GB of memory there is no bar.
+
+With --start, nine tenths have to be there after 5 round trips and 100 ms (median) and after 8 round
+trips (p95), and a quarter of a round trip's bytes may overflow, where 5 % and less are lost.
 
 With --beside, several send over one bottleneck, of 100 Mbit/s, 40 ms, and a queue of one and of two
 round trips' bytes unless words say otherwise: one connection of ours and one of CUBIC, for example,
@@ -30,6 +34,7 @@ Examples:
   ringway wan sim --check --json > table.json
   ringway wan sim rtt=300ms loss=20% --memory 2g,1g,256m
   ringway wan sim rate=200mbit loss=0 there.loss=5%,20% --seeds 5
+  ringway wan sim rate=200mbit rtt=30ms,100ms loss=5% mtu=1500 queue=4bdp --check
   ringway wan sim --start --seeds 50 rate=100mbit,1gbit loss=1%,5%
   ringway wan sim --beside
   ringway wan sim --beside rate=20mbit rtt=25ms queue=100ms --seeds 3
