@@ -1,7 +1,7 @@
 //! `ringway wan link`: real links between two network namespaces.
 
 use std::ffi::OsString;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, ExitCode};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::notify;
 use crate::output::{answer, say, table};
 use crate::port::code_of;
 use crate::signals::{Insisting, hear};
+use crate::wan::leashed_in;
 
 /// Between two looks at the command and at the links.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -75,13 +76,9 @@ fn stopped() -> Result<Receiver<i32>, Failure> {
     Ok(told)
 }
 
-/// Starts a command in a namespace. It is run by this program, which says what a shell would say if
-/// there is no such command, and has its exit code.
+/// Starts a command in a namespace.
 fn start_in(space: &str, words: &[OsString]) -> Result<Child, Failure> {
-    let own = std::process::id().to_string();
-    let mut command = Command::new("ip");
-    // Also if another version of it has taken its place since.
-    command.args(["netns", "exec", space, &format!("/proc/{own}/exe"), "leashed", &own, "--"]);
+    let mut command = leashed_in(space);
     command.args(words);
     command.spawn().map_err(|error| host("cannot run `ip netns exec`", error))
 }

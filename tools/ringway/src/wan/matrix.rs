@@ -3,7 +3,8 @@
 //! What always holds:
 //! - M1  Each run has namespaces, a link and processes of its own, and all of them are gone when it
 //!   is over, however it ends.
-//! - M2  What was measured is on disk before the next run begins, and is not measured again.
+//! - M2  What was measured is on disk before the next run begins, and is not measured again by the
+//!   same program with the same seed.
 //! - M3  What counts is what the receiver got, after the beginning.
 //!
 //! - `contestant`: who carries the connection, as processes. `iperf`: the connection. `child`: a
@@ -16,6 +17,7 @@ mod iperf;
 mod rows;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -53,7 +55,17 @@ pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
     let length = length.map_err(|why| Failure::Usage(format!("--for: {why}")))?;
     let stop = Stop::install()?;
     let mut rows = Rows::open(args.into.as_deref())?;
-    let plan = planned(args, &links, length);
+    let ours = args.contestants.iter().any(|contestant| contestant.is_ours());
+    let build = if ours { Some(rows::build()?) } else { None };
+    let plan = planned(args, &links, length, build.as_deref());
+    let others = rows.others(plan.iter().map(|run| &run.what));
+    if others > 0 {
+        let file = args.into.as_deref().unwrap_or(Path::new("")).display();
+        eprintln!(
+            "{file}: {others} results are of another build of ringway or of another seed, or do \
+             not say; they do not count, and are measured again"
+        );
+    }
     let left: Vec<&Planned> = plan.iter().filter(|run| !rows.have(&run.what)).collect();
     let live = std::io::stderr().is_terminal();
     for (at, run) in left.iter().enumerate() {
@@ -89,21 +101,28 @@ struct Planned {
 }
 
 /// All runs: contestants take turns on a cell, so that what else the machine does hits all of them.
-fn planned(args: &MatrixArgs, links: &[Link], length: Option<Span>) -> Vec<Planned> {
+fn planned(
+    args: &MatrixArgs,
+    links: &[Link],
+    length: Option<Span>,
+    build: Option<&str>,
+) -> Vec<Planned> {
     let mut plan = Vec::new();
     for round in 0..args.rounds {
         for link in links {
             let rtt = link.rtt();
             let time = length.unwrap_or(Span(rtt.0 * ROUNDS).max(TIME_MIN));
             let before = Span(rtt.0 * ROUNDS_BEFORE).max(TIME_BEFORE_MIN);
+            let seed = args.seed.wrapping_add(round.into());
             for contestant in &args.contestants {
                 let what = What {
                     link: link.to_string(),
                     contestant: contestant.name().to_owned(),
                     seconds: time.0.div_ceil(1_000_000_000),
                     round,
+                    seed: Some(seed),
+                    build: build.filter(|_| contestant.is_ours()).map(str::to_owned),
                 };
-                let seed = args.seed.wrapping_add(round.into());
                 plan.push(Planned { what, link: *link, contestant: *contestant, before, seed });
             }
         }
@@ -153,7 +172,7 @@ mod tests {
         };
         let links = links(&args.words, &USUAL).expect("words");
         let length = args.length.as_deref().map(|time| read_time(time).expect("a time"));
-        planned(&args, &links, length)
+        planned(&args, &links, length, Some("this"))
     }
 
     /// Without words, the documents' cells; all who run take turns, and slow paths get more time.
@@ -165,6 +184,9 @@ mod tests {
             runs.iter().map(|run| run.contestant.name()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(names(&plan[..4]), "ringway cubic bbr ringway");
+        let builds: Vec<Option<&str>> =
+            plan[..3].iter().map(|run| run.what.build.as_deref()).collect();
+        assert_eq!(builds, [Some("this"), None, None], "rivals are the same in every build");
         assert_eq!((plan[0].what.seconds, plan[107].what.seconds), (20, 60));
         assert_eq!((plan[0].before, plan[107].before), (Span::from_s(5), Span::from_s(9)));
         let line = "ringway wan matrix rtt=30ms loss=5% --rounds 2 --for 3s --contestants bbr";

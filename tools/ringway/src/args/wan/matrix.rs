@@ -14,13 +14,18 @@ them, one connection of iperf3 from the first to the second, and counts what its
 ringway            a tunnel with carriers over UDP
 ringway-tcp        the same without
 cubic, bbr         no tunnel; the kernel's TCP with this congestion control
-kcptun             kcptun-client and kcptun-server, mode fast3, AES-128, no compression
+kcptun             kcptun-client and kcptun-server, mode fast3, AES-128, no compression, no FEC, and
+                   windows of 8 round trips' bytes, of 8192 packets at least: what suits it best
 gotatun            WireGuard in user space (gotatun-cli of crates.io), the kernel's BBR through it
 
 A run takes as long as 200 round trips, and 20 s at least, after 30 round trips and 5 s to begin
 with. With --into each run is written down when it is done, and the same command goes on where it
-was stopped. Needs root, and iperf3. Exit code 1 with --check if the tunnel brings less than 85 %
-of the bound somewhere.
+was stopped; what another build of this program or another --seed has measured does not count.
+Needs root, and iperf3. Exit code 1 with --check if the tunnel brings less than 85 % of the bound
+somewhere.
+
+What it has started and made goes with it. After `kill -9` two empty network namespaces are left;
+`ringway wan link clean rwmPID`, PID being the process, removes them.
 
 Examples:
   ringway wan matrix --into matrix.jsonl
@@ -45,6 +50,11 @@ pub(crate) enum Contestant {
 }
 
 impl Contestant {
+    /// Whether it is this program, and not another's.
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Contestant::Ringway | Contestant::RingwayTcp)
+    }
+
     /// As on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -81,7 +91,8 @@ pub(crate) struct MatrixArgs {
     /// Links with the same number lose the same packets; each round has the next one.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Where to keep results, a line of JSON each; runs that it has are not done again.
+    /// Where to keep results, a line of JSON each; runs that it has of this build and seed are not
+    /// done again.
     #[arg(long, value_name = "FILE")]
     pub(crate) into: Option<PathBuf>,
     /// Exit with 1 if the tunnel misses its bar in a cell.

@@ -4,12 +4,13 @@ use std::fs::read_to_string;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, host};
 use crate::signals::Stop;
+use crate::wan::{leashed_in, own_program};
 
 /// Between two looks.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -31,7 +32,8 @@ impl From<Failure> for Stopped {
     }
 }
 
-/// A program that runs in a namespace. It is killed when this goes.
+/// A program that runs in a namespace. It is killed when this goes, and when we end by ourselves or
+/// are killed.
 pub(super) struct Program {
     child: Child,
     name: String,
@@ -43,14 +45,15 @@ pub(super) struct Program {
 impl Program {
     /// Starts a program.
     pub(super) fn start(space: &str, words: &[&str]) -> Result<Program, Stopped> {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", space]).args(words);
+        let mut command = leashed_in(space);
+        command.args(words);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn();
         let mut child = child.map_err(|error| host("cannot run `ip netns exec`", error))?;
         let (out, err) = (child.stdout.take(), child.stderr.take());
         let (said, complained) = (out.map(all_of), err.map(all_of));
-        Ok(Program { child, name: words[0].to_owned(), said, complained })
+        let name = if words[0] == own_program() { "ringway" } else { words[0] };
+        Ok(Program { child, name: name.to_owned(), said, complained })
     }
 
     /// Processor time that it has used, in seconds.

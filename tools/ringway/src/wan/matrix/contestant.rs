@@ -14,6 +14,7 @@ use super::iperf::PORT;
 use crate::args::wan::matrix::Contestant;
 use crate::failure::{Failure, host};
 use crate::signals::Stop;
+use crate::wan::own_program;
 
 /// The second end of the link.
 pub(super) const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 1, 2));
@@ -21,6 +22,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Where a tunnel takes connections at the near end, and carriers at the far one.
 const NEAR_PORT: u16 = 5300;
 const FAR_PORT: u16 = 4600;
+/// Bytes of a packet of kcptun's.
+const KCPTUN_MTU: u64 = 1350;
 
 /// Where iperf3 connects, and by which congestion control.
 pub(super) struct Route {
@@ -81,12 +84,10 @@ pub(super) fn start(
         Contestant::Cubic | Contestant::Bbr => (Vec::new(), None),
         Contestant::Ringway | Contestant::RingwayTcp => {
             let directory = configured(contestant == Contestant::Ringway)?;
-            let us = std::env::current_exe();
-            let us = us.map_err(|error| host("cannot find our own program", error))?;
-            let us = us.to_str().ok_or_else(|| host("cannot name our own program", "no text"))?;
+            let us = own_program();
             let path = |side: &str| directory.0.join(side).display().to_string();
             let (near, far) = (path("near.toml"), path("far.toml"));
-            let words = |path| [us, "tunnel", "--log-level", "error", "--config", path];
+            let words = |path| [us.as_str(), "tunnel", "--log-level", "error", "--config", path];
             let programs = pair(spaces, (&words(&far), Some(FAR_PORT)), &words(&near), stop)?;
             (programs, Some(directory))
         }
@@ -94,7 +95,10 @@ pub(super) fn start(
             let (windows, to) = (kcptun_windows(link), format!("{THERE}:29900"));
             let (service, door) = (format!("{LOOPBACK}:{PORT}"), format!("{LOOPBACK}:{NEAR_PORT}"));
             let usual = ["-mode", "fast3", "-crypt", "aes-128", "-key", "matrix", "-nocomp"];
-            let usual = [&usual[..], &["-mtu", "1350", "-smuxver", "2"]].concat();
+            let mtu = KCPTUN_MTU.to_string();
+            let usual = [&usual[..], &["-mtu", &mtu, "-smuxver", "2"]].concat();
+            // Blocks of 13 packets repair less than they take of the rate and of a processor.
+            let usual = [&usual[..], &["-datashard", "0", "-parityshard", "0"]].concat();
             let windows: Vec<&str> = windows.iter().map(String::as_str).collect();
             let far = ["kcptun-server", "-t", &service, "-l", ":29900"];
             let near = ["kcptun-client", "-r", &to, "-l", &door];
@@ -160,13 +164,36 @@ fn private_directory() -> Result<Directory, Stopped> {
     Ok(Directory(path))
 }
 
-/// kcptun takes windows in packets: twice what the link holds, and as much memory.
+/// kcptun takes windows in packets. A packet that has arrived is in its window until all before it
+/// are acknowledged, which takes some round trips where packets are lost, and it looks every 10 ms:
+/// with 8 times what the link holds, and 8192 at least, the window is not what holds it back.
 fn kcptun_windows(link: &Link) -> Vec<String> {
     let in_flight = link.there.bits_per_s as f64 / 8.0 * link.rtt().0 as f64 / 1e9;
-    let packets = ((2.0 * in_flight / 1350.0) as u64).clamp(1024, 65_535).to_string();
-    let bytes = ((2.0 * in_flight) as u64).max(16 << 20).to_string();
+    let packets = ((8.0 * in_flight / KCPTUN_MTU as f64) as u64).clamp(8192, 65_535);
+    let bytes = (packets * KCPTUN_MTU).max(16 << 20).to_string();
+    let packets = packets.to_string();
     let (packets, bytes) = (packets.as_str(), bytes.as_str());
     let words = [["-sndwnd", packets], ["-rcvwnd", packets], ["-sockbuf", bytes]];
     let more = [["-smuxbuf", bytes], ["-streambuf", bytes]];
     words.into_iter().chain(more).flatten().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its windows follow the link, within what its 16 bits say, and its memory follows them.
+    #[test]
+    fn kcptun_is_not_held_back_by_its_windows() {
+        let words = |link: &str| kcptun_windows(&Link::parse(link).expect("a link")).join(" ");
+        let of = |packets: &str, bytes: u64| {
+            format!(
+                "-sndwnd {packets} -rcvwnd {packets} -sockbuf {bytes} -smuxbuf {bytes} \
+                 -streambuf {bytes}"
+            )
+        };
+        assert_eq!(words("rate=200mbit rtt=30ms"), of("8192", 16 << 20));
+        assert_eq!(words("rate=200mbit rtt=100ms"), of("14814", 14_814 * 1350));
+        assert_eq!(words("rate=1gbit rtt=300ms"), of("65535", 65_535 * 1350));
+    }
 }

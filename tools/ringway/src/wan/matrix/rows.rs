@@ -7,9 +7,11 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::failure::{Failure, host};
-use crate::output::table;
+use crate::output::{hex, table};
+use crate::wan::own_program;
 
 /// What a run is: two that are equal are the same one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -19,6 +21,24 @@ pub(super) struct What {
     pub(super) contestant: String,
     pub(super) seconds: u64,
     pub(super) round: u32,
+    /// Which losses; none in files of before this was written down.
+    pub(super) seed: Option<u64>,
+    /// Which program of ours, by [`build`]; none if it is another's.
+    pub(super) build: Option<String>,
+}
+
+/// What tells this program from every other build: its own bytes do.
+pub(super) fn build() -> Result<String, Failure> {
+    let mut program =
+        File::open(own_program()).map_err(|error| host("cannot open our own program", error))?;
+    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        let read = program.read(&mut buffer);
+        match read.map_err(|error| host("cannot read our own program", error))? {
+            0 => return Ok(hex(&hash.finalize()[..6])),
+            bytes => hash.update(&buffer[..bytes]),
+        }
+    }
 }
 
 impl fmt::Display for What {
@@ -91,6 +111,20 @@ impl Rows {
     /// Whether this was measured. What failed is tried again.
     pub(super) fn have(&self, what: &What) -> bool {
         self.all.get(what).is_some_and(|row| row.failed.is_none())
+    }
+
+    /// How many of these runs there are results of that do not count, because another build or
+    /// another seed made them.
+    pub(super) fn others<'a>(&self, plan: impl Iterator<Item = &'a What>) -> usize {
+        let same = |a: &What, b: &What| {
+            (&a.link, &a.contestant, a.seconds, a.round)
+                == (&b.link, &b.contestant, b.seconds, b.round)
+        };
+        let other = |what: &&What| {
+            !self.have(what)
+                && self.all.values().any(|row| row.failed.is_none() && same(&row.what, what))
+        };
+        plan.filter(other).count()
     }
 
     /// Keeps a result (M2).
@@ -174,7 +208,9 @@ mod tests {
 
     fn row(contestant: &str, round: u32, mbit_per_s: f64) -> Row {
         let link = "rate=200mbit delay=5ms queue=usual loss=1% mtu=1500".to_owned();
-        let what = What { link, contestant: contestant.to_owned(), seconds: 20, round };
+        let build = (contestant == "ringway").then(|| "0123456789ab".to_owned());
+        let contestant = contestant.to_owned();
+        let what = What { link, contestant, seconds: 20, round, seed: Some(1), build };
         Row {
             what,
             mbit_per_s,
@@ -205,6 +241,36 @@ mod tests {
         assert!(rows.have(&row("cubic", 0, 1.0).what));
         std::fs::write(&path, "no result\n").expect("our file");
         assert!(Rows::open(Some(&path)).is_err());
+    }
+
+    /// What another build or seed has measured does not count, nor what says neither; of others'
+    /// programs the build is nothing.
+    #[test]
+    fn results_are_of_a_build_and_a_seed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("matrix.jsonl");
+        let mut rows = Rows::open(Some(&path)).expect("a new file");
+        let of = |contestant: &str| row(contestant, 0, 190.0);
+        rows.add(of("ringway")).expect("it is kept");
+        rows.add(of("cubic")).expect("it is kept");
+        let (ringway, cubic) = (of("ringway").what, of("cubic").what);
+        let rebuilt = What { build: Some("ba9876543210".to_owned()), ..ringway.clone() };
+        let [reseeded, cubic_reseeded] =
+            [&ringway, &cubic].map(|what| What { seed: Some(2), ..what.clone() });
+        let unknown = What { round: 1, ..ringway.clone() };
+        let rows = Rows::open(Some(&path)).expect("the file");
+        assert!(rows.have(&ringway) && rows.have(&cubic));
+        assert_eq!(rows.others([&ringway, &cubic, &unknown].into_iter()), 0);
+        for other in [&rebuilt, &reseeded, &cubic_reseeded] {
+            assert!(!rows.have(other) && rows.others([other].into_iter()) == 1, "{other}");
+        }
+        let text = std::fs::read_to_string(&path).expect("the file");
+        let old = text.replace(r#","seed":1"#, "").replace(r#","build":"0123456789ab""#, "");
+        assert!(!old.contains("seed") && !old.contains("0123"), "{old}");
+        std::fs::write(&path, old).expect("our file");
+        let rows = Rows::open(Some(&path)).expect("an older file");
+        assert_eq!(rows.others([&ringway, &cubic].into_iter()), 2);
+        assert_eq!(build().expect("it is there").len(), 12);
     }
 
     #[test]
