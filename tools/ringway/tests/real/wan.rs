@@ -1,10 +1,12 @@
-//! `ringway wan link` tells the truth: rate, round trip and loss are what was asked for, nothing is
-//! lost that was not to be, changes are felt, and what was made is gone in the end.
+//! `ringway wan link` tells the truth: rate, queue, round trip, jitter, loss and reordering are what
+//! was asked for and stand in their order, nothing is lost that was not to be, changes are felt, and
+//! what was made is gone in the end.
 //!
 //! Where the machine was too busy to carry a packet at all, or to carry and to receive packets in
 //! time, the links' own counters are printed and the measurement is done again, a few times. What
 //! no busy machine explains is never forgiven: more loss than told, less time than asked for.
 
+use std::fmt::Debug;
 use std::fs::{File, set_permissions};
 use std::net::UdpSocket;
 use std::ops::Range;
@@ -76,13 +78,23 @@ impl Links {
     }
 
     /// Measures until what is measured is well, a few times.
-    fn measured(&self, number: usize, mut story: impl FnMut() -> f64, well: Range<f64>) {
+    fn measured(&self, number: usize, story: impl FnMut() -> f64, well: Range<f64>) {
+        self.believed(number, story, |told| well.contains(told));
+    }
+
+    /// The same for what has several numbers.
+    fn believed<T: Debug>(
+        &self,
+        number: usize,
+        mut story: impl FnMut() -> T,
+        well: impl Fn(&T) -> bool,
+    ) {
         for _ in 0..TRIES {
             let told = self.undisturbed(number, &mut story);
-            if well.contains(&told) {
+            if well(&told) {
                 return;
             }
-            eprintln!("{LATE}: {told} is not in {well:?}; {}", self.shown(number));
+            eprintln!("{LATE}: {told:?} is not as told; {}", self.shown(number));
         }
         panic!("{LATE}, {TRIES} times");
     }
@@ -153,19 +165,26 @@ fn blast(from: &UdpSocket, to: &UdpSocket, (count, chunk): (u32, u32), bytes: u6
             let (mut came, mut buffer) = (Vec::new(), [0; 9000]);
             while let Ok(read) = to.recv(&mut buffer) {
                 let number = u32::from_be_bytes(buffer[..4].try_into().expect("four"));
-                came.push(Came { number, at: Instant::now(), bytes: read as u64 + HEADERS });
+                came.push((number, Instant::now(), read as u64 + HEADERS));
             }
             came
         });
         let mut packet = vec![0; (bytes - HEADERS) as usize];
+        let mut sent = Vec::with_capacity(count as usize);
         for number in 0..count {
             packet[..4].copy_from_slice(&number.to_be_bytes());
+            sent.push(Instant::now());
             from.send_to(&packet, target).expect("the device is up");
             if number % chunk == chunk - 1 {
                 pass(Duration::from_millis(5));
             }
         }
-        receiving.join().expect("no panic")
+        let came = receiving.join().expect("no panic").into_iter();
+        came.map(|(number, at, bytes)| {
+            let took = at - sent[number as usize];
+            Came { number, at, took, bytes }
+        })
+        .collect()
     })
 }
 
@@ -173,7 +192,21 @@ fn blast(from: &UdpSocket, to: &UdpSocket, (count, chunk): (u32, u32), bytes: u6
 struct Came {
     number: u32,
     at: Instant,
+    /// Since it was sent.
+    took: Duration,
     bytes: u64,
+}
+
+/// Times beyond `least`, in milliseconds, the shortest first. None may be shorter than that.
+#[track_caller]
+fn beyond_ms(took: impl Iterator<Item = Duration>, least: Duration) -> Vec<f64> {
+    let beyond = |took: Duration| {
+        assert!(took >= least, "{took:?} is shorter than {least:?}");
+        (took - least).as_secs_f64() * 1e3
+    };
+    let mut beyond: Vec<f64> = took.map(beyond).collect();
+    beyond.sort_by(f64::total_cmp);
+    beyond
 }
 
 /// Round trips of small packets, the shortest first. Who answers is a thread beside us.
@@ -259,6 +292,96 @@ fn a_link_loses_what_it_is_told_to() {
         let deviation = (expected * (1.0 - share) * correlation).sqrt();
         assert!((lost as f64 - expected).abs() < 4.0 * deviation, "{way}: {lost} of {expected}");
     }
+    assert_eq!(links.end(), Some(0));
+}
+
+/// Twice what a link carries is offered, and a tenth of what it carries is lost: what arrives is the
+/// rate times nine tenths. If packets got lost before the bottleneck, the rate would arrive.
+#[test]
+fn what_is_lost_has_used_the_link() {
+    let links = Links::start(&["--seed", "7", "rate=20mbit rtt=10ms queue=100ms loss=10%"]);
+    let (near, far) = (links.socket(1, "a"), links.socket(1, "b"));
+    let share = || {
+        let came = blast(&near, &far, (8_000, 18), 1_400);
+        let took = came[came.len() - 1].at - came[0].at;
+        let bytes: u64 = came[1..].iter().map(|came| came.bytes).sum();
+        bytes as f64 * 8.0 / took.as_secs_f64() / 20e6
+    };
+    // Of four thousand that had their turn: four standard deviations are two hundredths.
+    links.measured(1, share, 0.88..0.92);
+    assert_eq!(links.end(), Some(0));
+}
+
+/// Of a hundred and fifty packets at once those arrive that have room, whether that is told in
+/// bytes, as a time or in round trips; the others overflow. The last of them has waited for the
+/// others at the link's rate.
+#[test]
+fn a_queue_is_as_long_as_it_is_told_to_be() {
+    let links = Links::start(&["rate=10mbit rtt=10ms queue=100kb"]);
+    let (near, far) = (links.socket(1, "a"), links.socket(1, "b"));
+    let overflowed = || links.shown(1)["there"]["overflowed"].as_u64().expect("a number");
+    for (queue, room) in [("100kb", 71), ("50ms", 44), ("2bdp", 17)] {
+        links.set(&["1", &format!("queue={queue}")]).with(0);
+        let burst = || {
+            let before = overflowed();
+            let came = blast(&near, &far, (150, 150), 1_400);
+            let (count, told) = (came.len() as u64, overflowed() - before);
+            assert!(count >= room, "{queue}: {count} arrived, and there is room for {room}");
+            // The kernel itself says a word now and then, which may overflow as well.
+            assert!((150 - count..155 - count).contains(&told), "{queue}: {count}, {told} over");
+            let last = came.last().expect("a packet");
+            // A packet takes 1.12 ms; what arrived without waiting has left by then.
+            let least = Duration::from_micros(5_000 + count * 1_120);
+            (count, beyond_ms([last.at - came[0].at + came[0].took].into_iter(), least)[0])
+        };
+        // While they are put in, one or two have left already.
+        links.believed(1, burst, |(count, late_ms)| *count < room + 4 && *late_ms < 3.0);
+    }
+    assert_eq!(links.end(), Some(0));
+}
+
+/// The delay is never less than was told, lies within the width of the jitter above it, uses that
+/// width, and nothing overtakes.
+#[test]
+fn jitter_is_as_wide_as_it_is_told_to_be() {
+    let links = Links::start(&["rate=100mbit rtt=20ms jitter=20ms"]);
+    let (near, far) = (links.socket(1, "a"), links.socket(1, "b"));
+    let spread = || {
+        let came = blast(&near, &far, (2_000, 5), 128);
+        let numbers: Vec<u32> = came.iter().map(|came| came.number).collect();
+        assert_eq!(numbers, Vec::from_iter(0..2_000), "all, in order");
+        let beyond = beyond_ms(came.iter().map(|came| came.took), Duration::from_millis(10));
+        [0.05, 0.5, 0.95, 0.98].map(|part| beyond[(part * beyond.len() as f64) as usize])
+    };
+    links.believed(1, spread, |[low, middle, high, last]| {
+        *low < 6.0 && (5.0..15.0).contains(middle) && *high > 14.0 && *last < 22.0
+    });
+    assert_eq!(links.end(), Some(0));
+}
+
+/// A packet in twenty is overtaken by others, and comes as late as was told; the others stay in
+/// order, and nothing is lost.
+#[test]
+fn as_many_packets_are_overtaken_as_told() {
+    let links = Links::start(&["rate=100mbit rtt=10ms there.reorder=5% reorder_by=30ms"]);
+    let (near, far) = (links.socket(1, "a"), links.socket(1, "b"));
+    let overtaken = || {
+        let came = blast(&near, &far, (2_000, 5), 128);
+        assert_eq!(came.len(), 2_000, "late is not lost");
+        let (mut newest, mut late) = (0, Vec::new());
+        for came in &came {
+            if came.number < newest {
+                late.push(came.took);
+            }
+            newest = newest.max(came.number);
+        }
+        let beyond = beyond_ms(late.into_iter(), Duration::from_millis(35));
+        (beyond.len(), beyond.get(beyond.len() / 2).copied())
+    };
+    // A hundred, and chance alone has a standard deviation of ten.
+    links.believed(1, overtaken, |(count, middle)| {
+        (60..140).contains(count) && middle.is_some_and(|late_ms| late_ms < 1.5)
+    });
     assert_eq!(links.end(), Some(0));
 }
 
