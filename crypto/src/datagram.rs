@@ -303,7 +303,7 @@ impl DatagramOpener {
         self.window.widen(window_packets);
     }
 
-    /// Packets that did not verify. At 2^36 new keys are wanted.
+    /// Packets that did not verify.
     pub fn forged(&self) -> u64 {
         self.forged
     }

@@ -7,6 +7,7 @@
 //! ```text
 //! sends under e | e+1 as soon as it is the present epoch of this end
 //! takes e-1, e  | and e+1, once it was offered: its first packet is the sender's KEYS
+//!       e-1 for 10 s from the first packet under e
 //! ```
 //!
 //! What always holds:
@@ -16,10 +17,11 @@
 //! - L2  What does not verify changes nothing, and what follows from it is a count.
 //! - L3  Nobody sends under an epoch that the other end cannot have (`epochs.rs`, E1).
 //!
-//! Bounds: 8 KiB for numbers that came; constant work a packet.
+//! Bounds: 8 KiB for numbers that came, and up to 128 KiB where packets come so late that it takes
+//! them; constant work a packet.
 //! Not here: what packets say (`session/packets.rs`), where they go (`agent/packets.rs`).
 
-use ringway_core::Moment;
+use ringway_core::{Moment, Span};
 use ringway_crypto::{
     Backend, CarrierId, DatagramHeader, DatagramOpener, DatagramSealer, Direction, Dropped,
     EpochSecret, HeaderKey, Opened, Spent, Suite, TrafficKeys,
@@ -33,8 +35,12 @@ pub(crate) const PACKETS_FROM: CarrierId = 1 << 31;
 /// Slots of a session: each is one carrier's, for good.
 pub(crate) const SLOTS: u16 = 1 << 12;
 /// Numbers that are remembered, so that none is taken twice: what comes later than so many others
-/// is dropped.
+/// is dropped. Where packets come half as late twice as many are, up to the most, which is a second
+/// of a fast path.
 const NUMBERS: u32 = 1 << 16;
+const NUMBERS_MAX: u32 = 1 << 20;
+/// Packets under the epoch before are taken for so long after the first under the present one.
+const OLD_KEYS: Span = Span::from_s(10);
 /// Flags that mean something.
 const FLAGS: u8 = 1;
 
@@ -67,8 +73,11 @@ pub(crate) struct PacketLink {
     /// The epoch that is sent under, and the newest that is taken.
     sends: u32,
     takes: u32,
-    /// The highest number that has come.
+    /// The first packet under the newest that is taken came then.
+    changed_at: Option<Moment>,
+    /// The highest number that has come, and how many are remembered.
     newest: Option<u64>,
+    numbers: u32,
 }
 
 /// A packet that has opened.
@@ -92,7 +101,16 @@ impl PacketLink {
         let mut opener = DatagramOpener::new(&back, place.backend, NUMBERS);
         opener.rekey(&back, place.backend, phase(number));
         opener.forget_old_keys();
-        let mut link = Self { place, sealer, opener, sends: number, takes: number, newest: None };
+        let mut link = Self {
+            place,
+            sealer,
+            opener,
+            sends: number,
+            takes: number,
+            changed_at: None,
+            newest: None,
+            numbers: NUMBERS,
+        };
         link.follow(epochs);
         link
     }
@@ -115,7 +133,7 @@ impl PacketLink {
                 self.opener.rekey(&keys, self.place.backend, phase(number));
             }
         }
-        self.takes = present;
+        (self.takes, self.changed_at) = (present, None);
     }
 
     /// Opens a packet of this carrier, in place. The first one under an epoch that was offered
@@ -134,6 +152,10 @@ impl PacketLink {
             return Err(Dropped::Forged);
         }
         self.follow(epochs);
+        // Who sends under the present keys has left the others.
+        if self.changed_at.is_some_and(|at| now.since(at) >= OLD_KEYS) {
+            self.opener.forget_old_keys();
+        }
         let next = self.takes + 1;
         let other = header.flags & 1 != phase(self.takes);
         let opened = if other && let Some(secret) = epochs.secret(next) {
@@ -141,14 +163,22 @@ impl PacketLink {
             self.opener.forget_old_keys();
             let keys = self.place.keys(secret, self.place.out.reversed());
             let opened = self.opener.open_next((&keys, self.place.backend), header, datagram)?;
-            self.takes = next;
+            (self.takes, self.changed_at) = (next, None);
             epochs.changed_over(now, next).expect("it was there");
             opened
         } else {
             self.opener.open(header, datagram)?
         };
-        let newer = self.newest.is_none_or(|newest| opened.number > newest);
-        self.newest = self.newest.max(Some(opened.number));
+        if header.flags & 1 == phase(self.takes) {
+            self.changed_at.get_or_insert(now);
+        }
+        let newest = self.newest.unwrap_or(opened.number).max(opened.number);
+        let newer = self.newest.is_none_or(|before| opened.number > before);
+        self.newest = Some(newest);
+        if newest - opened.number > u64::from(self.numbers / 2) && self.numbers < NUMBERS_MAX {
+            self.numbers *= 2;
+            self.opener.widen(self.numbers);
+        }
         Ok(Came { opened, newer })
     }
 
@@ -187,4 +217,107 @@ impl PacketLink {
 /// The phase of an epoch's keys.
 fn phase(epoch: u32) -> u8 {
     (epoch & 1) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    use ringway_crypto::{DATAGRAM_HEADER_BYTES, TAG_BYTES};
+
+    use super::*;
+    use crate::session::Role;
+    use crate::testing::{entropy, epoch_secret, network};
+
+    const START: Moment = Moment(1_000_000_000);
+
+    /// One end of a carrier of packets, with the keys of its session.
+    struct End {
+        link: PacketLink,
+        epochs: Epochs,
+        towards: HeaderKey,
+    }
+
+    impl End {
+        fn new(role: Role) -> End {
+            let (out, back) = match role {
+                Role::Initiator => (Direction::ToResponder, Direction::ToInitiator),
+                Role::Responder => (Direction::ToInitiator, Direction::ToResponder),
+            };
+            let (suite, backend) = (Suite::Aes128Gcm, Backend::AwsLc);
+            let place = PacketPlace { session: 77, slot: 3, out, suite, backend };
+            let epochs = Epochs::new(START, role, epoch_secret());
+            let header = HeaderKey::new(&network(), out);
+            let link = PacketLink::new(place, header, &epochs);
+            End { link, epochs, towards: HeaderKey::new(&network(), back) }
+        }
+
+        fn seals(&mut self) -> Vec<u8> {
+            assert!(self.link.is_ready(&self.epochs));
+            let mut datagram = vec![0; DATAGRAM_HEADER_BYTES + 5 + TAG_BYTES];
+            self.link.seal(&mut datagram);
+            datagram
+        }
+
+        /// What becomes of a datagram that comes: its number.
+        fn opens(&mut self, now: Moment, mut datagram: Vec<u8>) -> Result<u64, Dropped> {
+            let header = self.towards.read(&datagram).expect("it is long enough");
+            let came = self.link.open(now, header, &mut datagram, &mut self.epochs)?;
+            Ok(came.opened.number)
+        }
+    }
+
+    fn pair() -> (End, End) {
+        (End::new(Role::Initiator), End::new(Role::Responder))
+    }
+
+    /// New keys are agreed on; nobody has used them.
+    fn agree(now: Moment, near: &mut Epochs, far: &mut Epochs) {
+        near.offer_if_due(now, Spent::default(), &mut entropy(1));
+        let offer = near.to_say(now).expect("they are old");
+        far.heard(now, offer, &mut entropy(2)).expect("it is good");
+        let answer = far.to_say(now).expect("it was asked");
+        near.heard(now, answer, &mut entropy(3)).expect("it is good");
+    }
+
+    /// Packets that were on their way while keys changed open, but not for long; and the other end
+    /// is given all the time it needs until it has changed over, too.
+    #[test]
+    fn old_keys_are_forgotten_after_ten_seconds() {
+        let (mut near, mut far) = pair();
+        let late: Vec<_> = (0..2).map(|_| near.seals()).collect();
+        let slow = far.seals();
+        let now = START + Span::from_s(61);
+        agree(now, &mut near.epochs, &mut far.epochs);
+        let first = near.seals();
+        assert_eq!(far.opens(now, first), Ok(2));
+        let [one, other] = <[Vec<u8>; 2]>::try_from(late).expect("two");
+        assert_eq!(far.opens(now + Span::from_ms(9999), one), Ok(0));
+        assert_eq!(far.opens(now + OLD_KEYS, other), Err(Dropped::Forged));
+        // Nothing has come from the far side under the new ones.
+        assert_eq!(near.opens(now + Span::from_s(50), slow), Ok(0));
+    }
+
+    /// Where packets come ever later ever more numbers are remembered; none is taken twice.
+    #[test]
+    fn who_comes_late_is_waited_for_longer() {
+        let (mut near, mut far) = pair();
+        let mut kept = Vec::new();
+        for number in 0..300_000_u64 {
+            let datagram = near.seals();
+            if [0, 20_000, 60_000, 100_000].contains(&number) {
+                kept.push(datagram);
+            } else if number % 1000 == 999 {
+                assert_eq!(far.opens(START, datagram), Ok(number));
+            }
+            let due = [40_000, 70_000, 150_000, 290_000].iter().position(|at| *at == number);
+            if let Some(at) = due {
+                let numbers = [0, 20_000, 60_000, 100_000];
+                assert_eq!(far.opens(START, kept[at].clone()), Ok(numbers[at]), "at {number}");
+                assert!(matches!(far.opens(START, kept[at].clone()), Err(Dropped::Replayed(_))));
+            }
+        }
+        assert_eq!(far.link.numbers, 1 << 19);
+    }
 }

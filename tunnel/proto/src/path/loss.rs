@@ -15,7 +15,8 @@
 //!
 //! What always holds:
 //! - The floor is at most [`LOSS_MAX`]: who loses more is not told to go on as before.
-//! - Of a window in which somebody's queue stood nothing is learned about the path.
+//! - Of a window in which somebody's queue stood, or the receiver's host dropped what had come,
+//!   nothing is learned about the path. Who sends too much for a host is slowed down all the same.
 //! - Before anything is known, less than [`START_LOSS`] counts as the path's own.
 //!
 //! Bounds: constant time and memory. Not here: what follows from it for the rate (`rate`), or for
@@ -165,7 +166,7 @@ impl Loss {
             return None;
         }
         self.mark = Some(mark);
-        let clean = core::mem::replace(&mut self.clean, true);
+        let clean = core::mem::replace(&mut self.clean, true) && mark.dropped == before.dropped;
         if let Some(most) = self.tested.take() {
             (self.from, self.mark) = (next, None);
             return Some(self.end_test((most, lost), clean));
@@ -249,8 +250,8 @@ mod tests {
 
     impl Story {
         fn new() -> Self {
-            let at =
-                Mark { number: 0, packets: 0, sent: 0, sent_at: Moment(0), came_at: Moment(0) };
+            let (sent_at, came_at) = (Moment(0), Moment(0));
+            let at = Mark { number: 0, packets: 0, sent: 0, sent_at, came_at, dropped: 0 };
             let mut story = Self { loss: Loss::default(), at };
             assert_eq!(story.hear(1, 0.0), None);
             story
@@ -344,6 +345,27 @@ mod tests {
         story.loss.pause();
         assert_eq!((story.window(0.5), story.window(0.02)), (None, None));
         assert!(near(story.loss.floor(), 0.02), "the first has no begin");
+    }
+
+    /// What a host drops is not what a path loses, but less is sent.
+    #[test]
+    fn what_a_host_drops_is_not_the_paths_own() {
+        let mut story = Story::new();
+        story.settle(0.02);
+        for _ in 0..WINDOWS {
+            story.at.dropped += 8;
+            assert_eq!(story.window(0.024), None);
+        }
+        assert!(near(story.loss.floor(), 0.02), "{}", story.loss.floor());
+        story.at.dropped += 80;
+        assert_eq!(story.window(0.06), None);
+        story.at.dropped += 80;
+        assert!(matches!(story.window(0.06), Some(Verdict::Excess(..))));
+        assert_eq!(story.hear(1, 0.0), None, "the first of less begins");
+        story.at.dropped += 60;
+        let said = story.window(0.05);
+        assert!(matches!(said, Some(Verdict::Slower(part)) if part < 1.0), "{said:?}");
+        assert!(near(story.loss.floor(), 0.02), "{}", story.loss.floor());
     }
 
     /// On a path that loses nothing of its own a little is somebody's queue, of however few.

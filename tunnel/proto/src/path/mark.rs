@@ -22,6 +22,8 @@ pub(super) struct Mark {
     pub(super) sent_at: Moment,
     /// When the newest came, by the receiver's clock.
     pub(super) came_at: Moment,
+    /// Datagrams that the receiver's host has dropped.
+    pub(super) dropped: u64,
 }
 
 impl Mark {
@@ -32,6 +34,7 @@ impl Mark {
             sent: heard.newest_sent,
             sent_at: heard.newest_at,
             came_at: heard.totals.arrived,
+            dropped: heard.totals.dropped,
         }
     }
 
