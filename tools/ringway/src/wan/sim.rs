@@ -587,7 +587,7 @@ mod tests {
         let roomy = "rate=200mbit rtt=20ms loss=5% queue=4bdp";
         assert_eq!(misses(roomy, &[(0.25, 0.5), (0.1, 0.1)]), [""; 0]);
         assert_eq!(misses(roomy, &[(0.1, 0.1), (0.26, 0.5)]), ["queue over 0.25 (median)"]);
-        assert_eq!(misses(roomy, &[(0.1, 0.51), (0.2, 0.1)]), ["queue over 0.5 (p99)"]);
+        assert_eq!(misses(roomy, &[(0.2, 0.1), (0.1, 0.51)]), ["queue over 0.5 (p99)"]);
         for words in [
             "rate=200mbit rtt=19ms queue=4bdp",
             "rate=200mbit rtt=20ms queue=3.9bdp",

@@ -1,5 +1,5 @@
-//! `ringway wan link` tells the truth: rate, queue, round trip, jitter, loss and reordering are what
-//! was asked for and stand in their order, nothing is lost that was not to be, changes are felt, and
+//! `ringway wan link` tells the truth: rate, queue, round trip, jitter, loss and reordering are
+//! what was asked for and in their order, nothing is lost that was not to be, changes are felt, and
 //! what was made is gone in the end.
 //!
 //! Where the machine was too busy to carry a packet at all, or to carry and to receive packets in
@@ -79,7 +79,7 @@ impl Links {
 
     /// Measures until what is measured is well, a few times.
     fn measured(&self, number: usize, story: impl FnMut() -> f64, well: Range<f64>) {
-        self.believed(number, story, |told| well.contains(told));
+        self.believed(number, story, &|told| well.contains(told));
     }
 
     /// The same for what has several numbers.
@@ -87,7 +87,7 @@ impl Links {
         &self,
         number: usize,
         mut story: impl FnMut() -> T,
-        well: impl Fn(&T) -> bool,
+        well: &dyn Fn(&T) -> bool,
     ) {
         for _ in 0..TRIES {
             let told = self.undisturbed(number, &mut story);
@@ -295,8 +295,8 @@ fn a_link_loses_what_it_is_told_to() {
     assert_eq!(links.end(), Some(0));
 }
 
-/// Twice what a link carries is offered, and a tenth of what it carries is lost: what arrives is the
-/// rate times nine tenths. If packets got lost before the bottleneck, the rate would arrive.
+/// Twice what a link carries is offered, and a tenth of what it carries is lost: nine tenths of the
+/// rate arrive. If packets got lost before the bottleneck, the rate would.
 #[test]
 fn what_is_lost_has_used_the_link() {
     let links = Links::start(&["--seed", "7", "rate=20mbit rtt=10ms queue=100ms loss=10%"]);
@@ -335,7 +335,7 @@ fn a_queue_is_as_long_as_it_is_told_to_be() {
             (count, beyond_ms([last.at - came[0].at + came[0].took].into_iter(), least)[0])
         };
         // While they are put in, one or two have left already.
-        links.believed(1, burst, |(count, late_ms)| *count < room + 4 && *late_ms < 3.0);
+        links.believed(1, burst, &|(count, late_ms)| *count < room + 4 && *late_ms < 3.0);
     }
     assert_eq!(links.end(), Some(0));
 }
@@ -353,7 +353,7 @@ fn jitter_is_as_wide_as_it_is_told_to_be() {
         let beyond = beyond_ms(came.iter().map(|came| came.took), Duration::from_millis(10));
         [0.05, 0.5, 0.95, 0.98].map(|part| beyond[(part * beyond.len() as f64) as usize])
     };
-    links.believed(1, spread, |[low, middle, high, last]| {
+    links.believed(1, spread, &|[low, middle, high, last]| {
         *low < 6.0 && (5.0..15.0).contains(middle) && *high > 14.0 && *last < 22.0
     });
     assert_eq!(links.end(), Some(0));
@@ -379,7 +379,7 @@ fn as_many_packets_are_overtaken_as_told() {
         (beyond.len(), beyond.get(beyond.len() / 2).copied())
     };
     // A hundred, and chance alone has a standard deviation of ten.
-    links.believed(1, overtaken, |(count, middle)| {
+    links.believed(1, overtaken, &|(count, middle)| {
         (60..140).contains(count) && middle.is_some_and(|late_ms| late_ms < 1.5)
     });
     assert_eq!(links.end(), Some(0));
