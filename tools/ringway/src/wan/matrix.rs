@@ -150,6 +150,7 @@ fn measured(run: &Planned, stop: &Stop) -> Result<Row, Stopped> {
         mbit_per_s: got.mbit_per_s,
         bound_mbit_per_s: way.bits_per_s as f64 / 1e6 * (1.0 - way.loss_ppm as f64 / 1e6),
         cpu_s_per_gb: carries.cpu_s().map(|cpu| cpu / (got.bytes.max(1) as f64 / 1e9)),
+        waited_s: carries.waited_s(),
         failed: got.failed,
         own_losses: sum(WayStatus::own_losses),
         late: sum(|way| way.trouble.late_1ms),

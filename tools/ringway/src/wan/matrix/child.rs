@@ -1,6 +1,6 @@
 //! A program in a namespace that ends with us, and waiting for it without missing a signal.
 
-use std::fs::read_to_string;
+use std::fs::{read_dir, read_to_string};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -64,6 +64,19 @@ impl Program {
         let ticks = plain.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    }
+
+    /// Time for which its threads could have run and had no processor, in seconds; `None` where the
+    /// kernel does not say.
+    pub(super) fn waited_s(&self) -> Option<f64> {
+        let threads = read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let mut waited_ns = 0;
+        for thread in threads.flatten() {
+            // One that has ended meanwhile says nothing any more.
+            let Ok(stat) = read_to_string(thread.path().join("schedstat")) else { continue };
+            waited_ns += stat.split_whitespace().nth(1)?.parse::<u64>().ok()?;
+        }
+        Some(waited_ns as f64 / 1e9)
     }
 
     /// Waits until something in its namespace listens on this TCP port.

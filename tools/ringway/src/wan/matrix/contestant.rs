@@ -61,6 +61,12 @@ impl Carries {
         let programs = (!self.programs.is_empty()).then_some(&self.programs)?;
         Some(programs.iter().map(Program::cpu_s).sum())
     }
+
+    /// For how long both ends wanted a processor and had none; `None` where they are the kernel's.
+    pub(super) fn waited_s(&self) -> Option<f64> {
+        let programs = (!self.programs.is_empty()).then_some(&self.programs)?;
+        programs.iter().map(Program::waited_s).sum()
+    }
 }
 
 /// A directory for keys that goes away.

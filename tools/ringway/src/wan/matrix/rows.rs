@@ -56,6 +56,8 @@ pub(super) struct Row {
     pub(super) bound_mbit_per_s: f64,
     /// Of both ends together, for each 10^9 bytes that arrived; none where it is the kernel's.
     pub(super) cpu_s_per_gb: Option<f64>,
+    /// For how long threads of both ends could have run and had no processor.
+    pub(super) waited_s: Option<f64>,
     /// Why nothing arrived.
     pub(super) failed: Option<String>,
     /// Packets that the link lost without being told to.
@@ -216,6 +218,7 @@ mod tests {
             mbit_per_s,
             bound_mbit_per_s: 198.0,
             cpu_s_per_gb: None,
+            waited_s: None,
             failed: (mbit_per_s == 0.0).then(|| "no way".to_owned()),
             own_losses: 0,
             late: 3,
