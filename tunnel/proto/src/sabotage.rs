@@ -137,6 +137,8 @@ pub enum Rule {
     CopiesApart,
     /// Who hears nothing for long sends something to hear of the rest.
     SilenceIsProbed,
+    /// A probe carries again what was sent last.
+    TailGoesAgain,
     /// After some silences what is on its way is given up.
     SilenceGivesUp,
     /// What a path loses by itself slows nobody down.

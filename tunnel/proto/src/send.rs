@@ -241,8 +241,8 @@ impl SendStream {
         Some(Piece { again, ..self.piece(start, stop) })
     }
 
-    /// Takes up to `room` positions for a packet of `carrier`, what was lost first. The end counts as
-    /// one: as a run it goes again only where it fits, and else nothing behind it would.
+    /// Takes up to `room` positions for a packet of `carrier`, what was lost first. The end counts
+    /// as one: as a run it goes again only where it fits, and else nothing behind it would.
     pub(crate) fn take_for_packet(
         &mut self,
         room: usize,
@@ -529,8 +529,8 @@ mod tests {
         }
     }
 
-    /// The block in which a run began is freed while the run is on its way in a packet: what is left
-    /// of it goes again, with its bytes.
+    /// The block in which a run began is freed while the run is on its way in a packet: what is
+    /// left of it goes again, with its bytes.
     #[test]
     fn what_is_left_of_a_run_goes_again() {
         let mut send = SendStream::new(1 << 20, Sabotage::default());

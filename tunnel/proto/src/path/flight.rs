@@ -409,6 +409,13 @@ impl<T: Copy + Default> Flight<T> {
         number < self.base
     }
 
+    /// What a packet carries that is on its way still, as far as is known.
+    pub(crate) fn flying_with(&self, number: u64) -> Option<T> {
+        let (at, bit) = (self.word(number / 64), 1 << (number % 64));
+        let settled = number < self.base || (self.arrived[at] | self.lost[at]) & bit != 0;
+        (!settled).then(|| self.packet(number).carried)
+    }
+
     /// When the last packet was sent that asks; `None` if none such is on its way.
     pub(crate) fn last_asked(&self) -> Option<Moment> {
         (self.base < self.asked).then(|| self.packet(self.asked - 1).at)

@@ -371,6 +371,20 @@ impl<F: Copy> Sender<F> {
         !self.flight.is_full()
     }
 
+    /// What a probe may carry: the last run that was sent, if nothing was heard of it (RFC 8985,
+    /// section 7). So whoever says little waits no round trip longer for what was lost. Later probes
+    /// are short, since perhaps no long ones get through. Whoever takes it sends it; `wanted` and
+    /// `room` are as for [`Self::again`].
+    pub fn tail(&mut self, room: usize, wanted: impl Fn(&Run<F>) -> bool) -> Option<SegmentId> {
+        if self.silences > 1 || self.sabotage.breaks(Rule::TailGoesAgain) {
+            return None;
+        }
+        let segment = self.flight.flying_with(self.loaded?)?.segment?;
+        let run = self.repair.run(segment);
+        let fits = run.len as usize <= room && wanted(&run);
+        (fits && self.repair.copy(segment)).then_some(segment)
+    }
+
     /// Asks, though nothing is on its way, whether the path still works: by probes, of which the
     /// first is due in about a round trip.
     pub(crate) fn ask(&mut self, now: Moment) {

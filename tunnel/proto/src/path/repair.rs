@@ -117,6 +117,16 @@ impl<F: Copy> Repair<F> {
         self.segments[id.place as usize].run
     }
 
+    /// One more packet with it leaves, whatever became of the others: it counts as one of its
+    /// round. Returns whether it may.
+    pub(crate) fn copy(&mut self, id: SegmentId) -> bool {
+        let segment = &mut self.segments[id.place as usize];
+        let may = segment.life == id.life && !segment.arrived && segment.out < u8::MAX;
+        segment.out += u8::from(may);
+        self.resent += u64::from(may);
+        may
+    }
+
     /// A packet with it came. Returns what that is if it is news.
     pub(crate) fn arrived(&mut self, id: SegmentId) -> Option<Run<F>> {
         let segment = &mut self.segments[id.place as usize];

@@ -192,7 +192,8 @@ impl Session {
         let (start, end) = (out.len(), out.len() + room);
         self.saying.clear();
         self.carriers[usize::from(slot.0)].up.then_some(())?;
-        let probes = self.probe(now, slot) || self.kept_alive_at(slot).is_some_and(|at| at <= now);
+        let silent = self.probe(now, slot);
+        let probes = silent || self.kept_alive_at(slot).is_some_and(|at| at <= now);
         let packets = self.packets(slot);
         if packets.sender.is_full() {
             return None;
@@ -201,27 +202,7 @@ impl Session {
         let alone = out.len() - start > room / PART;
         let may = !alone && packets.sender.may_send(now);
         let before = out.len();
-        let carrier = &self.carriers[usize::from(slot.0)];
-        if may && carrier.is_usable() {
-            if let Some(exchange) = self.exchange.take() {
-                Frame::Rekey(exchange).write(out);
-            }
-            if self.control_first(now, slot) {
-                self.fill_control(now, out, end - WANTED_MAX, outlet);
-            }
-            if !self.sabotage.breaks(Rule::LostFirst) {
-                self.fill_again(now, slot, (out, end - WANTED_MAX));
-            }
-            if !self.by_records {
-                self.fill_control(now, out, end - WANTED_MAX, outlet);
-                let share = (slot, Share::All);
-                self.fill_streams(now, share, (out, end - WANTED_MAX), outlet);
-            }
-            if self.sabotage.breaks(Rule::LostFirst) {
-                self.fill_again(now, slot, (out, end - WANTED_MAX));
-            }
-            self.fill_leave(slot, out);
-        }
+        self.fill_said(now, slot, (silent, may), (out, end - WANTED_MAX), outlet);
         let says = out.len() > before;
         let packets = self.packets(slot);
         let bored = packets.sender.unasked() >= ASK_EVERY;
@@ -248,6 +229,47 @@ impl Session {
         let number = packets.sender.send(now, bytes, load);
         self.saying = saying;
         Some(number)
+    }
+
+    /// What a packet says beside reports, with the tail if nothing was heard, and the rest if it
+    /// `may` leave.
+    fn fill_said(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        (silent, may): (bool, bool),
+        (out, end): (&mut Vec<u8>, usize),
+        outlet: &mut impl Outlet,
+    ) {
+        let usable = self.carriers[usize::from(slot.0)].is_usable();
+        // Whoever asks because nothing was heard waits for no window.
+        let room = (end - out.len()).saturating_sub(STREAM_HEAD_MAX);
+        if silent
+            && usable
+            && let Some(tail) = self.next_again(now, slot, (room, true))
+        {
+            self.fill_run(slot, tail, out);
+        }
+        if may && usable {
+            if let Some(exchange) = self.exchange.take() {
+                Frame::Rekey(exchange).write(out);
+            }
+            if self.control_first(now, slot) {
+                self.fill_control(now, out, end, outlet);
+            }
+            if !self.sabotage.breaks(Rule::LostFirst) {
+                self.fill_again(now, slot, (out, end));
+            }
+            if !self.by_records {
+                self.fill_control(now, out, end, outlet);
+                let share = (slot, Share::All);
+                self.fill_streams(now, share, (out, end), outlet);
+            }
+            if self.sabotage.breaks(Rule::LostFirst) {
+                self.fill_again(now, slot, (out, end));
+            }
+            self.fill_leave(slot, out);
+        }
     }
 
     /// Whether it is time for control frames before what was lost: as often as reports come.
@@ -472,25 +494,40 @@ impl Session {
 
     /// Runs that were lost, as many as fit.
     fn fill_again(&mut self, now: Moment, slot: CarrierSlot, (out, end): (&mut Vec<u8>, usize)) {
-        let carrier = &mut self.carriers[usize::from(slot.0)];
-        let Some(packets) = carrier.packets.as_mut() else { return };
-        let (flows, saying) = (&mut self.flows, &mut self.saying);
-        loop {
-            let room = (end - out.len()).saturating_sub(STREAM_HEAD_MAX);
-            let wanted = |run: &Run<FlowId>| {
-                flows
-                    .get(&run.flow)
-                    .is_some_and(|flow| !flow.send.has_heard_of(run.start + u64::from(run.len)))
-            };
-            let Some(segment) = packets.sender.again(now, room, wanted) else { return };
-            let run = packets.sender.run(segment);
-            let flow = flows.get_mut(&run.flow).expect("it is wanted");
-            let piece = flow.send.piece(run.start, run.start + u64::from(run.len));
-            stream_head(out, run.flow, piece.offset, (piece.len, piece.fin));
-            flow.send.copy(piece, out);
-            saying.push(Said::Run(segment));
-            carrier.resent += u64::from(run.len);
+        let room = |out: &Vec<u8>| (end - out.len()).saturating_sub(STREAM_HEAD_MAX);
+        while let Some(segment) = self.next_again(now, slot, (room(out), false)) {
+            self.fill_run(slot, segment, out);
         }
+    }
+
+    /// What is sent again: what was lost, or the `tail`, of which nothing was heard.
+    fn next_again(
+        &mut self,
+        now: Moment,
+        slot: CarrierSlot,
+        (room, tail): (usize, bool),
+    ) -> Option<SegmentId> {
+        let flows = &self.flows;
+        let wanted = |run: &Run<FlowId>| {
+            let flow = flows.get(&run.flow);
+            flow.is_some_and(|flow| !flow.send.has_heard_of(run.start + u64::from(run.len)))
+        };
+        let packets = self.carriers[usize::from(slot.0)].packets.as_mut()?;
+        if tail {
+            packets.sender.tail(room, wanted)
+        } else {
+            packets.sender.again(now, room, wanted)
+        }
+    }
+
+    fn fill_run(&mut self, slot: CarrierSlot, segment: SegmentId, out: &mut Vec<u8>) {
+        let run = self.packets(slot).sender.run(segment);
+        let flow = self.flows.get_mut(&run.flow).expect("it is wanted");
+        let piece = flow.send.piece(run.start, run.start + u64::from(run.len));
+        stream_head(out, run.flow, piece.offset, (piece.len, piece.fin));
+        flow.send.copy(piece, out);
+        self.saying.push(Said::Run(segment));
+        self.carriers[usize::from(slot.0)].resent += u64::from(run.len);
     }
 
     /// A piece of a stream, for the first time on this carrier.

@@ -298,7 +298,9 @@ impl World {
         let given_up = &mut self.given_up;
         let lost = |told| *given_up += u64::from(matches!(told, Told::Lost(_)));
         if self.sender.probe(now, lost) {
-            self.put(None);
+            let below = self.writer.below();
+            let tail = self.sender.tail(usize::MAX, |run| run.start >= below);
+            self.put(tail);
         }
         while self.sender.may_send(now) {
             let below = self.writer.below();
