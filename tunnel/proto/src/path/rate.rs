@@ -72,6 +72,7 @@ const COMPETE_MIN: Span = Span::from_ms(2500);
 /// Who is pressed has so many round trips' worth on its way, as BBR does.
 const HOLD: f64 = 2.3;
 const HOLD_FULL: f64 = 1.08;
+const HOLD_LEAST: f64 = 1.5;
 /// The queue that one of ours likes to see, at 50 Mbit/s.
 const QUEUE: Span = Span::from_ms(4);
 const QUEUE_RATE: f64 = 50e6 / 8.0;
@@ -358,10 +359,12 @@ impl Rate {
         (bytes as u64).max(4 * self.packet_bytes) + 64 * 1024
     }
 
-    /// What BBR would have on its way, but hardly more than path and buffer hold.
+    /// What BBR would have on its way, but hardly more than path and buffer hold; and enough to
+    /// claim a part where the queue is short because the other one leaves hardly anything to us.
     fn held_bytes(&self) -> u64 {
         let full = HOLD_FULL * (self.rtt_least.0 + self.queue_high.0) as f64;
-        let wait = (HOLD * self.rtt_least.0 as f64).min(full);
+        let least = HOLD_LEAST * self.rtt_least.0 as f64;
+        let wait = (HOLD * self.rtt_least.0 as f64).min(full.max(least));
         (self.bandwidth() as f64 * wait / 1e9) as u64
     }
 
