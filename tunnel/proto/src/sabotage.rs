@@ -149,6 +149,36 @@ pub enum Rule {
     CrowdedCompetes,
     /// Who had less to send than goes has not measured the path.
     IdleSaysNothing,
+    /// Packets leave one after the other, and not a window at once.
+    PacketsPaced,
+    /// A train that was hardly spread says nothing: somebody may have gathered its packets.
+    ShortTrainsSayNothing,
+    /// What a path loses by itself is the middle of what it lost of late, not the least.
+    FloorIsMiddle,
+    /// More loss than chance brings, and no less, is excess.
+    ChanceIsNoExcess,
+    /// Excess is excess when it comes twice.
+    ExcessComesTwice,
+    /// Whose excess is is tested before anybody slows down.
+    ExcessIsTested,
+    /// On a path that loses nothing, a little loss is somebody's queue.
+    LittleCountsWhenClean,
+    /// What is lost at first is the path's own.
+    StartMayLose,
+    /// What was lost beyond the path's own loss has not gone by.
+    LostHasNotPassed,
+    /// Now and then it is tried whether the others have gone.
+    CompetingEnds,
+    /// Who gives way in vain gives way no more.
+    PressedHolds,
+    /// What an empty path is like is not forgotten beside others.
+    EmptyPathKept,
+    /// However little goes by, a little is sent.
+    NeverShut,
+    /// Reports are a small part of what comes.
+    ReportsBounded,
+    /// Reports are apart from each other.
+    ReportsSpaced,
     /// Where most of what is tried is lost, no more is tried.
     PolicedIsSeen,
     /// What was lost goes before what is new.
@@ -185,6 +215,8 @@ pub enum Rule {
     KeptAlive,
     /// Where a path passes datagrams no more that it did pass, shorter ones are sent.
     NarrowerIsFound,
+    /// A datagram that is lost need not have been too long.
+    LossIsNotLength,
     /// Where packets are held back, streams go by records.
     HeldBackLeaves,
     /// Not before bytes that say nothing were faster there.
@@ -224,7 +256,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 12] = [
+    pub const PATH: [Rule; 27] = [
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
@@ -237,6 +269,21 @@ impl Rule {
         Rule::QueueDrained,
         Rule::CrowdedCompetes,
         Rule::IdleSaysNothing,
+        Rule::PacketsPaced,
+        Rule::ShortTrainsSayNothing,
+        Rule::FloorIsMiddle,
+        Rule::ChanceIsNoExcess,
+        Rule::ExcessComesTwice,
+        Rule::ExcessIsTested,
+        Rule::LittleCountsWhenClean,
+        Rule::StartMayLose,
+        Rule::LostHasNotPassed,
+        Rule::CompetingEnds,
+        Rule::PressedHolds,
+        Rule::EmptyPathKept,
+        Rule::NeverShut,
+        Rule::ReportsBounded,
+        Rule::ReportsSpaced,
     ];
 
     /// Those of an agent.

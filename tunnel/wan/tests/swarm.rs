@@ -51,3 +51,25 @@ fn lines_are_filled_and_shared() {
     all(0..40, Kind::Narrower);
     all(0..40, Kind::Crowded);
 }
+
+#[test]
+fn whoever_is_beside_us_each_keeps_something() {
+    all(0..40, Kind::Left);
+    all(0..40, Kind::Pressed);
+    all(0..40, Kind::Deep);
+    all(0..40, Kind::Harmed);
+}
+
+#[test]
+fn losses_are_told_apart() {
+    all(0..40, Kind::Short);
+    all(0..40, Kind::Worse);
+    all(0..40, Kind::Uneven);
+}
+
+#[test]
+fn it_begins_and_reports_as_it_should() {
+    all(0..40, Kind::Gathered);
+    all(0..60, Kind::Choked);
+    all(0..60, Kind::Quiet);
+}

@@ -108,7 +108,8 @@ impl Arrivals {
             self.bits[word] |= bit;
         }
         if asks && self.due.is_none() {
-            self.due = Some((self.said_at + self.wait).max(now));
+            let wait = self.sabotage.unless(Rule::ReportsSpaced, Span::ZERO, self.wait);
+            self.due = Some((self.said_at + wait).max(now));
         }
     }
 
@@ -216,7 +217,9 @@ impl Arrivals {
                 break;
             }
         }
-        self.credit = self.credit.saturating_sub(said);
+        if !self.sabotage.breaks(Rule::ReportsBounded) {
+            self.credit = self.credit.saturating_sub(said);
+        }
         (self.due, self.said_at) = (None, now);
         if self.sabotage.breaks(Rule::BaseIsSenders) {
             self.move_base(last);

@@ -6,6 +6,8 @@
 
 use ringway_core::{Moment, Span};
 
+use crate::sabotage::{Rule, Sabotage};
+
 /// What a window is counted in, as those beside do it.
 const PACKET: f64 = 1500.0;
 /// RFC 9438: how steeply it grows, and what a loss leaves.
@@ -33,12 +35,21 @@ pub(super) struct Compete {
     reduced_at: Moment,
     /// How often running something was lost long before the window was back where it had been.
     pressed: u32,
+    sabotage: Sabotage,
 }
 
 impl Compete {
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(super) fn new(bytes: u64, sabotage: Sabotage) -> Self {
         let window = (bytes as f64 / PACKET).max(4.0);
-        Self { window, most: window, epoch: None, reno: window, reduced_at: Moment(0), pressed: 0 }
+        Self {
+            window,
+            most: window,
+            epoch: None,
+            reno: window,
+            reduced_at: Moment(0),
+            pressed: 0,
+            sabotage,
+        }
     }
 
     /// Bytes.
@@ -48,7 +59,7 @@ impl Compete {
 
     /// Somebody is beside us whom losses do not bother, so giving way is of no use.
     pub(super) fn is_pressed(&self) -> bool {
-        self.pressed >= PRESSED
+        self.pressed >= PRESSED && !self.sabotage.breaks(Rule::PressedHolds)
     }
 
     /// Something was lost that the path does not lose by itself. Whether the window is smaller.
@@ -125,7 +136,7 @@ mod tests {
     /// 0.3 x window / 0.4 seconds, 6 s for 300 packets.
     #[test]
     fn a_loss_costs_three_tenths_for_some_seconds() {
-        let mut compete = Compete::new(300 * 1500);
+        let mut compete = Compete::new(300 * 1500, Sabotage::default());
         assert!(compete.reduce(at(100_000)));
         assert_eq!(compete.window(), 210 * 1500);
         grow(&mut compete, 100_000, 103_000);
@@ -138,7 +149,7 @@ mod tests {
     /// again, it does.
     #[test]
     fn who_is_pressed_holds() {
-        let mut compete = Compete::new(300 * 1500);
+        let mut compete = Compete::new(300 * 1500, Sabotage::default());
         assert!(compete.reduce(at(100_000)));
         assert!(compete.reduce(at(100_500)));
         assert!(!compete.reduce(at(101_000)), "the second early one");

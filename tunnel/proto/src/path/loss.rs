@@ -103,7 +103,7 @@ impl Loss {
         }
         let mut sorted = self.windows;
         sorted[..known].sort_unstable_by(f64::total_cmp);
-        sorted[known / 2]
+        sorted[self.sabotage.unless(Rule::FloorIsMiddle, 0, known / 2)]
     }
 
     /// Whether anything was learned about the path's own loss.
@@ -126,18 +126,24 @@ impl Loss {
         self.mark = None;
     }
 
+    fn start_loss(&self) -> f64 {
+        self.sabotage.unless(Rule::StartMayLose, 0.0, START_LOSS)
+    }
+
     /// What went by, of so many packets of which this part was lost, as a part of what was sent:
     /// what was dropped before the bottleneck did not. `alone`: nobody else is known to be there.
     pub(super) fn passed(&self, (lost, packets): (f64, f64), alone: bool) -> f64 {
         let floor = self.floor();
-        let counts = self.is_known() || !alone || lost > START_LOSS;
+        let counts = self.is_known() || !alone || lost > self.start_loss();
+        let counts = counts && !self.sabotage.breaks(Rule::LostHasNotPassed);
         if counts && self.is_beyond(lost, packets) { (1.0 - lost) / (1.0 - floor) } else { 1.0 }
     }
 
     /// Whether so much was lost, of so many packets, that somebody's queue must have overflowed.
     pub(super) fn is_congestion(&self, (lost, packets): (f64, f64)) -> bool {
         let floor = self.floor();
-        if floor < CLEAN { lost - floor >= EXCESS } else { self.is_beyond(lost, packets) }
+        let clean = floor < CLEAN && !self.sabotage.breaks(Rule::LittleCountsWhenClean);
+        if clean { lost - floor >= EXCESS } else { self.is_beyond(lost, packets) }
     }
 
     /// Whether so much loss of so many packets is more than a path with this floor shows by chance:
@@ -145,6 +151,7 @@ impl Loss {
     fn is_beyond(&self, lost: f64, packets: f64) -> bool {
         let floor = self.floor();
         let over = lost - floor - 0.001;
+        let packets = self.sabotage.unless(Rule::ChanceIsNoExcess, f64::INFINITY, packets);
         over > 0.0 && over * over * packets > 9.0 * floor.max(1.0 / packets) * (1.0 - floor)
     }
 
@@ -177,13 +184,17 @@ impl Loss {
     /// A window is over.
     fn judge(&mut self, (lost, packets): (f64, f64), clean: bool, next: u64) -> Option<Verdict> {
         let floor = self.floor();
-        let known = self.is_known() || lost > START_LOSS || !clean;
+        let known = self.is_known() || lost > self.start_loss() || !clean;
         // Where losses come in bursts, windows differ by more than chance alone would have it.
         let usual = self.windows.iter().copied().fold(0.0, f64::max);
         let beyond = known && self.is_beyond(lost, packets) && lost > usual + EXCESS;
         self.excess = if beyond { self.excess + 1 } else { 0 };
         let certain = lost > 0.1 + 2.0 * floor;
-        if self.excess >= 2 || self.excess == 1 && certain {
+        let enough = self.sabotage.unless(Rule::ExcessComesTwice, 1, 2);
+        if self.excess >= enough || self.excess == 1 && certain {
+            if self.sabotage.breaks(Rule::ExcessIsTested) {
+                return Some(Verdict::Slower(((1.0 - lost) / (1.0 - floor)).max(TEST)));
+            }
             self.tested = Some(lost);
             (self.from, self.mark, self.excess) = (next, None, 0);
             return Some(Verdict::Excess(lost, floor));

@@ -205,7 +205,8 @@ impl<F: Copy> Sender<F> {
     /// # Panics
     /// If as many packets are on their way as may be ([`Self::is_full`]).
     pub fn send(&mut self, now: Moment, bytes: u32, load: Load) -> u64 {
-        self.pacer.leave(now, (u64::from(bytes), self.packet_bytes), self.rate.pacing());
+        let pace = self.sabotage.unless(Rule::PacketsPaced, None, self.rate.pacing());
+        self.pacer.leave(now, (u64::from(bytes), self.packet_bytes), pace);
         let number = self.flight.send(now, bytes, true, load);
         if load != Load::default() {
             self.loaded = Some(number);

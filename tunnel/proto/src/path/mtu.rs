@@ -122,7 +122,7 @@ impl Search {
             (self.used, self.unheard, self.lost) = (at, 0, 0);
         } else {
             self.unheard += 1;
-            if self.unheard == TRIES {
+            if self.unheard == self.sabotage.unless(Rule::LossIsNotLength, 1, TRIES) {
                 (self.too_long, self.unheard) = (MTUS.len() - at, 0);
             }
         }

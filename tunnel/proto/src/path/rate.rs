@@ -296,6 +296,9 @@ impl Rate {
     /// Four packets a round trip, or in 100 ms, are sent whatever happens, and one a second: of
     /// fewer nobody learns how fast a path is.
     fn least(&self) -> u64 {
+        if self.sabotage.breaks(Rule::NeverShut) {
+            return 1;
+        }
         per_second(4 * self.packet_bytes, self.rtt_smooth.max(LEAST_WITHIN)).max(self.packet_bytes)
     }
 
@@ -618,8 +621,9 @@ impl Rate {
                 self.rounds = [self.before_trial; ROUNDS];
             }
             None => {
-                self.compete = Some(Compete::new(bytes as u64));
-                self.kept = Some((now, self.base.get(), self.rtt_least));
+                self.compete = Some(Compete::new(bytes as u64, self.sabotage));
+                let kept = Some((now, self.base.get(), self.rtt_least));
+                self.kept = self.sabotage.unless(Rule::EmptyPathKept, None, kept);
                 self.decide(now, Decision::Compete(queue));
             }
         }
@@ -645,7 +649,8 @@ impl Rate {
         let dips = !self.held && !pressed && queue.0 * 100 < self.queue_high.0 * 85;
         let waited = now.since(self.compete_since);
         let long = if pressed { 3 * COMPETE.0 } else { COMPETE.0 };
-        if waited.0 >= long || dips && waited >= COMPETE_MIN {
+        let over = waited.0 >= long || dips && waited >= COMPETE_MIN;
+        if over && !self.sabotage.breaks(Rule::CompetingEnds) {
             self.before_trial = self.bandwidth();
             self.rounds = [passed; ROUNDS];
             self.drain_from = queue;

@@ -157,7 +157,8 @@ impl Trains {
         let came = self.counted.saturating_sub(self.before);
         let policed = all >= POLICED_PACKETS && came * POLICED_PART < all;
         let policed = policed && !self.sabotage.breaks(Rule::PolicedIsSeen);
-        if spread >= SPREAD_MIN && bytes >= CAME_MIN * packet_bytes && !policed {
+        let least = self.sabotage.unless(Rule::ShortTrainsSayNothing, Span(1), SPREAD_MIN);
+        if spread >= least && bytes >= CAME_MIN * packet_bytes && !policed {
             return Some(Verdict::Passes(per_second(bytes, spread)));
         }
         self.policed = if policed { self.policed + 1 } else { 0 };

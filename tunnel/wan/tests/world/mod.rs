@@ -1,11 +1,12 @@
 //! One connection over a line with every fault, until the line works again; and what must hold.
 
+mod street;
+
 use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::sabotage::Rule;
-use ringway_wan::sim::rivals::{self, Entrant, Scene, Shares, Street};
+use ringway_wan::Link;
 use ringway_wan::sim::{Cell, ENVELOPE, World};
-use ringway_wan::{Line, Link, Loss};
 
 /// What happens in a world, all of it by its seed.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,26 @@ pub(crate) enum Kind {
     Narrower,
     /// Beside CUBIC: judged by what both get.
     Crowded,
+    /// Beside CUBIC, which leaves: judged by the queue that stays.
+    Left,
+    /// Beside BBR: judged by what both get.
+    Pressed,
+    /// Beside CUBIC and a deep buffer, for long: judged by what we get.
+    Deep,
+    /// Beside BBR, on a line that loses some by itself: judged by what both get.
+    Harmed,
+    /// The queue is short, and the line becomes slower: judged by what overflows.
+    Short,
+    /// At some time the line begins to lose more: judged by what arrives of what still could.
+    Worse,
+    /// Losses come in long bursts: judged by what arrives of what could.
+    Uneven,
+    /// Packets are gathered and let go on their way: judged by how it begins.
+    Gathered,
+    /// Nearly everything is lost for some time: judged by whether it is used again.
+    Choked,
+    /// The way back is a hundredth of the way there: judged by what goes back.
+    Quiet,
 }
 
 /// What came of it.
@@ -80,6 +101,16 @@ impl Plan {
             Kind::Growing => self.growing(&mut rng),
             Kind::Narrower => self.narrower(&mut rng),
             Kind::Crowded => self.crowded(&mut rng),
+            Kind::Left => self.left(&mut rng),
+            Kind::Pressed => self.pressed(&mut rng),
+            Kind::Deep => self.deep(&mut rng),
+            Kind::Harmed => self.harmed(&mut rng),
+            Kind::Short => self.short(&mut rng),
+            Kind::Worse => self.worse(&mut rng),
+            Kind::Uneven => self.uneven(&mut rng),
+            Kind::Gathered => self.gathered(&mut rng),
+            Kind::Choked => self.choked(&mut rng),
+            Kind::Quiet => self.quiet(&mut rng),
         }
     }
 
@@ -243,77 +274,62 @@ impl Plan {
     }
 }
 
-/// Bits a second of lines that are judged by shares.
-const RATE: u64 = 30_000_000;
-
 impl Plan {
-    /// Senders before one line, for so long, and then for what is judged.
-    fn street(
-        self,
-        (line, back): (Line, Line),
-        kinds: &[rivals::Kind],
-        change: Option<Line>,
-    ) -> Shares {
-        let rtt = Span(line.delay.0 + back.delay.0);
-        let from = |at: usize| Moment(at as u64 * SECOND);
-        let entrants =
-            kinds.iter().enumerate().map(|(at, kind)| Entrant { kind: *kind, rtt, from: from(at) });
-        let changes = change.map(|line| (Moment(10 * SECOND), line));
-        let mut street = Street::new(Scene {
-            line,
-            changes: changes.into_iter().collect(),
-            back,
-            entrants: entrants.collect(),
-            mtu: 1500,
-            seed: self.seed,
-        });
-        #[cfg(feature = "sabotage")]
-        if let Some(rule) = self.broken {
-            street.break_rule(rule);
-        }
-        street.run_until(Moment(10 * SECOND));
-        street.judge(if change.is_some() { Span::from_s(2) } else { Span::from_s(20) })
-    }
-
-    /// What is lost by itself slows nobody down.
-    fn lossy(self, rng: &mut Rng) -> Result<Sum, String> {
-        let (loss, delay) = (5 + rng.below(16), Span::from_ms(10 + rng.below(60)));
-        let mut line = Line::of(RATE, delay);
-        line.loss = Loss::Alone { ppm: loss * 10_000 };
-        let shares = self.street((line, Line::of(RATE, delay)), &[rivals::Kind::Ours], None);
-        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
-        if part < 0.85 {
-            return Err(format!("{part:.2} of what can arrive does, at {loss} % of loss"));
+    /// On its way each packet waits for a moment, now for others, now not, as hosts gather packets.
+    /// How fast the line is is found all the same, soon, and not overrated.
+    fn gathered(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt, jitter) = (200 + rng.below(801), 20 + rng.below(41), 400 + rng.below(600));
+        let words = format!("rate={mbit}mbit rtt={rtt}ms there.jitter={jitter}us");
+        let bdp = mbit * 125 * rtt;
+        let mut story = self.begin(&words, 40 * bdp, 1000 * bdp);
+        story.world.run_until(Moment((5 * rtt + 100) * 1_000_000));
+        let (before, overflowed) = (story.world.carried().1, story.world.counts().0.overflowed);
+        let round = Span::from_ms(rtt);
+        story.world.run_until(story.world.now() + Span(4 * round.0));
+        let filled = (story.world.carried().1 - before) as f64 / (4 * bdp) as f64;
+        let over = (overflowed * u64::from(story.link.mtu)) as f64 / bdp as f64;
+        if filled < 0.8 || over > 0.25 {
+            return Err(format!(
+                "{filled:.2} of the line after 5 rounds, {over:.2} rounds overflow"
+            ));
         }
         Ok(Sum::default())
     }
 
-    /// A queue that our own rate has made does not stay.
-    fn narrower(self, rng: &mut Rng) -> Result<Sum, String> {
-        let delay = Span::from_ms(10 + rng.below(60));
-        let queue_bytes = RATE / 8 * 8 * delay.0 / SECOND;
-        let line = Line { queue_bytes, ..Line::of(RATE, delay) };
-        let bits_per_s = RATE * (30 + rng.below(50)) / 100;
-        let change = Line { bits_per_s, ..line };
-        let kinds = [rivals::Kind::Ours];
-        let shares = self.street((line, Line::of(RATE, delay)), &kinds, Some(change));
-        let (queue, rtt) = (shares.queue_ms.0, 2.0 * delay.0 as f64 / 1e6);
-        if queue > rtt / 2.0 || shares.utilisation < 0.8 {
-            return Err(format!("a queue of {queue:.1} ms stays, of {rtt} ms: {shares:?}"));
+    /// Nearly everything is lost for a while, and then nothing. However little is sent meanwhile,
+    /// it is enough to find out.
+    fn choked(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (20 + rng.below(31), 20 + rng.below(81));
+        let words = format!("rate={mbit}mbit rtt={rtt}ms queue=20ms");
+        let mut story = self.begin(&words, mbit * 125 * rtt * 40, mbit * 125_000 * 100);
+        story.until(Moment(2 * SECOND))?;
+        story.change(&format!("there.loss={}%", 96 + rng.below(4)));
+        story.until(Moment((8 + rng.below(10)) * SECOND))?;
+        story.change("there.loss=0%");
+        let healed = story.world.now();
+        while story.world.now() < healed + PAUSE_MAX {
+            let before = story.world.carried().1;
+            story.until(story.world.now() + Span::from_ms(500))?;
+            let came = story.world.carried().1 - before;
+            if came > mbit * 62_500 / 2 {
+                return Ok(Sum::default());
+            }
         }
-        Ok(Sum::default())
+        Err(format!("not half of {mbit} Mbit/s are used {} s after losses", PAUSE_MAX.0 / SECOND))
     }
 
-    /// Beside a sender that fills every buffer, each keeps something.
-    fn crowded(self, rng: &mut Rng) -> Result<Sum, String> {
-        let delay = Span::from_ms(10 + rng.below(20));
-        let queue_bytes = RATE / 8 * (2 + rng.below(4)) * delay.0 / SECOND;
-        let line = Line { queue_bytes, ..Line::of(RATE, delay) };
-        let kinds = [rivals::Kind::Ours, rivals::Kind::Cubic];
-        let shares = self.street((line, Line::of(RATE, delay)), &kinds, None);
-        let least = shares.bits_per_s.iter().copied().fold(f64::MAX, f64::min) / RATE as f64;
-        if least < 0.16 || shares.utilisation < 0.85 {
-            return Err(format!("somebody gets {least:.2}: {shares:?}"));
+    /// What goes back is a hundredth of what comes, and some reports a round trip.
+    fn quiet(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (2 + rng.below(60), 10 + rng.below(151));
+        let words = format!("rate={mbit}mbit rtt={rtt}ms back.rate={}kbit", 20 + mbit * 11);
+        let mut story = self.begin(&words, mbit * 125 * rtt * 10 + 1_000_000, mbit * 125_000 * 8);
+        story.until(Moment(5 * SECOND))?;
+        let (there, back) = story.world.counts();
+        let part = back.offered_bytes as f64 / there.arrived_bytes as f64;
+        let a_round = back.offered as f64 * rtt as f64 / 5000.0;
+        let filled = there.arrived_bytes as f64 / (mbit * 125_000 * 5) as f64;
+        if part > 0.015 || a_round > 30.0 || filled < 0.85 {
+            return Err(format!("{part:.4} go back, in {a_round:.1} reports a round; {filled:.2}"));
         }
         Ok(Sum::default())
     }

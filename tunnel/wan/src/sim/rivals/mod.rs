@@ -111,6 +111,7 @@ struct Flow {
     back: Direction<Answer>,
     /// Bytes of packets that came for the first time.
     came: u64,
+    stopped: bool,
 }
 
 /// See the module.
@@ -144,6 +145,7 @@ impl Street {
                 },
                 back: Direction::new(Line { delay, ..scene.back }, scene.seed ^ (0x55 + at as u64)),
                 came: 0,
+                stopped: false,
             }
         };
         Street {
@@ -165,6 +167,11 @@ impl Street {
                 ours.break_rule(rule);
             }
         }
+    }
+
+    /// This one sends nothing any more.
+    pub fn stop(&mut self, flow: usize) {
+        self.flows[flow].stopped = true;
     }
 
     /// What one of ours says of itself; `None` if it is not ours.
@@ -207,6 +214,11 @@ impl Street {
         (counts.overflowed, counts.offered)
     }
 
+    /// Now.
+    pub fn now(&self) -> Moment {
+        self.now
+    }
+
     /// Runs until then.
     pub fn run_until(&mut self, end: Moment) {
         while self.now < end {
@@ -233,7 +245,7 @@ impl Street {
         }
         for (at, flow) in self.flows.iter_mut().enumerate() {
             flow.answer(now);
-            if flow.entrant.from <= now {
+            if flow.entrant.from <= now && !flow.stopped {
                 flow.send(now, |bytes, packet| {
                     let _ = self.line.offer(now, bytes, (at, packet));
                 });
@@ -278,6 +290,7 @@ impl Flow {
             Ends::Ours(ours) => (ours.wake_at(), ours.answer_due()),
             Ends::Tcp { sender, receiver } => (sender.wake_at(), receiver.due()),
         };
+        let sends = sends.filter(|_| !self.stopped);
         [sends.map(|at| at.max(self.entrant.from)), answers, self.back.wake_at()]
     }
 

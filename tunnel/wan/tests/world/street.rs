@@ -1,0 +1,193 @@
+//! Ours before one line, alone or with others; what must hold of shares, queues and losses.
+
+use ringway_core::rng::Rng;
+use ringway_core::{Moment, Span};
+use ringway_wan::sim::rivals::{Entrant, Kind, Scene, Street};
+use ringway_wan::{Line, Loss};
+
+use super::{Plan, SECOND, Sum};
+
+/// Bits a second of lines that are judged by shares.
+const RATE: u64 = 30_000_000;
+
+/// When everybody has come, and nobody has changed anything yet.
+const SETTLED: Moment = Moment(10 * SECOND);
+
+impl Plan {
+    /// Senders before one line, who come a second after each other.
+    fn street(self, (line, back): (Line, Line), kinds: &[Kind], changed: Option<Line>) -> Street {
+        let rtt = Span(line.delay.0 + back.delay.0);
+        let from = |at: usize| Moment(at as u64 * SECOND);
+        let entrants =
+            kinds.iter().enumerate().map(|(at, kind)| Entrant { kind: *kind, rtt, from: from(at) });
+        let changes = changed.map(|line| (SETTLED, line));
+        #[allow(unused_mut, reason = "a product has nothing to switch off")]
+        let mut street = Street::new(Scene {
+            line,
+            changes: changes.into_iter().collect(),
+            back,
+            entrants: entrants.collect(),
+            mtu: 1500,
+            seed: self.seed,
+        });
+        #[cfg(feature = "sabotage")]
+        if let Some(rule) = self.broken {
+            street.break_rule(rule);
+        }
+        street
+    }
+
+    /// What is lost by itself slows nobody down.
+    pub(super) fn lossy(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (loss, delay) = (5 + rng.below(16), Span::from_ms(10 + rng.below(60)));
+        let mut line = Line::of(RATE, delay);
+        line.loss = Loss::Alone { ppm: loss * 10_000 };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], None);
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(20));
+        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
+        if part < 0.85 {
+            return Err(format!("{part:.2} of what can arrive does, at {loss} % of loss"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Nor does it when it comes in bursts, so that windows differ.
+    pub(super) fn uneven(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (loss, delay) = (2 + rng.below(9), Span::from_ms(10 + rng.below(60)));
+        let mean_milli = 1000 * (5 + rng.below(16));
+        let mut line = Line::of(RATE, delay);
+        line.loss = Loss::Bursts { ppm: loss * 10_000, mean_milli, slot_bytes: 1500 };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], None);
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(30));
+        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
+        if part < 0.91 {
+            return Err(format!("{part:.2} of what can arrive does, at {loss} % in bursts"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// What a line begins to lose by itself slows nobody down for long.
+    pub(super) fn worse(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (loss, delay) = (5 + rng.below(16), Span::from_ms(10 + rng.below(60)));
+        let line = Line::of(RATE, delay);
+        let changed = Line { loss: Loss::Alone { ppm: loss * 10_000 }, ..line };
+        let mut street = self.street((line, line), &[Kind::Ours], Some(changed));
+        street.run_until(SETTLED + Span::from_s(10));
+        let shares = street.judge(Span::from_s(20));
+        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
+        if part < 0.7 {
+            return Err(format!("{part:.2} of what can arrive does, at {loss} % of loss"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// A queue that our own rate has made does not stay.
+    pub(super) fn narrower(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(60));
+        let line = Line { queue_bytes: RATE / 8 * 8 * delay.0 / SECOND, ..Line::of(RATE, delay) };
+        let changed = Line { bits_per_s: RATE * (30 + rng.below(50)) / 100, ..line };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], Some(changed));
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(2));
+        let (queue, rtt) = (shares.queue_ms.0, 2.0 * delay.0 as f64 / 1e6);
+        if queue > rtt / 2.0 || shares.utilisation < 0.8 {
+            return Err(format!("a queue of {queue:.1} ms stays, of {rtt} ms: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Before a short queue little overflows, though the line becomes slower.
+    pub(super) fn short(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(20 + rng.below(50));
+        let line = Line::of(RATE, delay);
+        let bits_per_s = RATE * (30 + rng.below(50)) / 100;
+        let queue_bytes = bits_per_s / 8000 * (5 + rng.below(5));
+        let changed = Line { bits_per_s, queue_bytes, ..line };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], Some(changed));
+        street.run_until(SETTLED + Span::from_s(5));
+        let shares = street.judge(Span::from_s(10));
+        if shares.overflowed > 0.15 || shares.utilisation < 0.4 {
+            return Err(format!("much overflows, or little arrives: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Beside a sender that fills every buffer, each keeps something.
+    pub(super) fn crowded(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(20));
+        let queue_bytes = RATE / 8 * (2 + rng.below(4)) * delay.0 / SECOND;
+        self.shared(Line { queue_bytes, ..Line::of(RATE, delay) }, delay, Kind::Cubic, (0.16, 0.42))
+    }
+
+    /// Beside a sender that does not mind losses.
+    pub(super) fn pressed(self, rng: &mut Rng) -> Result<Sum, String> {
+        let rtt = Span::from_ms(60 + rng.below(31));
+        let queue_bytes = RATE / 80 * (6 + rng.below(10)) * rtt.0 / SECOND;
+        self.shared(Line { queue_bytes, ..Line::of(RATE, rtt) }, rtt, Kind::Bbr, (0.16, 0.16))
+    }
+
+    /// The same, where the line loses some by itself.
+    pub(super) fn harmed(self, rng: &mut Rng) -> Result<Sum, String> {
+        let rtt = Span::from_ms(20 + rng.below(31));
+        let queue_bytes = RATE / 80 * (15 + rng.below(11)) * rtt.0 / SECOND;
+        let loss = Loss::Alone { ppm: 10_000 * (2 + rng.below(6)) };
+        let line = Line { queue_bytes, loss, ..Line::of(RATE, rtt) };
+        self.shared(line, rtt, Kind::Bbr, (0.12, 0.16))
+    }
+
+    /// Each has at least its part of the rate.
+    fn shared(
+        self,
+        line: Line,
+        delay: Span,
+        other: Kind,
+        least: (f64, f64),
+    ) -> Result<Sum, String> {
+        let kinds = [Kind::Ours, other];
+        let mut street = self.street((line, Line::of(RATE, delay)), &kinds, None);
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(20));
+        let parts: Vec<f64> = shares.bits_per_s.iter().map(|bits| bits / RATE as f64).collect();
+        if parts[0] < least.0 || parts[1] < least.1 || shares.utilisation < 0.85 {
+            let least = parts[0].min(parts[1]);
+            return Err(format!("somebody gets {least:.2}: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Beside a sender that never lets a deep buffer be empty, for long.
+    pub(super) fn deep(self, rng: &mut Rng) -> Result<Sum, String> {
+        let rtt = Span::from_ms(20 + rng.below(21));
+        let queue_bytes = RATE / 8 * (5 + rng.below(6)) * rtt.0 / SECOND;
+        let line = Line { queue_bytes, ..Line::of(RATE, rtt) };
+        let kinds = [Kind::Ours, Kind::Cubic];
+        let mut street = self.street((line, Line::of(RATE, rtt)), &kinds, None);
+        street.run_until(Moment(30 * SECOND));
+        let shares = street.judge(Span::from_s(40));
+        let part = shares.bits_per_s[0] / RATE as f64;
+        if part < 0.3 {
+            return Err(format!("{part:.2} are left: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Whoever filled the buffer has gone: its queue does not stay.
+    pub(super) fn left(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(20));
+        let queue_bytes = RATE / 8 * (4 + rng.below(5)) * delay.0 / SECOND;
+        let line = Line { queue_bytes, ..Line::of(RATE, delay) };
+        let kinds = [Kind::Ours, Kind::Cubic];
+        let mut street = self.street((line, Line::of(RATE, delay)), &kinds, None);
+        street.run_until(SETTLED + Span::from_s(rng.below(10)));
+        street.stop(1);
+        street.run_until(street.now() + Span::from_s(12));
+        let shares = street.judge(Span::from_s(5));
+        let (queue, rtt) = (shares.queue_ms.0, 2.0 * delay.0 as f64 / 1e6);
+        if queue > rtt / 2.0 || shares.utilisation < 0.5 {
+            return Err(format!("a queue of {queue:.1} ms stays, of {rtt} ms: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+}
