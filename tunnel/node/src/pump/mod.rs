@@ -480,7 +480,11 @@ impl Pump {
                     open.into_iter().for_each(|(door, listener)| io.add_door(listener, door));
                     self.configure(now, io);
                 }
-                Mail::Ports(sockets) => self.own.ports.listen(sockets, io),
+                Mail::Ports(sockets) => {
+                    // Who gives packets up says so by the sockets that go now.
+                    self.with_agent(now, io, |agent, desk| agent.settle(now, desk));
+                    self.own.ports.listen(sockets, io);
+                }
                 Mail::Replaced(session) => {
                     self.with_agent(now, io, |agent, desk| agent.replaced(now, session, desk));
                 }

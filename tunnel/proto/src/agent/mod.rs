@@ -556,6 +556,8 @@ impl Agent {
                 self.end(now, bond, ResetCode::Denied, host);
             } else {
                 self.look_at_keys(now, bond);
+                // What it may have is another matter now, and perhaps nothing else wakes it.
+                self.touch(bond);
             }
         }
         let peers = &self.peers;

@@ -326,3 +326,25 @@ fn udp_is_switched_by_another_reading() {
     transfer.arrives();
     pair.stop();
 }
+
+/// One side alone switches UDP off while nobody says anything: the other one hears of it, and has
+/// no carrier of packets any more until it tries the next one. One that was not told would keep it.
+#[test]
+fn who_switches_udp_off_says_so() {
+    let service = mirror("127.0.0.1:0");
+    let (pair, _air) = start(1, service);
+    until_packets(&pair, true);
+    let far = |udp: bool| {
+        let words = Words::default().peer(&format!("udp = {udp}")).set("shards = 1");
+        pair.keys.write("far", &words.allow([service]), None);
+        pair.far.reload();
+    };
+    far(false);
+    assert!(carriers(&pair.far, "udp").is_empty(), "it is in force");
+    until("the near side has none", || carriers(&pair.near, "udp").is_empty().then_some(()));
+    pair.near.says("nothing comes back by UDP any more", 0);
+    checks(&pair, "nothing comes back by it");
+    far(true);
+    until_packets(&pair, true);
+    pair.stop();
+}
