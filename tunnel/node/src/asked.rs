@@ -1,7 +1,7 @@
 //! Who asks a running tunnel: `ringway tunnel status` by a Unix socket, Prometheus by HTTP.
 //!
-//! A request of status is one line, the flows of each session that are wanted; the answer is one
-//! object of JSON. Prometheus gets `/metrics`.
+//! A request of status is one line, the flows of each session that are wanted, and perhaps
+//! [`ASK_PACKETS`] behind it; the answer is one object of JSON. Prometheus gets `/metrics`.
 //!
 //! Bounds: one at a time, and between two of them whoever answers does all else; each has half a
 //! second from its first byte to its last, a request 4 KiB.
@@ -26,13 +26,28 @@ use crate::tunnel::StartError;
 const PATIENCE: Duration = Duration::from_millis(500);
 const REQUEST_BYTES_MAX: u64 = 4096;
 
+/// Behind the flows that are wanted: carriers over UDP are to be asked whether packets get through.
+/// What comes of it is for a later request.
+const ASK_PACKETS: &str = "ask-packets";
+
 /// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Request {
     /// Flows of each session.
     pub(crate) flows_max: usize,
+    /// Carriers over UDP are asked whether packets get through.
+    pub(crate) asks_packets: bool,
     /// In Prometheus' words.
     pub(crate) prometheus: bool,
+}
+
+impl Request {
+    fn of_line(line: &str) -> Request {
+        let mut words = line.split_whitespace();
+        let flows_max = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let asks_packets = words.any(|word| word == ASK_PACKETS);
+        Request { flows_max, asks_packets, prometheus: false }
+    }
 }
 
 /// Where is asked.
@@ -86,8 +101,7 @@ impl Sockets {
             let _ = Hasty::new(stream).and_then(|mut stream| {
                 let mut line = String::new();
                 BufReader::new((&mut stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
-                let flows_max = line.trim().parse().unwrap_or(0usize);
-                stream.write_all(answer(&Request { flows_max, prometheus: false }).as_bytes())
+                stream.write_all(answer(&Request::of_line(&line)).as_bytes())
             });
         }
         if let Some(Ok((stream, _))) = self.admin.as_ref().map(TcpListener::accept) {
@@ -95,7 +109,7 @@ impl Sockets {
                 let path = requested(&mut stream)?;
                 let (code, body) = match path.as_deref() {
                     Some("/metrics") => {
-                        ("200 OK", answer(&Request { flows_max: 0, prometheus: true }))
+                        ("200 OK", answer(&Request { prometheus: true, ..Request::default() }))
                     }
                     Some("/") => ("200 OK", "Ringway tunnel. Numbers: /metrics\n".to_owned()),
                     _ => ("404 Not Found", "There is /metrics.\n".to_owned()),
@@ -200,10 +214,23 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// When nobody answers.
 pub fn ask(socket: &Path, flows_max: usize) -> io::Result<Status> {
+    said(socket, &flows_max.to_string())
+}
+
+/// The same without flows; and carriers over UDP are asked whether packets get through, as a later
+/// status tells.
+///
+/// # Errors
+/// When nobody answers.
+pub(crate) fn ask_packets(socket: &Path) -> io::Result<Status> {
+    said(socket, &format!("0 {ASK_PACKETS}"))
+}
+
+fn said(socket: &Path, line: &str) -> io::Result<Status> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(2 * PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    writeln!(stream, "{flows_max}")?;
+    writeln!(stream, "{line}")?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     serde_json::from_str(&text).map_err(io::Error::other)

@@ -24,16 +24,17 @@ use ringway_tunnel_proto::Target;
 use ringway_tunnel_proto::limits::ADDRESSES_MAX;
 use serde::Serialize;
 
-use crate::asked::ask;
+use crate::asked::{ask, ask_packets};
 use crate::chance::NoChance;
 use crate::config::{Config, Peer, PeerIndex};
-
-use crate::status::{CarrierStatus, PeerStatus, Status, UnopenedStatus};
+use crate::status::{CarrierStatus, NO_ANSWER, PeerStatus, Status, UnopenedStatus};
 
 /// Addresses that are tried at a time.
 const AT_ONCE: usize = 32;
 /// How long something of this host may take to be connected to.
 const NEAR_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at whether the other side has answered by UDP.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -185,12 +186,13 @@ pub fn check(
     let many = many.replace("peers", &format!("{} peers", config.peers.len()));
     let read = format!("{}: {many}; its keys can be read", path.display());
     let mut findings = vec![Finding::ok(Stage::Config, read)];
-    let running = Running::ask(&config, path);
+    let mut running = Running::ask(&config, path);
     findings.push(running.finding());
     if peers.iter().any(|peer| peer.addresses.is_empty()) {
         findings.extend(config.listen.iter().map(|address| running.listens(*address)));
     }
     let dialled = dial_all(&config, &peers, patience)?;
+    running.hear(&peers, patience.answer);
     for (peer, dialled) in peers.into_iter().zip(dialled) {
         findings.extend(running.thinks_of(peer).map(|finding| finding.of(peer)));
         findings.extend(running.datagrams(peer).map(|finding| finding.of(peer)));
@@ -281,12 +283,50 @@ fn unresolved(name: &str, error: &io::Error) -> Finding {
 struct Running<'a> {
     config: &'a Config,
     path: &'a Path,
+    /// What it says, when it was asked for that, and when it was told to ask by UDP.
     answer: io::Result<Status>,
+    answered_at: Instant,
+    asked_at: Instant,
 }
 
 impl Running<'_> {
     fn ask<'a>(config: &'a Config, path: &'a Path) -> Running<'a> {
-        Running { config, path, answer: ask(&config.socket, 0) }
+        let asked_at = Instant::now();
+        let answer = ask_packets(&config.socket);
+        Running { config, path, answer, answered_at: asked_at, asked_at }
+    }
+
+    /// Looks on until what these peers were asked by UDP is answered, or nothing comes back.
+    fn hear(&mut self, peers: &[&Peer], patience: Duration) {
+        let is_open = |running: &Self| {
+            let mut carriers = peers.iter().flat_map(|peer| running.carriers_of_packets(peer));
+            carriers.any(|one| one.limited_by != NO_ANSWER && !running.has_answered(one))
+        };
+        let deadline = self.asked_at + patience;
+        while is_open(self) && Instant::now() < deadline {
+            std::thread::park_timeout(LOOK_AGAIN);
+            let now = Instant::now();
+            // Who is busy for a moment is asked again.
+            if let Ok(status) = ask(&self.config.socket, 0) {
+                (self.answered_at, self.answer) = (now, Ok(status));
+            }
+        }
+    }
+
+    fn carriers_of_packets(&self, peer: &Peer) -> impl Iterator<Item = &CarrierStatus> {
+        let seen = self.seen(peer).filter(|seen| peer.udp && seen.up);
+        let sessions = seen.into_iter().flat_map(|seen| &seen.sessions);
+        sessions.flat_map(|session| &session.carriers).filter(|one| one.kind == "udp")
+    }
+
+    /// Whether the other end of a carrier was heard of since it was asked.
+    fn has_answered(&self, carrier: &CarrierStatus) -> bool {
+        let since = self.answered_at - self.asked_at;
+        carrier.heard_us_ago.is_some_and(|ago| Duration::from_micros(ago) <= since)
+    }
+
+    fn seen(&self, peer: &Peer) -> Option<&PeerStatus> {
+        self.answer.as_ref().ok()?.peers.iter().find(|seen| seen.name == peer.name)
     }
 
     fn finding(&self) -> Finding {
@@ -339,7 +379,7 @@ impl Running<'_> {
     /// What the tunnel says of a peer.
     fn thinks_of(&self, peer: &Peer) -> Option<Finding> {
         let status = self.answer.as_ref().ok()?;
-        let Some(seen) = status.peers.iter().find(|seen| seen.name == peer.name) else {
+        let Some(seen) = self.seen(peer) else {
             let found = "the tunnel that runs does not know this peer: its file was another one";
             let reload = format!("`kill -HUP {}` makes it read the file again", status.pid);
             return Some(Finding::bad(Stage::Tunnel, found).remedy(reload));
@@ -358,15 +398,15 @@ impl Running<'_> {
 
     /// Whether datagrams get through, where they may.
     fn datagrams(&self, peer: &Peer) -> Option<Finding> {
-        let status = self.answer.as_ref().ok()?;
-        let seen = status.peers.iter().find(|seen| seen.name == peer.name)?;
-        if !peer.udp || !seen.up {
-            return None;
-        }
-        let carriers = seen.sessions.iter().flat_map(|session| &session.carriers);
-        let works = |one: &&CarrierStatus| one.kind == "udp" && one.limited_by != "no answer";
-        let Some(carrier) = carriers.filter(works).max_by_key(|one| one.datagram_bytes) else {
-            let found = "nothing comes back by it: streams go by TCP";
+        self.seen(peer).filter(|seen| peer.udp && seen.up)?;
+        let works = |one: &&CarrierStatus| one.limited_by != NO_ANSWER && self.has_answered(one);
+        let carriers = || self.carriers_of_packets(peer);
+        let Some(carrier) = carriers().filter(works).max_by_key(|one| one.datagram_bytes) else {
+            let waited = self.asked_at.elapsed().as_secs_f64();
+            let found = match carriers().any(|one| one.limited_by != NO_ANSWER) {
+                true => format!("asked, and no answer for {waited:.1} s"),
+                false => "nothing comes back by it: streams go by TCP".to_owned(),
+            };
             return Some(
                 Finding::note(Stage::Udp, found)
                     .remedy("`udp = true` has to stand in the file of the other side as well")
@@ -378,7 +418,10 @@ impl Running<'_> {
             return Some(Finding::note(Stage::Udp, found));
         }
         let bytes = carrier.datagram_bytes.unwrap_or_default();
-        Some(Finding::ok(Stage::Udp, format!("streams go by datagrams of {bytes} bytes")))
+        Some(Finding::ok(
+            Stage::Udp,
+            format!("asked, and answered: streams go by datagrams of {bytes} bytes"),
+        ))
     }
 
     /// Ports that lead to a peer and could not be opened.

@@ -52,6 +52,8 @@ pub(crate) enum Mail {
     Up(PeerId),
     /// The addresses of a flow's target, or of a peer.
     Resolved(Whose, Result<Vec<SocketAddr>, ResetCode>),
+    /// Ask by all carriers of packets whether those get through.
+    AskPackets,
     /// Leave a report with [`Shared::reports`]; so many flows of each session at most.
     Report {
         /// Which asking this answers.

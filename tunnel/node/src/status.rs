@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use ringway_tunnel_proto::BothWays;
 use serde::{Deserialize, Serialize};
 
+/// What limits a carrier by which nothing comes back, or never has.
+pub(crate) const NO_ANSWER: &str = "no answer";
+
 /// A whole process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -197,7 +200,11 @@ pub struct CarrierStatus {
     pub datagram_bytes: Option<u64>,
     /// It does not answer.
     pub suspect: bool,
-    /// What keeps it from being given more: `path`, `no answer` or `nothing`.
+    /// Microseconds since its other end was heard of, if it is one over UDP; not there while a
+    /// question whether it works is not answered. Who has nothing to say is asked each 15 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_us_ago: Option<u64>,
+    /// What keeps it from being given more: `path`, `no answer`, `held back` or `nothing`.
     #[serde(default)]
     pub limited_by: String,
     /// Why it sends as it does, if it is one over UDP.

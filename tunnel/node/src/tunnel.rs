@@ -574,6 +574,11 @@ impl Control {
 
     /// Answers one who asks.
     fn answer(&mut self, request: &crate::asked::Request) -> String {
+        if request.asks_packets {
+            for shard in 0..self.shared.shards {
+                self.shared.send(ShardId(shard as u8), Mail::AskPackets, &mut self.port);
+            }
+        }
         let reports = self.reports(request.flows_max);
         let site = self.shared.site();
         let unopened = self.unopened.iter().filter_map(|(door, why)| site.unopened(*door, why));

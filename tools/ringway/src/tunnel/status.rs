@@ -206,6 +206,9 @@ fn why_text(text: &mut String, peer: &PeerStatus) {
             let _ =
                 writeln!(text, "    length: datagrams of {bytes} bytes, as the path passes them");
         }
+        if let Some(us) = carrier.heard_us_ago {
+            let _ = writeln!(text, "    answer: the last one {:.1} s ago", us as f64 / 1e6);
+        }
         for DecisionStatus { ago_ms, what } in decisions {
             let _ = writeln!(text, "    {:.1} s ago: {what}", *ago_ms as f64 / 1000.0);
         }
@@ -296,6 +299,7 @@ mod tests {
             rate_sent_bits_per_s: 13_000_000,
             limited_by: "path".to_owned(),
             datagram_bytes: Some(1420),
+            heard_us_ago: Some(1_230_000),
             why: Some(WhyStatus {
                 rate: "sends what went by of late: 13 Mbit/s of 13 Mbit/s".to_owned(),
                 decisions: vec![DecisionStatus { ago_ms: 2500, what: "a train".to_owned() }],
@@ -333,6 +337,7 @@ mod tests {
         has("and 2 more that move less (`--flows N` shows N)");
         has("rate: sends what went by of late: 13 Mbit/s of 13 Mbit/s");
         has("length: datagrams of 1420 bytes, as the path passes them");
+        has("answer: the last one 1.2 s ago");
         has("2.5 s ago: a train");
     }
 

@@ -495,6 +495,7 @@ impl Pump {
                     self.fulfil(now, io);
                 }
                 Mail::Resolved(Whose::Peer(peer), found) => self.own.peer_resolved(peer, found),
+                Mail::AskPackets => self.agent.ask_packets(now),
                 Mail::Report { number, flows_max } => self.begin_report((number, flows_max)),
             }
         }

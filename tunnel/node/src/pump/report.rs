@@ -32,7 +32,8 @@ use super::Pump;
 use super::flow::{Flow, FlowKey, Stage};
 use super::own::Own;
 use crate::status::{
-    CarrierStatus, DecisionStatus, FlowStatus, PeerTotals, SessionStatus, ShardStatus, WhyStatus,
+    CarrierStatus, DecisionStatus, FlowStatus, NO_ANSWER, PeerTotals, SessionStatus, ShardStatus,
+    WhyStatus,
 };
 
 /// Decisions of a carrier over UDP that are told.
@@ -277,13 +278,8 @@ fn packet_carrier(
     let [sent, received] = member.wire.bits_per_s(now);
     let [bytes_sent, bytes_received] = member.wire.total();
     let PacketMemberReport { carrier, packets, .. } = member;
-    let full = packets.flying >= packets.window;
-    let limited_by = match carrier {
-        carrier if carrier.suspect || !carrier.proved => "no answer",
-        _ if bond.by_records.is_some() => "held back",
-        _ if member.held_up || full => "path",
-        _ => "nothing",
-    };
+    let limited_by = limit_of_packets(bond, member);
+    let heard = member.why.silent.is_none() && carrier.proved;
     CarrierStatus {
         id: format!("{}u{}", bond.bond.0, member.slot),
         kind: "udp".to_owned(),
@@ -300,8 +296,19 @@ fn packet_carrier(
         resent: carrier.resent,
         datagram_bytes: Some(packets.datagram_bytes as u64),
         suspect: carrier.suspect,
+        heard_us_ago: heard.then(|| now.since(member.why.heard_at).0 / 1000),
         limited_by: limited_by.to_owned(),
         why: Some(why_status(now, bond.by_records, &member.why)),
+    }
+}
+
+/// What keeps a carrier of packets from being given more.
+fn limit_of_packets(bond: &BondReport, member: &PacketMemberReport) -> &'static str {
+    match member.carrier {
+        carrier if carrier.suspect || !carrier.proved => NO_ANSWER,
+        _ if bond.by_records.is_some() => "held back",
+        _ if member.held_up || member.packets.flying >= member.packets.window => "path",
+        _ => "nothing",
     }
 }
 
@@ -339,6 +346,7 @@ fn carrier(now: Moment, member: &MemberReport, own: &Own) -> CarrierStatus {
         resent: member.carrier.resent,
         datagram_bytes: None,
         suspect: member.carrier.suspect,
+        heard_us_ago: None,
         limited_by: limit_of(member).to_owned(),
         why: None,
     }
@@ -411,7 +419,7 @@ fn are_full(members: &[MemberReport]) -> bool {
 /// What keeps a carrier from being given more.
 fn limit_of(member: &MemberReport) -> &'static str {
     match member.carrier {
-        carrier if carrier.suspect || !carrier.proved => "no answer",
+        carrier if carrier.suspect || !carrier.proved => NO_ANSWER,
         carrier if member.waiting > 0 || !carrier.has_window => "path",
         _ => "nothing",
     }

@@ -137,6 +137,20 @@ impl Agent {
         })
     }
 
+    /// Asks by every carrier of packets whether those get through, as [`Why::silent`] and
+    /// [`Why::heard_at`] tell later.
+    pub fn ask_packets(&mut self, now: Moment) {
+        for place in 0..self.places() {
+            let Some(bond) = self.get_mut(BondId(place)) else { continue };
+            for member in &bond.packets {
+                bond.flows.ask_packets(now, member.place);
+            }
+            if !bond.packets.is_empty() {
+                self.touch(BondId(place));
+            }
+        }
+    }
+
     /// Bytes that went again in sessions with this peer, those too that are over: it only grows.
     pub fn resent(&self, peer: PeerId) -> u64 {
         let all = self.by_peer.range((peer, BondId(0))..=(peer, BondId(u32::MAX)));

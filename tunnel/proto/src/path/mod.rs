@@ -457,6 +457,8 @@ impl<F: Copy> Sender<F> {
             apart,
             rtt: (self.rtt().least(), self.rtt().smooth()),
             dropped: self.dropped,
+            heard_at: self.heard_at,
+            silent: (self.silences > 0).then(|| (self.silent_since, self.probe_at())),
             decisions: self.rate.log().copied().collect(),
         }
     }

@@ -68,6 +68,11 @@ pub struct Why {
     /// Datagrams that the other end's host has dropped because nobody read them in time. Those of
     /// others that came by the same socket are among them.
     pub dropped: u64,
+    /// When the other end was heard of last; before that, when the carrier began or moved.
+    pub heard_at: Moment,
+    /// Since when questions are not answered, and when the next one leaves; `None` while none is
+    /// open.
+    pub silent: Option<(Moment, Option<Moment>)>,
     /// What was decided, oldest first.
     pub decisions: Vec<(Moment, Decision)>,
 }

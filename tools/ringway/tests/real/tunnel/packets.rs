@@ -250,6 +250,18 @@ fn a_session_moves_to_tcp_and_back() {
     pair.stop();
 }
 
+/// UDP is blocked while nobody says anything, so neither side has noticed: `check` asks.
+#[test]
+fn a_check_asks_by_udp() {
+    let service = mirror("127.0.0.1:0");
+    let (pair, air) = start(1, service);
+    until_packets(&pair, true);
+    checks(&pair, "asked, and answered: streams go by datagrams of ");
+    air.block(true);
+    checks(&pair, "nothing comes back by it");
+    pair.stop();
+}
+
 /// UDP gets through and is held back from the begin: streams go by TCP, and the log and status say
 /// why.
 #[test]
