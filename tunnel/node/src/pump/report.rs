@@ -298,7 +298,7 @@ fn packet_carrier(
         suspect: carrier.suspect,
         heard_us_ago: heard.then(|| now.since(member.why.heard_at).0 / 1000),
         limited_by: limited_by.to_owned(),
-        why: Some(why_status(now, bond.by_records, &member.why)),
+        why: Some(why_status(now, (limited_by, bond.by_records), &member.why)),
     }
 }
 
@@ -313,9 +313,16 @@ fn limit_of_packets(bond: &BondReport, member: &PacketMemberReport) -> &'static 
 }
 
 /// In words, with the newest decisions.
-fn why_status(now: Moment, by_records: Option<Moment>, why: &Why) -> WhyStatus {
-    let mut rate = why.rate();
-    if let Some(since) = by_records {
+fn why_status(
+    now: Moment,
+    (limited_by, by_records): (&str, Option<Moment>),
+    why: &Why,
+) -> WhyStatus {
+    let (mut rate, window) = match limited_by {
+        NO_ANSWER => (why.silence(now), why.given_up()),
+        _ => (why.rate(), why.window()),
+    };
+    if let Some(since) = by_records.filter(|_| limited_by != NO_ANSWER) {
         let seconds = now.since(since).0 / 1_000_000_000;
         rate += &format!("; UDP is held back, so streams have gone by TCP for {seconds} s");
     }
@@ -324,7 +331,7 @@ fn why_status(now: Moment, by_records: Option<Moment>, why: &Why) -> WhyStatus {
         ago_ms: now.since(*at).0 / 1_000_000,
         what: decision.to_string(),
     });
-    WhyStatus { rate, window: why.window(), repair: why.repair(), decisions: decisions.collect() }
+    WhyStatus { rate, window, repair: why.repair(), decisions: decisions.collect() }
 }
 
 fn carrier(now: Moment, member: &MemberReport, own: &Own) -> CarrierStatus {

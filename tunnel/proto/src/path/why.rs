@@ -100,6 +100,27 @@ impl Why {
         )
     }
 
+    /// What there is to say of the rate while nothing comes back.
+    pub fn silence(&self, now: Moment) -> String {
+        let (since, next) = self.silent.unwrap_or((self.heard_at, None));
+        let mut words = format!("nothing has come back for {}", Time(now.since(since)));
+        if let Some(next) = next {
+            // It may be overdue, by what a turn takes.
+            let left = Span(next.0.saturating_sub(now.0));
+            words += &format!("; whether it works again is asked in {}", Time(left));
+        }
+        words
+    }
+
+    /// And of the window.
+    pub fn given_up(&self) -> String {
+        format!(
+            "{} bytes are on their way, of questions: what streams had there was given up and goes \
+             by others, or waits for one",
+            self.flying
+        )
+    }
+
     /// Why so much goes again.
     pub fn repair(&self) -> String {
         let [_, first, second, third, later] = self.copies;
@@ -124,8 +145,8 @@ impl fmt::Display for Decision {
         match *self {
             Decision::LongerTrain(spread, bytes) => write!(
                 f,
-                "a train was spread over {}, which is too short to tell a rate: the next one has \
-                 {bytes} bytes",
+                "what came of a train, spread over {}, is too little to tell a rate: the next one \
+                 has {bytes} bytes",
                 Time(spread)
             ),
             Decision::Train(rate) => write!(f, "a train says that the path passes {}", Bits(rate)),
@@ -190,7 +211,11 @@ struct Time(Span);
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let us = self.0.0 as f64 / 1e3;
-        if us < 1e3 { write!(f, "{us:.0} us") } else { write!(f, "{:.1} ms", us / 1e3) }
+        match us {
+            ..1e3 => write!(f, "{us:.0} us"),
+            ..1e6 => write!(f, "{:.1} ms", us / 1e3),
+            _ => write!(f, "{:.1} s", us / 1e6),
+        }
     }
 }
 
@@ -206,6 +231,7 @@ impl fmt::Display for Percent {
 mod tests {
     use alloc::string::ToString;
 
+    use super::super::{Load, Sender, Word};
     use super::*;
 
     /// Every number that was decided by is in the words, in units that people use.
@@ -229,5 +255,30 @@ mod tests {
             let said = decision.to_string();
             assert!(words.iter().all(|word| said.contains(word)), "{said}");
         }
+    }
+
+    /// Where nothing comes back, what is said is for how long, and when somebody asks again.
+    #[test]
+    fn silence_is_told() {
+        let mut sender: Sender<u64> = Sender::new(Moment(0), 1228);
+        sender.send(Moment(0), 1228, Load { segment: None, word: Some(Word(0)) });
+        assert!(sender.why().silent.is_none(), "nothing was asked yet");
+        let mut now = Moment(0);
+        while !sender.is_silent(now) {
+            now = sender.wake_at(false).expect("it asks on");
+            if sender.probe(now, |_| {}) {
+                sender.send(now, 100, Load::default());
+            }
+        }
+        let why = sender.why();
+        let (since, next) = why.silent.expect("nothing was heard");
+        let next = next.expect("it asks again");
+        assert!(since < now && next > now, "{since:?} {now:?} {next:?}");
+        let later = Moment(next.0 - 2_000_000);
+        let words = why.silence(later);
+        let silent = Time(later.since(since)).to_string();
+        assert!(words.starts_with(&format!("nothing has come back for {silent}")), "{words}");
+        assert!(words.ends_with("is asked in 2.0 ms"), "{words}");
+        assert!(why.silence(next + Span::from_ms(1)).ends_with("is asked in 0 us"));
     }
 }

@@ -259,6 +259,11 @@ fn a_check_asks_by_udp() {
     checks(&pair, "asked, and answered: streams go by datagrams of ");
     air.block(true);
     checks(&pair, "nothing comes back by it");
+    let [udp] = &carriers(&pair.near, "udp")[..] else { panic!("one of packets") };
+    let why = udp.why.as_ref().expect("it has reasons");
+    assert!(why.rate.contains("nothing has come back for "), "{why:?}");
+    assert!(why.rate.contains("whether it works again is asked in "), "{why:?}");
+    assert_eq!(udp.heard_us_ago, None);
     pair.stop();
 }
 
