@@ -307,7 +307,7 @@ fn limit_of_packets(bond: &BondReport, member: &PacketMemberReport) -> &'static 
     match member.carrier {
         carrier if carrier.suspect || !carrier.proved => NO_ANSWER,
         _ if bond.by_records.is_some() => "held back",
-        _ if member.held_up || member.packets.flying >= member.packets.window => "path",
+        _ if member.held_up || bond.path_bound && bond.has_bulk => "path",
         _ => "nothing",
     }
 }
@@ -403,13 +403,11 @@ fn told(now: Moment, flow: &Flow, (id, report): (FlowId, &FlowReport), signs: Si
 }
 
 /// Whether no carrier of a session takes more of bulk. Where packets get through, it goes by them,
-/// and at most as many are on their way as their path has room for, unless they are held back.
+/// as fast as their path passes them, unless they are held back.
 fn is_full(bond: &BondReport) -> bool {
     let mut packets = bond.packets.iter().filter(|one| one.carrier.usable).peekable();
     match packets.peek() {
-        Some(_) if bond.by_records.is_none() => {
-            packets.all(|one| one.held_up || one.packets.flying > one.packets.window / 2)
-        }
+        Some(_) if bond.by_records.is_none() => bond.path_bound || packets.all(|one| one.held_up),
         _ => are_full(&bond.members),
     }
 }
@@ -471,7 +469,8 @@ mod tests {
     use std::cell::Cell;
 
     use ringway_core::{ConnId, Span};
-    use ringway_tunnel_proto::{CarrierReport, Meter};
+    use ringway_tunnel_proto::path::Sender;
+    use ringway_tunnel_proto::{CarrierReport, Meter, PacketsReport, Route};
 
     use super::*;
     use crate::pump::own;
@@ -532,18 +531,7 @@ mod tests {
     /// before it. The one for who says little is none that bulk waits for.
     #[test]
     fn carriers_are_full_when_bulk_has_none() {
-        let carrier = CarrierReport {
-            rtt: Span::from_ms(1),
-            rtt_min: Span::from_ms(1),
-            flying: 0,
-            sent: 0,
-            resent: 0,
-            suspect: false,
-            usable: true,
-            proved: true,
-            has_window: true,
-            left: false,
-        };
+        let carrier = CARRIER;
         let conn = ConnId { index: 0, generation: 0 };
         let wire = Meter::new(Moment(0));
         let free = MemberReport { conn, carrier, waiting: 0, takes: 0, wire, express: false };
@@ -558,6 +546,64 @@ mod tests {
         assert!(are_full(&[waited_for, on_the_way, express]));
         assert!(!are_full(&[express]));
     }
+
+    /// Where streams have more to say than the path passes, carrier and flow say so, though less is
+    /// on its way than may be.
+    #[test]
+    fn packets_wait_for_their_path() {
+        let member = |carrier| PacketMemberReport {
+            slot: 0,
+            route: Route { socket: 0, to: ([127, 0, 0, 1], 9).into(), from: None },
+            carrier,
+            packets: PacketsReport {
+                flying: 10_000,
+                came: 1 << 20,
+                rate: 1 << 20,
+                window: 1 << 20,
+                datagram_bytes: 1200,
+            },
+            why: Sender::<u64>::new(START, 1228).why(),
+            wire: Meter::new(START),
+            held_up: false,
+        };
+        let packets = vec![member(CARRIER)];
+        let with = |path_bound, has_bulk| BondReport {
+            packets: packets.clone(),
+            path_bound,
+            has_bulk,
+            ..bond(0, 1)
+        };
+        let told = |bond: &BondReport| (limit_of_packets(bond, &bond.packets[0]), is_full(bond));
+        assert_eq!(told(&with(true, true)), ("path", true));
+        // A few bytes wait for the pacer, and nothing else does.
+        assert_eq!(told(&with(true, false)), ("nothing", true));
+        assert_eq!(told(&with(false, true)), ("nothing", false));
+        let held_up = BondReport {
+            packets: vec![PacketMemberReport { held_up: true, ..packets[0].clone() }],
+            ..with(false, true)
+        };
+        assert_eq!(told(&held_up), ("path", true));
+        let silent = CarrierReport { suspect: true, usable: false, ..CARRIER };
+        let dead = BondReport { packets: vec![member(silent)], ..with(true, true) };
+        assert_eq!(told(&dead), (NO_ANSWER, false));
+        let status = packet_carrier(START + Span::from_s(3), (&dead, &dead.packets[0]));
+        let why = status.why.expect("it has reasons");
+        assert_eq!(why.rate, "nothing has come back for 3.0 s");
+        assert!(why.window.contains("given up"), "{why:?}");
+    }
+
+    const CARRIER: CarrierReport = CarrierReport {
+        rtt: Span::from_ms(1),
+        rtt_min: Span::from_ms(1),
+        flying: 0,
+        sent: 0,
+        resent: 0,
+        suspect: false,
+        usable: true,
+        proved: true,
+        has_window: true,
+        left: false,
+    };
 
     const START: Moment = Moment(1 << 40);
     const FLOWS: u64 = 65_536;
@@ -579,6 +625,8 @@ mod tests {
             members: Vec::new(),
             packets: Vec::new(),
             by_records: None,
+            path_bound: false,
+            has_bulk: false,
             flow_count,
             resent: 7,
             flows: Vec::new(),

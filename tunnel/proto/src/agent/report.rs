@@ -36,6 +36,11 @@ pub struct BondReport {
     pub packets: Vec<PacketMemberReport>,
     /// Since when streams go by records though packets get through: those are held back.
     pub by_records: Option<Moment>,
+    /// When packets were sent last, all that may go went, and not all that was to be said: what is
+    /// still unsent waits for the path's rate or window.
+    pub path_bound: bool,
+    /// Some stream has more to say than fits into a record or two.
+    pub has_bulk: bool,
     /// How many flows it has.
     pub flow_count: u64,
     /// Bytes that went again because of its carriers, of those too that are no more.
@@ -131,6 +136,8 @@ impl Agent {
             members: members.collect(),
             packets: packets.collect(),
             by_records: bond.by_records,
+            path_bound: bond.path_bound,
+            has_bulk: bond.flows.has_bulk(),
             flow_count: bond.flows.flow_count() as u64,
             resent: bond.resent(),
             flows: Vec::new(),
