@@ -35,8 +35,18 @@ use failure::Failure;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let typed = Cli::from_arg_matches(&args::command().get_matches());
-    let cli = typed.unwrap_or_else(|error| error.exit());
+    let matches = args::command().try_get_matches();
+    let typed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match typed {
+        Ok(cli) => cli,
+        // Help and the version are answers.
+        Err(error) if !error.use_stderr() || !args::wants_json() => error.exit(),
+        Err(error) => {
+            let failure = Failure::Usage(args::complaint(&error));
+            output::complain(&failure, true);
+            return failure.code().into();
+        }
+    };
     match run(&cli) {
         Ok(code) => code,
         Err(failure) => {

@@ -233,6 +233,40 @@ fn exit_codes_say_who_must_act() {
     assert_eq!(error["exit_code"], 4);
 }
 
+/// Who asks for JSON gets it, too, where the words are no command; help stays text.
+#[test]
+fn words_that_are_no_command_are_told_in_json() {
+    for (args, said) in [
+        (&["--json", "tunnel", "check"][..], "--config <FILE>"),
+        (&["port", "register", "--json"], "required"),
+        (&["--json", "tunnels"], "a similar subcommand exists: 'tunnel'"),
+        (&["tunnel", "--json", "--config", "a", "status", "--config", "a"], "--config before"),
+        (&["--json", "tunnel", "--log-level", "warn", "check", "--config", "a"], "--log-level"),
+    ] {
+        let output = ringway(args);
+        let error: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+        let text = error["error"].as_str().expect("words");
+        assert!(text.contains(said) && !text.contains(['\n']), "{args:?}: {text}");
+        assert_eq!((output.status.code(), &error["exit_code"]), (Some(2), &2.into()), "{args:?}");
+    }
+    let other = ringway(&["port", "exec", "--nonsense", "--", "true", "--json"]);
+    assert!(text(&other.stderr).starts_with("error: "), "it is another program's");
+    let help = ringway(&["--json", "tunnel", "--help"]);
+    assert!(help.status.success() && text(&help.stdout).contains("Usage: "));
+}
+
+/// `--json` may stand wherever help shows it.
+#[test]
+fn json_may_stand_behind_tunnel() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let (nobody, first) = (path("nobody.sock"), ringway(&["tunnel", "--json", "selftest"]));
+    serde_json::from_slice::<Value>(&first.stdout).expect("JSON");
+    let output = ringway(&["tunnel", "--json", "status", "--socket", &nobody]);
+    let error: Value = serde_json::from_slice(&output.stderr).expect("JSON");
+    assert_eq!(error["exit_code"], 4, "{error}");
+}
+
 /// A user with a token gets its own namespaces; without one, nothing.
 #[test]
 fn credentials_from_end_to_end() {

@@ -218,6 +218,21 @@ pub(crate) fn command_of_pages() -> clap::Command {
     with_texts(Cli::command().disable_help_subcommand(true))
 }
 
+/// Whether an answer in JSON is asked for by words that cannot be understood: behind `--` they are
+/// another program's.
+pub(crate) fn wants_json() -> bool {
+    std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json")
+}
+
+/// What is wrong with the words, in one line.
+pub(crate) fn complaint(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let what = text.split("\n\nUsage:").next().unwrap_or_default();
+    let what = what.split("\n\nFor more information").next().unwrap_or_default();
+    let words: Vec<&str> = what.split_whitespace().collect();
+    words.join(" ").trim_start_matches("error: ").to_owned()
+}
+
 fn with_texts(mut command: clap::Command) -> clap::Command {
     // Flags of all subcommands are copied into each of them by this; before, there is none to hide.
     command.build();
@@ -347,6 +362,7 @@ mod tests {
             "ringway tunnel join - --config near.toml --name office --socks5 1080",
             "ringway tunnel join LINE --config near.toml --forward 127.0.0.1:8080=service:web",
             "ringway tunnel selftest --messages 20000 --json",
+            "ringway tunnel --json selftest",
             "ringway wan sim",
             "ringway wan sim --check --json",
             "ringway wan sim rtt=300ms loss=20% --memory 2g,1g,256m",

@@ -22,7 +22,7 @@ Examples:
   ringway tunnel check --config near.toml";
 
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 pub(crate) struct TunnelArgs {
     /// The configuration of this side. `docs/tunnel.md` has a worked example.
     #[arg(long, short, value_name = "FILE")]
@@ -35,12 +35,24 @@ pub(crate) struct TunnelArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// What is logged: error, warn, info, debug or trace.
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log_level)]
-    pub(crate) log_level: LogLevel,
-    /// How it is logged: text or json.
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = log_format)]
-    pub(crate) log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace [default: info].
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
+    pub(crate) log_level: Option<LogLevel>,
+    /// How it is logged: text or json [default: text].
+    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+impl TunnelArgs {
+    /// The first flag that is for a side that is to run, if there is one.
+    pub(crate) fn flag_of_run(&self) -> Option<&'static str> {
+        let flags = [
+            ("--config", self.config.is_some()),
+            ("--log-level", self.run.log_level.is_some()),
+            ("--log-format", self.run.log_format.is_some()),
+        ];
+        flags.into_iter().find_map(|(flag, given)| given.then_some(flag))
+    }
 }
 
 fn log_level(text: &str) -> Result<LogLevel, String> {

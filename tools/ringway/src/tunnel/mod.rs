@@ -15,6 +15,13 @@ use crate::args::tunnel::{TunnelArgs, TunnelCommand};
 use crate::failure::Failure;
 
 pub(crate) fn run(args: &TunnelArgs, json: bool) -> Result<ExitCode, Failure> {
+    // clap would refuse `--json` there, too.
+    if let (Some(_), Some(flag)) = (&args.command, args.flag_of_run()) {
+        return Err(Failure::Usage(format!(
+            "{flag} before a subcommand is for a side that is to run, and would mean nothing: \
+             what the subcommand takes stands behind it"
+        )));
+    }
     match (&args.command, &args.config) {
         (Some(TunnelCommand::Check(args)), _) => check::run(args, json),
         (Some(TunnelCommand::Status(args)), _) => status::run(args, json),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use ringway_coord_server::config::{LogFormat, LogLevel};
 use ringway_tunnel_node::config::{Config, ConfigError};
 use ringway_tunnel_node::{Reloaded, StartError, Tunnel};
 
@@ -15,7 +16,8 @@ use crate::signals::{Came, Stop};
 
 pub(super) fn run(path: &Path, args: &RunArgs, json: bool) -> Result<ExitCode, Failure> {
     let config = Config::load(path)?;
-    log(args.log_level, args.log_format);
+    let level = args.log_level.unwrap_or(LogLevel::Info);
+    log(level, args.log_format.unwrap_or(LogFormat::Text));
     let stop = Stop::install_with_hangup()?;
     let tunnel = Tunnel::start(config)?;
     let ready = tunnel.ready();
