@@ -255,11 +255,24 @@ fn words_that_are_no_command_are_told_in_json() {
     assert!(help.status.success() && text(&help.stdout).contains("Usage: "));
 }
 
-/// `--json` may stand wherever help shows it.
+/// `--json` may stand wherever help shows it. A file that no tunnel starts with ends all with the
+/// same code.
 #[test]
-fn json_may_stand_behind_tunnel() {
+fn a_tunnel_and_who_asks_it_agree() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    let broken = path("broken.toml");
+    std::fs::write(&broken, "[tunnel\n").expect("writes");
+    let no_key = path("no-key.toml");
+    std::fs::write(&no_key, "[tunnel]\nnetwork_key = \"none\"\n").expect("writes");
+    for (file, code) in [(path("nowhere.toml"), 3), (broken, 2), (no_key, 3)] {
+        for words in [&["tunnel"][..], &["tunnel", "check"], &["tunnel", "--json", "check"]] {
+            let output = ringway(&[words, &["--config", &file]].concat());
+            let err = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{words:?} {file}: {err}");
+            assert_eq!(err.starts_with("{\"error\":"), words.contains(&"--json"), "{err}");
+        }
+    }
     let (nobody, first) = (path("nobody.sock"), ringway(&["tunnel", "--json", "selftest"]));
     serde_json::from_slice::<Value>(&first.stdout).expect("JSON");
     let output = ringway(&["tunnel", "--json", "status", "--socket", &nobody]);

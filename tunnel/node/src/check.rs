@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use crate::asked::{ask, ask_packets};
 use crate::chance::NoChance;
-use crate::config::{Config, Peer, PeerIndex};
+use crate::config::{Config, ConfigError, Peer, PeerIndex};
 use crate::status::{CarrierStatus, NO_ANSWER, PeerStatus, Status, UnopenedStatus};
 
 /// Addresses that are tried at a time.
@@ -158,6 +158,9 @@ pub enum NotChecked {
         /// Who there is.
         known: Vec<String>,
     },
+    /// The file, or a key that it names, cannot be used: no tunnel would run with it.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// No first message can be made.
     #[error(transparent)]
     NoChance(#[from] NoChance),
@@ -166,16 +169,13 @@ pub enum NotChecked {
 /// Looks at everything that connects the side of this file with its peers, or with `only` one.
 ///
 /// # Errors
-/// [`NotChecked`]. A file that cannot be used is a finding.
+/// [`NotChecked`].
 pub fn check(
     path: &Path,
     only: Option<&str>,
     patience: Patience,
 ) -> Result<Vec<Finding>, NotChecked> {
-    let config = match Config::load(path) {
-        Ok(config) => config,
-        Err(error) => return Ok(vec![Finding::bad(Stage::Config, error.to_string())]),
-    };
+    let config = Config::load(path)?;
     let known = |peer: &Peer| only.is_none_or(|name| name == peer.name);
     let peers: Vec<&Peer> = config.peers.iter().filter(|peer| known(peer)).collect();
     if let Some(name) = only.filter(|_| peers.is_empty()) {

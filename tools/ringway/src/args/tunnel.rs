@@ -114,7 +114,8 @@ the right key, in our version, at our time. What is not well comes with what to 
 first. No session is begun, and a tunnel that runs is not disturbed. Nobody answers whom they do not
 know, so silence has to be told apart at the other side: run it there, too.
 
-Exit code 0 says that all is well, 1 that something is not.
+Exit code 0 says that all is well, 1 that something is not. A file that `ringway tunnel --config`
+does not start with ends this with the same code as that: 2 or 3.
 
 Examples:
   ringway tunnel check --config near.toml

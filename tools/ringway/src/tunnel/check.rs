@@ -50,6 +50,7 @@ impl From<NotChecked> for Failure {
     fn from(error: NotChecked) -> Failure {
         match error {
             NotChecked::NoSuchPeer { .. } => Failure::Usage(error.to_string()),
+            NotChecked::Config(error) => error.into(),
             NotChecked::NoChance(_) => Failure::Host(error.to_string()),
         }
     }
