@@ -242,7 +242,7 @@ impl SendStream {
     }
 
     /// Takes up to `room` positions for a packet of `carrier`, what was lost first. The end counts
-    /// as one: as a run it goes again only where it fits, and else nothing behind it would.
+    /// as one: a run goes again only where it fits, and nothing behind it would.
     pub(crate) fn take_for_packet(
         &mut self,
         room: usize,
