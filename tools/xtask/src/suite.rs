@@ -73,6 +73,11 @@ fn test_steps(root: &Path, steps: &mut Steps) {
         let args = ["test", "--release", "--package", "ringway-wan", "--test", "swarm"];
         run(&mut cargo(root, &args))
     });
+    steps.step("tunnel: thousands of storms over streams and agents", || {
+        let args = ["test", "--release", "--package", "ringway-tunnel-proto"];
+        let tests = ["--test", "swarm", "--test", "agent_swarm", "--", "storms"];
+        run(cargo(root, &args).args(tests))
+    });
     // A bench that no longer runs answers no question; here each runs once, unmeasured.
     if has_benches(root) {
         steps.step("benches, each once", || {

@@ -2,14 +2,22 @@
 
 mod world;
 
-use world::{World, run};
+use world::{Outcome, World, run, run_in_storm};
 
 /// More than all flows have.
 const ROOMY: u64 = 64 << 20;
 
 /// Runs all seeds of a range; a failure names the one that shows it.
-fn all(seeds: std::ops::Range<u64>, world: impl Fn(u64) -> World) -> world::Outcome {
-    let mut sum = world::Outcome::default();
+fn all(seeds: std::ops::Range<u64>, world: impl Fn(u64) -> World) -> Outcome {
+    all_of(seeds, world, run)
+}
+
+fn all_of(
+    seeds: std::ops::Range<u64>,
+    world: impl Fn(u64) -> World,
+    run: impl Fn(World) -> Result<Outcome, String>,
+) -> Outcome {
+    let mut sum = Outcome::default();
     for seed in seeds {
         match run(world(seed)) {
             Ok(outcome) => {
@@ -20,6 +28,7 @@ fn all(seeds: std::ops::Range<u64>, world: impl Fn(u64) -> World) -> world::Outc
                 sum.lost += outcome.lost;
                 sum.refused += outcome.refused;
                 sum.left += outcome.left;
+                sum.met.add(&outcome.met);
             }
             Err(why) => panic!("{:?}: {why}", world(seed)),
         }
@@ -112,7 +121,7 @@ fn streams_survive_packets() {
 /// The same where carriers of both kinds stall, crawl, fall silent and die.
 #[test]
 fn streams_survive_carriers_of_packets() {
-    let sum = all(5000..5060, |seed| World {
+    let sum = all(5020..5080, |seed| World {
         seed,
         lines: 1 + (seed % 4) as usize,
         packets: 1 + (seed % 3) as usize,
@@ -123,4 +132,59 @@ fn streams_survive_carriers_of_packets() {
         broken: None,
     });
     assert!(sum.closed > 600 && sum.lost > 100, "{sum:?}");
+}
+
+/// Carriers of packets alone, in every weather: the bottleneck changes and is shared, packets are
+/// lost alone and in bursts, come late and twice, both ways, and some paths pass less, or nothing
+/// for a while, or become others. What was written arrives once there is fair weather.
+#[test]
+fn streams_survive_storms() {
+    let seeds = storms();
+    let sum = all_of(6000..6000 + seeds, in_storm, run_in_storm);
+    assert_eq!((sum.closed, sum.reset), (seeds * 2 * 6 * 2, 0));
+    assert_stormy(&sum, seeds);
+}
+
+/// The same beside carriers of records, which die as well, with little room, and flows that are
+/// reset.
+#[test]
+fn streams_survive_storms_beside_records() {
+    let seeds = storms();
+    let world = |seed| World {
+        lines: 2 + (seed % 3 + seed % 2) as usize,
+        faults_per_mille: 3,
+        memory: if seed % 3 == 0 { 128 << 10 } else { ROOMY },
+        resets_per_mille: seed % 2 * 300,
+        ..in_storm(seed)
+    };
+    let sum = all_of(20_000..20_000 + seeds, world, run_in_storm);
+    assert!(sum.closed > seeds * 14 && sum.reset > seeds, "{sum:?}");
+    assert!(sum.lost > seeds && sum.left > seeds / 2, "the world was kind: {sum:?}");
+    assert_stormy(&sum, seeds);
+}
+
+/// Seeds in debug are a tenth: `cargo xtask test` runs all of them in release.
+fn storms() -> u64 {
+    if cfg!(debug_assertions) { 120 } else { 1200 }
+}
+
+fn in_storm(seed: u64) -> World {
+    let packets = 1 + (seed % 3) as usize;
+    World {
+        seed,
+        lines: packets,
+        packets,
+        flows: 6,
+        faults_per_mille: 0,
+        memory: ROOMY,
+        resets_per_mille: 0,
+        broken: None,
+    }
+}
+
+/// Everything that can happen to packets happened often.
+fn assert_stormy(sum: &Outcome, seeds: u64) {
+    for (what, many) in sum.met.all() {
+        assert!(many > 3 * seeds, "{what}: the world was kind: {sum:?}");
+    }
 }

@@ -24,6 +24,9 @@ const POLICED: Span = Span::from_ms(50);
 /// What a link holds that passes so much and no more, in time.
 const HELD: Span = Span::from_ms(50);
 
+/// What a kernel merges at most.
+const TRAIN_BYTES_MAX: usize = 65_507;
+
 /// Heads of IPv4 and UDP.
 const HEADS: usize = 28;
 
@@ -35,6 +38,17 @@ pub(crate) struct Air {
     rng: Rng,
     pub(crate) lost_per_mille: u64,
     pub(crate) twice_per_mille: u64,
+    /// So many begin a burst, each way, in which all are lost for this time at most; and until when
+    /// one lasts.
+    pub(crate) bursts_per_mille: u64,
+    pub(crate) burst_max: Span,
+    burst_until: [Moment; 2],
+    /// So many come later by this.
+    pub(crate) late_per_mille: u64,
+    pub(crate) late_by: Span,
+    /// Datagrams of one length that come one after the other from the same source come at once, and
+    /// one that is shorter behind them, as a kernel merges them.
+    pub(crate) merges: bool,
     /// Least delay, and what chance adds.
     pub(crate) delay: Span,
     pub(crate) jitter: Span,
@@ -50,6 +64,8 @@ pub(crate) struct Air {
     taken: [Moment; 2],
     /// Nothing gets through, to the far site and from there.
     pub(crate) blocked: [bool; 2],
+    /// How many datagrams met what.
+    pub(crate) met: Met,
     /// The near site's address: it may move.
     pub(crate) near: Ipv4Addr,
     /// Every second of its datagrams leaves from this one, if there is one: a translator of
@@ -73,12 +89,62 @@ pub(crate) struct Air {
     pub(crate) heard: Option<Vec<(bool, Vec<u8>)>>,
 }
 
+/// How many datagrams met what.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Met {
+    pub(crate) lost: u64,
+    pub(crate) in_bursts: u64,
+    pub(crate) twice: u64,
+    pub(crate) late: u64,
+    pub(crate) cut: u64,
+    pub(crate) blocked: u64,
+    /// There was no place left on the link.
+    pub(crate) overflowed: u64,
+    /// They came at once with others.
+    pub(crate) merged: u64,
+}
+
+impl Met {
+    /// All of it, by name.
+    pub(crate) fn all(&self) -> [(&'static str, u64); 8] {
+        [
+            ("lost", self.lost),
+            ("in bursts", self.in_bursts),
+            ("twice", self.twice),
+            ("late", self.late),
+            ("cut", self.cut),
+            ("blocked", self.blocked),
+            ("overflowed", self.overflowed),
+            ("merged", self.merged),
+        ]
+    }
+
+    /// Adds what others met.
+    pub(crate) fn add(&mut self, more: &Met) {
+        self.lost += more.lost;
+        self.in_bursts += more.in_bursts;
+        self.twice += more.twice;
+        self.late += more.late;
+        self.cut += more.cut;
+        self.blocked += more.blocked;
+        self.overflowed += more.overflowed;
+        self.merged += more.merged;
+    }
+}
+
 impl Air {
     fn new(seed: u64) -> Air {
         Air {
             rng: Rng::new(seed),
             lost_per_mille: 0,
             twice_per_mille: 0,
+            bursts_per_mille: 0,
+            burst_max: Span::ZERO,
+            burst_until: [Moment(0); 2],
+            late_per_mille: 0,
+            late_by: Span::ZERO,
+            merges: false,
+            met: Met::default(),
             delay: Span::from_ms(5),
             jitter: Span::ZERO,
             mtu: 1500,
@@ -131,24 +197,74 @@ impl Air {
     fn put(&mut self, now: Moment, to: usize, ends: (SocketAddr, SocketAddr), datagram: &[u8]) {
         self.put[to] += datagram.len() as u64;
         let copies = 1 + u64::from(self.rng.chance(self.twice_per_mille));
+        self.met.twice += copies - 1;
         for _ in 0..copies {
-            let stopped = self.blocked[1 - to] || datagram.len() + HEADS > self.mtu;
-            let lost = stopped || self.is_over(now, to, datagram.len());
-            let lost = lost || self.rng.chance(self.lost_per_mille);
+            let lost = self.is_lost(now, to, datagram.len());
             if to == 1
                 && let Some(heard) = &mut self.heard
             {
                 heard.push((lost, datagram.to_vec()));
             }
-            let Some(leaves) =
-                (!lost).then(|| self.take(now, to, datagram.len() + HEADS)).flatten()
-            else {
+            if lost {
+                continue;
+            }
+            let Some(leaves) = self.take(now, to, datagram.len() + HEADS) else {
+                self.met.overflowed += 1;
                 continue;
             };
-            let at = leaves + self.delay + Span(self.rng.below(self.jitter.0 + 1));
+            let mut at = leaves + self.delay + Span(self.rng.below(self.jitter.0 + 1));
+            if self.late_per_mille > 0 && self.rng.chance(self.late_per_mille) {
+                self.met.late += 1;
+                at = at + self.late_by;
+            }
             self.count += 1;
             self.flying.insert((at, self.count), (to, ends.0, ends.1, datagram.to_vec()));
         }
+    }
+
+    fn is_lost(&mut self, now: Moment, to: usize, bytes: usize) -> bool {
+        if self.blocked[1 - to] {
+            self.met.blocked += 1;
+            return true;
+        }
+        if bytes + HEADS > self.mtu {
+            self.met.cut += 1;
+            return true;
+        }
+        if self.is_over(now, to, bytes) {
+            return true;
+        }
+        if self.bursts_per_mille > 0 && self.rng.chance(self.bursts_per_mille) {
+            self.burst_until[to] = now + Span(self.rng.below(self.burst_max.0 + 1));
+        }
+        if now < self.burst_until[to] {
+            self.met.in_bursts += 1;
+            return true;
+        }
+        let lost = self.rng.chance(self.lost_per_mille);
+        self.met.lost += u64::from(lost);
+        lost
+    }
+
+    /// The first datagram that is there by now, and what comes with it: all of them, and how long
+    /// they are.
+    fn arrived(&mut self, now: Moment) -> Option<(Flying, usize)> {
+        let first = self.flying.first_entry().filter(|first| first.key().0 <= now)?;
+        let mut train = first.remove();
+        let (datagram_bytes, mut whole) = (train.3.len().max(1), true);
+        while self.merges && whole {
+            let Some(next) = self.flying.first_entry() else { break };
+            let (to, from, at, datagram) = next.get();
+            let same = (*to, *from, *at) == (train.0, train.1, train.2) && !datagram.is_empty();
+            let fits = train.3.len() + datagram.len() <= TRAIN_BYTES_MAX;
+            if next.key().0 > now || !same || !fits || datagram.len() > datagram_bytes {
+                break;
+            }
+            whole = datagram.len() == datagram_bytes;
+            train.3.extend(next.remove().3);
+            self.met.merged += 1;
+        }
+        Some((train, datagram_bytes))
     }
 }
 
@@ -205,22 +321,27 @@ impl Net {
         loop {
             let frozen = self.frozen;
             let Some(air) = self.air.as_mut() else { return };
-            let first = air.flying.first_entry().filter(|first| first.key().0 <= now);
-            let Some((to, from, at, datagram)) = first.map(|first| first.remove()) else { return };
+            let Some(((to, from, at, train), bytes)) = air.arrived(now) else { return };
             // What a socket has no room for while nobody reads.
             if frozen == Some(to) {
                 continue;
             }
-            self.deliver(to, (from, at), datagram);
+            self.deliver_train(to, (from, at), (train, bytes));
         }
     }
 
     /// A datagram comes to a site.
-    pub(crate) fn deliver(
+    pub(crate) fn deliver(&mut self, to: usize, ends: (SocketAddr, SocketAddr), datagram: Vec<u8>) {
+        let bytes = datagram.len().max(1);
+        self.deliver_train(to, ends, (datagram, bytes));
+    }
+
+    /// Datagrams of so many bytes come to a site at once; the last one may be shorter.
+    pub(crate) fn deliver_train(
         &mut self,
         to: usize,
         (from, at): (SocketAddr, SocketAddr),
-        mut datagram: Vec<u8>,
+        (mut train, datagram_bytes): (Vec<u8>, usize),
     ) {
         let (now, shards) = (self.now, self.sites[to].len());
         let air = self.air();
@@ -233,13 +354,13 @@ impl Net {
             0 => usize::from(at.port()) - 1000,
             _ => (usize::from(from.port()) + air.turn) % shards,
         };
-        air.came[to] += 1;
-        air.bytes[to] += datagram.len() as u64;
+        air.came[to] += train.len().div_ceil(datagram_bytes) as u64;
+        air.bytes[to] += train.len() as u64;
         let socket = if to == 1 { LISTENS } else { DIALS };
         let route = Route { socket, to: from, from: Some(at.ip()) };
-        let arrived = Arrived { route, listening: to == 1, datagram_bytes: datagram.len().max(1) };
+        let arrived = Arrived { route, listening: to == 1, datagram_bytes };
         let Shard { agent, desk } = &mut self.sites[to][shard];
-        agent.datagrams(now, &arrived, &mut datagram, desk);
+        agent.datagrams(now, &arrived, &mut train, desk);
         self.collect_datagrams(to, shard);
     }
 }

@@ -26,6 +26,7 @@ use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{BondId, BondReport, HALF_OPEN_MAX, NotLetIn, Note};
 
+use crate::net::air::Met;
 use crate::net::{CARRIERS_MAX, Net, PEER, STEP, Secrets, UNHEARD_MAX, WAIT};
 use hostile::Hostile;
 use talk::Talks;
@@ -40,6 +41,8 @@ const MEET_WITHIN: Span = Span::from_s(16);
 /// After this time nothing is left over: the longest that a stranger is listened to, and more than
 /// a carrier that is not needed stays.
 const QUIET_FOR: Span = Span::from_s(100);
+/// What passes in fair weather.
+const MTU_FAIR: usize = 1500;
 /// By when packets get through again: the longest pause between two that ask, and what they take.
 const AIRED_BY: Span = Span::from_s(35);
 /// Attempts of a shard in a second; each fault costs one.
@@ -93,6 +96,8 @@ pub(crate) struct Outcome {
     pub(crate) faults: usize,
     /// Connections that were dialled.
     pub(crate) dialled: usize,
+    /// What datagrams met.
+    pub(crate) met: Met,
 }
 
 /// Carriers of a session that can be used.
@@ -147,6 +152,7 @@ fn storm(seed: u64, broken: Option<Rule>, air: bool) -> Result<Outcome, String> 
     };
     if air {
         net.give_air(rng.next_u64());
+        net.air().merges = rng.chance(700);
     }
     let hostile = Hostile::new(rng.next_u64());
     let attempts = (net.now, 0);
@@ -157,7 +163,8 @@ fn storm(seed: u64, broken: Option<Rule>, air: bool) -> Result<Outcome, String> 
     storm.peace()?;
     storm.quiet()?;
     let (closed, reset) = storm.talks.ended();
-    Ok(Outcome { closed, reset, faults: storm.faults, dialled: storm.net.dialled })
+    let met = storm.net.air.as_ref().map(|air| air.met).unwrap_or_default();
+    Ok(Outcome { closed, reset, faults: storm.faults, dialled: storm.net.dialled, met })
 }
 
 impl Storm {
@@ -341,8 +348,19 @@ impl Storm {
         self.faults += 1;
         let rng = &mut self.rng;
         let air = self.net.air.as_mut().expect("the caller looked");
-        match rng.below(6) {
+        match rng.below(12) {
             0 => air.blocked = [rng.chance(700), rng.chance(700)],
+            6 | 7 => {
+                air.bursts_per_mille = 10 + rng.below(100);
+                air.burst_max = Span::from_us(rng.below(40_000));
+            }
+            8 => {
+                air.late_per_mille = 10 + rng.below(200);
+                air.late_by = Span::from_ms(1 + rng.below(60));
+            }
+            // A bottleneck, which records share; wider or narrower than before, or none.
+            9 | 10 => air.link = rng.chance(800).then(|| 10 << rng.below(6)),
+            11 => air.mtu = 1280 + rng.below(300) as usize,
             1 => air.near = Ipv4Addr::from(rng.next_u64() as u32 | 1),
             2 => air.turn = rng.below(8) as usize,
             _ => {
@@ -358,6 +376,7 @@ impl Storm {
     fn winds_rest(&mut self) {
         let Some(air) = self.net.air.as_mut() else { return };
         (air.blocked, air.lost_per_mille, air.twice_per_mille) = ([false; 2], 20, 5);
+        (air.bursts_per_mille, air.late_per_mille, air.link, air.mtu) = (0, 0, None, MTU_FAIR);
     }
 
     /// Packets get through by now, both ways, and streams go by them alone.

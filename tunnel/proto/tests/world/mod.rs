@@ -9,6 +9,10 @@
 //! (T5). A reset says what it was said with (T6); nothing is on the way by a carrier that does not
 //! answer, and nothing is missing of one that both have left (T7). Never is more held of what came
 //! than there is room for.
+//!
+//! In a storm, what packets meet changes all the time (`weather`), until it is fair again.
+
+mod weather;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,10 +23,17 @@ use ringway_tunnel_proto::{
     CarrierSlot, Event, Exchange, FlowId, Outlet, ResetCode, Role, Session, Settings, Violation,
 };
 
+#[allow(unused_imports, reason = "only the swarm counts")]
+pub(crate) use weather::Met;
+use weather::Weather;
+
 /// One step of virtual time.
 const STEP: Span = Span::from_ms(1);
-/// How long there are faults.
+/// How long there are faults, and how long there is a storm.
 const FAULTS_UNTIL: Span = Span::from_ms(2500);
+const STORM_UNTIL: Span = Span::from_ms(4000);
+/// The smallest window of a flow in a storm.
+const WINDOW_IN_STORM: u64 = 8 << 10;
 /// By when everything has to be over: faults end, suspects are given up, windows begin small.
 const OVER_BY: Span = Span::from_s(120);
 /// A suspect carrier is closed after so long.
@@ -31,8 +42,6 @@ const GIVE_UP_AFTER: Span = Span::from_ms(1500);
 const HEADS: u32 = 28;
 const AROUND: u32 = 60;
 const MTU: usize = 1500;
-/// What waits for longer before a packet line overflows.
-const QUEUE: Span = Span::from_ms(60);
 /// Records that a carrier holds before it takes no more.
 const PIPE_RECORDS: usize = 3;
 /// Bytes before the pattern of a flow's first stream: its seed, and how long both streams are.
@@ -40,13 +49,13 @@ const HEAD: usize = 24;
 
 /// What happens in one direction of a carrier.
 struct Pipe {
-    /// When each arrives. Records in their order; packets, with their numbers, in any.
+    /// Records in their order, by when each arrives.
     on_the_way: VecDeque<(Moment, Vec<u8>)>,
-    numbers: VecDeque<u64>,
-    /// Of a thousand packets, so many are lost, and so many come again.
-    lost_per_mille: u64,
-    again_per_mille: u64,
-    jitter: Span,
+    /// Packets with their numbers, by when each arrives and as they left.
+    flying: BTreeMap<(Moment, u64), (u64, Vec<u8>)>,
+    left: u64,
+    /// What packets meet.
+    weather: Weather,
     delay: Span,
     bytes_per_ms: u64,
     free_at: Moment,
@@ -146,6 +155,9 @@ pub(crate) struct Outcome {
     pub(crate) refused: u64,
     /// Carriers that were left.
     pub(crate) left: u64,
+    /// What packets met.
+    #[allow(dead_code, reason = "only the swarm counts")]
+    pub(crate) met: Met,
 }
 
 /// How mean the world is.
@@ -169,14 +181,33 @@ pub(crate) struct World {
     pub(crate) broken: Option<Rule>,
 }
 
-/// The byte at an offset of a stream.
-fn pattern(seed: u64, stream: u64, offset: u64) -> u8 {
-    let word = Rng::new(seed ^ stream << 63 ^ (offset / 8) << 3).next_u64();
-    word.to_le_bytes()[(offset % 8) as usize]
+/// The bytes of a stream, by their offsets.
+struct Pattern {
+    key: u64,
+    word: Option<(u64, [u8; 8])>,
+}
+
+impl Pattern {
+    fn of(seed: u64, stream: u64) -> Pattern {
+        Pattern { key: seed ^ stream << 63, word: None }
+    }
+
+    fn byte(&mut self, offset: u64) -> u8 {
+        let at = offset / 8;
+        let key = self.key;
+        let fresh = || (at, Rng::new(key ^ at << 3).next_u64().to_le_bytes());
+        let (_, bytes) =
+            *self.word.insert(self.word.filter(|word| word.0 == at).unwrap_or_else(fresh));
+        bytes[(offset % 8) as usize]
+    }
 }
 
 struct Run {
     world: World,
+    /// What packets meet changes all the time.
+    storm: bool,
+    /// Carriers that do not answer are closed.
+    gives_up: bool,
     window_first: u64,
     rng: Rng,
     now: Moment,
@@ -204,8 +235,22 @@ fn session(settings: Settings, broken: Option<Rule>) -> Session {
 /// # Errors
 /// What is wrong, in words.
 pub(crate) fn run(world: World) -> Result<Outcome, String> {
+    run_in(world, false)
+}
+
+/// Runs a world in which what packets meet changes all the time, and then no more.
+///
+/// # Errors
+/// What is wrong, in words.
+#[allow(dead_code, reason = "only the swarm has storms")]
+pub(crate) fn run_in_storm(world: World) -> Result<Outcome, String> {
+    run_in(world, true)
+}
+
+fn run_in(world: World, storm: bool) -> Result<Outcome, String> {
     let mut rng = Rng::new(world.seed);
-    let window_first = 1 << (10 + rng.below(7));
+    // A storm takes long enough without windows of a packet.
+    let window_first = (1 << (10 + rng.below(7))).max(if storm { WINDOW_IN_STORM } else { 0 });
     let memory = world.memory;
     let settings = |role| Settings { role, window_first, memory, flows_max: 1000 };
     let end = |role| End {
@@ -214,8 +259,11 @@ pub(crate) fn run(world: World) -> Result<Outcome, String> {
         over: Over::default(),
         said: BTreeMap::new(),
     };
+    let gives_up = !storm || rng.chance(500);
     let mut run = Run {
         world,
+        storm,
+        gives_up,
         window_first,
         rng,
         now: Moment(1_000_000_000),
@@ -224,18 +272,7 @@ pub(crate) fn run(world: World) -> Result<Outcome, String> {
         to_open: [world.flows; 2],
         outcome: Outcome::default(),
     };
-    let start = run.now;
-    loop {
-        let since = run.now.since(start);
-        run.step(since < FAULTS_UNTIL)?;
-        if since >= FAULTS_UNTIL && run.is_over() {
-            break;
-        }
-        if since > OVER_BY {
-            return Err(format!("not over after {since:?}: {}", run.what_hangs()));
-        }
-        run.now = run.now + STEP;
-    }
+    run.pass()?;
     for line in &run.lines {
         for (end, slot) in run.ends.iter().zip(line.slots) {
             let report = slot.and_then(|slot| end.session.carrier(slot));
@@ -250,10 +287,31 @@ pub(crate) fn run(world: World) -> Result<Outcome, String> {
 }
 
 impl Run {
+    /// Time passes until everything is over.
+    fn pass(&mut self) -> Result<(), String> {
+        let start = self.now;
+        let until = if self.storm { STORM_UNTIL } else { FAULTS_UNTIL };
+        loop {
+            let since = self.now.since(start);
+            if self.storm && since == until {
+                self.calm_down();
+            }
+            self.step(since < until)?;
+            if since >= until && self.is_over() {
+                return Ok(());
+            }
+            if since > OVER_BY {
+                return Err(format!("not over after {since:?}: {}", self.what_hangs()));
+            }
+            self.now = self.now + STEP;
+        }
+    }
+
     fn step(&mut self, faults: bool) -> Result<(), String> {
         self.keep_lines_open();
         if faults {
             self.do_harm();
+            self.winds_change();
         }
         self.arrive()?;
         for at in 0..2 {
@@ -275,16 +333,18 @@ impl Run {
             let packets = of_packets < self.world.packets;
             let mut pipe = || Pipe {
                 on_the_way: VecDeque::new(),
-                numbers: VecDeque::new(),
-                lost_per_mille: self.rng.below(250),
-                again_per_mille: self.rng.below(30),
-                jitter: Span::from_us(self.rng.below(10_000)),
+                flying: BTreeMap::new(),
+                left: 0,
+                weather: Weather::new(&mut self.rng),
                 delay: Span::from_us(self.rng.below(40_000)),
                 bytes_per_ms: 500 << self.rng.below(8),
                 free_at: self.now,
                 silent: false,
             };
-            let pipes = [pipe(), pipe()];
+            let mut pipes = [pipe(), pipe()];
+            if self.storm && packets {
+                pipes.iter_mut().for_each(|pipe| pipe.gather(&mut self.rng));
+            }
             let slots = [0, 1].map(|at: usize| {
                 let session = &mut self.ends[at].session;
                 Some(if packets {
@@ -330,6 +390,9 @@ impl Run {
                     for (arrival, _) in &mut pipe.on_the_way {
                         *arrival = (*arrival).max(until);
                     }
+                    let flying = std::mem::take(&mut pipe.flying).into_iter();
+                    pipe.flying =
+                        flying.map(|((at, left), one)| ((at.max(until), left), one)).collect();
                 }
                 _ => self.lines[at].pipes[way].bytes_per_ms = 20 + self.rng.below(200),
             }
@@ -347,7 +410,9 @@ impl Run {
 
     /// Who dials lets go of a carrier.
     fn leave_line(&mut self, at: usize) {
-        if let Some(slot) = self.lines[at].slots[0] {
+        // An agent closes carriers of packets when it likes.
+        let stays = self.storm && self.lines[at].packets;
+        if let Some(slot) = self.lines[at].slots[0].filter(|_| !stays) {
             self.ends[0].session.retire(slot);
             self.lines[at].leaving = true;
         }
@@ -385,7 +450,7 @@ impl Run {
         for pipe in &mut line.pipes {
             let arrive = self.rng.below(pipe.on_the_way.len() as u64 + 1) as usize;
             pipe.on_the_way.truncate(arrive);
-            pipe.numbers.truncate(arrive);
+            pipe.flying.retain(|_, _| self.rng.chance(500));
             pipe.silent = true;
         }
         let first = self.rng.below(2) as usize;
@@ -399,7 +464,7 @@ impl Run {
             self.outcome.resent += report.resent;
             let pipe = &mut self.lines[line].pipes[1 - at];
             pipe.on_the_way.clear();
-            pipe.numbers.clear();
+            pipe.flying.clear();
         }
     }
 
@@ -409,7 +474,7 @@ impl Run {
                 self.arrive_at(line, to)?;
             }
             let broken = &self.lines[line];
-            if broken.broken && broken.pipes.iter().all(|pipe| pipe.on_the_way.is_empty()) {
+            if broken.broken && broken.pipes.iter().all(Pipe::is_empty) {
                 (0..2).for_each(|at| self.carrier_down(line, at));
             }
         }
@@ -421,21 +486,12 @@ impl Run {
         loop {
             let found = &mut self.lines[line];
             let Some(slot) = found.slots[to] else { return Ok(()) };
-            let packets = found.packets;
-            let pipe = &mut found.pipes[1 - to];
-            let now = self.now;
-            let Some(first) = pipe.on_the_way.iter().position(|(arrival, _)| *arrival <= now)
-            else {
+            let Some((number, record)) = found.pipes[1 - to].arrived(self.now) else {
                 return Ok(());
             };
-            if first > 0 && !packets {
-                return Ok(());
-            }
-            let (_, record) = pipe.on_the_way.remove(first).expect("it is there");
             let mut heard = Heard::default();
             let end = &mut self.ends[to];
-            let received = if packets {
-                let number = pipe.numbers.remove(first).expect("each has one");
+            let received = if let Some(number) = number {
                 // What opens a packet twice is refused by its number.
                 if !found.came[to].insert(number) {
                     continue;
@@ -524,18 +580,10 @@ impl Run {
             self.hear(at, heard)?;
             let Some(number) = number else { break };
             let pipe = &mut self.lines[line].pipes[at];
-            let waits = pipe.free_at.since(self.now);
-            let long = packet.len() + AROUND as usize > MTU;
-            let lost = long || waits > QUEUE || self.rng.chance(pipe.lost_per_mille) || pipe.silent;
-            if waits <= QUEUE {
-                let took = Span(packet.len() as u64 * 1_000_000 / pipe.bytes_per_ms);
-                pipe.free_at = pipe.free_at.max(self.now) + took;
-            }
-            let times = if lost { 0 } else { 1 + u64::from(self.rng.chance(pipe.again_per_mille)) };
-            for _ in 0..times {
-                let jitter = Span(self.rng.below(pipe.jitter.0 + 1));
-                pipe.on_the_way.push_back((pipe.free_at + pipe.delay + jitter, packet.clone()));
-                pipe.numbers.push_back(number);
+            pipe.meet(self.now, (number, packet), &mut self.rng, &mut self.outcome.met);
+            let datagram = self.lines[line].pipes[at].refused();
+            if let Some(bytes) = datagram {
+                self.ends[at].session.datagrams_refused(self.now, slot, bytes);
             }
         }
         Ok(())
@@ -550,7 +598,8 @@ impl Run {
         }
         for line in 0..self.lines.len() {
             let since = self.lines[line].suspect_since[at];
-            if since.is_some_and(|since| self.now.since(since) > GIVE_UP_AFTER) {
+            let long = since.is_some_and(|since| self.now.since(since) > GIVE_UP_AFTER);
+            if long && (self.gives_up || !self.lines[line].packets) {
                 self.lines[line].suspect_since[at] = None;
                 self.break_line(line);
             }
@@ -561,11 +610,14 @@ impl Run {
     // ---- Applications.
 
     fn open_flows(&mut self, at: usize, faults: bool) {
-        while self.to_open[at] > 0 && (!faults || self.rng.chance(20)) {
+        let often = if self.storm { 3 } else { 20 };
+        while self.to_open[at] > 0 && (!faults || self.rng.chance(often)) {
             self.to_open[at] -= 1;
             let id = self.ends[at].session.open(self.now).expect("few flows");
             let seed = self.rng.next_u64();
-            let mut length = || 1u64 << self.rng.below(19);
+            let storm = self.storm;
+            let mut length =
+                || 1u64 << if storm { 6 + self.rng.below(14) } else { self.rng.below(19) };
             let (there, back) = (length() + HEAD as u64, length() - 1);
             let mut app = self.app(seed, 0, there);
             app.to_read = Some(back);
@@ -630,14 +682,21 @@ impl Run {
         let app = end.apps.get_mut(&id).expect("it was there");
         let chunk = (1 + self.rng.below(20_000)).min(app.to_write - app.written);
         if chunk > 0 && self.rng.chance(500) {
-            let (start, stop) = (app.written, app.written + chunk);
-            let bytes: Vec<u8> = (start..stop)
-                .map(|offset| match app.head.get(offset as usize) {
-                    Some(byte) if app.writes == 0 => *byte,
-                    _ => pattern(app.seed, app.writes, offset),
-                })
-                .collect();
-            app.written += end.session.write(id, &bytes) as u64;
+            let mut pattern = Pattern::of(app.seed, app.writes);
+            let stop = app.written + chunk;
+            // In small parts: often there is no room for the first.
+            while app.written < stop {
+                let part = app.written..stop.min(app.written + 256);
+                let of_head = |offset| app.head.get(offset as usize).filter(|_| app.writes == 0);
+                let byte =
+                    |offset| of_head(offset).copied().unwrap_or_else(|| pattern.byte(offset));
+                let bytes: Vec<u8> = part.map(byte).collect();
+                let took = end.session.write(id, &bytes);
+                app.written += took as u64;
+                if took < bytes.len() {
+                    break;
+                }
+            }
         }
         // Who was opened learns from the head what to write.
         if app.head.len() == HEAD && app.written == app.to_write && !app.finished {
@@ -661,6 +720,7 @@ impl Run {
     fn data(&mut self, at: usize, id: FlowId, bytes: &[u8]) -> Result<(), String> {
         self.outcome.delivered += bytes.len() as u64;
         let app = self.ends[at].apps.get_mut(&id).ok_or(format!("bytes for no flow {id:?}"))?;
+        let mut pattern = Pattern::of(app.seed, 1 - app.writes);
         for byte in bytes {
             if app.writes == 1 && app.head.len() < HEAD {
                 app.head.push(*byte);
@@ -671,8 +731,9 @@ impl Run {
                     };
                     let (there, back) = (word(1), word(2));
                     (app.seed, app.to_read, app.to_write) = (word(0), Some(there), back);
+                    pattern = Pattern::of(app.seed, 1 - app.writes);
                 }
-            } else if *byte != pattern(app.seed, 1 - app.writes, app.read) {
+            } else if *byte != pattern.byte(app.read) {
                 return Err(format!("{id:?} has a wrong byte at {}", app.read));
             }
             app.read += 1;
@@ -760,6 +821,10 @@ impl Run {
         }
         for line in &self.lines {
             words += &format!("\n  a line {:?} broken {}", line.slots, line.broken);
+            for ((end, slot), pipe) in self.ends.iter().zip(line.slots).zip(&line.pipes) {
+                let packets = slot.and_then(|slot| end.session.packets_report(slot));
+                words += &format!("\n    {packets:?} silent {} by {:?}", pipe.silent, pipe.weather);
+            }
         }
         words
     }
