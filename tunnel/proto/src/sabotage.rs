@@ -256,7 +256,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 27] = [
+    pub const PATH: [Rule; 28] = [
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
@@ -264,6 +264,7 @@ impl Rule {
         Rule::CopiesGrow,
         Rule::CopiesApart,
         Rule::SilenceIsProbed,
+        Rule::TailGoesAgain,
         Rule::SilenceGivesUp,
         Rule::LossIsFloored,
         Rule::QueueDrained,

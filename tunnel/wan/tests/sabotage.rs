@@ -19,6 +19,7 @@ fn every_broken_rule_is_noticed() {
             Rule::CopiesGrow => Kind::Steady,
             Rule::CopiesApart => Kind::Bursts,
             Rule::LossTakesTime | Rule::LateIsHeard => Kind::Late,
+            Rule::TailGoesAgain => Kind::Sparse,
             Rule::SilenceGivesUp => Kind::Silent,
             Rule::LossIsFloored => Kind::Lossy,
             Rule::IdleSaysNothing | Rule::StartMayLose => Kind::Growing,

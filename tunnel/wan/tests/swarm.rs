@@ -42,6 +42,7 @@ fn little_is_sent_in_vain() {
 #[test]
 fn silence_is_noticed() {
     all(0..100, Kind::Silent);
+    all(0..40, Kind::Sparse);
 }
 
 #[test]

@@ -352,7 +352,6 @@ mod tests {
             "ringway load watchers --watchers 10000 --rounds 3 --pid 17",
             "ringway load compare --protocol port --frame 1 --against 127.0.0.1:6379",
             "ringway load scenario resp-p16 --pid 17 --against-pid 18",
-            "ringway load scenario",
             "ringway credentials add shop -n orders -n carts --operator --file users.toml",
             "ringway credentials remove shop --file users.toml",
             "ringway credentials list --json",

@@ -373,9 +373,9 @@ impl<F: Copy> Sender<F> {
     }
 
     /// What a probe may carry: the last run that was sent, if nothing was heard of it (RFC 8985,
-    /// section 7). So whoever says little waits no round trip longer for what was lost. Later probes
-    /// are short, since perhaps no long ones get through. Whoever takes it sends it; `wanted` and
-    /// `room` are as for [`Self::again`].
+    /// section 7). So whoever says little waits no round trip longer for what was lost. Later
+    /// probes are short, since perhaps no long ones get through. Whoever takes it sends it;
+    /// `wanted` and `room` are as for [`Self::again`].
     pub fn tail(&mut self, room: usize, wanted: impl Fn(&Run<F>) -> bool) -> Option<SegmentId> {
         if self.silences > 1 || self.sabotage.breaks(Rule::TailGoesAgain) {
             return None;

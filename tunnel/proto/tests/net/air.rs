@@ -348,7 +348,7 @@ impl Net {
         let shard = match to {
             // Nobody is where the near site was before.
             0 if ![Some(air.near), air.twin].contains(&ipv4(at)) => {
-                air.astray += datagram.len() as u64;
+                air.astray += train.len() as u64;
                 return;
             }
             0 => usize::from(at.port()) - 1000,

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     /// At first there is less to send than the line passes, and more each round trip: judged by how
     /// soon it is filled once there is enough.
     Growing,
+    /// One packet at a time is written, and some are lost: judged by how long each takes.
+    Sparse,
     /// The line becomes slower: judged by the queue that stays.
     Narrower,
     /// Beside CUBIC: judged by what both get.
@@ -99,6 +101,7 @@ impl Plan {
             Kind::Silent => self.silent(&mut rng),
             Kind::Lossy => self.lossy(&mut rng),
             Kind::Growing => self.growing(&mut rng),
+            Kind::Sparse => self.sparse(&mut rng),
             Kind::Narrower => self.narrower(&mut rng),
             Kind::Crowded => self.crowded(&mut rng),
             Kind::Left => self.left(&mut rng),
@@ -226,6 +229,32 @@ impl Plan {
             return Err(format!("{:.1} % are sent in vain", vain * 100.0));
         }
         Ok(sum)
+    }
+
+    /// Whoever waits for the answer to each packet hardly ever waits for three round trips, though
+    /// one in five is lost.
+    fn sparse(self, rng: &mut Rng) -> Result<Sum, String> {
+        let rtt = 40 + rng.below(161);
+        let words = format!("rate=50mbit rtt={rtt}ms there.loss=20%");
+        let mut story = self.begin(&words, 1 << 20, 0);
+        let run = u64::from(story.link.mtu) - ENVELOPE;
+        let mut took: Vec<u64> = Vec::new();
+        for packet in 1..=100 {
+            let begin = story.world.now();
+            story.world.write_only(packet * run);
+            while story.world.read() < packet * run {
+                story.until(story.world.now() + Span(rtt * 50_000))?;
+            }
+            took.push(story.world.now().since(begin).0 / 1_000_000);
+            // The other end answers.
+            story.until(story.world.now() + Span::from_ms(rtt))?;
+        }
+        took.sort_unstable();
+        let late = took.iter().filter(|ms| **ms > 5 * rtt / 2).count();
+        if late > 10 {
+            return Err(format!("{late} of 100 packets took longer than 2.5 trips of {rtt} ms"));
+        }
+        Ok(Sum::default())
     }
 
     /// What may be written grows as a stream's window does: twice as much each round trip. What
