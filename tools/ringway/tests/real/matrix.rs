@@ -1,22 +1,55 @@
-//! `ringway wan matrix`, and by it that one connection fills real lossy links through the tunnel.
+//! `ringway wan matrix`, and by it that one connection fills real lossy links through the tunnel;
+//! and that nothing of a run is left, however it ends.
 //!
-//! The links are slow enough for a machine that does much else. What it cannot keep up with all the
-//! same is measured again, a few times: a connection that is too fast for its link there is not.
+//! The links are slow enough for a machine that does much else. Where it could not keep up all the
+//! same, the row says so, and the cell is measured once more.
 
+use std::fs::{File, read_dir};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::ringway;
+use crate::support::{Held, Told, command, hold, ringway, until};
 
-/// Measurements of one cell before a low one is a failure.
-const TRIES: u32 = 4;
+/// Runs of a cell that the machine did not disturb, of which the middle one counts, and runs at
+/// most. One says little: which packets are lost is worth some percent where there are few.
+const ROUNDS: usize = 3;
+const TRIES: usize = 4;
+/// A run has measured the machine if more packets than this came out late, of about twenty
+/// thousand, or if threads of the tunnel waited longer than this for a processor.
+const LATE_MAX: u64 = 100;
+const WAITED_S_MAX: f64 = 1.0;
 /// What has to arrive, of what can.
 const BAR: f64 = 0.85;
 
-/// Runs cells; their rows.
+/// Runs cells; their rows. Nothing of the run is left.
 fn rows(words: &[&str], file: &str) -> Vec<Value> {
     let words = [&["--json", "wan", "matrix", "--into", file], words].concat();
-    let told = ringway(&words).with(0).json();
-    told.as_array().expect("rows").clone()
+    let mut command = before_others();
+    command.arg(env!("CARGO_BIN_EXE_ringway")).args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it becomes our binary");
+    let name = name_of(child.id());
+    let told = Told::from(child.wait_with_output().expect("our child"));
+    let rows = told.with(0).json();
+    assert!(!is_there(&name), "{name} is left");
+    rows.as_array().expect("rows").clone()
+}
+
+/// What runs a program before ordinary ones, where we may: a tunnel that waits for a processor for
+/// longer than it runs fills no link. On two cores with six that wanted one, runs of 30 ms and 20 %
+/// had 72 to 84 % of the bound and waited for 2 to 3 s; so they have 86 to 89 % and wait for 0.2 s.
+fn before_others() -> Command {
+    let chrt = || {
+        let mut command = Command::new("chrt");
+        command.args(["--rr", "1"]);
+        command
+    };
+    let works = chrt().arg("true").output().is_ok_and(|told| told.status.success());
+    if works { chrt() } else { Command::new("env") }
 }
 
 fn share(row: &Value) -> f64 {
@@ -24,7 +57,17 @@ fn share(row: &Value) -> f64 {
     number("mbit_per_s") / number("bound_mbit_per_s")
 }
 
-/// Four cells of the documents' table, loss both ways, on slower links.
+/// Whether it was measured what the machine can do beside all else.
+fn is_disturbed(row: &Value) -> bool {
+    let number = |name: &str| row[name].as_u64().expect("a number");
+    // Not every kernel says it.
+    let has_waited = row["waited_s"].as_f64().is_some_and(|waited_s| waited_s > WAITED_S_MAX);
+    number("own_losses") > 0 || number("late") > LATE_MAX || has_waited
+}
+
+/// Four cells of the documents' table, loss both ways, on slower links. What counts is the middle
+/// one of three runs. Only where the machine was busy is there another, and the best one counts if
+/// it remains so: no share of a link says anything then, but a high one.
 #[test]
 fn lossy_links_are_filled() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -33,26 +76,34 @@ fn lossy_links_are_filled() {
             .into_iter()
             .enumerate()
     {
-        let mut best = 0.0_f64;
+        let file = dir.path().join(at.to_string());
+        let file = file.to_str().expect("text");
+        let (mut calm, mut best) = (Vec::new(), 0.0_f64);
         for seed in 1..=TRIES {
-            let file = dir.path().join(format!("{at}-{seed}"));
-            let (seed, file) = (seed.to_string(), file.to_str().expect("text"));
             let words = ["rate=20mbit", cell, "--for", "8s", "--contestants", "ringway"];
-            let rows = rows(&[&words[..], &["--seed", &seed]].concat(), file);
+            let rows = rows(&[&words[..], &["--seed", &seed.to_string()]].concat(), file);
             let [row] = &rows[..] else { panic!("{rows:?}") };
             assert!(row["failed"].is_null(), "{row}");
             assert!(share(row) < 1.02, "more than a link carries: {row}");
             best = best.max(share(row));
-            if best >= BAR {
+            if is_disturbed(row) {
+                eprintln!("disturbed: {row}");
+            } else {
+                calm.push(share(row));
+            }
+            let can_be_calm = calm.len() + TRIES - seed >= ROUNDS;
+            if calm.len() == ROUNDS || !can_be_calm && best >= BAR {
                 break;
             }
-            eprintln!("again: {row}");
         }
-        assert!(best >= BAR, "{cell}: {best}");
+        calm.sort_by(f64::total_cmp);
+        let counts = if calm.len() == ROUNDS { calm[ROUNDS / 2] } else { best };
+        assert!(counts >= BAR, "{cell}: {counts}, of {calm:?}");
     }
 }
 
-/// What was measured is not measured again, and plain TCP is measured as it is.
+/// What was measured is not measured again, and plain TCP is measured as it is. What does not say
+/// which seed it is of does not count, and whoever has such a file is told.
 #[test]
 fn a_matrix_goes_on_where_it_was() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -62,6 +113,97 @@ fn a_matrix_goes_on_where_it_was() {
     let first = rows(&words, file);
     assert!((0.7..1.02).contains(&share(&first[0])), "{first:?}");
     assert_eq!(rows(&words, file), first, "to the digit");
+    let mut older = first[0].clone();
+    older.as_object_mut().expect("a row").remove("seed");
+    std::fs::write(file, format!("{older}\n")).expect("our file");
+    let mut again = Run::start(&words, dir.path(), file);
+    again.held.signal(Signal::INT);
+    assert_eq!(again.held.wait(), Some(130));
+    let said = again.held.err();
+    assert!(said.contains(file) && said.contains("1 results are of another build"), "{said}");
     let wrong = ringway(&["wan", "matrix", "rate=none"]).with(2);
     assert!(wrong.err.contains("rate"), "{wrong:?}");
+}
+
+/// Ctrl-C in the middle leaves nothing. `kill -9` leaves keys, and two namespaces without a device
+/// and without a process in them, and `clean` removes those.
+#[test]
+fn nothing_of_a_run_is_left() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let words = ["rate=10mbit", "rtt=10ms", "loss=1%", "--contestants", "ringway"];
+    for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let file = dir.path().join(format!("{code:?}"));
+        let mut run = Run::start(&words, dir.path(), file.to_str().expect("text"));
+        // Two ends of a tunnel, and two of iperf3.
+        until("all programs run", || (run.processes().len() >= 4).then_some(()));
+        run.held.signal(signal);
+        assert_eq!(run.held.wait(), code);
+        until("no program is left", || run.processes().is_empty().then_some(()));
+        assert_eq!(is_there(&run.name), code.is_none(), "{}", run.name);
+        let keys = dir.path().join(format!("ringway-matrix-{}", run.held.pid()));
+        assert_eq!(keys.exists(), code.is_none(), "{}", keys.display());
+        if code.is_none() {
+            for end in ["a", "b"] {
+                let space = format!("{}-{end}", run.name);
+                let told = Command::new("ip").args(["-n", &space, "-br", "link"]).output();
+                let told = Told::from(told.expect("it starts")).with(0);
+                assert!(!told.out.contains("wan1"), "{told:?}");
+            }
+            ringway(&["wan", "link", "clean", &run.name]).with(0);
+            assert!(!is_there(&run.name));
+        }
+    }
+}
+
+/// A run that is watched.
+struct Run {
+    held: Held,
+    name: String,
+    /// Its namespaces. While they are open no others have their numbers.
+    spaces: [File; 2],
+}
+
+impl Run {
+    /// Its namespaces are there when this returns. Keys are kept in a directory of ours.
+    fn start(words: &[&str], temporary: &Path, file: &str) -> Run {
+        let mut command = command(&[&["wan", "matrix", "--into", file], words].concat());
+        command.env("TMPDIR", temporary);
+        let held = hold(command);
+        let name = name_of(held.pid());
+        let space = |end: &str| {
+            let path = format!("/run/netns/{name}-{end}");
+            until("it is made", || File::open(&path).ok().filter(is_namespace))
+        };
+        let spaces = ["a", "b"].map(space);
+        Run { held, name, spaces }
+    }
+
+    /// Who lives in its namespaces.
+    fn processes(&self) -> Vec<String> {
+        let number = |space: &File| space.metadata().expect("it is open").ino();
+        let spaces = [0, 1].map(|end| format!("net:[{}]", number(&self.spaces[end])));
+        let lives_there = |process: &String| {
+            // One that has ended meanwhile lives nowhere.
+            let at = std::fs::read_link(format!("/proc/{process}/ns/net"));
+            at.is_ok_and(|at| spaces.iter().any(|space| Path::new(space) == at))
+        };
+        let all = read_dir("/proc").expect("it is there").flatten();
+        all.filter_map(|entry| entry.file_name().into_string().ok()).filter(lives_there).collect()
+    }
+}
+
+/// A file becomes one when a namespace is mounted on it.
+fn is_namespace(file: &File) -> bool {
+    const NSFS: i64 = 0x6e73_6673;
+    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == NSFS)
+}
+
+fn name_of(process: u32) -> String {
+    format!("rwm{process}")
+}
+
+fn is_there(name: &str) -> bool {
+    let spaces = ["a", "b"].map(|end| format!("/run/netns/{name}-{end}"));
+    let socket = format!("/run/ringway-wan/{name}.sock");
+    [&spaces[0], &spaces[1], &socket].iter().any(|path| Path::new(path).exists())
 }
