@@ -242,16 +242,30 @@ impl SendStream {
     }
 
     /// Takes up to `room` positions for a packet of `carrier`, what was lost first. The end counts
-    /// as one: a run goes again only where it fits, and nothing behind it would.
+    /// as one: a run goes again only where it fits, and nothing behind it would go.
     pub(crate) fn take_for_packet(
         &mut self,
         room: usize,
         carrier: CarrierSlot,
         alone: bool,
     ) -> Option<Piece> {
-        let (start, stop, again) = self.cut(room.saturating_sub(1), carrier, alone)?;
+        let (start, mut stop, again) = self.cut(room, carrier, alone)?;
+        if stop - start > room as u64 {
+            stop -= 1;
+            self.leave_end(stop, again);
+        }
         self.in_packets += stop - start;
         Some(Piece { again, ..self.piece(start, stop) })
+    }
+
+    /// The end at `at` was cut, and goes by another packet.
+    fn leave_end(&mut self, at: u64, again: bool) {
+        if again {
+            let end = spans::Piece { start: at, end: at + 1, what: CarrierSlot::NONE };
+            self.lost.put(end);
+        } else {
+            self.next = at;
+        }
     }
 
     /// What has these positions, without those at the front that the receiver has: their bytes may
