@@ -41,6 +41,11 @@ fn what_does_not_verify_moves_nothing() {
 }
 
 #[test]
+fn junk_within_trains_moves_nothing() {
+    tell(aired::junk_within_trains_moves_nothing);
+}
+
+#[test]
 fn a_path_follows_the_newest_packet() {
     tell(aired::a_path_follows_the_newest_packet);
 }

@@ -1,6 +1,7 @@
 //! Stories of whole agents whose sessions have carriers of packets beside those of records. Each is
 //! told with a seed, and perhaps with a rule switched off.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ringway_core::Span;
@@ -242,6 +243,97 @@ pub(crate) fn keys_change_under_packets(broken: Option<Rule>, seed: u64) {
     assert_eq!(sent(&net, 0)[0], 0);
     let counts = [0, 1].map(|site| net.sites[site][0].agent.datagram_counts());
     assert!(counts.iter().all(|counts| counts.forged == 0 && counts.strange == 0), "{counts:?}");
+}
+
+/// Datagrams that are on their way to the far site and will not come, of the length that most of
+/// them have.
+fn held_back(net: &mut Net, flow: &mut Flow) -> Vec<Vec<u8>> {
+    flow.run_until(net, Span::from_s(1), |net| {
+        net.air.as_ref().is_some_and(|air| air.on_the_way(1) >= 24)
+    });
+    let heard = net.air().take_away(1);
+    let mut by_length = BTreeMap::<usize, Vec<_>>::new();
+    for datagram in heard {
+        by_length.entry(datagram.len()).or_default().push(datagram);
+    }
+    by_length.into_values().max_by_key(Vec::len).unwrap_or_default()
+}
+
+/// What the far site has made of datagrams: how many were forged, replayed, strange, and another
+/// shard's, and the bytes of those that were good.
+fn made_of(net: &Net) -> [u64; 5] {
+    let counts = net.sites[1].iter().map(|shard| shard.agent.datagram_counts());
+    let good = report(net, 1).packets[0].wire.total()[1];
+    counts.fold([0, 0, 0, 0, good], |all, one| {
+        let [forged, replayed, strange, elsewhere, good] = all;
+        [
+            forged + one.forged,
+            replayed + one.replayed,
+            strange + one.strange,
+            elsewhere + one.elsewhere,
+            good,
+        ]
+    })
+}
+
+/// Datagrams come at once, as a kernel merges them: each that is good counts, once, and every other
+/// one as what it is, wherever it stands between them and on whatever shard they come.
+#[allow(dead_code, reason = "each test file uses its part")]
+pub(crate) fn junk_within_trains_moves_nothing(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 2]);
+    let mut flow = Flow::open(&mut net, bond, 3_000_000, 9);
+    flow.run_to(&mut net, 300_000, Span::from_s(10));
+    let mut elsewhere = 0;
+    for turn in 0..6 {
+        let mut good = held_back(&mut net, &mut flow);
+        assert!(good.len() >= 6, "{} were sent", good.len());
+        // Two come neither whole nor alone.
+        let [cut, long] = [good.pop(), good.pop()].map(|one| one.expect("there are more"));
+        net.air().turn = turn;
+        let (len, many) = (good[0].len(), good.len());
+        let (mut train, mut wanted) = (Vec::new(), [0, 0, 0, 0, (many * len) as u64]);
+        for (at, datagram) in good.iter().enumerate() {
+            let mut forged = datagram.clone();
+            forged[16 + (at * 7) % (len - 16)] ^= 1;
+            let strange = bytes(len, (at * 6 + turn) as u8 ^ seed as u8);
+            let [first, second] = [at % 2 == 0, at % 3 == 0];
+            for (kind, other) in [(0, forged), (1, good[0].clone()), (2, strange)] {
+                let stands = match kind {
+                    0 => first,
+                    1 => at > 0,
+                    _ => second,
+                };
+                if stands {
+                    train.extend(other);
+                    wanted[kind] += 1;
+                }
+            }
+            train.extend(datagram);
+        }
+        // The last one is shorter: it was cut.
+        train.extend(&cut[..len / 2]);
+        wanted[0] += 1;
+        let before = made_of(&net);
+        let near = SocketAddr::new(net.air().near.into(), 1000);
+        net.deliver_train(1, (near, FAR), (train, len));
+        // One that is longer than any, and as long as the kernel's buffers.
+        let long = [&long[..], &vec![7; 65_507 - len]].concat();
+        net.deliver_train(1, (near, FAR), (long, 65_507));
+        wanted[0] += 1;
+        let after = made_of(&net);
+        let mut made: Vec<u64> = after.iter().zip(before).map(|(after, one)| after - one).collect();
+        let to_others = std::mem::take(&mut made[3]);
+        // All of them or none came to another shard. What is strange may look like another's.
+        let all = wanted[0] + wanted[1] + many as u64;
+        let by_chance = to_others % all;
+        assert!(to_others < 2 * all && by_chance <= 3, "{to_others} of {all}");
+        elsewhere += to_others - by_chance;
+        assert_eq!(made, wanted, "turn {turn}");
+        let read = flow.read(&net);
+        flow.run_to(&mut net, read + 100_000, Span::from_s(5));
+    }
+    assert!(elsewhere > 0, "some came to another shard than theirs");
+    flow.run_to_end(&mut net, Span::from_s(30));
 }
 
 /// Forged, replayed, cut, lengthened and strange datagrams move nothing and are answered by nobody.

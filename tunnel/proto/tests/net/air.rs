@@ -183,6 +183,17 @@ impl Air {
         over
     }
 
+    /// Datagrams on their way to a site.
+    pub(crate) fn on_the_way(&self, to: usize) -> usize {
+        self.flying.values().filter(|flying| flying.0 == to).count()
+    }
+
+    /// Those do not come.
+    pub(crate) fn take_away(&mut self, to: usize) -> Vec<Vec<u8>> {
+        let goes = self.flying.extract_if(.., |_, flying| flying.0 == to);
+        goes.map(|(_, flying)| flying.3).collect()
+    }
+
     /// Takes a place on the link; returns when what takes it leaves, `None` if there is none.
     pub(super) fn take(&mut self, now: Moment, to: usize, bytes: usize) -> Option<Moment> {
         let Some(per_ms) = self.link else { return Some(now) };
