@@ -17,7 +17,7 @@
 //!   suspect or dead goes by another           LeaveLast BothLeave PurposeKnown
 //! shards: a flow has one owner                HandedOver OneSession LivingGoesOn
 //! credit: absolute, from one budget, none     CreditRespected UnreadWaits MemoryBounded
-//!   for who does not read                     RefusedNotAcked
+//!   for who does not read                     RefusedNotAcked RefusedNotReported
 //! relays: sessions end at agents alone, and   JoinsProved NumbersOnce (there is no relay yet)
 //!   name their flows
 //! truth: users hear why a flow failed         CodesTold
@@ -58,6 +58,8 @@ pub enum Rule {
     CreditRespected,
     /// What there was no room for is not acknowledged.
     RefusedNotAcked,
+    /// A packet with something that there was no room for is not reported as come.
+    RefusedNotReported,
     /// The number of a flow that is over does not open another.
     NumbersOnce,
     /// A reset is repeated until it is answered.
@@ -233,7 +235,7 @@ pub enum Rule {
 
 impl Rule {
     /// Those of a session.
-    pub const SESSION: [Rule; 19] = [
+    pub const SESSION: [Rule; 20] = [
         Rule::KeptUntilAcked,
         Rule::LostGoesAgain,
         Rule::SilenceIsAsked,
@@ -242,6 +244,7 @@ impl Rule {
         Rule::EndAfterAll,
         Rule::CreditRespected,
         Rule::RefusedNotAcked,
+        Rule::RefusedNotReported,
         Rule::NumbersOnce,
         Rule::ResetsRepeated,
         Rule::OverIsSaid,
@@ -320,7 +323,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 17] = [
+    pub const PACKETS: [Rule; 18] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -330,6 +333,7 @@ impl Rule {
         Rule::WaysAreKnown,
         Rule::KeptAlive,
         Rule::NarrowerIsFound,
+        Rule::LossIsNotLength,
         Rule::HeldBackLeaves,
         Rule::FillerFirst,
         Rule::FillerIsOurs,

@@ -96,6 +96,11 @@ fn datagrams_are_as_long_as_the_path_passes() {
 }
 
 #[test]
+fn what_is_lost_was_not_too_long() {
+    tell(aired::what_is_lost_was_not_too_long);
+}
+
+#[test]
 fn a_path_that_becomes_narrower_is_found() {
     tell(aired::a_path_that_becomes_narrower_is_found);
 }

@@ -17,7 +17,7 @@ fn every_broken_rule_is_noticed() {
         let world = World {
             seed,
             lines: 1 + (seed % 3) as usize,
-            packets: 0,
+            packets: usize::from(rule == Rule::RefusedNotReported),
             // Many of them have to share what is little, there.
             flows: if seed % 3 == 2 { 24 } else { 6 },
             faults_per_mille: 5,

@@ -587,7 +587,7 @@ impl Session {
         let refused = self.refused();
         let asks = self.frames(now, slot, text, outlet)?;
         // K1: who has no room for it wants it again.
-        if self.refused() == refused {
+        if self.refused() == refused || self.sabotage.breaks(Rule::RefusedNotReported) {
             self.packets(slot).arrivals.note(now, number, bytes, asks);
         }
         Ok(())

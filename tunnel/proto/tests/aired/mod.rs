@@ -16,7 +16,7 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 19] = [
+pub(crate) const STORIES: [Story; 20] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
@@ -33,6 +33,7 @@ pub(crate) const STORIES: [Story; 19] = [
     a_way_there_and_none_back_is_not_used,
     who_moves_in_silence_is_found,
     datagrams_are_as_long_as_the_path_passes,
+    what_is_lost_was_not_too_long,
     a_path_that_becomes_narrower_is_found,
     who_stops_says_so_by_packets,
     who_died_is_missed_by_packets,
@@ -590,6 +591,20 @@ pub(crate) fn datagrams_are_as_long_as_the_path_passes(broken: Option<Rule>, see
         let mut flow = Flow::open(&mut net, bond, 500_000, 1);
         flow.run_to_end(&mut net, Span::from_s(20));
         assert_eq!(sent(&net, 0)[0], 0, "nothing goes by records");
+    }
+}
+
+/// A question about a length that is lost, as every fifth packet is, is put again: jumbo packets
+/// are found all the same.
+pub(crate) fn what_is_lost_was_not_too_long(broken: Option<Rule>, seed: u64) {
+    let mut net = Net::without(broken, seed, [1, 1]);
+    net.give_air(seed);
+    (net.air().mtu, net.air().lost_per_mille) = (9000, 200);
+    net.connect();
+    net.run_until(Span::from_s(5), |net| packets_work(net, 0) && packets_work(net, 1));
+    net.run(Span::from_s(20));
+    for site in [0, 1] {
+        assert_eq!(length(&net, site), 8920, "at {site}");
     }
 }
 
