@@ -133,6 +133,8 @@ pub enum Rule {
     LossTakesTime,
     /// Who hears that something came which was given up waits longer from then on.
     LateIsHeard,
+    /// What was given up is asked about for some time after.
+    LateIsWaitedFor,
     /// What is lost again and again goes in more copies.
     CopiesGrow,
     /// Copies are apart from each other.
@@ -264,6 +266,7 @@ impl Rule {
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
         Rule::LateIsHeard,
+        Rule::LateIsWaitedFor,
         Rule::CopiesGrow,
         Rule::CopiesApart,
         Rule::SilenceIsProbed,

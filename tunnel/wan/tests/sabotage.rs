@@ -18,7 +18,7 @@ fn every_broken_rule_is_noticed() {
         let kind = match rule {
             Rule::CopiesGrow => Kind::Steady,
             Rule::CopiesApart => Kind::Bursts,
-            Rule::LossTakesTime | Rule::LateIsHeard => Kind::Late,
+            Rule::LossTakesTime | Rule::LateIsHeard | Rule::LateIsWaitedFor => Kind::Late,
             Rule::TailGoesAgain => Kind::Sparse,
             Rule::SilenceGivesUp => Kind::Silent,
             Rule::LossIsFloored => Kind::Lossy,

@@ -370,6 +370,9 @@ impl<T: Copy + Default> Flight<T> {
 
     /// The base moves over what is settled, and later the floor (F3).
     fn advance(&mut self, now: Moment) {
+        if self.sabotage.breaks(Rule::LateIsWaitedFor) {
+            (self.floor_next, self.floor_at) = (self.base, Moment(0));
+        }
         // Of what was given up without a word more may come than what was overtaken.
         let young = self.given_up > self.floor
             && now.since(self.packet(self.given_up - 1).at) < Span(2 * self.rtt.smooth().0);
