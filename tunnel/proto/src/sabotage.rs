@@ -261,7 +261,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 28] = [
+    pub const PATH: [Rule; 29] = [
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
