@@ -1,0 +1,164 @@
+//! Receivers that lie about packets: they report what never came, at times that cannot be.
+//!
+//! Bytes are freed on a flow's word alone, so that a liar harms its own flows. How fast we send is
+//! what it says, as far as times can be: who lies about those as well is sent to at once, up to
+//! what its flows have credit for.
+
+use std::collections::VecDeque;
+
+use ringway_core::{Moment, Span};
+use ringway_tunnel_proto::path::{Load, Report, Run, Sender};
+use ringway_tunnel_proto::{
+    CarrierSlot, Event, Exchange, FlowId, Frame, Outlet, Role, Session, Settings,
+};
+
+const START: Moment = Moment(1_000_000_000);
+const PACKET_BYTES: u64 = 1500;
+/// Packets that our host sends in a millisecond, at most.
+const HOST_PACKETS: usize = 50;
+const STEP: Span = Span::from_ms(1);
+
+/// A varint of eight bytes.
+fn put(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&(number | 0xc000_0000_0000_0000).to_be_bytes());
+}
+
+/// The body of a report that all packets before `next` have come, so many bytes, the last one then.
+fn all_came(next: u64, bytes: u64, arrived: Moment) -> Vec<u8> {
+    let newest = next - 1;
+    let first = (newest / 64).saturating_sub(255) * 64;
+    let words = newest / 64 - first / 64 + 1;
+    let mut body = Vec::new();
+    put(&mut body, newest);
+    body.extend_from_slice(&arrived.0.to_le_bytes());
+    [0, next, bytes, 0, first, words].into_iter().for_each(|number| put(&mut body, number));
+    body.push(0);
+    body.resize(body.len() + words as usize * 8, 0xff);
+    body
+}
+
+/// What a liar says of when packets came.
+type Clock = fn(Moment) -> Moment;
+
+/// Clocks that go evenly, slowly, not at all, and back; and slowly after a while.
+const STEADY: [Clock; 5] = [
+    |now| now,
+    |now| Moment(now.0.min(TURNS.0) + now.since(TURNS).0 / 1000),
+    |now| Moment(START.0 + now.since(START).0 / 1_000_000),
+    |_| START,
+    |now| Moment(u64::MAX - now.0),
+];
+/// When a liar that was honest begins to lie.
+const TURNS: Moment = Moment(START.0 + 500_000_000);
+/// Times that have nothing to do with each other.
+const WILD: Clock = |now| Moment(now.0.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+/// No rate is more, whatever is said: bytes a second.
+const RATE_MAX: u64 = 1 << 40;
+
+/// Sends for seconds to who says after `delay` that everything came, by such a clock. Returns the
+/// most that a second's bandwidth was said to be.
+fn believed(delay: Span, clock: Clock) -> u64 {
+    let mut sender = Sender::<u32>::new(START, PACKET_BYTES);
+    let (mut now, mut sent, mut most) = (START, VecDeque::new(), 0);
+    for _ in 0..2000 {
+        for _ in 0..HOST_PACKETS {
+            let probes = sender.probe(now, |_| {});
+            if !probes && !sender.may_send(now) || sender.is_full() {
+                break;
+            }
+            let run = Run { flow: 7, start: sender.bytes().1, len: 1400 };
+            let load = Load { segment: Some(sender.begin(run)), word: None };
+            sender.send(now, PACKET_BYTES as u32, load);
+        }
+        let (_, bytes) = sender.bytes();
+        sent.push_back((now + delay, sender.next_number(), bytes));
+        while let Some((_, next, bytes)) = sent.pop_front_if(|(at, ..)| *at <= now) {
+            let body = all_came(next, bytes, clock(now));
+            let report = Report::read(&body).expect("it is well made");
+            sender.heard(now, &report, |_| {}).expect("all of it was sent");
+        }
+        let ((flying, all), came) = (sender.bytes(), sender.came());
+        assert!(flying <= all && came <= all, "{flying}, {came} of {all}");
+        assert!(sender.kept() as u64 <= sender.next_number());
+        most = most.max(sender.rate().bandwidth());
+        now = now + STEP;
+    }
+    most
+}
+
+/// Whoever says that all came is believed no more than was sent, at any delay, as long as its times
+/// make sense together.
+#[test]
+fn a_liar_is_believed_no_more_than_was_sent() {
+    let host = HOST_PACKETS as u64 * PACKET_BYTES * 1000;
+    for delay in [Span::ZERO, Span::from_ms(1), Span::from_ms(20), Span::from_ms(200)] {
+        for (at, clock) in STEADY.into_iter().enumerate() {
+            let most = believed(delay, clock);
+            assert!(most <= host + host / 8, "{most} of {host} after {delay:?} by clock {at}");
+        }
+        let most = believed(delay, WILD);
+        assert!(most <= RATE_MAX, "{most} after {delay:?}");
+    }
+}
+
+/// What a session says beside packets: nothing may be heard of a liar's flows.
+struct Nothing;
+
+impl Outlet for Nothing {
+    fn data(&mut self, flow: FlowId, _: &[u8]) {
+        panic!("nobody wrote to {flow:?}");
+    }
+
+    fn rekey(&mut self, _: Exchange) {}
+
+    fn keys(&mut self, _: u32) {}
+
+    fn event(&mut self, event: Event) {
+        assert!(matches!(event, Event::Suspect(_) | Event::Recovered(_)), "{event:?}");
+    }
+}
+
+/// A carrier's word that all packets came frees nothing, ends no flow and gives no credit, whatever
+/// the clock: what is kept is what was written, and that is bounded.
+#[test]
+fn a_carriers_word_frees_nothing() {
+    const WINDOW: u64 = 64 << 10;
+    for clock in STEADY.into_iter().chain([WILD]) {
+        let role = Role::Initiator;
+        let mut near =
+            Session::new(Settings { role, window_first: WINDOW, memory: 1 << 24, flows_max: 9 });
+        let slot = near.packets_on_trial(START, 28, 60);
+        let flow = near.open(START).expect("the first");
+        let (mut now, mut written, mut sent, mut next) = (START, 0, 0, 0);
+        for said in 0..3000 {
+            written += near.write(flow, &[7; 1000]) as u64;
+            if near.wake_at().is_some_and(|at| at <= now) {
+                near.tick(now, &mut Nothing);
+            }
+            while near.wants_packet(now, slot) {
+                let mut text = Vec::new();
+                let number = if let Some(bytes) = near.question(now, slot) {
+                    Some(near.fill_question(now, slot, bytes - 32, &mut text))
+                } else {
+                    let room = near.datagram_bytes(slot) - 32;
+                    near.fill_packet(now, slot, room, (&mut text, &mut Nothing))
+                };
+                let Some(number) = number else { break };
+                (sent, next) = (sent + text.len() as u64 + 60, number + 1);
+            }
+            let body = all_came(next, sent, clock(now));
+            let mut text = Vec::new();
+            Frame::Report(Report::read(&body).expect("it is well made")).write(&mut text);
+            near.packet(now, slot, (said, 100), &text, &mut Nothing).expect("all of it was sent");
+            now = now + STEP;
+        }
+        let report = near.flow(flow).expect("nobody has ended it");
+        assert_eq!(report.kept, written, "nothing is freed");
+        // What there is credit for, and a block more.
+        assert!((WINDOW..=2 * WINDOW).contains(&written), "{written}");
+        assert!(
+            near.carrier(CarrierSlot(0)).is_some_and(|one| one.sent >= WINDOW),
+            "it was believed"
+        );
+    }
+}
