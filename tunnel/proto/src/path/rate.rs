@@ -40,7 +40,7 @@ use ringway_core::{Moment, Span};
 
 use super::compete::Compete;
 use super::flight::Heard;
-use super::loss::{self, Loss};
+use super::loss::{self, How, Loss};
 use super::mark::{Mark, per_second};
 use super::rtt::{Least, Rtt};
 use super::trains::{self, Trains};
@@ -338,6 +338,11 @@ impl Rate {
         Span(varies.max(part).max(2 * self.queue_target().0))
     }
 
+    /// A queue is this long at least.
+    fn queue_sign(&self) -> Span {
+        Span(2 * QUEUE_MIN.0 + 2 * self.spread.0)
+    }
+
     /// Whether more may be on its way, with so many bytes on their way and so many sent in all.
     pub fn allows(&self, (flying, sent): (u64, u64)) -> bool {
         match &self.trains {
@@ -471,11 +476,6 @@ impl Rate {
         if heard.totals.newest >= self.round_ends && long {
             self.end_round(now, heard, put.next);
         }
-        if self.compete.is_some() || self.beside {
-            self.loss.pause();
-        } else {
-            self.look_at_loss(now, heard, put.next);
-        }
     }
 
     /// How long the newest packet waited.
@@ -516,6 +516,10 @@ impl Rate {
     }
 
     fn begin_phase(&mut self, phase: Phase) {
+        // Whatever ended it, no more is tried from here on.
+        if self.phase == Phase::Up && self.tried.1 == u64::MAX {
+            self.tried.1 = self.round_ends;
+        }
         (self.phase, self.phase_rounds) = (phase, 0);
     }
 
@@ -537,9 +541,12 @@ impl Rate {
         let idle = core::mem::take(&mut self.idle) || self.beside;
         let loss = mark.lost_since(&before);
         let guard = self.queue_guard();
-        if queue > guard || up && self.loss.is_known() {
-            self.loss.spoil();
-        }
+        let how = match queue {
+            _ if up => How::Tried,
+            queue if queue > guard => How::Queued,
+            queue if queue > self.queue_sign() && self.loss.brake() < 1.0 => How::Full,
+            _ => How::Even,
+        };
         let long = queue > guard && !up && !self.beside;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
@@ -570,6 +577,13 @@ impl Rate {
                 self.next_phase(now, sample, up, next);
             }
         }
+        if self.beside {
+            self.loss.pause();
+        } else if self.compete.is_some() {
+            self.loss.beside(&before, &mark);
+        } else {
+            self.look_at_loss(now, (&before, &mark), (how, next));
+        }
     }
 
     /// Whether a queue of this length has stood for too long.
@@ -597,6 +611,7 @@ impl Rate {
         self.phase_rounds += 1;
         if queue <= self.queue_target() {
             if self.compete.take().is_some() {
+                self.loss.pause();
                 self.kept = None;
                 self.stood = (0, now);
                 self.decide(now, Decision::Alone(queue));
@@ -622,6 +637,7 @@ impl Rate {
             }
             None => {
                 self.compete = Some(Compete::new(bytes as u64, self.sabotage));
+                self.loss.meet();
                 let kept = Some((now, self.base.get(), self.rtt_least));
                 self.kept = self.sabotage.unless(Rule::EmptyPathKept, None, kept);
                 self.decide(now, Decision::Compete(queue));
@@ -686,8 +702,8 @@ impl Rate {
 
     fn begin_up(&mut self, next: u64) {
         self.before_up = self.bandwidth();
-        self.tried = (next, u64::MAX);
         self.begin_phase(Phase::Up);
+        self.tried = (next, u64::MAX);
     }
 
     /// Bytes a second that went by between two reports: at the receiver, but not faster than they
@@ -701,8 +717,8 @@ impl Rate {
         (scaled(slower), scaled(there))
     }
 
-    fn look_at_loss(&mut self, now: Moment, heard: &Heard, next: u64) {
-        let decision = match self.loss.look(Mark::of(heard), next, self.rtt_least) {
+    fn look_at_loss(&mut self, now: Moment, round: (&Mark, &Mark), (how, next): (How, u64)) {
+        let decision = match self.loss.round(round, how, next) {
             None => return,
             Some(loss::Verdict::Floor(floor)) => Decision::Floor(floor),
             Some(loss::Verdict::Excess(lost, floor)) => Decision::Excess(lost, floor),

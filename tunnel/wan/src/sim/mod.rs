@@ -181,6 +181,11 @@ impl World {
         (self.writer.kept_max, self.reader.early_max)
     }
 
+    /// What was kept until now does not count: [`Self::kept_max`] begins anew.
+    pub fn forget_kept(&mut self) {
+        (self.writer.kept_max, self.reader.early_max) = (0, 0);
+    }
+
     /// Runs that were given up because nothing was heard any more.
     pub fn given_up(&self) -> u64 {
         self.given_up

@@ -114,6 +114,21 @@ impl Plan {
         Ok(Sum::default())
     }
 
+    /// Nothing is lost but what our own tries overflow, before a queue that holds little: that is
+    /// not the path's own loss.
+    pub(super) fn shallow(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(60));
+        let queue_bytes = RATE / 8000 * (4 + rng.below(5));
+        let line = Line { queue_bytes, ..Line::of(RATE, delay) };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], None);
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(10));
+        if shares.overflowed > 0.04 || shares.utilisation < 0.85 {
+            return Err(format!("much overflows, or little arrives: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
     /// Beside a sender that fills every buffer, each keeps something.
     pub(super) fn crowded(self, rng: &mut Rng) -> Result<Sum, String> {
         let delay = Span::from_ms(10 + rng.below(20));
