@@ -167,8 +167,6 @@ pub enum Rule {
     ExcessIsTested,
     /// On a path that loses nothing, a little loss is somebody's queue.
     LittleCountsWhenClean,
-    /// What is lost at first is the path's own.
-    StartMayLose,
     /// What was lost beyond the path's own loss has not gone by.
     LostHasNotPassed,
     /// Now and then it is tried whether the others have gone.
@@ -261,7 +259,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 29] = [
+    pub const PATH: [Rule; 28] = [
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
         Rule::LossTakesTime,
@@ -283,7 +281,6 @@ impl Rule {
         Rule::ExcessComesTwice,
         Rule::ExcessIsTested,
         Rule::LittleCountsWhenClean,
-        Rule::StartMayLose,
         Rule::LostHasNotPassed,
         Rule::CompetingEnds,
         Rule::PressedHolds,

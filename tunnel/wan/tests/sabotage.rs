@@ -26,7 +26,7 @@ fn every_broken_rule_is_noticed() {
             Rule::QueueDrained => Kind::Narrower,
             Rule::LittleCountsWhenClean => Kind::Crowded,
             Rule::CompetingEnds => Kind::Left,
-            Rule::CrowdedCompetes | Rule::PressedHolds | Rule::StartMayLose => Kind::Pressed,
+            Rule::CrowdedCompetes | Rule::PressedHolds => Kind::Pressed,
             Rule::EmptyPathKept => Kind::Deep,
             Rule::ChanceIsNoExcess => Kind::Harmed,
             Rule::PacketsPaced | Rule::LostHasNotPassed => Kind::Short,

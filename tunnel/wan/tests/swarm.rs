@@ -64,7 +64,6 @@ fn whoever_is_beside_us_each_keeps_something() {
 #[test]
 fn losses_are_told_apart() {
     all(0..40, Kind::Short);
-    all(0..40, Kind::Shallow);
     all(0..40, Kind::Worse);
     all(0..40, Kind::Uneven);
 }

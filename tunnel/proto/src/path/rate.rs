@@ -40,7 +40,7 @@ use ringway_core::{Moment, Span};
 
 use super::compete::Compete;
 use super::flight::Heard;
-use super::loss::{self, How, Loss};
+use super::loss::{self, Loss};
 use super::mark::{Mark, per_second};
 use super::rtt::{Least, Rtt};
 use super::trains::{self, Trains};
@@ -338,11 +338,6 @@ impl Rate {
         Span(varies.max(part).max(2 * self.queue_target().0))
     }
 
-    /// A queue is this long at least.
-    fn queue_sign(&self) -> Span {
-        Span(2 * QUEUE_MIN.0 + 2 * self.spread.0)
-    }
-
     /// Whether more may be on its way, with so many bytes on their way and so many sent in all.
     pub fn allows(&self, (flying, sent): (u64, u64)) -> bool {
         match &self.trains {
@@ -476,6 +471,11 @@ impl Rate {
         if heard.totals.newest >= self.round_ends && long {
             self.end_round(now, heard, put.next);
         }
+        if self.compete.is_some() || self.beside {
+            self.loss.pause();
+        } else {
+            self.look_at_loss(now, heard, put.next);
+        }
     }
 
     /// How long the newest packet waited.
@@ -541,12 +541,9 @@ impl Rate {
         let idle = core::mem::take(&mut self.idle) || self.beside;
         let loss = mark.lost_since(&before);
         let guard = self.queue_guard();
-        let how = match queue {
-            _ if up => How::Tried,
-            queue if queue > guard => How::Queued,
-            queue if queue > self.queue_sign() && self.loss.brake() < 1.0 => How::Full,
-            _ => How::Even,
-        };
+        if queue > guard || up && self.loss.is_known() {
+            self.loss.spoil();
+        }
         let long = queue > guard && !up && !self.beside;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
@@ -577,13 +574,6 @@ impl Rate {
                 self.next_phase(now, sample, up, next);
             }
         }
-        if self.beside {
-            self.loss.pause();
-        } else if self.compete.is_some() {
-            self.loss.beside(&before, &mark);
-        } else {
-            self.look_at_loss(now, (&before, &mark), (how, next));
-        }
     }
 
     /// Whether a queue of this length has stood for too long.
@@ -611,7 +601,6 @@ impl Rate {
         self.phase_rounds += 1;
         if queue <= self.queue_target() {
             if self.compete.take().is_some() {
-                self.loss.pause();
                 self.kept = None;
                 self.stood = (0, now);
                 self.decide(now, Decision::Alone(queue));
@@ -637,7 +626,6 @@ impl Rate {
             }
             None => {
                 self.compete = Some(Compete::new(bytes as u64, self.sabotage));
-                self.loss.meet();
                 let kept = Some((now, self.base.get(), self.rtt_least));
                 self.kept = self.sabotage.unless(Rule::EmptyPathKept, None, kept);
                 self.decide(now, Decision::Compete(queue));
@@ -717,8 +705,8 @@ impl Rate {
         (scaled(slower), scaled(there))
     }
 
-    fn look_at_loss(&mut self, now: Moment, round: (&Mark, &Mark), (how, next): (How, u64)) {
-        let decision = match self.loss.round(round, how, next) {
+    fn look_at_loss(&mut self, now: Moment, heard: &Heard, next: u64) {
+        let decision = match self.loss.look(Mark::of(heard), next, self.rtt_least) {
             None => return,
             Some(loss::Verdict::Floor(floor)) => Decision::Floor(floor),
             Some(loss::Verdict::Excess(lost, floor)) => Decision::Excess(lost, floor),

@@ -62,6 +62,8 @@ pub(super) struct Trains {
     first: u64,
     bytes: u64,
     ends: u64,
+    /// Bytes of the shortest.
+    least: u64,
     /// How things stood when the first of it had come, and when the last so far had.
     came: Option<(Mark, Mark)>,
     /// Bytes sent when there was nothing more to send before it was whole: how it is spread up to
@@ -84,6 +86,7 @@ impl Trains {
             first: 0,
             bytes: TRAIN_FIRST * packet_bytes,
             ends: TRAIN_FIRST * packet_bytes,
+            least: TRAIN_FIRST * packet_bytes,
             came: None,
             cut: None,
             before: 0,
@@ -116,9 +119,11 @@ impl Trains {
         }
     }
 
-    /// All that was on its way was given up: nothing more is heard of it.
+    /// All that was on its way was given up: nothing more is heard of it. If none of it came, that
+    /// many may be too many.
     pub(super) fn note_given_up(&mut self, put: &Put) {
-        self.begin(put, self.bytes);
+        let less = if self.came.is_none() { TRAIN_GROWTH_MAX } else { 1 };
+        self.begin(put, (self.bytes / less).max(self.least));
     }
 
     /// A report came.
@@ -310,6 +315,19 @@ mod tests {
             assert_eq!(story.hear(number), None, "{number}");
         }
         assert_eq!(story.trains.first, TRAIN_FIRST, "it begins anew");
+    }
+
+    /// Of a long train nothing was heard: shorter ones are sent until something is.
+    #[test]
+    fn a_train_that_vanishes_is_not_sent_again() {
+        let mut story = Story::new(Span::ZERO);
+        let said = story.go(1.0);
+        assert!(matches!(said, Some(Verdict::Longer(..))), "{said:?}");
+        let long = story.trains.bytes;
+        story.trains.note_given_up(&story.put);
+        assert!(story.trains.bytes * 8 < long || story.trains.bytes == TRAIN_FIRST * PACKET);
+        story.trains.note_given_up(&story.put);
+        assert_eq!(story.trains.bytes, TRAIN_FIRST * PACKET);
     }
 
     /// Where trains are never spread there are some, and then no more.

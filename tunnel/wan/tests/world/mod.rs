@@ -51,8 +51,6 @@ pub(crate) enum Kind {
     Harmed,
     /// The queue is short, and the line becomes slower: judged by what overflows.
     Short,
-    /// The queue is short: judged by what overflows.
-    Shallow,
     /// At some time the line begins to lose more: judged by what arrives of what still could.
     Worse,
     /// Losses come in long bursts: judged by what arrives of what could.
@@ -111,7 +109,6 @@ impl Plan {
             Kind::Deep => self.deep(&mut rng),
             Kind::Harmed => self.harmed(&mut rng),
             Kind::Short => self.short(&mut rng),
-            Kind::Shallow => self.shallow(&mut rng),
             Kind::Worse => self.worse(&mut rng),
             Kind::Uneven => self.uneven(&mut rng),
             Kind::Gathered => self.gathered(&mut rng),
