@@ -13,6 +13,7 @@ mod flows;
 mod hostile;
 mod idle;
 mod inspected;
+mod junk;
 mod many;
 mod names;
 mod nginx;

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringway_tunnel_node::status::CarrierStatus;
@@ -32,6 +32,10 @@ struct Orders {
     moves: AtomicBool,
     /// The path takes [`DELAY`] each way, and what is more than [`POLICED`] is dropped.
     held_back: AtomicBool,
+    /// Somebody who hears all of it says some of it again, as it was and otherwise ([`Parrot`]).
+    repeated: AtomicBool,
+    /// Where the near side was seen last.
+    near: Mutex<Option<SocketAddr>>,
 }
 
 const DELAY: Duration = Duration::from_millis(5);
@@ -67,8 +71,52 @@ impl Held {
     }
 }
 
+/// A stranger who hears every datagram, and repeats what he does not understand.
+struct Parrot {
+    socket: UdpSocket,
+    heard: usize,
+    room: Vec<u8>,
+}
+
+/// Of so many datagrams that he hears he repeats one.
+const REPEATS_ONE_OF: usize = 8;
+
+impl Parrot {
+    fn new() -> Parrot {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port of the kernel's");
+        socket.set_nonblocking(true).expect("our socket");
+        Parrot { socket, heard: 0, room: vec![0x5a; OVERSIZE] }
+    }
+
+    /// Passes a datagram on. If he repeats it, he is quicker and says it with another last bit,
+    /// without its end, and as long as can be; and once it has passed, as it was.
+    fn around(
+        &mut self,
+        speaks: bool,
+        (datagram, to): (&[u8], SocketAddr),
+        pass: impl FnOnce(&[u8]),
+    ) {
+        self.heard += 1;
+        if !speaks || !self.heard.is_multiple_of(REPEATS_ONE_OF) {
+            return pass(datagram);
+        }
+        let len = datagram.len();
+        self.room[..len].copy_from_slice(datagram);
+        self.room[len - 1] ^= 1;
+        for len in [len, len / 2, OVERSIZE] {
+            // What a full socket does not take is lost.
+            let _ = self.socket.send_to(&self.room[..len], to);
+        }
+        pass(datagram);
+        let _ = self.socket.send_to(datagram, to);
+    }
+}
+
+/// The longest that IPv4 has.
+const OVERSIZE: usize = 65_507;
+
 /// It ends with the test's process.
-struct Air(Arc<Orders>);
+pub(super) struct Air(Arc<Orders>);
 
 impl Air {
     /// At this address, in front of a side.
@@ -87,6 +135,16 @@ impl Air {
     fn moves(&self) {
         self.0.moves.store(true, Ordering::Relaxed);
     }
+
+    pub(super) fn repeat(&self, repeated: bool) {
+        self.0.repeated.store(repeated, Ordering::Relaxed);
+    }
+
+    /// The address from which the near side says what it does.
+    #[track_caller]
+    pub(super) fn near(&self) -> SocketAddr {
+        self.0.near.lock().expect("not poisoned").expect("it has said something")
+    }
 }
 
 /// A socket that leads to the far side.
@@ -100,7 +158,7 @@ fn towards(far: SocketAddr) -> UdpSocket {
 fn pass_on(orders: &Orders, front: &UdpSocket, far: SocketAddr) {
     front.set_nonblocking(true).expect("our socket");
     let (mut back, mut near, mut room) = (towards(far), None, vec![0; 65_535]);
-    let mut held = [Held::new(), Held::new()];
+    let (mut held, mut parrot) = ([Held::new(), Held::new()], Parrot::new());
     loop {
         let mut fds =
             [front.as_fd(), back.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -110,21 +168,31 @@ fn pass_on(orders: &Orders, front: &UdpSocket, far: SocketAddr) {
         }
         let passes = !orders.blocked.load(Ordering::Relaxed);
         let holds = orders.held_back.load(Ordering::Relaxed);
+        let repeated = orders.repeated.load(Ordering::Relaxed);
         while let Some((len, from)) = taken(front.recv_from(&mut room)) {
-            near = Some(from);
-            if holds {
-                held[0].put(&room[..len]);
-            } else if passes {
-                // What a full socket does not take is lost.
-                let _ = back.send(&room[..len]);
+            if near.replace(from) != Some(from) {
+                *orders.near.lock().expect("not poisoned") = near;
             }
+            let pass = |datagram: &[u8]| {
+                if holds {
+                    held[0].put(datagram);
+                } else if passes {
+                    // What a full socket does not take is lost.
+                    let _ = back.send(datagram);
+                }
+            };
+            parrot.around(repeated, (&room[..len], far), pass);
         }
         while let Some(len) = taken(back.recv(&mut room)) {
-            if holds {
-                held[1].put(&room[..len]);
-            } else if let Some(near) = near.filter(|_| passes) {
-                let _ = front.send_to(&room[..len], near);
-            }
+            let Some(near) = near else { continue };
+            let pass = |datagram: &[u8]| {
+                if holds {
+                    held[1].put(datagram);
+                } else if passes {
+                    let _ = front.send_to(datagram, near);
+                }
+            };
+            parrot.around(repeated, (&room[..len], near), pass);
         }
         while let Some(datagram) = held[0].take() {
             let _ = back.send(&datagram);
@@ -142,7 +210,7 @@ fn taken<T>(read: std::io::Result<T>) -> Option<T> {
 }
 
 /// Two sites whose files allow UDP, and what lies between them.
-fn start(shards: usize, service: SocketAddr) -> (Pair, Air) {
+pub(super) fn start(shards: usize, service: SocketAddr) -> (Pair, Air) {
     start_held(shards, service, false)
 }
 
@@ -161,20 +229,20 @@ fn start_held(shards: usize, service: SocketAddr, held_back: bool) -> (Pair, Air
 }
 
 /// A side's carriers of this kind.
-fn carriers(side: &Side, kind: &str) -> Vec<CarrierStatus> {
+pub(super) fn carriers(side: &Side, kind: &str) -> Vec<CarrierStatus> {
     let peer = side.status().peers.remove(0);
     let all = peer.sessions.into_iter().flat_map(|session| session.carriers);
     all.filter(|carrier| carrier.kind == kind).collect()
 }
 
 /// Bytes of streams that went by carriers of a kind, from a side.
-fn sent(side: &Side, kind: &str) -> u64 {
+pub(super) fn sent(side: &Side, kind: &str) -> u64 {
     carriers(side, kind).iter().map(|carrier| carrier.sent).sum()
 }
 
 /// Waits until packets get through, or do not, as both sides see it.
 #[track_caller]
-fn until_packets(pair: &Pair, work: bool) {
+pub(super) fn until_packets(pair: &Pair, work: bool) {
     let works = |side| {
         let udp = carriers(side, "udp");
         udp.iter().any(|carrier| carrier.limited_by != "no answer")
