@@ -67,4 +67,5 @@ pub const TARGETS: &[Target] = &[
     targets::tunnel_edge::EDGE,
     targets::tunnel_invite::INVITE,
     targets::tunnel_opening::OPENING,
+    targets::tunnel_packets::PACKETS,
 ];

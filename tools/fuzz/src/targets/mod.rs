@@ -14,3 +14,4 @@ pub mod tunnel_config;
 pub mod tunnel_edge;
 pub mod tunnel_invite;
 pub mod tunnel_opening;
+pub mod tunnel_packets;
