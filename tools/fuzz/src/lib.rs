@@ -68,4 +68,6 @@ pub const TARGETS: &[Target] = &[
     targets::tunnel_invite::INVITE,
     targets::tunnel_opening::OPENING,
     targets::tunnel_packets::PACKETS,
+    targets::tunnel_planner::DETOUR,
+    targets::tunnel_planner::MTU,
 ];

@@ -67,7 +67,7 @@ const MEASURE: (Span, u64) = (Span::from_s(2), 10);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Advice {
+pub enum Advice {
     /// Nothing new.
     Stay,
     /// Fill a carrier of records: packets bring so many bytes a second.
@@ -84,29 +84,30 @@ pub(crate) enum Advice {
 
 /// What is so at a moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    /// Bytes so far of packets that came to the other end, and of streams that did by records.
-    pub(crate) packets: u64,
-    pub(crate) records: u64,
+pub struct Seen {
+    /// Bytes so far of packets that came to the other end.
+    pub packets: u64,
+    /// Bytes so far of streams that did by records.
+    pub records: u64,
     /// There is more to send than goes.
-    pub(crate) full: bool,
+    pub full: bool,
     /// The round trip of packets.
-    pub(crate) rtt: Span,
+    pub rtt: Span,
     /// A carrier of records could be filled.
-    pub(crate) may_look: bool,
+    pub may_look: bool,
     /// What filler came to, while there is a carrier that is filled.
-    pub(crate) filled: Option<Filled>,
+    pub filled: Option<Filled>,
 }
 
 /// What filler came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Filled {
+pub struct Filled {
     /// Bytes of it that arrived.
-    pub(crate) arrived: u64,
+    pub arrived: u64,
     /// Bytes a second, once some round trips tell.
-    pub(crate) rate: Option<u64>,
+    pub rate: Option<u64>,
     /// There will be no more of it, and all has arrived.
-    pub(crate) over: bool,
+    pub over: bool,
 }
 
 /// A measurement: since when, bytes by then, and whether there was more to send in it.
@@ -156,7 +157,7 @@ enum State {
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Detour {
+pub struct Detour {
     state: State,
     next_look_at: Moment,
     /// What the last look left behind counts as the work of others from here on.
@@ -175,30 +176,31 @@ fn least((time, rounds): (Span, u64), rtt: Span) -> Span {
 }
 
 impl Detour {
-    pub(crate) fn new(now: Moment) -> Self {
+    /// By packets, of which nothing is known.
+    pub fn new(now: Moment) -> Self {
         let state = State::Packets(None);
         let (look_after, stay) = (LOOK_AFTER, STAY);
         Self { state, next_look_at: now, trails_until: now, look_after, stay }
     }
 
     /// Whether streams go by records though packets get through.
-    pub(crate) fn by_records(&self) -> bool {
+    pub fn by_records(&self) -> bool {
         matches!(self.state, State::Records { .. })
     }
 
     /// Whether a carrier of records is to be filled.
-    pub(crate) fn is_looking(&self) -> bool {
+    pub fn is_looking(&self) -> bool {
         matches!(self.state, State::Looking(_))
     }
 
     /// Whether filler may still be on its way: of a look, or what one left behind. Where records
     /// are stuck that is for long, and then it fills no queue.
-    pub(crate) fn may_trail(&self, now: Moment) -> bool {
+    pub fn may_trail(&self, now: Moment) -> bool {
         self.is_looking() || now < self.trails_until
     }
 
     /// Looks at what is, and says what to do. Called whenever something was sent or has come.
-    pub(crate) fn look(&mut self, now: Moment, seen: Seen) -> Advice {
+    pub fn look(&mut self, now: Moment, seen: Seen) -> Advice {
         match self.state {
             State::Packets(mark) => self.by_packets(now, seen, mark),
             State::Looking(look) => self.looking(now, seen, look),
@@ -208,7 +210,7 @@ impl Detour {
     }
 
     /// Packets do not get through: what was being measured of them means nothing.
-    pub(crate) fn interrupt(&mut self) {
+    pub fn interrupt(&mut self) {
         if !self.by_records() {
             self.state = State::Packets(None);
         }
@@ -337,7 +339,7 @@ const ANSWERS: usize = 3;
 
 /// A carrier's filler: what was put on it, and what the answers to pings tell of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Filler {
+pub struct Filler {
     most: u64,
     put: u64,
     /// What was put on it when the ping left that is on its way.
@@ -350,33 +352,34 @@ pub(crate) struct Filler {
 
 impl Filler {
     /// For a look beside packets that bring so many bytes a second, with this round trip.
-    pub(crate) fn new(rate: u64, rtt: Span) -> Filler {
+    pub fn new(rate: u64, rtt: Span) -> Filler {
         let rounds = u128::from(rtt.max(ROUND_MIN).0) * u128::from(FILLER_ROUNDS);
         let most = (u128::from(rate) * rounds / 1_000_000_000).min(FILLER_MAX.into()) as u64;
         Filler { most: most.max(FILLER_MIN), ..Filler::default() }
     }
 
     /// Whether more may be put on it.
-    pub(crate) fn may_put(&self) -> bool {
+    pub fn may_put(&self) -> bool {
         self.put < self.most && self.put - self.arrived < FILLER_FIRST + self.arrived
     }
 
-    pub(crate) fn put(&mut self, bytes: usize) {
+    /// So many bytes were put on it.
+    pub fn put(&mut self, bytes: usize) {
         self.put += bytes as u64;
     }
 
     /// There is to be no more of it.
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.most = self.put;
     }
 
     /// A ping leaves behind all of it.
-    pub(crate) fn asked(&mut self) {
+    pub fn asked(&mut self) {
         self.asked = self.put;
     }
 
     /// The ping is answered: all before it has arrived.
-    pub(crate) fn answered(&mut self, now: Moment) {
+    pub fn answered(&mut self, now: Moment) {
         if self.asked <= self.arrived {
             return;
         }
@@ -386,7 +389,8 @@ impl Filler {
         self.count += 1;
     }
 
-    pub(crate) fn filled(&self) -> Filled {
+    /// What it came to.
+    pub fn filled(&self) -> Filled {
         let [(begin, before), .., (end, arrived)] = self.answers;
         let enough = self.count >= ANSWERS;
         let rate = enough.then(|| rate(arrived - before, end.since(begin)));

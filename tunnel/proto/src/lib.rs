@@ -18,7 +18,7 @@
 //! - `agent`, `pool`: all sessions of a shard, their handshakes, and how many carriers each has.
 //! - `memory`: how much of what came is kept, and whose it may be.
 //! - `report`, `meter`: what is told of all that, and rates. `limits`: bounds of the tunnel.
-//! - `sabotage`: rules that tests switch off.
+//! - `sabotage`: rules that tests switch off. `testing_doors`: machines that are fuzzed alone.
 //!
 //! What always holds, whatever carriers do (`tests/swarm.rs`):
 //! - T1  What was delivered of a stream is a prefix of what was written to it.
@@ -64,6 +64,8 @@ mod spans;
 mod target;
 #[cfg(test)]
 mod testing;
+#[doc(hidden)]
+pub mod testing_doors;
 mod violation;
 
 pub use agent::{

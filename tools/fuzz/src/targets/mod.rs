@@ -15,3 +15,4 @@ pub mod tunnel_edge;
 pub mod tunnel_invite;
 pub mod tunnel_opening;
 pub mod tunnel_packets;
+pub mod tunnel_planner;
