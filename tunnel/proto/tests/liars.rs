@@ -1,4 +1,5 @@
-//! Receivers that lie about packets: they report what never came, at times that cannot be.
+//! Peers that lie about packets: they report what never came, at times that cannot be, and send
+//! what can never be read.
 //!
 //! Bytes are freed on a flow's word alone, so that a liar harms its own flows. How fast we send is
 //! what it says, as far as times can be: who lies about those as well is sent to at once, up to
@@ -9,7 +10,7 @@ use std::collections::VecDeque;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::path::{Load, Report, Run, Sender};
 use ringway_tunnel_proto::{
-    CarrierSlot, Event, Exchange, FlowId, Frame, Outlet, Role, Session, Settings,
+    CarrierSlot, Event, Exchange, FlowId, Frame, Frames, Outlet, Role, Session, Settings, Violation,
 };
 
 const START: Moment = Moment(1_000_000_000);
@@ -161,4 +162,106 @@ fn a_carriers_word_frees_nothing() {
             "it was believed"
         );
     }
+}
+
+/// Counts what is delivered.
+#[derive(Default)]
+struct Reader(u64);
+
+impl Outlet for Reader {
+    fn data(&mut self, _: FlowId, bytes: &[u8]) {
+        self.0 += bytes.len() as u64;
+    }
+
+    fn rekey(&mut self, _: Exchange) {}
+
+    fn keys(&mut self, _: u32) {}
+
+    fn event(&mut self, event: Event) {
+        assert!(matches!(event, Event::Opened(_)), "{event:?}");
+    }
+}
+
+/// A session of who is sent gaps.
+struct Gaps {
+    far: Session,
+    slot: CarrierSlot,
+    reader: Reader,
+    /// Packets that came, and of those, that were taken whole.
+    said: u64,
+    taken: u64,
+}
+
+const GAPS_WINDOW: u64 = 64 << 10;
+const GAPS_MEMORY: u64 = 1 << 20;
+const GAPS_FLOWS: u64 = 64;
+/// What one peer may have: of seven eighths two thirds.
+const GAPS_HELD_MAX: u64 = GAPS_MEMORY / 8 * 7 / 3 * 2;
+
+impl Gaps {
+    fn new() -> Gaps {
+        let (role, memory, flows_max) = (Role::Responder, GAPS_MEMORY, GAPS_FLOWS as usize);
+        let mut far = Session::new(Settings { role, window_first: GAPS_WINDOW, memory, flows_max });
+        let slot = far.packets_on_trial(START, 28, 60);
+        Gaps { far, slot, reader: Reader::default(), said: 0, taken: 0 }
+    }
+
+    /// A piece of a flow comes in a packet of its own.
+    fn piece(&mut self, flow: u64, offset: u64, bytes: &[u8]) -> Result<(), Violation> {
+        let mut text = Vec::new();
+        Frame::Stream { flow: FlowId(2 * flow), offset, bytes, fin: false }.write(&mut text);
+        Frame::Wanted { floor: 0, wait: 0 }.write(&mut text);
+        let before = self.far.refused();
+        let packet = (self.said, text.len() as u64 + 60);
+        self.far.packet(START, self.slot, packet, &text, &mut self.reader)?;
+        self.said += 1;
+        self.taken += u64::from(self.far.refused() == before);
+        let held = self.far.held();
+        assert!(held <= GAPS_HELD_MAX, "{held} of {GAPS_MEMORY} are held");
+        Ok(())
+    }
+
+    /// How many packets it says have come.
+    fn reported(&mut self) -> u64 {
+        let now = START + Span::from_ms(100);
+        let mut text = Vec::new();
+        let room = self.far.datagram_bytes(self.slot) - 32;
+        self.far.fill_packet(now, self.slot, room, (&mut text, &mut self.reader));
+        let mut frames = Frames::new(&text);
+        while let Ok(Some(frame)) = frames.next() {
+            if let Frame::Report(report) = frame {
+                return report.totals.packets;
+            }
+        }
+        panic!("no report");
+    }
+}
+
+/// Pieces of many flows come by packets and none is the first, in crumbs and in large pieces, up to
+/// four times what memory there is: all within credit. What is held stays within the account; a
+/// packet for which there was no room is not said to have come; and a flow whose first bytes come
+/// has all that waited for them. A byte beyond credit ends the session.
+#[test]
+fn gaps_by_packets_take_no_more_than_there_is() {
+    let (mut gaps, bytes) = (Gaps::new(), [7; 1024]);
+    for at in 0..GAPS_WINDOW / 1024 - 1 {
+        for flow in 0..GAPS_FLOWS - 1 {
+            gaps.piece(flow, 1 + at * 1024, &bytes).expect("it is within the credit");
+        }
+        for crumb in 0..64 {
+            let offset = 1 + at * 1024 + crumb * 2;
+            gaps.piece(GAPS_FLOWS - 1, offset, b"x").expect("it is within the credit");
+        }
+    }
+    let held = gaps.far.held();
+    assert!(held > GAPS_MEMORY / 2, "{held}: it was not tried");
+    assert!(gaps.taken < gaps.said / 2, "{} of {} were taken", gaps.taken, gaps.said);
+    assert_eq!(gaps.reported(), gaps.taken, "who has no room for it wants it again");
+    assert_eq!(gaps.reader.0, 0);
+
+    let early = gaps.far.flow(FlowId(0)).expect("it is open").early;
+    gaps.piece(0, 0, b"x").expect("it is within the credit");
+    assert_eq!(gaps.reader.0, early + 1, "what waited for it is delivered");
+    let beyond = gaps.piece(1, GAPS_WINDOW, b"x");
+    assert_eq!(beyond, Err(Violation::Overrun(FlowId(2))), "there is no credit for it");
 }
