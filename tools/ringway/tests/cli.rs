@@ -255,6 +255,46 @@ fn words_that_are_no_command_are_told_in_json() {
     assert!(help.status.success() && text(&help.stdout).contains("Usage: "));
 }
 
+/// A simulation judges nothing that is not there to judge, and passes over nothing that was said.
+#[test]
+fn what_no_simulation_can_do_is_refused() {
+    let followed = ["rate=10mbit", "rtt=20ms", "loss=5%", "mtu=1500"];
+    for (args, said) in [
+        (&["loss=100", "--check"][..], "nothing can arrive"),
+        (&["down=1", "--start", "--check"], "nothing can arrive"),
+        (&["rtt=0", "mtu=1500"], "give rtt"),
+        (&["rtt=10ms", "delay=5ms"], "say one of them"),
+    ] {
+        refused(args, said);
+    }
+    for (args, said) in [
+        (&["--for", "0s", "--plot", "x.svg"][..], "over before anything is seen"),
+        (&["--at", "50s", "loss=0"], "--at 50s: that is not before the end"),
+        (&["--at", "5s", "mtu=9000"], "the size of packets does not change"),
+        (&["--plot", "x.svg", "--seeds", "2"], "cannot be used with"),
+        (&["--plot", "x.svg", "--check"], "cannot be used with"),
+        (&["--for", "2s", "--time", "5"], "cannot be used with"),
+        (&["--plot", "x.svg", "--memory", "1g,2g"], "give --memory once"),
+        (&["--plot", "x.png"], "give a name that ends with .svg"),
+        (&["--plot", "svg"], "give a name that ends with .svg"),
+    ] {
+        refused(&[&followed[..], args].concat(), said);
+    }
+    fn refused(args: &[&str], said: &str) {
+        let output = ringway(&[&["wan", "sim"], args].concat());
+        let err = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && err.contains(said), "{args:?}: {err}");
+    }
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join("x.svg");
+    let file = file.to_str().expect("text");
+    let drawn = ["--for", "2s", "--at", "1s", "down=1", "--plot", file];
+    let output = ringway(&[&["wan", "sim"], &followed[..], &drawn].concat());
+    let out = text(&output.stdout);
+    assert!(out.starts_with(&format!("{file}: rate, loss")) && out.ends_with(" in 2 s\n"), "{out}");
+    assert!(std::fs::read_to_string(file).expect("it is there").starts_with("<svg "));
+}
+
 /// `--json` may stand wherever help shows it. A file that no tunnel starts with ends all with the
 /// same code.
 #[test]

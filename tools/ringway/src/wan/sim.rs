@@ -7,6 +7,7 @@ mod beside;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
 use ringway_core::{Moment, Span};
@@ -21,7 +22,7 @@ use serde::Serialize;
 use crate::args::wan::sim::SimArgs;
 use crate::failure::Failure;
 use crate::output::{answer, code, table};
-use crate::wan::words::links;
+use crate::wan::words::{links, table_of};
 
 pub(crate) fn run(args: &SimArgs, json: bool) -> Result<ExitCode, Failure> {
     if args.beside {
@@ -31,8 +32,23 @@ pub(crate) fn run(args: &SimArgs, json: bool) -> Result<ExitCode, Failure> {
     if args.plot.is_some() || !args.at.is_empty() || args.length.is_some() {
         return follow(args, &links, json);
     }
+    links.iter().try_for_each(fits)?;
     let cells = cells(args, &links);
     if args.start { starts(args, &cells, json) } else { steady(args, &cells, json) }
+}
+
+/// Of what nothing arrives, no share of it can be judged, nor times in round trips of none.
+fn fits(link: &Link) -> Result<(), Failure> {
+    if !link.carries() {
+        let why = "nothing can arrive over a line that is down or loses everything; with --for, \
+                   --at and --plot one can be followed that is so for a while";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    if link.rtt() == Span::ZERO {
+        let why = "queues and times are told in round trips; give rtt, as rtt=10ms";
+        return Err(Failure::Usage(why.to_owned()));
+    }
+    Ok(())
 }
 
 /// A line with what it is called, and a connection over it.
@@ -76,7 +92,9 @@ fn cells(args: &SimArgs, links: &[Link]) -> Vec<Named> {
             seed: args.seed,
         },
     };
-    let memories = || args.memory.iter().copied();
+    let memory = &args.memory;
+    let once = |at: &usize| !memory[..*at].contains(&memory[*at]);
+    let memories = || (0..memory.len()).filter(once).map(|at| memory[at]);
     links.iter().flat_map(|link| memories().map(move |memory| with(link, memory))).collect()
 }
 
@@ -293,9 +311,10 @@ const SETTLED_HEAD: [&str; 16] = [
     "verdict",
 ];
 const SETTLED_LEGEND: &str = "\
-rtt in ms, loss in %; bound: rate times what is not lost, in Mbit/s; sent: bytes sent, times what
-has to be; queue (median, p99) and over (overflowed at the start) in round trips' bytes; to 90 % in
-s; writer and reader keep MB; reports in % of the rate back\n";
+rtt in ms, loss in %; bound: rate times what is not lost, in Mbit/s; documents: what the project set
+out to beat, of a commercial tunnel's published table, in Mbit/s, and how many times that this is;
+sent: bytes sent, times what has to be; queue (median, p99) and over (overflowed at the start) in
+round trips' bytes; to 90 % in s; writer and reader keep MB; reports in % of the rate back\n";
 
 fn steady(args: &SimArgs, cells: &[Named], json: bool) -> Result<ExitCode, Failure> {
     let cost = |cell: &Cell| packets(cell, Span(cell.warm_up.0 + cell.time.0));
@@ -349,6 +368,9 @@ impl Started {
             misses
                 .extend(bars.iter().filter(|(is, most, _)| is > most).map(|bar| bar.2.to_owned()));
             misses.extend((overshoot_p95 > OVERSHOOT).then(|| "overflow".to_owned()));
+        } else if p95.is_infinite() {
+            // However much is lost, a start comes to an end.
+            misses.push("never".to_owned());
         }
         let known = |rounds: f64| rounds.is_finite().then_some(rounds);
         let (rounds_median, rounds_p95) = (known(median), known(p95));
@@ -400,7 +422,8 @@ fn starts(args: &SimArgs, cells: &[Named], json: bool) -> Result<ExitCode, Failu
     Ok(code(!args.check || missed == 0))
 }
 
-/// A table for each rate, packet size and memory, with its title.
+/// A table for each rate, packet size and memory, with its title, and the words in which lines of
+/// the same round trip and loss differ.
 fn tables<T>(
     head: &[&str],
     rows: &[T],
@@ -419,10 +442,14 @@ fn tables<T>(
         let mine: Vec<&T> = rows.iter().filter(|one| key(one).table() == of).collect();
         let lines: Vec<Vec<String>> = mine.iter().map(|one| row(one)).collect();
         let title = mine.first().map_or(String::new(), |one| key(one).title());
-        let _ = writeln!(text, "{title}{}", table(head, &lines));
+        let links: Vec<&str> = mine.iter().map(|one| key(one).link.as_str()).collect();
+        let _ = writeln!(text, "{title}{}", table_of(head, (2, &SHOWN), &links, lines));
     }
     text
 }
+
+/// What a table has columns or a title for.
+const SHOWN: [&str; 5] = ["rate", "mtu", "delay", "loss", "there.loss"];
 
 /// How often a cell is looked at, at most so many times in all.
 const LOOKS: u64 = 400;
@@ -436,13 +463,22 @@ fn follow(args: &SimArgs, links: &[Link], json: bool) -> Result<ExitCode, Failur
             "these are {many} cells, and one can be followed: {why}"
         )));
     };
-    let length = args.length.as_deref().unwrap_or("10s");
-    let length =
-        read_time(length).map_err(|why| Failure::Usage(format!("--for {length}: {why}")))?;
-    let named = &cells(args, links)[0];
-    let changes = changes(args, *link)?;
-    // A round trip at least, or what is seen is the trains that a rate is made of.
+    let [named] = &cells(args, links)[..] else {
+        let why = "one connection is followed; give --memory once, as 256m";
+        return Err(Failure::Usage(why.to_owned()));
+    };
+    if let Some(file) = &args.plot {
+        drawable(file)?;
+    }
+    let said = args.length.as_deref().unwrap_or("10s");
+    let refused = |why: &str| Failure::Usage(format!("--for {said}: {why}"));
+    let length = read_time(said).map_err(refused)?;
+    // A quarter of a round trip at least, or what is seen is the trains that a rate is made of.
     let every = Span(length.0 / LOOKS).max(LOOK_MIN).max(Span(link.rtt().0 / 4));
+    if length < every {
+        return Err(refused("that is over before anything is seen"));
+    }
+    let changes = changes(args, *link, length)?;
     let story = Story {
         cell: Cell { time: length, ..named.cell },
         changes: changes.iter().map(|(change, _)| *change).collect(),
@@ -456,24 +492,44 @@ fn follow(args: &SimArgs, links: &[Link], json: bool) -> Result<ExitCode, Failur
     let svg = sim::plot(&format!("One connection over {link}"), &samples, &changes);
     std::fs::write(file, svg)
         .map_err(|error| Failure::Host(format!("{} cannot be written: {error}", file.display())))?;
-    if json {
-        answer(true, &samples, String::new);
-    }
+    answer(json, &samples, || {
+        let (file, seconds) = (file.display(), length.0 as f64 / 1e9);
+        format!("{file}: rate, loss, queue and window of one connection in {seconds} s\n")
+    });
     Ok(ExitCode::SUCCESS)
 }
 
-/// In the order of their times; each changes what was before it.
-fn changes(args: &SimArgs, link: Link) -> Result<Vec<(Change, String)>, Failure> {
+/// A picture is an SVG, and whoever calls it otherwise gets what nothing else can show.
+fn drawable(file: &Path) -> Result<(), Failure> {
+    if file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg")) {
+        return Ok(());
+    }
+    let file = file.display();
+    Err(Failure::Usage(format!("--plot {file}: pictures are SVG; give a name that ends with .svg")))
+}
+
+/// In the order of their times; each changes what was before it, and before the end.
+fn changes(args: &SimArgs, link: Link, end: Span) -> Result<Vec<(Change, String)>, Failure> {
     let mut said = Vec::new();
     for pair in args.at.chunks_exact(2) {
-        let at = read_time(&pair[0]);
-        let at = at.map_err(|why| Failure::Usage(format!("--at {}: {why}", pair[0])))?;
+        let refused = |why: &str| Failure::Usage(format!("--at {}: {why}", pair[0]));
+        let at = read_time(&pair[0]).map_err(refused)?;
+        if at >= end {
+            return Err(refused(
+                "that is not before the end; --for says when that is, usually 10s",
+            ));
+        }
         said.push((Moment(0) + at, pair[1].clone()));
     }
     said.sort_by_key(|(at, _)| *at);
     let mut link = link;
     let change = |(at, words): (Moment, String)| {
+        let mtu = link.mtu;
         link = link.changed(&words).map_err(|why| Failure::Usage(why.to_string()))?;
+        if link.mtu != mtu {
+            let why = "the size of packets does not change while a connection is followed";
+            return Err(Failure::Usage(format!("--at ... {words}: {why}")));
+        }
         Ok((Change { at, link }, words))
     };
     said.into_iter().map(change).collect()
@@ -534,6 +590,45 @@ mod tests {
         let more =
             "queue=1bdp,2bdp,3bdp,4bdp,5bdp,6bdp,7bdp,8bdp,9bdp,10bdp,11bdp,12bdp,13bdp,14bdp";
         assert!(links(&words(&[many, more]), &USUAL).is_err(), "that would take days");
+        let once = links(&words(&["rtt=10ms,10ms,0.01s", "loss=5%,5", "mtu=1500"]), &USUAL);
+        assert_eq!(once.expect("one cell").len(), 1);
+        let delayed = links(&words(&["delay=7ms,8ms", "loss=5%", "mtu=1500"]), &USUAL);
+        let delayed = delayed.expect("two cells");
+        assert_eq!(
+            delayed.iter().map(Link::rtt).collect::<Vec<_>>(),
+            [Span::from_ms(14), Span::from_ms(16)],
+            "a delay is a round trip, too"
+        );
+        let args = SimArgs { memory: vec![1_000_000, 2_000_000, 1_000_000], ..args() };
+        assert_eq!(cells(&args, &delayed).len(), 4, "each memory once");
+    }
+
+    /// Rows that differ by more than round trip and loss say by what; others have no such column.
+    #[test]
+    fn rows_tell_what_they_differ_by() {
+        let page = |line: &[&str]| {
+            let links = links(&words(line), &USUAL).expect("words");
+            let cells = cells(&args(), &links);
+            let rows = cells.iter().map(|cell| Settled::of(cell, &[Outcome::default()]));
+            let rows: Vec<Settled> = rows.collect();
+            tables(&SETTLED_HEAD, &rows, &|row| &row.key, &Settled::row)
+        };
+        let alike = page(&["rate=1gbit", "rtt=10ms,20ms", "loss=1%,2%", "mtu=1500"]);
+        assert!(!alike.contains("words"), "{alike}");
+        let more = page(&["rate=1gbit", "rtt=10ms", "loss=1%", "mtu=1500", "queue=1bdp,2bdp"]);
+        assert!(more.contains("rtt  loss  words  ") && more.contains(" 10     1  queue=2bdp  "));
+        let back = page(&["rate=1gbit", "rtt=10ms", "loss=1%", "back.loss=1%,2%", "mtu=1500"]);
+        assert!(back.contains("  back.loss=2%  ") && !back.contains("there.loss"), "{back}");
+    }
+
+    /// No bar is met where nothing can be judged.
+    #[test]
+    fn lines_that_carry_nothing_are_no_cells() {
+        for line in ["loss=100", "back.loss=100", "down=1", "there.down=1", "rtt=0"] {
+            let links = links(&words(&[line, "mtu=1500"]), &USUAL).expect("words");
+            assert!(links.iter().all(|link| fits(link).is_err()), "{line}");
+        }
+        assert!(links(&[], &USUAL).expect("the table").iter().all(|link| fits(link).is_ok()));
     }
 
     /// What misses is said, and where there is no bar nothing misses.
@@ -617,6 +712,10 @@ mod tests {
         assert_eq!(misses(&[4.0, 5.0, 6.5, 7.0]), ["median"]);
         let never = Start { seconds_to_90: None, overshoot: 0.3 };
         assert_eq!(Started::of(&cells[0], &[never]).misses, ["median", "p95", "overflow"]);
+        let lossy = links(&words(&["rate=1gbit rtt=100ms loss=20% mtu=1500"]), &USUAL);
+        let lossy = &super::cells(&args(), &lossy.expect("one"))[0];
+        assert_eq!(Started::of(lossy, &[never]).misses, ["never"]);
+        assert_eq!(Started::of(lossy, &[start(99.0)]).misses, [""; 0], "it has no other bar");
     }
 
     fn args() -> SimArgs {

@@ -3,16 +3,19 @@
 use ringway_wan::Link;
 
 use crate::failure::Failure;
+use crate::output::table;
 
 /// More cells than anybody waits for.
 const CELLS_MAX: usize = 10_000;
 
-/// A link for each choice of one value of each word; `usual` says which words have values if none
-/// is said. The values of the first of those change slowest.
+/// A link for each choice of one value of each word, once; `usual` says which words have values if
+/// none is said. The values of the first of those change slowest.
 pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link>, Failure> {
     let said: Vec<&str> = words.iter().flat_map(|words| words.split_whitespace()).collect();
-    let named =
+    let is_said =
         |key: &str| said.iter().any(|word| word.split_once('=').is_some_and(|w| w.0 == key));
+    // Who says a delay has said the round trip.
+    let named = |key: &str| is_said(key) || key == "rtt" && is_said("delay");
     let added = usual.iter().filter(|(key, _)| !named(key));
     let added: Vec<String> = added.map(|(key, values)| format!("{key}={values}")).collect();
     let order = |word: &&str| usual.iter().position(|(key, _)| word.split('=').next() == Some(key));
@@ -31,5 +34,42 @@ pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link
             texts.iter().flat_map(|text| values.iter().map(move |one| with(text, one))).collect();
     }
     let read = |text: &String| Link::parse(text).map_err(|why| Failure::Usage(why.to_string()));
-    texts.iter().map(read).collect()
+    let mut links: Vec<Link> = Vec::new();
+    for text in &texts {
+        let link = read(text)?;
+        if !links.contains(&link) {
+            links.push(link);
+        }
+    }
+    Ok(links)
+}
+
+/// Of each link, as printed, the words that are not the same in all of them, but for those of these
+/// keys, for which a table has columns anyway.
+pub(super) fn varying(links: &[&str], shown: &[&str]) -> Vec<String> {
+    let varies = |word: &&str| {
+        let key = word.split('=').next().unwrap_or_default();
+        !shown.contains(&key) && !links.iter().all(|link| link.split(' ').any(|one| one == *word))
+    };
+    let words = |link: &&str| link.split(' ').filter(varies).collect::<Vec<_>>().join(" ");
+    links.iter().map(words).collect()
+}
+
+/// A table whose rows are of these links, with a column behind the first ones for the words that
+/// differ, if any do.
+pub(super) fn table_of(
+    head: &[&str],
+    (behind, shown): (usize, &[&str]),
+    links: &[&str],
+    mut rows: Vec<Vec<String>>,
+) -> String {
+    let words = varying(links, shown);
+    let mut head = head.to_vec();
+    if words.iter().any(|words| !words.is_empty()) {
+        head.insert(behind, "words");
+        for (row, words) in rows.iter_mut().zip(words) {
+            row.insert(behind, if words.is_empty() { "-".to_owned() } else { words });
+        }
+    }
+    table(&head, &rows)
 }

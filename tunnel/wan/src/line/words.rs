@@ -96,6 +96,11 @@ impl Link {
         Span(self.there.delay.0 + self.back.delay.0)
     }
 
+    /// Whether anything can arrive in both directions.
+    pub fn carries(&self) -> bool {
+        [&self.there, &self.back].iter().all(|way| !way.down && way.loss_ppm < 1_000_000)
+    }
+
     /// What it is like from the first end to the second.
     pub fn line_there(&self) -> Line {
         self.there.line(self.rtt(), self.mtu)
@@ -114,6 +119,9 @@ impl Link {
                 return Err(wrong(word, "this was said before; say it once"));
             }
             said.push(key);
+            if said.contains(&"rtt") && said.contains(&"delay") {
+                return Err(wrong(word, "rtt and delay say the same; say one of them"));
+            }
             let done = match key.split_once('.') {
                 Some(("there", key)) => self.there.read(key, value),
                 Some(("back", key)) => self.back.read(key, value),
@@ -403,6 +411,14 @@ mod tests {
         assert_eq!(set.rtt(), Span::from_ms(300));
     }
 
+    #[test]
+    fn links_that_carry_nothing_are_known() {
+        for words in ["down=1", "back.down=1", "loss=100%", "there.loss=100%", "back.loss=100%"] {
+            assert!(!link(&format!("rate=1mbit {words}")).carries(), "{words}");
+        }
+        assert!(link("rate=1mbit loss=99.9999%").carries());
+    }
+
     /// What is printed is read as the same again.
     #[test]
     fn what_is_printed_is_read_again() {
@@ -436,6 +452,8 @@ mod tests {
             ("rate=1mbit loss=-1%", "0 to 100"),
             ("rate=1mbit loss=0.00001%", "percent"),
             ("rate=1mbit loss=5% loss=6%", "once"),
+            ("rate=1mbit rtt=40ms delay=5ms", "say one of them"),
+            ("rate=1mbit delay=5ms rtt=40ms", "say one of them"),
             ("rate=1mbit burst=0.5", "one packet at least"),
             ("rate=1mbit loss=80% burst=3", "cannot take so much"),
             ("rate=1mbit queue=much", "2bdp"),

@@ -11,7 +11,8 @@ use serde::Serialize;
 use super::{all_of, lasting, round};
 use crate::args::wan::sim::SimArgs;
 use crate::failure::Failure;
-use crate::output::{answer, code, table};
+use crate::output::{answer, code};
+use crate::wan::words::table_of;
 
 /// What is said of links where words say nothing of it.
 pub(super) const USUAL: [(&str, &str); 4] =
@@ -130,7 +131,9 @@ fn page(rows: &[Met], seeds: u64, missed: usize) -> String {
         let rate = round(of[0].bits_per_s as f64 / 1e6);
         let _ = writeln!(text, "{rate} Mbit/s, {} ms, packets of 1500 bytes", of[0].rtt_ms);
         let lines: Vec<Vec<String>> = of.iter().map(Met::columns).collect();
-        let _ = writeln!(text, "{}", table(&HEAD, &lines));
+        let links: Vec<&str> = of.iter().map(|row| row.link.as_str()).collect();
+        let shown = (1, &["rate", "delay", "queue", "there.queue"][..]);
+        let _ = writeln!(text, "{}", table_of(&HEAD, shown, &links, lines));
     }
     let asked = rows.iter().filter(|row| row.row.bar.is_some()).count();
     let _ = write!(text, "{LEGEND}{missed} of {asked} miss their bar");
