@@ -255,6 +255,40 @@ fn words_that_are_no_command_are_told_in_json() {
     assert!(help.status.success() && text(&help.stdout).contains("Usage: "));
 }
 
+/// What a matrix cannot do is refused before anything is made, and where a program is missing it is
+/// said how one gets it.
+#[test]
+fn what_no_matrix_can_do_is_refused() {
+    for (args, said) in [
+        (&["--for", "0s"][..], "--for 0s: a run takes some time"),
+        (&["--check", "--contestants", "ringway-tcp,cubic"], "--check judges `ringway`"),
+        (&["--into", "/dev/full"], "this is no ordinary file"),
+        (&["delay=5ms"], "say one of them"),
+    ] {
+        let output = ringway(&[&["wan", "matrix", "rtt=30ms"], args].concat());
+        let err = text(&output.stderr);
+        assert!(output.status.code() == Some(2) && err.contains(said), "{args:?}: {err}");
+    }
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let programs = |names: &[&str]| {
+        for name in names {
+            std::os::unix::fs::symlink("/bin/true", dir.path().join(name)).expect("a link");
+        }
+    };
+    let missing = |who: &str, said: &[&str]| {
+        let mut command = Command::new(RINGWAY);
+        command.args(["wan", "matrix", "rtt=30ms", "loss=5%", "--contestants", who]);
+        let output = command.env("PATH", dir.path()).output().expect("runs");
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{err}");
+        assert!(said.iter().all(|said| err.contains(said)), "{who}: {err}");
+    };
+    missing("cubic", &["needs iperf3", "`apt install iperf3`"]);
+    programs(&["iperf3", "kcptun-client"]);
+    missing("kcptun", &["needs kcptun-server", "`apt install kcptun`"]);
+    missing("ringway,gotatun", &["needs gotatun", "`cargo install gotatun-cli`"]);
+}
+
 /// A simulation judges nothing that is not there to judge, and passes over nothing that was said.
 #[test]
 fn what_no_simulation_can_do_is_refused() {

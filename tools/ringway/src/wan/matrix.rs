@@ -6,6 +6,7 @@
 //! - M2  What was measured is on disk before the next run begins, and is not measured again by the
 //!   same program with the same seed.
 //! - M3  What counts is what the receiver got, after the beginning.
+//! - M4  A run ends: what has not by its deadline has failed, and is told apart from a slow one.
 //!
 //! - `contestant`: who carries the connection, as processes. `iperf`: the connection. `child`: a
 //!   process that ends with us. `rows`: results, in a file and as a table.
@@ -51,8 +52,11 @@ const BAR: f64 = 0.85;
 
 pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
     let links = links(&args.words, &USUAL)?;
-    let length = args.length.as_deref().map(read_time).transpose();
-    let length = length.map_err(|why| Failure::Usage(format!("--for: {why}")))?;
+    let length = args.length.as_deref().map(length_of).transpose()?;
+    if args.check && !args.contestants.contains(&Contestant::Ringway) {
+        let why = "--check judges `ringway`, which is not among --contestants";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let stop = Stop::install()?;
     let mut rows = Rows::open(args.into.as_deref())?;
     let ours = args.contestants.iter().any(|contestant| contestant.is_ours());
@@ -67,6 +71,7 @@ pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
         );
     }
     let left: Vec<&Planned> = plan.iter().filter(|run| !rows.have(&run.what)).collect();
+    contestant::have_programs(left.iter().map(|run| run.contestant))?;
     let live = std::io::stderr().is_terminal();
     for (at, run) in left.iter().enumerate() {
         if live {
@@ -86,9 +91,18 @@ pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
         }
     }
     let shown = rows.of(plan.iter().map(|run| &run.what));
+    let came = shown.iter().all(|row| row.failed.is_none());
     let well = shown.iter().all(|row| row.what.contestant != "ringway" || row.share() >= BAR);
     answer(json, &shown, || rows::page(&shown));
-    Ok(code(well || !args.check))
+    Ok(code(came && (well || !args.check)))
+}
+
+/// How long a run is to take, as said.
+fn length_of(text: &str) -> Result<Span, Failure> {
+    let refused = |why: &str| Failure::Usage(format!("--for {text}: {why}"));
+    let length = read_time(text).map_err(refused)?;
+    // iperf3 would never stop.
+    if length == Span::ZERO { Err(refused("a run takes some time, as 20s")) } else { Ok(length) }
 }
 
 /// A run that is to be made.
@@ -114,7 +128,11 @@ fn planned(
             let time = length.unwrap_or(Span(rtt.0 * ROUNDS).max(TIME_MIN));
             let before = Span(rtt.0 * ROUNDS_BEFORE).max(TIME_BEFORE_MIN);
             let seed = args.seed.wrapping_add(round.into());
-            for contestant in &args.contestants {
+            for (at, contestant) in args.contestants.iter().enumerate() {
+                // Whoever is named twice runs once.
+                if args.contestants[..at].contains(contestant) {
+                    continue;
+                }
                 let what = What {
                     link: link.to_string(),
                     contestant: contestant.name().to_owned(),
@@ -132,6 +150,9 @@ fn planned(
 
 /// Makes a run.
 fn measured(run: &Planned, stop: &Stop) -> Result<Row, Stopped> {
+    if !run.link.carries() {
+        return Ok(nothing_of(run, "nothing can arrive over this link"));
+    }
     let name = format!("rwm{}", std::process::id());
     let links = vec![run.link];
     let running = Running::start(&Plan { name, links, seed: Some(run.seed), spin: false });
@@ -144,18 +165,41 @@ fn measured(run: &Planned, stop: &Stop) -> Result<Row, Stopped> {
     let status = running.status().map_err(|error| Stopped::Failed(error.into()))?;
     let ways = [&status.links[0].there, &status.links[0].back];
     let sum = |of: fn(&WayStatus) -> u64| ways.into_iter().map(of).sum();
-    let way = &run.link.there;
     Ok(Row {
         what: run.what.clone(),
         mbit_per_s: got.mbit_per_s,
-        bound_mbit_per_s: way.bits_per_s as f64 / 1e6 * (1.0 - way.loss_ppm as f64 / 1e6),
+        bound_mbit_per_s: bound_mbit_per_s(&run.link),
         cpu_s_per_gb: carries.cpu_s().map(|cpu| cpu / (got.bytes.max(1) as f64 / 1e9)),
         waited_s: carries.waited_s(),
         failed: got.failed,
         own_losses: sum(WayStatus::own_losses),
         late: sum(|way| way.trouble.late_1ms),
+        packets: Some(sum(|way| way.counts.arrived)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// A run that came to nothing before anything was made for it.
+fn nothing_of(run: &Planned, why: &str) -> Row {
+    Row {
+        what: run.what.clone(),
+        mbit_per_s: 0.0,
+        bound_mbit_per_s: bound_mbit_per_s(&run.link),
+        cpu_s_per_gb: None,
+        waited_s: None,
+        failed: Some(why.to_owned()),
+        own_losses: 0,
+        late: 0,
+        packets: None,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// The rate times what is not lost.
+fn bound_mbit_per_s(link: &Link) -> f64 {
+    let way = &link.there;
+    let part = if link.carries() { 1.0 - way.loss_ppm as f64 / 1e6 } else { 0.0 };
+    way.bits_per_s as f64 / 1e6 * part
 }
 
 #[cfg(test)]
@@ -195,5 +239,27 @@ mod tests {
         let rounds: Vec<(u32, u64, u64)> =
             plan.iter().map(|run| (run.what.round, run.seed, run.what.seconds)).collect();
         assert_eq!(rounds, [(0, 1, 3), (1, 2, 3)]);
+        let twice = "ringway wan matrix rtt=30ms,0.03s loss=5% --contestants bbr,cubic,bbr";
+        assert_eq!(names(&plan_of(twice)), "bbr cubic", "a cell and a contestant said twice");
+    }
+
+    /// Where nothing can arrive nothing is tried: the bound is nothing, and the run has failed.
+    #[test]
+    fn nothing_is_a_failure() {
+        for words in ["down=1", "loss=100%", "back.loss=100%", "there.down=1"] {
+            let plan = plan_of(&format!("ringway wan matrix rtt=30ms {words}"));
+            let row = nothing_of(&plan[0], "why");
+            assert_eq!((row.bound_mbit_per_s, row.share()), (0.0, 0.0), "{words}");
+        }
+        let plan = plan_of("ringway wan matrix rtt=30ms loss=5%");
+        assert_eq!(bound_mbit_per_s(&plan[0].link), 190.0);
+    }
+
+    #[test]
+    fn a_run_takes_some_time() {
+        assert_eq!(length_of("2s").expect("a time"), Span::from_s(2));
+        for wrong in ["0s", "0", "2", "2h"] {
+            assert!(matches!(length_of(wrong), Err(Failure::Usage(_))), "{wrong}");
+        }
     }
 }

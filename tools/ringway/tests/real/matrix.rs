@@ -125,6 +125,26 @@ fn a_matrix_goes_on_where_it_was() {
     assert!(wrong.err.contains("rate"), "{wrong:?}");
 }
 
+/// Where nothing arrives a run has failed, in the table and by the exit code, and no number is said
+/// of it. Where nothing can nothing is tried.
+#[test]
+fn what_has_failed_is_told() {
+    let words = ["wan", "matrix", "rate=10mbit", "rtt=10ms", "--for", "1s", "--contestants"];
+    for line in ["down=1 loss=0", "loss=100%", "loss=0 back.loss=100%"] {
+        let words = [&words[..], &["ringway,cubic", line]].concat();
+        let page = ringway(&words).with(1).out;
+        let cells: Vec<&str> = page.lines().nth(1).expect("a row").split_whitespace().collect();
+        assert!(cells.ends_with(&["0", "failed", "-", "failed", "-"]), "{page}");
+        assert!(page.contains("cubic, 1 s, round 1: nothing can arrive"), "{page}");
+        assert!(!page.contains("NaN"), "{page}");
+        let rows = ringway(&[&words[..], &["--json"]].concat()).with(1).json();
+        assert_eq!(
+            (&rows[1]["bound_mbit_per_s"], &rows[1]["mbit_per_s"]),
+            (&0.0.into(), &0.0.into())
+        );
+    }
+}
+
 /// Ctrl-C in the middle leaves nothing. `kill -9` leaves keys, and two namespaces without a device
 /// and without a process in them, and `clean` removes those.
 #[test]

@@ -19,10 +19,14 @@ kcptun             kcptun-client and kcptun-server, mode fast3, AES-128, no comp
 gotatun            WireGuard in user space (gotatun-cli of crates.io), the kernel's BBR through it
 
 A run takes as long as 200 round trips, and 20 s at least, after 30 round trips and 5 s to begin
-with. With --into each run is written down when it is done, and the same command goes on where it
-was stopped; what another build of this program or another --seed has measured does not count.
-Needs root, and iperf3. Exit code 1 with --check if the tunnel brings less than 85 % of the bound
-somewhere.
+with. What has not come to an end 60 s later has failed. With --into each run is written down when
+it is done, and the same command goes on where it was stopped, and tries again what has failed; what
+another build of this program or another --seed has measured does not count. A * behind a share says
+that the machine could not keep up, and below the table stands with what.
+
+Needs root, and iperf3. Exit code 1 if a run has failed, or with --check if the tunnel (`ringway`)
+brings less than 85 % of the bound somewhere; 2 for words that are wrong; 3 if a program is missing
+or no link can be made here.
 
 What it has started and made goes with it. After `kill -9` two empty network namespaces are left;
 `ringway wan link clean rwmPID`, PID being the process, removes them.
@@ -73,7 +77,7 @@ pub(crate) struct MatrixArgs {
     /// What lines are like.
     #[arg(value_name = "WORD")]
     pub(crate) words: Vec<String>,
-    /// Who runs on each, one after the other.
+    /// Who runs on each, one after the other, once.
     #[arg(
         long,
         value_enum,
@@ -82,7 +86,8 @@ pub(crate) struct MatrixArgs {
         default_value = "ringway,cubic,bbr"
     )]
     pub(crate) contestants: Vec<Contestant>,
-    /// Runs of each on each; what is said is their median.
+    /// Runs of each on each; what is said is their median, of an even number the mean of the middle
+    /// two.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = rounds())]
     pub(crate) rounds: u32,
     /// How long a run takes [default: 200 round trips, and 20s at least].
@@ -92,10 +97,10 @@ pub(crate) struct MatrixArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Where to keep results, a line of JSON each; runs that it has of this build and seed are not
-    /// done again.
+    /// done again. A file like any other, no device.
     #[arg(long, value_name = "FILE")]
     pub(crate) into: Option<PathBuf>,
-    /// Exit with 1 if the tunnel misses its bar in a cell.
+    /// Exit with 1 if the tunnel misses its bar in a cell; `ringway` has to be among those who run.
     #[arg(long)]
     pub(crate) check: bool,
 }

@@ -1,8 +1,9 @@
 //! Who carries the connection: programs at both ends of the link, and where iperf3 connects.
 
-use std::fs::{DirBuilder, remove_dir_all, write};
+use std::ffi::OsStr;
+use std::fs::{DirBuilder, metadata, remove_dir_all, write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ringway_tunnel_node::{KeyKind, make};
@@ -29,6 +30,42 @@ const KCPTUN_MTU: u64 = 1350;
 pub(super) struct Route {
     pub(super) to: SocketAddr,
     pub(super) congestion: Option<&'static str>,
+}
+
+/// What has to be installed: a program, and how one gets it.
+const IPERF3: (&str, &str) = ("iperf3", "`apt install iperf3`");
+const KCPTUN: &str = "`apt install kcptun`";
+
+/// Programs of others that this one is run with.
+fn programs_of(contestant: Contestant) -> &'static [(&'static str, &'static str)] {
+    match contestant {
+        Contestant::Kcptun => &[IPERF3, ("kcptun-client", KCPTUN), ("kcptun-server", KCPTUN)],
+        Contestant::Gotatun => &[IPERF3, ("gotatun", "`cargo install gotatun-cli`")],
+        Contestant::Ringway | Contestant::RingwayTcp | Contestant::Cubic | Contestant::Bbr => {
+            &[IPERF3]
+        }
+    }
+}
+
+/// Whether all that is to be run can be, before anything is made for the first run.
+pub(super) fn have_programs(who: impl Iterator<Item = Contestant>) -> Result<(), Failure> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for contestant in who {
+        let missing = programs_of(contestant).iter().find(|(name, _)| !is_in(&path, name));
+        if let Some((name, how)) = missing {
+            let who = contestant.name();
+            let text = format!("{who} needs {name}, which is not in the PATH; try {how}");
+            return Err(Failure::Host(text));
+        }
+    }
+    Ok(())
+}
+
+fn is_in(path: &OsStr, name: &str) -> bool {
+    std::env::split_paths(path).any(|directory| {
+        let found = metadata(directory.join(name));
+        found.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    })
 }
 
 /// What runs beside iperf3. It goes with this.

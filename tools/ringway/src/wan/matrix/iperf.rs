@@ -11,7 +11,8 @@ use crate::signals::Stop;
 
 /// Where the receiver listens.
 pub(super) const PORT: u16 = 5201;
-/// What iperf3 may take beside its time: its own connection crosses the same link.
+/// What iperf3 may take beside its time: its own connection crosses the same link. What has not
+/// come to an end then has failed.
 const BESIDE: Duration = Duration::from_secs(60);
 
 /// What came of a connection.
@@ -52,7 +53,8 @@ pub(super) fn run(
     }
     let mut client = Program::start(&spaces[0], &words)?;
     if !client.until_ended(before + time + BESIDE, stop)? {
-        return Ok(Got::nothing("iperf3 did not come to an end"));
+        let seconds = (before + time + BESIDE).as_secs();
+        return Ok(Got::nothing(format!("iperf3 did not come to an end within {seconds} s")));
     }
     let said = client.output();
     read(&said).map_err(|why| {

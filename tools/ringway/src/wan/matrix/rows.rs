@@ -64,13 +64,23 @@ pub(super) struct Row {
     pub(super) own_losses: u64,
     /// Packets that came out more than 1 ms late.
     pub(super) late: u64,
+    /// Packets that came out; none in files of before this was written down.
+    pub(super) packets: Option<u64>,
     pub(super) version: String,
 }
 
 impl Row {
-    /// Part of the bound that arrived.
+    /// Part of the bound that arrived; nothing of nothing is nothing.
     pub(super) fn share(&self) -> f64 {
-        self.mbit_per_s / self.bound_mbit_per_s
+        share(self.mbit_per_s, self.bound_mbit_per_s)
+    }
+
+    /// Whether the machine had more to do than it could, so that this says more of it than of who
+    /// ran.
+    fn is_disturbed(&self) -> bool {
+        let late = self.packets.is_some_and(|all| self.late as f64 > all as f64 * LATE_MAX);
+        let waited = self.waited_s.is_some_and(|s| s > self.what.seconds as f64 * WAITED_MAX);
+        self.own_losses > 0 || late || waited
     }
 }
 
@@ -86,6 +96,15 @@ impl fmt::Display for Row {
     }
 }
 
+/// Packets that come late, as a part of those that come, and the time that a tunnel's threads wait
+/// for a processor, as a part of a run's: with more the machine was measured.
+const LATE_MAX: f64 = 0.01;
+const WAITED_MAX: f64 = 0.1;
+
+fn share(mbit_per_s: f64, bound_mbit_per_s: f64) -> f64 {
+    if bound_mbit_per_s > 0.0 { mbit_per_s / bound_mbit_per_s } else { 0.0 }
+}
+
 /// All results, and the file that has them.
 pub(super) struct Rows {
     all: BTreeMap<What, Row>,
@@ -97,6 +116,10 @@ impl Rows {
     pub(super) fn open(path: Option<&Path>) -> Result<Rows, Failure> {
         let Some(path) = path else { return Ok(Rows { all: BTreeMap::new(), file: None }) };
         let shown = path.display();
+        // What is no file may have no end, or keep nothing.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(Failure::Usage(format!("--into {shown}: this is no ordinary file")));
+        }
         let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let mut file = file.map_err(|error| host(&format!("cannot open {shown}"), error))?;
         let mut text = String::new();
@@ -163,7 +186,7 @@ fn parse(text: &str) -> Result<BTreeMap<What, Row>, String> {
 }
 
 /// A row for each cell, a column for each who ran there: medians of what arrived, and its share of
-/// the bound.
+/// the bound. Below stand what failed, and what the machine has disturbed.
 pub(super) fn page(rows: &[Row]) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut cells: Vec<(&str, f64)> = Vec::new();
@@ -183,19 +206,54 @@ pub(super) fn page(rows: &[Row]) -> String {
         let mut cells = vec![shortened(link), format!("{bound:.0}")];
         for name in &names {
             let of = |row: &&Row| row.what.link == *link && row.what.contestant == *name;
-            let got: Vec<f64> = rows.iter().filter(of).map(|row| row.mbit_per_s).collect();
-            let middle = median(got);
-            cells.push(middle.map_or("-".to_owned(), |got| format!("{got:.1}")));
-            cells.push(middle.map_or("-".to_owned(), |got| format!("{:.1}", 100.0 * got / bound)));
+            cells.extend(said_of(&rows.iter().filter(of).collect::<Vec<_>>(), *bound));
         }
         cells
     };
-    table(&head, &cells.iter().map(line).collect::<Vec<_>>())
+    let mut text = table(&head, &cells.iter().map(line).collect::<Vec<_>>());
+    for row in rows {
+        if let Some(why) = &row.failed {
+            text += &format!("failed: {}, round {}: {why}\n", row.what, row.what.round + 1);
+        }
+    }
+    for row in rows.iter().filter(|row| row.is_disturbed()) {
+        text += &format!("*: {}, round {}: {}\n", row.what, row.what.round + 1, trouble(row));
+    }
+    if rows.iter().any(Row::is_disturbed) { text + DISTURBED } else { text }
 }
 
+const DISTURBED: &str = "\
+* the machine could not keep up: the link lost packets by itself, more than 1 % came out more than
+  1 ms late, or the tunnel's threads waited for a processor for more than a tenth of the time\n";
+
+/// What came of the rounds of one in a cell: what arrived, and its share of the bound.
+fn said_of(rounds: &[&Row], bound: f64) -> [String; 2] {
+    if rounds.iter().any(|row| row.failed.is_some()) {
+        return ["failed".to_owned(), "-".to_owned()];
+    }
+    let Some(got) = median(rounds.iter().map(|row| row.mbit_per_s).collect()) else {
+        return ["-".to_owned(), "-".to_owned()];
+    };
+    let mark = if rounds.iter().any(|row| row.is_disturbed()) { "*" } else { "" };
+    [format!("{got:.1}"), format!("{:.1}{mark}", 100.0 * share(got, bound))]
+}
+
+/// What the machine has done to a run, in words.
+fn trouble(row: &Row) -> String {
+    let of = row.packets.map_or(String::new(), |all| format!(" of {all}"));
+    let mut text = format!("{} packets lost by itself, {}{of} late", row.own_losses, row.late);
+    if let Some(waited_s) = row.waited_s {
+        text += &format!(", waited {waited_s:.1} s for a processor");
+    }
+    text
+}
+
+/// The middle one; of an even number the mean of the middle two.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let (below, above) =
+        (values.get(values.len().checked_sub(1)? / 2)?, values.get(values.len() / 2)?);
+    Some((below + above) / 2.0)
 }
 
 /// The words of a link that are not as usual.
@@ -222,6 +280,7 @@ mod tests {
             failed: (mbit_per_s == 0.0).then(|| "no way".to_owned()),
             own_losses: 0,
             late: 3,
+            packets: Some(20_000),
             version: "1".to_owned(),
         }
     }
@@ -289,5 +348,46 @@ mod tests {
             "link                                     bound  ringway     %  cubic     %\n\
              rate=200mbit delay=5ms loss=1% mtu=1500    198    178.2  90.0   19.8  10.0\n"
         );
+        let two = [row("cubic", 0, 19.8), row("cubic", 1, 59.4)];
+        assert!(page(&two).ends_with(" 39.6  20.0\n"), "{}", page(&two));
+    }
+
+    /// What failed is no result, whatever other rounds brought, and never a number.
+    #[test]
+    fn failures_are_told() {
+        let nothing = Row { bound_mbit_per_s: 0.0, ..row("bbr", 0, 0.0) };
+        for rows in [vec![row("cubic", 0, 19.8), row("cubic", 1, 0.0)], vec![nothing]] {
+            let page = page(&rows);
+            assert!(page.contains("  failed  -\nfailed: rate=") && page.ends_with(": no way\n"));
+            assert!(!page.contains("NaN") && !page.contains("0.0"), "{page}");
+        }
+    }
+
+    /// A run that the machine has disturbed is marked, with what it did.
+    #[test]
+    fn what_the_machine_did_is_told() {
+        let calm = row("ringway", 0, 198.0);
+        assert!(!page(std::slice::from_ref(&calm)).contains('*'));
+        let late = Row { late: 201, ..calm.clone() };
+        let losing = Row { own_losses: 1, ..calm.clone() };
+        let waiting = Row { waited_s: Some(2.1), ..calm.clone() };
+        for (row, told) in [
+            (late, "201 of 20000 late"),
+            (losing, "1 packets lost by itself"),
+            (waiting, "waited 2.1 s"),
+        ] {
+            let page = page(&[calm.clone(), row]);
+            assert!(page.contains("  100.0*\n*: rate=") && page.contains(told), "{page}");
+        }
+    }
+
+    /// What is no file has no end, or nothing is kept in it.
+    #[test]
+    fn only_files_keep_results() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for path in [Path::new("/dev/full"), Path::new("/dev/zero"), dir.path()] {
+            let refused = Rows::open(Some(path)).err();
+            assert!(matches!(refused, Some(Failure::Usage(_))), "{}", path.display());
+        }
     }
 }
