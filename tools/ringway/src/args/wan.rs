@@ -86,7 +86,8 @@ Examples:
   ringway wan link run 'rate=10mbit rtt=100ms' --exec ping -c 5 10.77.1.2
 
 The exit code is 0, or that of the command, as of a shell: 127 if there is no such command, 126 if
-it cannot be run. 3 if the links cannot be made here.";
+it cannot be run. 3 if the links cannot be made here. Ctrl-C in a terminal reaches the command, too.
+A signal to this process alone is SIGTERM to the command, whichever it is: 143 if that ends it.";
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
