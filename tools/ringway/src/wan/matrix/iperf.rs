@@ -74,7 +74,8 @@ fn read(said: &str) -> Result<Got, String> {
         all += got;
         if sum["omitted"] == Value::Bool(false) {
             bytes += got;
-            seconds += sum["seconds"].as_f64().unwrap_or(0.0);
+            // Since the beginning was over. An interval's own `seconds` may have some of that.
+            seconds = sum["end"].as_f64().unwrap_or(seconds);
         }
     }
     if seconds > 0.0 {
@@ -93,9 +94,9 @@ mod tests {
     #[test]
     fn the_receiver_counts_after_the_beginning() {
         let said = r#"{"server_output_json": {"intervals": [
-            {"sum": {"bytes": 9000000, "seconds": 1.0, "omitted": true}},
-            {"sum": {"bytes": 1000000, "seconds": 1.0, "omitted": false}},
-            {"sum": {"bytes": 3000000, "seconds": 1.0, "omitted": false}}]}}"#;
+            {"sum": {"bytes": 9000000, "end": 1.0, "seconds": 1.0, "omitted": true}},
+            {"sum": {"bytes": 1000000, "end": 1.0, "seconds": 1.996, "omitted": false}},
+            {"sum": {"bytes": 3000000, "end": 2.0, "seconds": 1.0, "omitted": false}}]}}"#;
         let got = Got { mbit_per_s: 16.0, bytes: 13_000_000, failed: None };
         assert_eq!(read(said), Ok(got));
         let failed = read(r#"{"error": "unable to connect"}"#).expect("a result");
