@@ -341,21 +341,21 @@ impl<F: Copy> Sender<F> {
         if self.sabotage.breaks(Rule::SilenceIsProbed) {
             return None;
         }
-        // Who was silent is asked on, though all that was on its way was given up. What leaves
-        // meanwhile puts nothing off: there is always somebody who says something again.
-        let last = if self.silences > 0 {
-            self.probed_at.max(self.heard_at)
-        } else {
-            // Nor is it silence while our own pace keeps what waits from leaving.
-            let since = self.flight.last_asked()?;
-            since.max(self.heard_at).max(self.probed_at).max(self.pacer.ready_at())
-        };
+        // Who was silent is asked on, though all that was on its way was given up.
+        let since = self.flight.last_asked().or((self.silences > 0).then_some(self.probed_at))?;
+        // Nor is it silence while our own pace keeps what waits from leaving.
+        let mut put = since.max(self.pacer.ready_at());
         // Who answers waits for more to come before; and for what carried nothing, perhaps longer.
         let nothing = self.loaded.is_none_or(|number| self.flight.is_known(number));
         let wait = if nothing { WAIT_EVER } else { self.wait() };
         let first = self.flight.rtt().probe_after().0 + wait.0;
         let patience = Span(first << self.silences.min(PATIENCE_DOUBLED_MAX));
         let patience = patience.min(PROBE_MAX.max(Span(self.flight.rtt().smooth().0 * 2)));
+        if self.silences > 0 {
+            // Once only: there is always somebody who says something again.
+            put = put.min(self.probed_at + patience);
+        }
+        let last = put.max(self.heard_at).max(self.probed_at);
         let doubled = (self.silences + 1).saturating_sub(SILENT).min(SILENT_DOUBLED_MAX);
         Some(last + Span(patience.0 << doubled).min(SILENT_PROBE_MAX.max(patience)))
     }
