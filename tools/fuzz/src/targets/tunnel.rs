@@ -94,10 +94,13 @@ fn frames_seeds() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Counts what is heard.
+/// Notes what is heard of a session.
 #[derive(Default)]
-struct Ear {
-    opened: Vec<FlowId>,
+pub(super) struct Ear {
+    /// Flows that the peer has opened.
+    pub(super) opened: Vec<FlowId>,
+    /// Carriers by which it has said that nothing more comes.
+    pub(super) left: Vec<CarrierSlot>,
 }
 
 impl Outlet for Ear {
@@ -110,8 +113,10 @@ impl Outlet for Ear {
     fn keys(&mut self, _: u32) {}
 
     fn event(&mut self, event: Event) {
-        if let Event::Opened(flow) = event {
-            self.opened.push(flow);
+        match event {
+            Event::Opened(flow) => self.opened.push(flow),
+            Event::Left(slot) => self.left.push(slot),
+            _ => {}
         }
     }
 }

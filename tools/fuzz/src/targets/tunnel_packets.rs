@@ -9,9 +9,10 @@ use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN};
 use ringway_tunnel_proto::path::Report;
 use ringway_tunnel_proto::{
-    CarrierSlot, Event, Exchange, FlowId, Frame, Frames, Outlet, ResetCode, Role, Session, Settings,
+    CarrierSlot, Exchange, FlowId, Frame, Frames, ResetCode, Role, Session, Settings,
 };
 
+use super::tunnel::Ear;
 use crate::Target;
 
 /// What happens, one after the other: an act, a length, and so many bytes for it.
@@ -47,31 +48,6 @@ const SEALED: usize = 32;
 /// What packets bring of streams is held within this: seven eighths of the memory, and what
 /// applications take at least.
 const HELD_MAX: u64 = 7 * WINDOW + (64 << 10);
-
-/// Counts what is heard.
-#[derive(Default)]
-struct Ear {
-    opened: Vec<FlowId>,
-    over: bool,
-}
-
-impl Outlet for Ear {
-    fn data(&mut self, _: FlowId, bytes: &[u8]) {
-        assert!(!bytes.is_empty(), "nothing is no news");
-    }
-
-    fn rekey(&mut self, _: Exchange) {}
-
-    fn keys(&mut self, _: u32) {}
-
-    fn event(&mut self, event: Event) {
-        match event {
-            Event::Opened(flow) => self.opened.push(flow),
-            Event::Reset(flow, _) | Event::Closed(flow) => self.over |= flow == MINE,
-            _ => {}
-        }
-    }
-}
 
 /// The flow that this side opens.
 const MINE: FlowId = FlowId(1);
@@ -165,6 +141,10 @@ impl Story {
         if !frees {
             let after = self.session.flow(MINE).map(|report| report.kept);
             assert_eq!(after, before, "bytes are freed, and the flow's other end said nothing");
+        }
+        // As an agent does: who has left such a carrier listens to nothing on it.
+        if self.ear.left.drain(..).any(|slot| slot == self.slot) {
+            self.begin_anew();
         }
         Some(())
     }
@@ -293,13 +273,16 @@ impl Story {
                 let number = self.session.fill_farewell(now, slot, &mut text);
                 self.sent(number, &text);
             }
-            _ => {
-                self.session.carrier_down(now, slot);
-                let next = self.session.packets_on_trial(now, HEADS, AROUND);
-                assert_eq!(next, slot, "the place is used again");
-                (self.packets, self.bytes, self.number) = (0, 0, 0);
-            }
+            _ => self.begin_anew(),
         }
+    }
+
+    /// The carrier goes, and another one comes.
+    fn begin_anew(&mut self) {
+        self.session.carrier_down(self.now, self.slot);
+        let next = self.session.packets_on_trial(self.now, HEADS, AROUND);
+        assert_eq!(next, self.slot, "the place is used again");
+        (self.packets, self.bytes, self.number) = (0, 0, 0);
     }
 
     fn look(&self) {
