@@ -270,9 +270,10 @@ impl RecvStream {
             return false;
         }
         let fast = now.since(self.raised_at) < Span(rtt.0 * 2).max(GROW_WITHIN_MIN);
+        let grows = fast && !self.sabotage.breaks(Rule::WindowsGrow);
         if self.window > most {
             self.window = most.max(self.window / 2);
-        } else if fast && waiting <= self.window / 8 {
+        } else if grows && waiting <= self.window / 8 {
             self.window += self.window.min(most - self.window);
         }
         let credit = self.credit.max(self.taken + self.window);
@@ -295,7 +296,8 @@ impl RecvStream {
     /// much, once in a round trip, unless the application is behind. The window may be `most`.
     /// Returns whether it should hear of that.
     pub(crate) fn stretch(&mut self, now: Moment, rtt: Span, most: u64) -> bool {
-        if self.window >= most || now.since(self.raised_at) < rtt {
+        let stays = self.window >= most || self.sabotage.breaks(Rule::WindowsGrow);
+        if stays || now.since(self.raised_at) < rtt {
             return false;
         }
         self.window += self.window.min(most - self.window);

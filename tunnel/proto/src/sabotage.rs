@@ -17,7 +17,7 @@
 //!   suspect or dead goes by another           LeaveLast BothLeave PurposeKnown
 //! shards: a flow has one owner                HandedOver OneSession LivingGoesOn
 //! credit: absolute, from one budget, none     CreditRespected UnreadWaits MemoryBounded
-//!   for who does not read                     RefusedNotAcked RefusedNotReported
+//!   for who does not read                     RefusedNotAcked RefusedNotReported WindowsGrow
 //! relays: sessions end at agents alone, and   JoinsProved NumbersOnce (there is no relay yet)
 //!   name their flows
 //! truth: users hear why a flow failed         CodesTold
@@ -77,6 +77,8 @@ pub enum Rule {
     UnknownSkipped,
     /// A flow that is not read is given no more credit.
     UnreadWaits,
+    /// A flow that uses up its window is given a wider one.
+    WindowsGrow,
     /// No more is held of what comes than there is room for.
     MemoryBounded,
     /// Why a flow was reset is told to its other end.
@@ -125,10 +127,15 @@ pub enum Rule {
     OffersRepeated,
     /// The former epoch is kept for carriers that join under it.
     FormerKept,
+    /// Reports say the newest numbers several times running.
+    NewestAgain,
     /// Reports say older numbers in turn.
     OlderInTurn,
     /// The sender alone says from where on it wants to hear.
     BaseIsSenders,
+    /// What goes again goes under a new number. (No key seals two packets under one, so that only
+    /// simulations switch it off: then nobody notices that what went again is lost again.)
+    NumbersNew,
     /// What is missing is lost when something that was sent later, by some time, has come.
     LossTakesTime,
     /// Who hears that something came which was given up waits longer from then on.
@@ -235,7 +242,7 @@ pub enum Rule {
 
 impl Rule {
     /// Those of a session.
-    pub const SESSION: [Rule; 20] = [
+    pub const SESSION: [Rule; 21] = [
         Rule::KeptUntilAcked,
         Rule::LostGoesAgain,
         Rule::SilenceIsAsked,
@@ -253,15 +260,18 @@ impl Rule {
         Rule::CutsAnywhere,
         Rule::UnknownSkipped,
         Rule::UnreadWaits,
+        Rule::WindowsGrow,
         Rule::MemoryBounded,
         Rule::CodesTold,
         Rule::LeaveLast,
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 28] = [
+    pub const PATH: [Rule; 30] = [
+        Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
+        Rule::NumbersNew,
         Rule::LossTakesTime,
         Rule::LateIsHeard,
         Rule::LateIsWaitedFor,

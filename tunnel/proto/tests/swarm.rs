@@ -1,5 +1,6 @@
 //! Thousands of worlds of carriers that delay, stall, crawl, fall silent and die.
 
+mod bulk;
 mod world;
 
 use world::{Outcome, World, run, run_in_storm};
@@ -99,6 +100,14 @@ fn streams_survive_where_there_is_no_room() {
     });
     assert_eq!((sum.closed, sum.reset), (60 * 2 * 6 * 2, 0));
     assert!(sum.refused > 200, "there was room: {sum:?}");
+}
+
+/// Where nothing else holds a flow back its window does not for long.
+#[test]
+fn windows_grow_with_what_is_sent() {
+    for seed in 0..60 {
+        bulk::run(seed, None).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
 }
 
 /// Packets that are lost one by one, doubled and reordered, alone and beside records.

@@ -16,6 +16,7 @@ use world::{Kind, Plan};
 fn every_broken_rule_is_noticed() {
     witnesses::all_are_noticed(&Rule::PATH, 60, |seed, rule| {
         let kind = match rule {
+            Rule::NewestAgain => Kind::Unheard,
             Rule::CopiesGrow => Kind::Steady,
             Rule::CopiesApart => Kind::Bursts,
             Rule::LossTakesTime | Rule::LateIsHeard | Rule::LateIsWaitedFor => Kind::Late,

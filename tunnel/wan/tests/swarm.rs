@@ -73,4 +73,5 @@ fn it_begins_and_reports_as_it_should() {
     all(0..40, Kind::Gathered);
     all(0..60, Kind::Choked);
     all(0..60, Kind::Quiet);
+    all(0..20, Kind::Unheard);
 }

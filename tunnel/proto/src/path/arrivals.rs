@@ -174,7 +174,8 @@ impl Arrivals {
             return;
         }
         let last = self.end - 1;
-        let mut from = self.before[0].max(self.base) / 64;
+        let first = self.sabotage.unless(Rule::NewestAgain, NEWEST_AGAIN as usize - 1, 0);
+        let mut from = self.before[first].max(self.base) / 64;
         self.before.rotate_left(1);
         self.before[NEWEST_AGAIN as usize - 1] = last;
         let (base, newest) = (self.base / 64, self.before[0].max(self.base) / 64);

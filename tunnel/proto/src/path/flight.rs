@@ -419,6 +419,11 @@ impl<T: Copy + Default> Flight<T> {
         (!settled).then(|| self.packet(number).carried)
     }
 
+    /// The number of a packet that carried this, if it is remembered, as only sabotage asks.
+    pub(crate) fn number_with(&self, is_it: impl Fn(&T) -> bool) -> Option<u64> {
+        (self.floor..self.next).find(|number| is_it(&self.packet(*number).carried))
+    }
+
     /// When the last packet was sent that asks; `None` if none such is on its way.
     pub(crate) fn last_asked(&self) -> Option<Moment> {
         (self.base < self.asked).then(|| self.packet(self.asked - 1).at)

@@ -207,6 +207,11 @@ impl<F: Copy> Sender<F> {
     pub fn send(&mut self, now: Moment, bytes: u32, load: Load) -> u64 {
         let pace = self.sabotage.unless(Rule::PacketsPaced, None, self.rate.pacing());
         self.pacer.leave(now, (u64::from(bytes), self.packet_bytes), pace);
+        if self.sabotage.breaks(Rule::NumbersNew)
+            && let Some(old) = self.flight.number_with(|one| one == &load && load.segment.is_some())
+        {
+            return old;
+        }
         let number = self.flight.send(now, bytes, true, load);
         if load != Load::default() {
             self.loaded = Some(number);

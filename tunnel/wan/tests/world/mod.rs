@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Steady,
     /// The same in bursts, shorter than copies are apart; judged by how long they hold up others.
     Bursts,
+    /// Most of what goes back is lost: judged by how long it takes to hear of a packet.
+    Unheard,
     /// Packets come late, and hardly any is lost: judged by what is sent in vain.
     Late,
     /// Nothing at all comes back for some seconds.
@@ -97,6 +99,7 @@ impl Plan {
             Kind::Storm => self.storm(&mut rng),
             Kind::Steady => self.steady(&mut rng),
             Kind::Bursts => self.bursts(&mut rng),
+            Kind::Unheard => self.unheard(&mut rng),
             Kind::Late => self.late(&mut rng),
             Kind::Silent => self.silent(&mut rng),
             Kind::Lossy => self.lossy(&mut rng),
@@ -213,6 +216,33 @@ impl Plan {
             return Err(format!("{rounds:.2} round trips wait for copies that share a burst"));
         }
         story.finish()
+    }
+
+    /// Most reports are lost, and a round trip's numbers fill many: what came is heard of soon
+    /// all the same, and not only when its turn comes.
+    fn unheard(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt, loss) = (600, 120 + rng.below(41), 2 + rng.below(4));
+        // As many packets a second as 9 Gbit/s are in such of 9000 bytes.
+        let words = format!("rate={mbit}mbit rtt={rtt}ms mtu=576 there.loss={loss}%");
+        let bdp = mbit * 125 * rtt;
+        let mut story = self.begin(&words, 40 * bdp, 1000 * bdp);
+        let round = Span::from_ms(rtt);
+        story.until(Moment(8 * round.0))?;
+        story.change("back.loss=60%");
+        story.until(story.world.now() + Span(4 * round.0))?;
+        let (_, before) = story.world.sender().bytes();
+        let mut flying = 0;
+        for _ in 0..100 {
+            story.until(story.world.now() + Span(round.0 / 10))?;
+            flying += story.world.sender().bytes().0;
+        }
+        let (_, sent) = story.world.sender().bytes();
+        // By Little's law.
+        let trips = flying as f64 / 10.0 / (sent - before) as f64;
+        if trips > 1.55 {
+            return Err(format!("for {trips:.2} round trips nobody knows what became of a packet"));
+        }
+        Ok(Sum::default())
     }
 
     /// Hardly anything is lost, but packets come late: little is sent in vain.
