@@ -13,6 +13,13 @@ const RATE: u64 = 30_000_000;
 /// When everybody has come, and nobody has changed anything yet.
 const SETTLED: Moment = Moment(10 * SECOND);
 
+/// Since when a line loses some.
+enum Since {
+    Begin,
+    /// When everybody has come.
+    Settled,
+}
+
 impl Plan {
     /// Senders before one line, who come a second after each other.
     fn street(self, (line, back): (Line, Line), kinds: &[Kind], changed: Option<Line>) -> Street {
@@ -40,45 +47,45 @@ impl Plan {
     /// What is lost by itself slows nobody down.
     pub(super) fn lossy(self, rng: &mut Rng) -> Result<Sum, String> {
         let (loss, delay) = (5 + rng.below(16), Span::from_ms(10 + rng.below(60)));
-        let mut line = Line::of(RATE, delay);
-        line.loss = Loss::Alone { ppm: loss * 10_000 };
-        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], None);
-        street.run_until(SETTLED);
-        let shares = street.judge(Span::from_s(20));
-        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
-        if part < 0.85 {
-            return Err(format!("{part:.2} of what can arrive does, at {loss} % of loss"));
-        }
-        Ok(Sum::default())
+        let loss = Loss::Alone { ppm: loss * 10_000 };
+        self.losing((delay, loss), Since::Begin, (Span::from_s(20), 0.85))
     }
 
     /// Nor does it when it comes in bursts, so that windows differ.
     pub(super) fn uneven(self, rng: &mut Rng) -> Result<Sum, String> {
         let (loss, delay) = (2 + rng.below(9), Span::from_ms(10 + rng.below(60)));
         let mean_milli = 1000 * (5 + rng.below(16));
-        let mut line = Line::of(RATE, delay);
-        line.loss = Loss::Bursts { ppm: loss * 10_000, mean_milli, slot_bytes: 1500 };
-        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], None);
-        street.run_until(SETTLED);
-        let shares = street.judge(Span::from_s(30));
-        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
-        if part < 0.895 {
-            return Err(format!("{part:.2} of what can arrive does, at {loss} % in bursts"));
-        }
-        Ok(Sum::default())
+        let loss = Loss::Bursts { ppm: loss * 10_000, mean_milli, slot_bytes: 1500 };
+        self.losing((delay, loss), Since::Begin, (Span::from_s(30), 0.895))
     }
 
     /// What a line begins to lose by itself slows nobody down for long.
     pub(super) fn worse(self, rng: &mut Rng) -> Result<Sum, String> {
         let (loss, delay) = (5 + rng.below(16), Span::from_ms(10 + rng.below(60)));
-        let line = Line::of(RATE, delay);
-        let changed = Line { loss: Loss::Alone { ppm: loss * 10_000 }, ..line };
-        let mut street = self.street((line, line), &[Kind::Ours], Some(changed));
-        street.run_until(SETTLED + Span::from_s(10));
-        let shares = street.judge(Span::from_s(20));
-        let part = shares.utilisation / (1.0 - loss as f64 / 100.0);
-        if part < 0.7 {
-            return Err(format!("{part:.2} of what can arrive does, at {loss} % of loss"));
+        let loss = Loss::Alone { ppm: loss * 10_000 };
+        self.losing((delay, loss), Since::Settled, (Span::from_s(20), 0.7))
+    }
+
+    /// Ours alone, before a line that loses some by itself: at least this part of what can arrive
+    /// does, in so long.
+    fn losing(
+        self,
+        (delay, loss): (Span, Loss),
+        since: Since,
+        (time, least): (Span, f64),
+    ) -> Result<Sum, String> {
+        let (Loss::Alone { ppm } | Loss::Bursts { ppm, .. }) = loss;
+        let good = Line::of(RATE, delay);
+        let bad = Line { loss, ..good };
+        let (line, changed, from) = match since {
+            Since::Begin => (bad, None, SETTLED),
+            Since::Settled => (good, Some(bad), SETTLED + Span::from_s(10)),
+        };
+        let mut street = self.street((line, good), &[Kind::Ours], changed);
+        street.run_until(from);
+        let part = street.judge(time).utilisation / (1.0 - ppm as f64 / 1e6);
+        if part < least {
+            return Err(format!("{part:.2} of what can arrive does, at {loss:?}"));
         }
         Ok(Sum::default())
     }
