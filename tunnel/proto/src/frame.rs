@@ -215,6 +215,8 @@ pub(crate) const VARINT_MAX: u64 = (1 << 62) - 1;
 pub(crate) const STREAM_HEAD_MAX: usize = 1 + 4 + 8 + 8;
 /// Bytes of a WANTED, at most.
 pub(crate) const WANTED_MAX: usize = 2 + 8 + 8;
+/// Bytes of a REKEY frame.
+pub(crate) const REKEY_BYTES: usize = 2 + 4 + 32;
 /// Bytes of a REPORT before its body, at most.
 pub(crate) const REPORT_HEAD_MAX: usize = 1 + 4;
 /// Bytes of a PAD before its body, at most.

@@ -198,7 +198,9 @@ impl Story {
             Some(number)
         } else {
             let out = (&mut text, &mut self.ear);
-            self.session.fill_packet(now, slot, used - SEALED, out)
+            let number = self.session.fill_packet(now, slot, used - SEALED, out);
+            assert!(text.len() <= used - SEALED, "{} bytes, and {used} pass", text.len());
+            number
         };
         self.sent(number, &text)
     }

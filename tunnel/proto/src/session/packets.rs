@@ -19,7 +19,7 @@
 //! Bounds: constant time a packet and for each thing that it says.
 
 use super::*;
-use crate::frame::{PAD, REPORT_HEAD_MAX, WANTED_MAX, report_frame, write_pad};
+use crate::frame::{PAD, REKEY_BYTES, REPORT_HEAD_MAX, WANTED_MAX, report_frame, write_pad};
 use crate::limits::DATAGRAM_BYTES_MIN;
 use crate::path::{
     Arrivals, Load, Report, Rtt, Run, Search, SegmentId, Sender, Told, Why, Word, report_wait,
@@ -251,7 +251,8 @@ impl Session {
             self.fill_run(slot, tail, out);
         }
         if may && usable {
-            if let Some(exchange) = self.exchange.take() {
+            // Behind a tail there may be no room for it: the next packet says it.
+            if let Some(exchange) = self.exchange.take_if(|_| end - out.len() >= REKEY_BYTES) {
                 Frame::Rekey(exchange).write(out);
             }
             if self.control_first(now, slot) {
