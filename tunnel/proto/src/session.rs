@@ -785,6 +785,12 @@ impl Session {
         self.fill_own(now, slot, out);
     }
 
+    /// The next record of a carrier says something that is not the session's own: whether the
+    /// carrier lives is asked all the same.
+    pub(crate) fn note_use(&mut self, slot: CarrierSlot) {
+        self.carriers[usize::from(slot.0)].note_use();
+    }
+
     /// Whether [`Self::fill_own`] would put something into a record of this carrier now.
     pub fn wants_own(&self, now: Moment, slot: CarrierSlot) -> bool {
         let up = self.carriers.get(usize::from(slot.0)).filter(|one| one.up);

@@ -36,6 +36,11 @@ fn keys_change_under_packets() {
 }
 
 #[test]
+fn keys_are_not_offered_to_silence() {
+    tell(aired::keys_are_not_offered_to_silence);
+}
+
+#[test]
 fn what_does_not_verify_moves_nothing() {
     tell(aired::what_does_not_verify_moves_nothing);
 }
@@ -108,6 +113,11 @@ fn a_path_that_becomes_narrower_is_found() {
 #[test]
 fn where_packets_are_held_back_streams_leave_and_return() {
     tell(aired::where_packets_are_held_back_streams_leave_and_return);
+}
+
+#[test]
+fn who_has_new_keys_looks_beside() {
+    tell(aired::who_has_new_keys_looks_beside);
 }
 
 #[test]

@@ -14,7 +14,8 @@
 //! - B3  Bulk is not put on the express carrier, if there is one; what is little goes before bulk.
 //! - B4  The driver hears that a session can be used before it hears of a flow of it, and of each
 //!   change of that.
-//! - B5  New keys are said on a carrier in the record before the first that is under them.
+//! - B5  New keys are said on a carrier in the record before the first that is under them. By
+//!   which they are offered or answered is asked whether it lives, though it carries nothing else.
 //!
 //! Bounds: a turn costs what it sends, and constant time for each of at most [`CARRIERS_MAX`]
 //! carriers; while all are full and nothing else is due there is at most a turn each
@@ -691,6 +692,7 @@ pub(super) fn seal_own(
     let sealed = carrier.link.seal(host.out(carrier.conn), |out| {
         if let Some(exchange) = exchange {
             Frame::Rekey(exchange).write(out);
+            flows.note_use(slot);
         }
         flows.fill_own(now, slot, out);
         if changes && !flows.sabotage.breaks(Rule::KeysAnnounced) {
@@ -708,16 +710,15 @@ pub(super) fn seal_filler(
     carrier: &mut Carrier,
     host: &mut impl Host,
 ) -> bool {
-    let Bond { flows, known: Some(known), .. } = bond else { return false };
-    let changes = carrier.link.epoch() != known.epochs.number();
-    if changes {
-        // New keys are said with what matters.
-        return false;
+    if bond.known.as_ref().is_some_and(|known| known.epochs.number() != carrier.link.epoch()) {
+        // Beside packets perhaps nothing else has said so.
+        seal_own(now, (slot, false), bond, carrier, host);
     }
+    let Bond { flows, known: Some(known), .. } = bond else { return false };
     let room = carrier.pace.text_max();
     let sealed =
         carrier.link.seal(host.out(carrier.conn), |out| flows.fill_filler(now, slot, room, out));
-    carrier.sent(now, sealed, known, changes)
+    carrier.sent(now, sealed, known, false)
 }
 
 /// Seals one record for a carrier: of this share what is most worth it. Returns whether there was
@@ -739,6 +740,7 @@ fn seal(
         let start = out.len();
         if let Some(exchange) = exchange {
             Frame::Rekey(exchange).write(out);
+            flows.note_use(slot);
         }
         flows.fill_share(now, (slot, share), room, (out, &mut later));
         if changes && out.len() > start && !flows.sabotage.breaks(Rule::KeysAnnounced) {
