@@ -21,7 +21,7 @@ impl Drop for Rerun {
 /// `RINGWAY_SEEDS` says how many there are.
 #[test]
 fn agents_survive_storms() {
-    let (one, sum) = all(storm_of_records, 60);
+    let (one, sum) = all(storm_of_records, 60, &[671]);
     let mild = one.is_none() && (sum.closed < 300 || sum.reset < 60 || sum.faults < 1000);
     assert!(!mild, "the weather was mild: {sum:?}");
 }
@@ -32,7 +32,7 @@ fn agents_survive_storms() {
 fn agents_with_packets_survive_storms() {
     // All of them are run in release: `cargo xtask test` does.
     let seeds = if cfg!(debug_assertions) { 50 } else { 500 };
-    let (one, sum) = all(storm::run_in_air, seeds);
+    let (one, sum) = all(storm::run_in_air, seeds, &[540, 681, 909]);
     let mild = sum.closed < 5 * seeds as usize || sum.faults < 17 * seeds as usize;
     assert!(one.is_some() || !mild, "the weather was mild: {sum:?}");
     for (what, many) in sum.met.all() {
@@ -48,12 +48,14 @@ fn storm_of_records(seed: u64) -> Result<storm::Outcome, String> {
 fn all(
     run: impl Fn(u64) -> Result<storm::Outcome, String>,
     many: u64,
+    failed_once: &[u64],
 ) -> (Option<u64>, storm::Outcome) {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let one: Option<u64> = number("RINGWAY_SEED");
     let seeds = one.map_or(0..number("RINGWAY_SEEDS").unwrap_or(many), |seed| seed..seed + 1);
     let mut sum = storm::Outcome::default();
-    for seed in seeds {
+    let others = failed_once.iter().copied().filter(|_| one.is_none());
+    for seed in seeds.chain(others) {
         let _rerun = Rerun(seed);
         let outcome = run(seed).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
         sum.closed += outcome.closed;

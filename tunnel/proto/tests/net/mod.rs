@@ -23,8 +23,8 @@ use ringway_crypto::{
 };
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{
-    Agent, AgentSettings, Arrived, BondId, Dropped, Event, FlowId, Host, Identity, Instance, Note,
-    Peer, PeerId, Registry, ResetCode, Route,
+    Agent, AgentSettings, Arrived, BondId, BondReport, Dropped, Event, FlowId, Host, Identity,
+    Instance, Note, Peer, PeerId, Registry, ResetCode, Route,
 };
 
 use air::Air;
@@ -48,6 +48,8 @@ pub(crate) struct Pipe {
     /// What was said first, and how many bytes have arrived.
     pub(crate) first: Vec<u8>,
     pub(crate) arrived: usize,
+    /// What arrives first is not what was said: its head was changed on the way.
+    pub(crate) head_forged: bool,
     /// Nothing gets through any more, and nobody is told.
     silent: bool,
     /// Nothing gets through before then.
@@ -270,6 +272,9 @@ pub(crate) struct Net {
     pub(crate) left: BTreeSet<(usize, ConnId)>,
     /// What the sites know of each other.
     pub(crate) secrets: Secrets,
+    /// Carriers that a session of the near site could use behind a turn: the most since somebody
+    /// took this, where a shard had more connections than a session may.
+    pub(crate) most_usable: usize,
     /// The site that does nothing.
     pub(crate) frozen: Option<usize>,
     /// Connections that were begun.
@@ -318,6 +323,7 @@ impl Net {
             next_shard: 0,
             bytes_per_step: 100_000,
             carry_every: 1,
+            most_usable: 0,
             frozen: None,
             dialled: 0,
             air: None,
@@ -529,6 +535,11 @@ impl Net {
                     agent.settle(now, desk);
                     turns += 1;
                     assert!(turns < TURNS_MAX, "it spins");
+                }
+                if site == 0 && desk.backlog.len() > CARRIERS_MAX {
+                    let reports = agent.report(false, desk);
+                    self.most_usable =
+                        reports.iter().map(usable).fold(self.most_usable, usize::max);
                 }
                 self.collect(site, shard);
             }
@@ -813,6 +824,11 @@ impl Net {
             it.desk.apps.iter().map(move |((bond, flow), app)| (shard, *bond, *flow, app))
         })
     }
+}
+
+/// Carriers of a session that can be used.
+pub(crate) fn usable(report: &BondReport) -> usize {
+    report.members.iter().filter(|member| member.carrier.usable).count()
 }
 
 /// How a shard's agent is set up.

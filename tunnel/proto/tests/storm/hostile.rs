@@ -96,8 +96,10 @@ impl Hostile {
             return;
         }
         let pipe = &net.wires[self.rng.below(wires) as usize].pipes[0];
-        // What has not arrived yet would be heard for the first time.
-        if pipe.arrived <= FIRST_BYTES {
+        // What has not arrived yet, or not as it was said, would be heard for the first time: who
+        // stands between the two may be later with it, and is told what it cannot read. Once a head
+        // has come as it was said its salt is taken, whatever became of what was behind it.
+        if pipe.arrived <= FIRST_BYTES || pipe.head_forged {
             return;
         }
         let mut said = pipe.first.clone();
@@ -181,7 +183,9 @@ impl Hostile {
         let pipe = &mut net.wires[self.rng.below(wires) as usize].pipes[way];
         let len = pipe.bytes.len() as u64;
         if len > 0 {
-            pipe.bytes[self.rng.below(len) as usize] ^= 1 << self.rng.below(8);
+            let at = self.rng.below(len) as usize;
+            pipe.bytes[at] ^= 1 << self.rng.below(8);
+            pipe.head_forged |= pipe.arrived + at < FIRST_BYTES;
             self.has_forged = true;
         }
     }

@@ -27,7 +27,7 @@ use ringway_tunnel_proto::sabotage::Rule;
 use ringway_tunnel_proto::{BondId, BondReport, HALF_OPEN_MAX, NotLetIn, Note};
 
 use crate::net::air::Met;
-use crate::net::{CARRIERS_MAX, Net, PEER, STEP, Secrets, UNHEARD_MAX, WAIT};
+use crate::net::{CARRIERS_MAX, Net, PEER, STEP, Secrets, Shard, UNHEARD_MAX, WAIT, usable};
 use hostile::Hostile;
 use talk::Talks;
 
@@ -100,11 +100,6 @@ pub(crate) struct Outcome {
     pub(crate) met: Met,
 }
 
-/// Carriers of a session that can be used.
-fn usable(report: &BondReport) -> usize {
-    report.members.iter().filter(|member| member.carrier.usable).count()
-}
-
 struct Storm {
     net: Net,
     rng: Rng,
@@ -114,8 +109,6 @@ struct Storm {
     faults: usize,
     /// Since when a session has flows and no carrier, by site, shard and session.
     alone: BTreeMap<(usize, usize, BondId), Moment>,
-    /// Which sessions had more carriers than they may, at the last look.
-    too_many: BTreeMap<(usize, usize, BondId), bool>,
     /// When attempts were counted, and how many there were.
     attempts: (Moment, u64),
 }
@@ -157,8 +150,8 @@ fn storm(seed: u64, broken: Option<Rule>, air: bool) -> Result<Outcome, String> 
     let hostile = Hostile::new(rng.next_u64());
     let attempts = (net.now, 0);
     let talks = Talks::new(rng.next_u64());
-    let (alone, too_many, faults) = (BTreeMap::new(), BTreeMap::new(), 0);
-    let mut storm = Storm { net, rng, weather, talks, hostile, faults, alone, too_many, attempts };
+    let (alone, faults) = (BTreeMap::new(), 0);
+    let mut storm = Storm { net, rng, weather, talks, hostile, faults, alone, attempts };
     storm.trouble()?;
     storm.peace()?;
     storm.quiet()?;
@@ -384,7 +377,15 @@ impl Storm {
         if self.net.air.is_none() {
             return Ok(());
         }
-        let works = |report: &BondReport| report.packets.iter().any(|member| member.carrier.usable);
+        // Until now nobody may have noticed that they did not: each asks, and has to be answered.
+        let asked_at = self.net.now;
+        for Shard { agent, .. } in self.net.sites.iter_mut().flatten() {
+            agent.ask_packets(asked_at);
+        }
+        let works = |report: &BondReport| {
+            let mut members = report.packets.iter();
+            members.any(|member| member.carrier.usable && member.why.heard_at > asked_at)
+        };
         let all = |storm: &Storm| [0, 1].iter().all(|site| storm.reports(*site).iter().all(works));
         if !self.pass_until(AIRED_BY, all)? {
             return Err("packets do not get through".into());
@@ -534,17 +535,15 @@ impl Storm {
         if sessions > self.net.sites[0].len() {
             return Err(format!("{sessions} sessions"));
         }
+        // Some that had been given up may have come back since: behind the turn they are let go of.
+        let many = std::mem::take(&mut self.net.most_usable);
+        if many > CARRIERS_MAX {
+            return Err(format!("{many} carriers"));
+        }
         for site in (0..2).filter(|site| self.net.frozen != Some(*site)) {
             for (shard, it) in self.net.sites[site].iter().enumerate() {
                 for report in it.agent.report(true, &it.desk) {
                     let at = (site, shard, report.bond);
-                    // One that had been given up may have come back just now.
-                    let before = std::mem::take(self.too_many.entry(at).or_default());
-                    let many = usable(&report);
-                    if site == 0 && before && many > CARRIERS_MAX {
-                        return Err(format!("{many} carriers"));
-                    }
-                    self.too_many.insert(at, many > CARRIERS_MAX);
                     if report.up || report.flows.is_empty() {
                         self.alone.remove(&at);
                         continue;
