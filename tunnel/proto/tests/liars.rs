@@ -5,12 +5,22 @@
 //! what it says, as far as times can be: who lies about those as well is sent to at once, up to
 //! what its flows have credit for.
 
-use std::collections::VecDeque;
+mod net;
 
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use net::air::FAR;
+use net::{Net, PEER, Secrets, Shard, key};
 use ringway_core::{Moment, Span};
+use ringway_crypto::{
+    Backend, CarrierKind, Credentials, DATAGRAM_OVERHEAD, DatagramSealer, Dial, Direction, Entropy,
+    HeaderKey, Initiator, NetworkKey, PeerProof, Secret, Suite, SuiteSet,
+};
 use ringway_tunnel_proto::path::{Load, Report, Run, Sender};
 use ringway_tunnel_proto::{
-    CarrierSlot, Event, Exchange, FlowId, Frame, Frames, Outlet, Role, Session, Settings, Violation,
+    BondId, CarrierSlot, Event, Exchange, FlowId, Frame, Frames, Instance, Link, Outlet, Peer,
+    PeerId, Place, Role, Session, Settings, Step, Violation, WINDOW_FIRST, probe_hello,
 };
 
 const START: Moment = Moment(1_000_000_000);
@@ -264,4 +274,188 @@ fn gaps_by_packets_take_no_more_than_there_is() {
     assert_eq!(gaps.reader.0, early + 1, "what waited for it is delivered");
     let beyond = gaps.piece(1, GAPS_WINDOW, b"x");
     assert_eq!(beyond, Err(Violation::Overrun(FlowId(2))), "there is no credit for it");
+}
+
+/// Where a liar is, beside an honest peer of the same agent.
+const LIAR_AT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9)), 1000);
+const LIAR: PeerId = PeerId(1);
+const LIARS_KEY: u8 = 9;
+/// Carriers of packets have numbers from here on.
+const PACKETS_FROM: u32 = 1 << 31;
+const SUITE: Suite = Suite::Aes128Gcm;
+/// A peer's part of seven eighths of what the agent may hold.
+const LIARS_HELD_MAX: u64 = (1 << 24) / 8 * 7 / 3 * 2;
+/// Bytes that honest flows bring, each way.
+const HONEST_BYTES: usize = 4 << 20;
+
+/// Has no session of its own: it seals what it likes, and counts what is sent to it.
+struct Liar {
+    sealer: DatagramSealer,
+    bond: BondId,
+    packets: u64,
+    bytes: u64,
+    /// Which piece of a gap comes next.
+    piece: u64,
+}
+
+impl Liar {
+    /// The far site lets it in, too, and begins a flow with it.
+    fn join(net: &mut Net) -> Liar {
+        let proof = (PeerProof::Key(key(LIARS_KEY).public()), None);
+        let liar = Peer { credentials: Vec::new(), proofs: vec![proof], ..known(net) };
+        let peers = vec![Some(known(net)), Some(liar)];
+        let (now, listener) = (net.now, net.secrets.listener(1));
+        let Shard { agent, desk } = &mut net.sites[1][0];
+        agent.configure(now, listener, peers, desk);
+
+        let network = NetworkKey::new(Secret::new([100; 32]));
+        let theirs = key(2).public();
+        let credentials = Credentials::Keys { mine: key(LIARS_KEY), theirs, psk: None };
+        let (kind, suites, now_ms) = (CarrierKind::Tcp, SuiteSet::ALL, net.wall_ms());
+        let dial = Dial { network: &network, credentials: &credentials, kind, suites, now_ms };
+        let mut entropy = Entropy::from_seed(Secret::new([3; 32]));
+        let (mut said, hello) = (Vec::new(), probe_hello(Instance([LIARS_KEY; 16])));
+        let initiator = Initiator::start(&dial, &hello, &mut entropy, &mut said);
+        let conn = net.knock(0, &mut said);
+        net.run_until(Span::from_s(1), |net| net.said_to(0, conn) > 0);
+        net.step();
+        let mut answer = net.sites[1][0].desk.strangers[&conn].clone();
+        let mut link = Link::near(initiator);
+        let (_, step) = link.received(&mut answer, None, &mut entropy, |_, _| true);
+        let Step::Answered(established) = step else { panic!("it is not let in") };
+        let (secret, out) = (established.secret.clone(), Direction::ToResponder);
+        let place = Place { carrier: 0, epoch: 0, out, suite: SUITE, backend: Backend::AwsLc };
+        link.admit(place, &secret);
+        let mut record = Vec::new();
+        let ping = |out: &mut Vec<u8>| Frame::Ping { token: 1 }.write(out);
+        link.seal(&mut record, ping).expect("the first");
+        let now = net.now;
+        let Shard { agent, desk } = &mut net.sites[1][0];
+        agent.received(now, conn, &mut record, desk);
+        let mut reports = agent.report(false, desk).into_iter();
+        let report = reports.find(|report| report.peer == LIAR).expect("it has a session");
+        let session = report.session.expect("it is let in").0 & ((1 << 48) - 1);
+        let keys = secret.traffic(SUITE, out, PACKETS_FROM);
+        let sealer =
+            DatagramSealer::new(&keys, Backend::AwsLc, HeaderKey::new(&network, out), (session, 0));
+        net.air().strays = Some(Vec::new());
+        let mut liar = Liar { sealer, bond: report.bond, packets: 0, bytes: 0, piece: 0 };
+        let mut ping = Vec::new();
+        Frame::Ping { token: 2 }.write(&mut ping);
+        liar.say(net, &ping);
+        liar
+    }
+
+    /// Says this by a packet.
+    fn say(&mut self, net: &mut Net, text: &[u8]) {
+        let half = vec![0; DATAGRAM_OVERHEAD / 2];
+        let mut datagram = [&half, text, &half].concat();
+        self.sealer.seal(&mut datagram).expect("few packets");
+        let bytes = datagram.len();
+        net.deliver_train(1, (LIAR_AT, FAR), (datagram, bytes));
+    }
+
+    /// All came, at times that cannot be; and pieces that wait for what never comes.
+    fn lies(&mut self, net: &mut Net) {
+        for (train, bytes) in net.air().strays.as_mut().map(std::mem::take).unwrap_or_default() {
+            for datagram in train.chunks(bytes) {
+                self.packets += 1;
+                self.bytes += datagram.len() as u64 + 28;
+            }
+        }
+        let mut text = Vec::new();
+        if self.packets > 0 {
+            let body = all_came(self.packets, self.bytes, WILD(net.now));
+            Frame::Report(Report::read(&body).expect("it is well made")).write(&mut text);
+        }
+        self.say(net, &text);
+        for _ in 0..24 {
+            let (flow, at) = (FlowId(self.piece % 250 * 2), self.piece / 250 * 1024 % WINDOW_FIRST);
+            self.piece += 1;
+            if at + 1 + 1000 < WINDOW_FIRST {
+                let mut text = Vec::new();
+                Frame::Stream { flow, offset: at + 1, bytes: &[7; 1000], fin: false }
+                    .write(&mut text);
+                self.say(net, &text);
+            }
+        }
+    }
+}
+
+/// How the far site knows the honest one.
+fn known(net: &Net) -> Peer {
+    Peer { packets: true, ..net.secrets.peer(1) }
+}
+
+/// How long honest flows take both ways, by packets, beside a liar or nobody.
+fn takes(beside: bool) -> Span {
+    let mut net = Net::with(None, 5, [1, 1], Secrets::Keys);
+    net.give_air(5);
+    let near = net.connect();
+    net.run_until(Span::from_s(2), |net| {
+        let reports = net.sites.iter().flatten().flat_map(|one| one.agent.report(false, &one.desk));
+        let works = |one: &ringway_tunnel_proto::PacketMemberReport| one.carrier.usable;
+        reports.filter(|one| one.packets.iter().any(works)).count() == 2
+    });
+    let far = net.sites[1][0].agent.bond_to(PEER).expect("it is up");
+    let mut liar = beside.then(|| Liar::join(&mut net));
+    let mut to_liar = None;
+    for _ in 0..1000 {
+        net.step();
+        let Some(liar) = &mut liar else { continue };
+        liar.lies(&mut net);
+        let (now, Shard { agent, desk }) = (net.now, &mut net.sites[1][0]);
+        let flow = *to_liar.get_or_insert_with(|| agent.open(now, liar.bond).expect("it is up"));
+        desk.apps.entry((liar.bond, flow)).or_default();
+        agent.push(liar.bond, flow, &[7; 1000]);
+    }
+    let (up, down) = (net.open(near, b""), {
+        let (now, Shard { agent, desk }) = (net.now, &mut net.sites[1][0]);
+        let flow = agent.open(now, far).expect("it is up");
+        desk.apps.entry((far, flow)).or_default();
+        flow
+    });
+    let data: Vec<u8> = (0..HONEST_BYTES).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect();
+    let (begun, mut written) = (net.now, [0; 2]);
+    // At which site each is written, and by which session; and by which it is read at the other.
+    let ways = [(0, near, far, up), (1, far, near, down)];
+    while ways.iter().any(|(site, _, there, flow)| {
+        let app = net.sites[1 - site][0].desk.apps.get(&(*there, *flow));
+        app.is_none_or(|app| app.read.len() < HONEST_BYTES)
+    }) {
+        assert!(net.now.since(begun) < Span::from_s(60), "it is held up: {written:?}");
+        for (site, here, there, flow) in ways {
+            let (now, agent) = (net.now, &mut net.sites[site][0].agent);
+            let unsent = agent.flow(here, flow).map_or(0, |report| report.unsent) as usize;
+            let from = written[site];
+            let more = 65_536_usize.saturating_sub(unsent).min(HONEST_BYTES - from);
+            agent.push(here, flow, &data[from..from + more]);
+            written[site] += more;
+            net.sites[1 - site][0].agent.drained_by_application(now, there, flow, 0);
+        }
+        net.step();
+        if let Some(liar) = &mut liar {
+            liar.lies(&mut net);
+        }
+        let held = net.sites[1][0].agent.memory().held;
+        assert!(held <= LIARS_HELD_MAX + (2 << 20), "{held} bytes are held");
+    }
+    for (site, _, there, flow) in ways {
+        assert!(net.sites[1 - site][0].desk.apps[&(there, flow)].read == data, "other bytes");
+    }
+    if let Some(liar) = &liar {
+        let held = net.sites[1][0].agent.memory().held;
+        println!("{} packets for it, {} pieces of it, {held} held", liar.packets, liar.piece);
+        assert!(held > LIARS_HELD_MAX / 10 * 9 && liar.packets > 40, "it was not tried");
+    }
+    net.now.since(begun)
+}
+
+/// An honest peer beside one that says what is not so of packets, and sends what can never be read,
+/// in one agent: its bytes are right, as soon as without the other, and it has its room.
+#[test]
+fn a_liar_harms_nobody_beside_it() {
+    let [alone, beside] = [false, true].map(takes);
+    println!("{alone:?} alone, {beside:?} beside a liar");
+    assert!(beside.0 <= alone.0 + alone.0 / 10, "{alone:?} alone, {beside:?} beside a liar");
 }

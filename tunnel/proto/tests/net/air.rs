@@ -73,6 +73,8 @@ pub(crate) struct Air {
     pub(crate) twin: Option<Ipv4Addr>,
     /// Bytes that were sent to where the near site is not.
     pub(crate) astray: u64,
+    /// Those trains, and how long their datagrams are, if somebody keeps them.
+    pub(crate) strays: Option<Vec<(Vec<u8>, usize)>>,
     /// Added to what decides which shard of the far site hears a source.
     pub(crate) turn: usize,
     /// What is on its way, by when it comes: to which site, from where, and the datagram.
@@ -156,6 +158,7 @@ impl Air {
             near: Ipv4Addr::new(198, 51, 100, 1),
             twin: None,
             astray: 0,
+            strays: None,
             turn: 0,
             flying: BTreeMap::new(),
             count: 0,
@@ -360,6 +363,7 @@ impl Net {
             // Nobody is where the near site was before.
             0 if ![Some(air.near), air.twin].contains(&ipv4(at)) => {
                 air.astray += train.len() as u64;
+                air.strays.iter_mut().for_each(|kept| kept.push((train.clone(), datagram_bytes)));
                 return;
             }
             0 => usize::from(at.port()) - 1000,
