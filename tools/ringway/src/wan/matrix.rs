@@ -33,6 +33,7 @@ use crate::output::{answer, code};
 use crate::signals::Stop;
 use crate::wan::words::links;
 use child::Stopped;
+use iperf::Times;
 use rows::{Row, Rows, What};
 
 /// What is said of cells where words say nothing of it.
@@ -53,6 +54,7 @@ const BAR: f64 = 0.85;
 pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
     let links = links(&args.words, &USUAL)?;
     let length = args.length.as_deref().map(length_of).transpose()?;
+    let patience = patience_of(&args.patience)?;
     if args.check && !args.contestants.contains(&Contestant::Ringway) {
         let why = "--check judges `ringway`, which is not among --contestants";
         return Err(Failure::Usage(why.to_owned()));
@@ -77,7 +79,7 @@ pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
         if live {
             eprint!("\r[{} of {}] {} ...", at + 1, left.len(), run.what);
         }
-        match measured(run, &stop) {
+        match measured(run, patience, &stop) {
             Ok(row) => {
                 let clear = if live { "\r" } else { "" };
                 eprintln!("{clear}[{} of {}] {row}", at + 1, left.len());
@@ -103,6 +105,12 @@ fn length_of(text: &str) -> Result<Span, Failure> {
     let length = read_time(text).map_err(refused)?;
     // iperf3 would never stop.
     if length == Span::ZERO { Err(refused("a run takes some time, as 20s")) } else { Ok(length) }
+}
+
+/// How much longer it may take, as said.
+fn patience_of(text: &str) -> Result<Duration, Failure> {
+    let refused = |why: &str| Failure::Usage(format!("--patience {text}: {why}"));
+    Ok(Duration::from_nanos(read_time(text).map_err(refused)?.0))
 }
 
 /// A run that is to be made.
@@ -149,7 +157,7 @@ fn planned(
 }
 
 /// Makes a run.
-fn measured(run: &Planned, stop: &Stop) -> Result<Row, Stopped> {
+fn measured(run: &Planned, patience: Duration, stop: &Stop) -> Result<Row, Stopped> {
     if !run.link.carries() {
         return Ok(nothing_of(run, "nothing can arrive over this link"));
     }
@@ -160,8 +168,8 @@ fn measured(run: &Planned, stop: &Stop) -> Result<Row, Stopped> {
     let spaces = running.spaces();
     let carries = contestant::start(run.contestant, &run.link, &spaces, stop)?;
     let time = Duration::from_secs(run.what.seconds);
-    let before = Duration::from_nanos(run.before.0);
-    let got = iperf::run(&spaces, &carries.route(), (before, time), stop)?;
+    let times = Times { before: Duration::from_nanos(run.before.0), time, patience };
+    let got = iperf::run(&spaces, &carries.route(), times, stop)?;
     let status = running.status().map_err(|error| Stopped::Failed(error.into()))?;
     let ways = [&status.links[0].there, &status.links[0].back];
     let sum = |of: fn(&WayStatus) -> u64| ways.into_iter().map(of).sum();

@@ -4,10 +4,11 @@
 //! The links are slow enough for a machine that does much else. Where it could not keep up all the
 //! same, the row says so, and the cell is measured once more.
 
-use std::fs::{File, read_dir};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, Permissions, read_dir};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -143,6 +144,44 @@ fn what_has_failed_is_told() {
             (&0.0.into(), &0.0.into())
         );
     }
+}
+
+/// A program that hangs is ended when its time is over, and by then its cell has failed: in the
+/// table, by the exit code, and in the file, so that it is tried again.
+#[test]
+fn what_hangs_is_ended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    // It listens as ever, and never comes to an end as who connects.
+    let real = Command::new("which").arg("iperf3").output().expect("it starts");
+    let real = String::from_utf8(real.stdout).expect("a path");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = -s ] && exec {} \"$@\"\necho $$ > {}\nexec sleep 1000\n",
+        real.trim(),
+        path("hangs")
+    );
+    std::fs::write(path("iperf3"), script).expect("our file");
+    std::fs::set_permissions(path("iperf3"), Permissions::from_mode(0o755)).expect("our file");
+    let file = path("rows");
+    let words = ["--json", "wan", "matrix", "rate=10mbit", "rtt=10ms", "loss=0", "--for", "1s"];
+    let more = ["--patience", "1s", "--contestants", "cubic", "--into", &file];
+    let mut command = command(&[&words[..], &more].concat());
+    let paths = std::env::var("PATH").expect("text");
+    command.env("PATH", format!("{}:{paths}", dir.path().display()));
+    let begun = Instant::now();
+    let mut held = hold(command);
+    let name = name_of(held.pid());
+    assert_eq!(held.wait(), Some(1), "{}", held.err());
+    // Five seconds do not count, one does, and one is patience.
+    let took = begun.elapsed();
+    assert!((7..40).contains(&took.as_secs()), "{took:?}");
+    let rows = std::fs::read_to_string(&file).expect("what was measured");
+    let row: Value = serde_json::from_str(rows.trim()).expect("one row");
+    assert_eq!(row["failed"], "iperf3 did not come to an end within 7 s");
+    assert_eq!(row["mbit_per_s"], 0.0);
+    let hangs = std::fs::read_to_string(path("hangs")).expect("it was started");
+    assert!(!Path::new("/proc").join(hangs.trim()).exists(), "it is left");
+    assert!(!is_there(&name), "{name} is left");
 }
 
 /// Ctrl-C in the middle leaves nothing. `kill -9` leaves keys, and two namespaces without a device

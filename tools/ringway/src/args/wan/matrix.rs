@@ -19,10 +19,11 @@ kcptun             kcptun-client and kcptun-server, mode fast3, AES-128, no comp
 gotatun            WireGuard in user space (gotatun-cli of crates.io), the kernel's BBR through it
 
 A run takes as long as 200 round trips, and 20 s at least, after 30 round trips and 5 s to begin
-with. What has not come to an end 60 s later has failed. With --into each run is written down when
-it is done, and the same command goes on where it was stopped, and tries again what has failed; what
-another build of this program or another --seed has measured does not count. A * behind a share says
-that the machine could not keep up, and below the table stands with what.
+with. What has not come to an end 60 s later (--patience) is ended and has failed. With --into each
+run is written down when it is done, and the same command goes on where it was stopped, and tries
+again what has failed; what another build of this program or another --seed has measured does not
+count. A * behind a share says that the machine could not keep up, and below the table stands with
+what.
 
 Needs root, and iperf3. Exit code 1 if a run has failed, or with --check if the tunnel (`ringway`)
 brings less than 85 % of the bound somewhere; 2 for words that are wrong; 3 if a program is missing
@@ -93,6 +94,9 @@ pub(crate) struct MatrixArgs {
     /// How long a run takes [default: 200 round trips, and 20s at least].
     #[arg(long = "for", value_name = "TIME", id = "length")]
     pub(crate) length: Option<String>,
+    /// How much longer than its time a run may take to come to an end, before it has failed.
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    pub(crate) patience: String,
     /// Links with the same number lose the same packets; each round has the next one.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,

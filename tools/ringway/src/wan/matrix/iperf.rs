@@ -11,9 +11,17 @@ use crate::signals::Stop;
 
 /// Where the receiver listens.
 pub(super) const PORT: u16 = 5201;
-/// What iperf3 may take beside its time: its own connection crosses the same link. What has not
-/// come to an end then has failed.
-const BESIDE: Duration = Duration::from_secs(60);
+/// How long a connection takes.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    /// What does not count, at the beginning.
+    pub(super) before: Duration,
+    /// What counts.
+    pub(super) time: Duration,
+    /// What iperf3 may take beside: its own connection crosses the same link. What has not come to
+    /// an end then has failed.
+    pub(super) patience: Duration,
+}
 
 /// What came of a connection.
 #[derive(Debug, Default, PartialEq)]
@@ -32,11 +40,11 @@ impl Got {
     }
 }
 
-/// Sends from the first namespace for `before` and then for `time`, which is what counts.
+/// Sends from the first namespace.
 pub(super) fn run(
     spaces: &[String; 2],
     route: &Route,
-    (before, time): (Duration, Duration),
+    Times { before, time, patience }: Times,
     stop: &Stop,
 ) -> Result<Got, Stopped> {
     let port = PORT.to_string();
@@ -52,8 +60,9 @@ pub(super) fn run(
         words.extend(["-C", congestion]);
     }
     let mut client = Program::start(&spaces[0], &words)?;
-    if !client.until_ended(before + time + BESIDE, stop)? {
-        let seconds = (before + time + BESIDE).as_secs();
+    let most = before + time + patience;
+    if !client.until_ended(most, stop)? {
+        let seconds = most.as_secs();
         return Ok(Got::nothing(format!("iperf3 did not come to an end within {seconds} s")));
     }
     let said = client.output();
