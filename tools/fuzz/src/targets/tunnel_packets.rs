@@ -303,13 +303,14 @@ impl Story {
     /// Whatever was heard, a carrier that has something to say says it some time: it asks at least.
     fn speaks_again(&mut self) {
         let kept = self.session.flow(MINE).is_some_and(|report| report.flying > 0);
-        for _ in 0..1000 {
+        for round in 0..1000_u64 {
             if !kept || self.sends() {
                 return;
             }
             let wake = self.session.wake_at().expect("something is on its way");
             // The carrier of records may have something to say, too: here it is not heard.
-            self.now = wake.max(self.now + Span::from_ms(100));
+            // Who was made to believe in round trips of hours waits for hours.
+            self.now = wake.max(self.now + Span::from_ms(100 << (round / 50)));
             self.session.tick(self.now, &mut self.ear);
         }
         panic!("it is silent for ever");
