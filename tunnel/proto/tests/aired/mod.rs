@@ -16,13 +16,12 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 21] = [
+pub(crate) const STORIES: [Story; 20] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
     packets_carry_a_session_alone,
     keys_change_under_packets,
-    keys_are_not_offered_to_silence,
     what_does_not_verify_moves_nothing,
     a_path_follows_the_newest_packet,
     what_is_old_moves_no_path_back,
@@ -42,9 +41,8 @@ pub(crate) const STORIES: [Story; 21] = [
 
 /// Those of packets that are held back, which take minutes of virtual time.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const LONG_STORIES: [Story; 5] = [
+pub(crate) const LONG_STORIES: [Story; 4] = [
     where_packets_are_held_back_streams_leave_and_return,
-    who_has_new_keys_looks_beside,
     slow_records_are_left_alone,
     a_look_takes_little_of_a_link,
     what_is_lost_goes_before_what_is_new,
@@ -252,6 +250,7 @@ pub(crate) fn keys_change_under_packets(broken: Option<Rule>, seed: u64) {
 /// Records have fallen silent beside packets, as where a translator of addresses has forgotten who
 /// says nothing: keys are offered there, the silence is noticed, and they change all the same, by
 /// other records or by packets, long before the kernels give the connection up.
+#[allow(dead_code, reason = "no rule is switched off in it")]
 pub(crate) fn keys_are_not_offered_to_silence(broken: Option<Rule>, seed: u64) {
     for cut_off in [false, true] {
         let (mut net, bond) = meet(broken, seed, [1, 1]);
@@ -684,6 +683,7 @@ pub(crate) fn where_packets_are_held_back_streams_leave_and_return(
 
 /// Keys have changed by packets, and records have said nothing under the new ones. Then packets are
 /// held back on their way to the near site: the far one looks beside them all the same.
+#[allow(dead_code, reason = "no rule is switched off in it")]
 pub(crate) fn who_has_new_keys_looks_beside(broken: Option<Rule>, seed: u64) {
     let (mut net, bond) = meet(broken, seed, [1, 1]);
     let flow = net.open(bond, b"Something is said now and then.");
