@@ -4,7 +4,7 @@
 use ringway_core::{Moment, Span};
 
 pub use crate::detour::{Advice, Detour, Filled, Filler, Seen};
-use crate::path::Search;
+use crate::path::{Lengths, Search};
 
 /// The search for the longest datagram that a path passes whole: see `crate::path`.
 #[derive(Debug, Default)]
@@ -44,10 +44,19 @@ impl Mtu {
         self.0.refused(now, bytes)
     }
 
-    /// Of whole packets so many came, and so many were lost. Returns whether the path has become
-    /// narrower.
-    pub fn is_narrower(&mut self, now: Moment, whole: (u64, u64), rtt: Span) -> bool {
-        self.0.is_narrower(now, whole, rtt)
+    /// Of packets of these places in the list of lengths so many came, and so many were lost.
+    ///
+    /// # Panics
+    /// If there are no such places.
+    pub fn heard(&mut self, now: Moment, came: (usize, u64), lost: (usize, u64), rtt: Span) {
+        let mut lengths = Lengths::default();
+        (lengths.came[came.0], lengths.lost[lost.0]) = (came.1, lost.1);
+        self.0.heard(now, &lengths, rtt);
+    }
+
+    /// What is used does not pass any more.
+    pub fn is_refuted(&self) -> bool {
+        self.0.is_refuted()
     }
 
     /// The path is another one.

@@ -111,6 +111,11 @@ fn a_path_that_becomes_narrower_is_found() {
 }
 
 #[test]
+fn short_messages_find_a_narrower_path() {
+    tell(aired::short_messages_find_a_narrower_path);
+}
+
+#[test]
 fn where_packets_are_held_back_streams_leave_and_return() {
     tell(aired::where_packets_are_held_back_streams_leave_and_return);
 }

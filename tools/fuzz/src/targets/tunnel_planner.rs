@@ -26,6 +26,8 @@ const START: Moment = Moment(1_000_000_000);
 const AGAIN: Span = Span::from_s(600);
 /// Questions at most until a path that answers is known: of seven lengths, each four times.
 const QUESTIONS_MAX: usize = 28;
+/// So often at least it is asked in vain whether what is used passes still, until it does not.
+const DOUBTS: u32 = 6;
 
 /// Bytes of the datagrams that are asked about.
 const LENGTHS: [usize; 9] = [1200, 1300, 1352, 1412, 1420, 1922, 4272, 8086, 8920];
@@ -42,6 +44,8 @@ struct Path {
     /// What was lost may be asked about sooner, and with it all that is longer.
     refused: Option<(usize, Moment)>,
     lost: bool,
+    /// How often in a row what is used did not come, though it was asked about.
+    doubts: u32,
 }
 
 /// Plays all of it. The first byte is how long the path's datagrams are in the end.
@@ -49,7 +53,7 @@ pub fn mtu(data: &[u8]) {
     let [passes, acts @ ..] = data else { return };
     let (search, arrived) = (Mtu::default(), BTreeSet::new());
     let (asked, stale, refused, lost) = (None, None, None, false);
-    let mut path = Path { search, now: START, arrived, asked, stale, refused, lost };
+    let mut path = Path { search, now: START, arrived, asked, stale, refused, lost, doubts: 0 };
     for [act, much] in acts.as_chunks().0 {
         path.act(*act, *much);
         path.look();
@@ -65,7 +69,7 @@ impl Path {
             2 | 3 => self.answer(act % 8 == 2),
             4 => self.answer_to_nobody(much),
             5 => self.refuse(usize::from(much) * 40),
-            6 => self.lose(u64::from(much)),
+            6 => self.lose(much),
             _ if much == 0 => self.restart(),
             _ => self.now = self.now + Span::from_s(u64::from(much) * 4),
         }
@@ -74,8 +78,12 @@ impl Path {
     fn ask(&mut self, has_more: bool) {
         let Some(bytes) = self.search.question(self.now, has_more) else { return };
         assert!(self.asked.is_none(), "one at a time");
-        assert!(self.search.bytes() < bytes && bytes <= DATAGRAM_BYTES_MAX, "{bytes}");
-        if let Some((refused, until)) = self.refused.take_if(|(refused, _)| bytes >= *refused) {
+        assert!(self.search.bytes() <= bytes && bytes <= DATAGRAM_BYTES_MAX, "{bytes}");
+        if self.search.bytes() == bytes {
+            assert!(self.search.is_long(), "the least always passes");
+        } else if let Some((refused, until)) =
+            self.refused.take_if(|(refused, _)| bytes >= *refused)
+        {
             assert!(until <= self.now, "{bytes}, though {refused} are too long");
         }
         self.asked = Some((self.search.ask(), bytes));
@@ -85,6 +93,16 @@ impl Path {
         let Some((serial, bytes)) = self.asked.take() else { return };
         let before = self.search.bytes();
         let changes = self.search.answered(self.now, serial, came);
+        self.stale = Some(serial);
+        if bytes == before {
+            self.doubts = if came { 0 } else { self.doubts + 1 };
+            assert!(!changes && self.search.bytes() == before, "no other length was asked about");
+            if self.search.is_refuted() {
+                assert!(self.doubts >= DOUBTS, "{} of them are chance", self.doubts);
+                self.restart();
+            }
+            return;
+        }
         assert_eq!(changes, came, "what came is used, and what did not is not");
         if came {
             self.arrived.insert(bytes);
@@ -92,7 +110,12 @@ impl Path {
             (self.lost, self.refused) = (true, None);
         }
         assert_eq!(self.search.bytes(), if came { bytes } else { before });
-        self.stale = Some(serial);
+    }
+
+    /// All begins anew.
+    fn forget(&mut self) {
+        self.arrived.clear();
+        (self.refused, self.lost, self.doubts) = (None, false, 0);
     }
 
     /// An answer to a question that is not on its way.
@@ -122,21 +145,17 @@ impl Path {
         }
     }
 
-    /// Whole packets are lost, for as long as it takes.
-    fn lose(&mut self, packets: u64) {
-        let long = self.search.is_long();
+    /// Packets are lost, for as long as it takes, and perhaps others come.
+    fn lose(&mut self, much: u8) {
         let rtt = Span::from_ms(40);
-        let narrower = self.search.is_narrower(self.now, (packets & 1, packets), rtt);
-        assert!(!narrower || long && packets & 1 == 0, "the path is as wide as it was");
-        if narrower {
-            self.restart();
-        }
+        let (came, lost) = (usize::from(much >> 4), usize::from(much & 15));
+        let lost = (lost.min(LENGTHS.len() - 1), 2);
+        self.search.heard(self.now, (came.min(LENGTHS.len() - 1), 1), lost, rtt);
     }
 
     fn restart(&mut self) {
         self.search.restart();
-        self.arrived.clear();
-        (self.refused, self.lost) = (None, false);
+        self.forget();
         if let Some((serial, _)) = self.asked.take() {
             self.stale = Some(serial);
         }
@@ -181,6 +200,7 @@ impl Path {
 fn mtu_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let came = [0, 1, 2, 0];
     let lost = [0, 1, 3, 0].repeat(4);
+    let doubt = [6, 8, 7, 1, 6, 8];
     vec![
         ("all-pass", [&[255][..], &came, &came].concat()),
         ("usual", [&[7][..], &came, &lost, &lost, &lost].concat()),
@@ -189,7 +209,8 @@ fn mtu_seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("refused", [&[255][..], &came, &came, &[5, 200], &came, &[5, 20], &[0, 1]].concat()),
         ("refused-on-its-way", [&[7][..], &came, &[0, 1, 5, 30, 2, 0, 0, 1, 4, 1]].concat()),
         ("stale", [&[7][..], &[0, 1], &[7, 0], &[4, 1], &[0, 1, 4, 1, 2, 0]].concat()),
-        ("narrower", [&[9][..], &came, &came, &[6, 20, 7, 1, 6, 20], &came].concat()),
+        ("narrower", [&[9][..], &came, &came, &doubt, &lost, &lost[..8], &came].concat()),
+        ("doubted", [&[9][..], &came, &came, &doubt, &lost, &came, &doubt, &lost].concat()),
         ("again", [&[255][..], &came, &lost, &lost, &lost, &[7, 151], &came].concat()),
     ]
 }

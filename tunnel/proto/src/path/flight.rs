@@ -26,6 +26,7 @@ use alloc::vec::Vec;
 
 use ringway_core::{Moment, Span};
 
+use super::mtu::MTUS;
 use super::report::{Report, Totals};
 use super::rtt::Rtt;
 use crate::sabotage::{Rule, Sabotage};
@@ -49,17 +50,24 @@ struct Packet<T> {
     carried: T,
 }
 
-/// Packets of so many bytes are whole: how many of those came, and how many were lost.
-#[derive(Clone, Copy, Debug)]
-struct Whole {
-    bytes: u32,
-    came: u64,
-    lost: u64,
+/// By place in [`MTUS`]: packets that came and were lost, of those which a path of that length
+/// passes and none of the one before. Nothing is counted while nobody asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    pub(crate) came: [u64; MTUS.len()],
+    pub(crate) lost: [u64; MTUS.len()],
 }
 
-impl Whole {
-    fn of(bytes: u32) -> Self {
-        Self { bytes, came: 0, lost: 0 }
+/// The place of packets of so many bytes in [`MTUS`]. Nearly all are the longest there are.
+fn place_of(bytes: u32) -> usize {
+    let longer = MTUS.iter().rev().skip(1).take_while(|mtu| **mtu >= bytes as usize).count();
+    MTUS.len() - 1 - longer
+}
+
+/// Counts a packet of so many bytes, where somebody asks.
+fn count(counts: Option<&mut [u64; MTUS.len()]>, bytes: u32) {
+    if let Some(counts) = counts {
+        counts[place_of(bytes)] += 1;
     }
 }
 
@@ -122,7 +130,7 @@ pub(crate) struct Flight<T> {
     rtt: Rtt,
     /// How much later a packet may come than one that was sent after it.
     reorder: Span,
-    whole: Whole,
+    lengths: Option<Lengths>,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -145,7 +153,7 @@ impl<T: Copy + Default> Default for Flight<T> {
             newest: None,
             rtt: Rtt::default(),
             reorder: REORDER_MIN,
-            whole: Whole::of(u32::MAX),
+            lengths: None,
             sabotage: Sabotage::default(),
         };
         flight.resize(PACKETS_FIRST);
@@ -209,16 +217,14 @@ impl<T: Copy + Default> Flight<T> {
         &self.rtt
     }
 
-    /// Packets of so many bytes are whole from now on.
-    pub(crate) fn set_whole(&mut self, bytes: u32) {
-        self.whole = Whole::of(bytes);
+    /// Whether lengths are of interest from now on.
+    pub(crate) fn count_lengths(&mut self, counts: bool) {
+        self.lengths = counts.then(Lengths::default);
     }
 
-    /// Whole packets that came, and that were lost, since this was asked last.
-    pub(crate) fn take_whole(&mut self) -> (u64, u64) {
-        let Whole { bytes, came, lost } = self.whole;
-        self.whole = Whole::of(bytes);
-        (came, lost)
+    /// Packets by length since this was asked last.
+    pub(crate) fn take_lengths(&mut self) -> Lengths {
+        self.lengths.as_mut().map(core::mem::take).unwrap_or_default()
     }
 
     /// The path is another one: what was measured says nothing of it.
@@ -286,7 +292,7 @@ impl<T: Copy + Default> Flight<T> {
         let rtt = self.trip(now, &totals, newest.at);
         let before = newest.at - self.patience();
         let (mut arrived, mut lost, mut lost_packets, mut lost_runs) = (0, 0, 0, 0);
-        let (mut whole, mut latest) = (self.whole, Span::ZERO);
+        let (mut lengths, mut latest) = (self.lengths, Span::ZERO);
         report.words(|first, covered, came| {
             if first < floor {
                 return;
@@ -300,7 +306,7 @@ impl<T: Copy + Default> Flight<T> {
                 self.lost[at] &= !found;
                 for number in bits(first, found) {
                     let packet = self.packet(number);
-                    whole.came += u64::from(packet.bytes == whole.bytes);
+                    count(lengths.as_mut().map(|lengths| &mut lengths.came), packet.bytes);
                     if late >> (number - first) & 1 == 1 {
                         latest = latest.max(newest.at.since(packet.at));
                         each(&packet.carried, Fate::Late);
@@ -319,7 +325,7 @@ impl<T: Copy + Default> Flight<T> {
                     break;
                 }
                 lost += u64::from(packet.bytes);
-                whole.lost += u64::from(packet.bytes == whole.bytes);
+                count(lengths.as_mut().map(|lengths| &mut lengths.lost), packet.bytes);
                 each(&packet.carried, Fate::Lost);
                 found |= 1 << (number - first);
             }
@@ -329,7 +335,7 @@ impl<T: Copy + Default> Flight<T> {
             lost_runs += u64::from((found & !(found << 1)).count_ones());
         });
         self.flying -= arrived + lost;
-        self.whole = whole;
+        self.lengths = lengths;
         self.judge_patience(latest);
         self.advance(now);
         let (newest_at, newest_sent) = (newest.at, newest.sent);

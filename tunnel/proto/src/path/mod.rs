@@ -40,6 +40,7 @@ use ringway_core::{Moment, Span};
 
 use crate::sabotage::{Rule, Sabotage};
 use crate::violation::Violation;
+pub(crate) use flight::Lengths;
 use flight::{Fate, Flight, Heard};
 pub(crate) use mtu::Search;
 use pacer::Pacer;
@@ -146,18 +147,17 @@ impl<F: Copy> Sender<F> {
         self.rate.set_sabotage(sabotage);
     }
 
-    /// Packets have so many bytes from now on. `long`: so that it is of interest whether whole ones
-    /// come ([`Self::take_whole`]).
+    /// Packets have so many bytes from now on. `long`: so that it is of interest which lengths come
+    /// ([`Self::take_lengths`]).
     pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64, long: bool) {
         self.packet_bytes = packet_bytes;
         self.rate.set_packet_bytes(packet_bytes);
-        let whole = if long { packet_bytes as u32 } else { u32::MAX };
-        self.flight.set_whole(whole);
+        self.flight.count_lengths(long);
     }
 
-    /// Whole packets that came, and that were lost, since this was asked last.
-    pub(crate) fn take_whole(&mut self) -> (u64, u64) {
-        self.flight.take_whole()
+    /// Packets by length since this was asked last.
+    pub(crate) fn take_lengths(&mut self) -> Lengths {
+        self.flight.take_lengths()
     }
 
     /// Whether a packet may leave now.

@@ -4,7 +4,8 @@
 //! least --asked about a longer one: it came--> that is used, and a still longer one asked about
 //!       \--it did not, TRIES times--> it is too long, and all longer; one between is asked about
 //! nothing is left between --> found; much later what was too long is asked about again
-//! whole ones are lost, and nothing but shorter ones comes --> the path has become narrower: least
+//! longer ones are lost than any that comes --> doubt: what is used is asked about
+//!       \--it did not come, DOUBTS times--> the path has become narrower: least
 //! ```
 //!
 //! What always holds:
@@ -18,23 +19,25 @@
 
 use ringway_core::{Moment, Span};
 
+use super::flight::Lengths;
 use crate::limits::{DATAGRAM_BYTES_MAX, DATAGRAM_BYTES_MIN, datagram_bytes_max};
 use crate::sabotage::{Rule, Sabotage};
 
 /// What paths pass: IPv6's least, tunnels within tunnels and over PPPoE, Ethernet, and jumbo frames
 /// of several makers.
-const MTUS: [usize; 9] = [1280, 1380, 1432, 1492, 1500, 2002, 4352, 8166, 9000];
+pub(super) const MTUS: [usize; 9] = [1280, 1380, 1432, 1492, 1500, 2002, 4352, 8166, 9000];
 /// The place of the usual one, which is asked about first.
 const USUAL: usize = 4;
 /// How often a question is put: a path loses packets that are not too long.
 const TRIES: u32 = 4;
 /// When what was too long is asked about again.
 const AGAIN: Span = Span::from_s(600);
-/// So many whole packets are lost in a row on a path that has become narrower, for so many round
-/// trips, and at least for so long.
-const HOLE_PACKETS: u64 = 16;
-const HOLE_TRIPS: u64 = 3;
-const HOLE_MIN: Span = Span::from_ms(100);
+/// So many packets that are longer than any that comes are lost in a row, for a round trip and at
+/// least for so long, where it is doubted that the path passes them.
+const HOLE_PACKETS: u64 = 4;
+const HOLE_MIN: Span = Span::from_ms(50);
+/// How often it is asked then, since that may have been chance.
+const DOUBTS: u32 = 6;
 
 const _: () = assert!(datagram_bytes_max(MTUS[0]) == DATAGRAM_BYTES_MIN);
 const _: () = assert!(datagram_bytes_max(MTUS[MTUS.len() - 1]) == DATAGRAM_BYTES_MAX);
@@ -53,9 +56,11 @@ pub(crate) struct Search {
     unheard: u32,
     /// When what is too long may be asked about again.
     again_at: Moment,
-    /// Whole packets that were lost since one came, and since when.
-    lost: u64,
+    /// Packets that were lost since one as long came, by place, and since when there are any.
+    lost: [u64; MTUS.len()],
     lost_since: Moment,
+    /// What is used may be too long.
+    doubted: bool,
     sabotage: Sabotage,
 }
 
@@ -80,6 +85,9 @@ impl Search {
         if self.asked.is_some() {
             return None;
         }
+        if self.doubted {
+            return Some(self.bytes());
+        }
         let again = has_more && self.too_long > 0 && self.again_at <= now;
         let at = self.next(self.too_long).or_else(|| self.next(0).filter(|_| again))?;
         Some(datagram_bytes_max(MTUS[at]))
@@ -103,10 +111,11 @@ impl Search {
     /// # Panics
     /// Unless [`Self::question`] has one.
     pub(crate) fn ask(&mut self) -> u32 {
-        if self.next(self.too_long).is_none() {
+        if !self.doubted && self.next(self.too_long).is_none() {
             (self.too_long, self.unheard) = (0, 0);
         }
-        self.asked = Some(self.next(self.too_long).expect("there is a question"));
+        let next = || self.next(self.too_long).expect("there is a question");
+        self.asked = Some(if self.doubted { self.used } else { next() });
         self.serial = self.serial.wrapping_add(1);
         self.serial
     }
@@ -119,15 +128,29 @@ impl Search {
         let Some(at) = self.asked.take() else { return false };
         let before = self.used;
         if came {
-            (self.used, self.unheard, self.lost) = (at, 0, 0);
+            self.used = self.used.max(at);
+            self.trust();
         } else {
             self.unheard += 1;
-            if self.unheard == self.sabotage.unless(Rule::LossIsNotLength, 1, TRIES) {
+            if at > self.used
+                && self.unheard >= self.sabotage.unless(Rule::LossIsNotLength, 1, TRIES)
+            {
                 (self.too_long, self.unheard) = (MTUS.len() - at, 0);
             }
         }
         self.again_at = now + AGAIN;
         self.used != before
+    }
+
+    /// What is used was asked about in vain, and shorter ones come: the path has become narrower,
+    /// so all is to begin anew ([`Self::restart`]).
+    pub(crate) fn is_refuted(&self) -> bool {
+        self.doubted && self.unheard >= DOUBTS
+    }
+
+    /// What is used came.
+    fn trust(&mut self) {
+        (self.unheard, self.doubted, self.lost) = (0, false, [0; MTUS.len()]);
     }
 
     /// The kernel has refused datagrams of so many bytes. Returns whether another length is used
@@ -146,27 +169,36 @@ impl Search {
         }
         let changes = self.used >= at;
         if changes {
-            (self.used, self.lost) = (0, 0);
+            self.used = 0;
+            self.trust();
         }
         changes
     }
 
-    /// Of whole packets so many came, and so many were lost. Returns whether the path has become
-    /// narrower: then [`Self::restart`].
-    pub(crate) fn is_narrower(&mut self, now: Moment, (came, lost): (u64, u64), rtt: Span) -> bool {
+    /// Packets came and were lost, by length: whether what is used is to be asked about.
+    pub(crate) fn heard(&mut self, now: Moment, lengths: &Lengths, rtt: Span) {
         if !self.is_long() || self.sabotage.breaks(Rule::NarrowerIsFound) {
-            return false;
+            return;
         }
-        if came > 0 {
-            self.lost = 0;
-            return false;
-        }
-        if self.lost == 0 {
+        if self.lost.iter().all(|lost| *lost == 0) {
             self.lost_since = now;
         }
-        self.lost += lost;
-        let long = Span(rtt.0 * HOLE_TRIPS).max(HOLE_MIN);
-        self.lost >= HOLE_PACKETS && now.since(self.lost_since) >= long
+        // What came says that the path passes as much; the least it always does. Of what is longer
+        // than what is used, questions, nobody has said that it passes.
+        let passes = lengths.came.iter().rposition(|came| *came > 0).unwrap_or(0);
+        if passes >= self.used {
+            return self.trust();
+        }
+        self.lost[..=passes].fill(0);
+        let used = self.lost.iter_mut().zip(lengths.lost).take(self.used + 1);
+        for (counted, lost) in used.skip(passes + 1) {
+            *counted += lost;
+        }
+        let lost: u64 = self.lost.iter().sum();
+        let long = now.since(self.lost_since) >= rtt.max(HOLE_MIN);
+        if lost >= HOLE_PACKETS && long && !self.doubted && self.asked.is_none() {
+            (self.doubted, self.unheard) = (true, 0);
+        }
     }
 
     /// The path is another one: it is asked from the beginning.
@@ -251,28 +283,68 @@ mod tests {
         assert_eq!((one.bytes(), one.question(NOW, true)), (1200, None));
     }
 
+    /// So many came and were lost of this place, until the path has become narrower.
+    fn lose(one: &mut Search, now: &mut Moment, lengths: &Lengths) -> Option<usize> {
+        (0..40).find(|_| {
+            *now = *now + Span::from_ms(40);
+            one.heard(*now, lengths, RTT);
+            let Some(bytes) = one.question(*now, true) else { return false };
+            assert_eq!(bytes, one.bytes(), "what is used is asked about");
+            let serial = one.ask();
+            assert!(!one.answered(*now, serial, false));
+            one.is_refuted()
+        })
+    }
+
+    /// Nothing that is as long as what is used comes, though it is asked about; shorter ones do.
     #[test]
     fn a_path_that_becomes_narrower_is_found() {
+        for place in [6, MTUS.len() - 1] {
+            let mut one = Search::default();
+            search(&mut one, 9000);
+            let mut now = NOW;
+            let mut lengths = Lengths::default();
+            (lengths.came[0], lengths.came[4], lengths.lost[place]) = (30, 2, 2);
+            let found = lose(&mut one, &mut now, &lengths);
+            assert_eq!(found, Some(2 + DOUBTS as usize - 1));
+            one.restart();
+            assert_eq!(one.bytes(), 1200);
+            assert_eq!(search(&mut one, 1492), [1420, 1352, 1412]);
+        }
+    }
+
+    /// A burst within one round trip, losses between packets that come, and questions that are lost
+    /// until one comes: that is loss. The least is never too long.
+    #[test]
+    fn what_is_lost_now_and_then_is_not_too_long() {
         let mut one = Search::default();
         search(&mut one, 9000);
         let mut now = NOW;
-        // A burst, however long, within one round trip; and loss between packets that come.
-        assert!(!one.is_narrower(now, (0, 1000), RTT));
-        now = now + Span::from_ms(500);
-        assert!(!one.is_narrower(now, (1, 1000), RTT));
+        let of = |came: u64, lost: u64| {
+            let mut lengths = Lengths::default();
+            (lengths.came[MTUS.len() - 1], lengths.lost[MTUS.len() - 1]) = (came, lost);
+            lengths
+        };
+        one.heard(now, &of(0, 1000), RTT);
+        assert_eq!(one.question(now, true), None);
         for _ in 0..10 {
             now = now + Span::from_ms(40);
-            assert!(!one.is_narrower(now, (2, 8), RTT));
+            one.heard(now, &of(1, 8), RTT);
+            assert_eq!(one.question(now, true), None);
         }
-        let found = (0..10).find(|_| {
-            now = now + Span::from_ms(40);
-            one.is_narrower(now, (0, 8), RTT)
-        });
-        assert_eq!(found, Some(3));
+        for turn in 0..3 * DOUBTS {
+            now = now + Span::from_ms(400);
+            one.heard(now, &of(0, 8), RTT);
+            if one.question(now, true).is_some() {
+                let serial = one.ask();
+                assert!(!one.answered(now, serial, turn % DOUBTS == 0));
+                assert!(!one.is_refuted());
+            }
+        }
+        assert_eq!(one.bytes(), 8920);
         one.restart();
-        assert_eq!(one.bytes(), 1200);
-        assert_eq!(search(&mut one, 1492), [1420, 1352, 1412]);
-        one.restart();
-        assert!(!one.is_narrower(now, (0, 1000), RTT), "the least is never too long");
+        one.heard(now, &of(0, 1000), RTT);
+        one.heard(now + RTT, &of(0, 1000), RTT);
+        assert_eq!(one.question(now, true), Some(1420));
     }
 }

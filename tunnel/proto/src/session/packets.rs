@@ -605,11 +605,15 @@ impl Session {
         let packets = carrier.packets.as_mut().ok_or(Violation::Malformed)?;
         let mut told = core::mem::take(&mut packets.told);
         let heard = packets.sender.heard(now, report, |one| told.push(one));
-        let (whole, rtt) = (packets.sender.take_whole(), packets.sender.rtt().smooth());
-        let narrower = packets.search.is_narrower(now, whole, rtt);
+        let (lengths, rtt) = (packets.sender.take_lengths(), packets.sender.rtt().smooth());
+        packets.search.heard(now, &lengths, rtt);
         self.told(now, slot, told);
-        if narrower {
-            self.packets_moved(now, slot);
+        let packets = self.packets(slot);
+        if packets.search.is_refuted() {
+            // What was used does not pass any more: what was cut for it is to be cut anew.
+            packets.search.restart();
+            packets.change_length();
+            self.doubt_packets(now, slot);
         }
         heard
     }
@@ -669,7 +673,7 @@ impl Session {
             Said::Leave => self.carriers[usize::from(slot.0)].left = false,
             // Whoever is heard from there again asks again.
             Said::Way(_) => {}
-            // What is used stays: another question is put, or the same again.
+            // Another question is put, or the same again.
             Said::Question(serial) => {
                 self.packets(slot).search.answered(now, serial, false);
             }

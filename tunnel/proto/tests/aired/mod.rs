@@ -16,7 +16,7 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 20] = [
+pub(crate) const STORIES: [Story; 21] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
@@ -35,6 +35,7 @@ pub(crate) const STORIES: [Story; 20] = [
     datagrams_are_as_long_as_the_path_passes,
     what_is_lost_was_not_too_long,
     a_path_that_becomes_narrower_is_found,
+    short_messages_find_a_narrower_path,
     who_stops_says_so_by_packets,
     who_died_is_missed_by_packets,
 ];
@@ -644,6 +645,32 @@ pub(crate) fn a_path_that_becomes_narrower_is_found(broken: Option<Rule>, seed: 
         flow.run_to(&mut net, read + 6_000_000, Span::from_s(15));
         assert_eq!(length(&net, 0), length_after, "from {before} to {after}");
     }
+}
+
+/// The path passes less, and who writes waits for each message to be read: none of them fills a
+/// packet, but they are too long all the same.
+pub(crate) fn short_messages_find_a_narrower_path(broken: Option<Rule>, seed: u64) {
+    const MESSAGE: usize = 1290;
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    net.air().mtu = 1500;
+    let mut flow = Flow::open(&mut net, bond, 30_000, 1);
+    net.run(Span::from_s(2));
+    assert_eq!(length(&net, 0), 1420);
+    let mut slow = 0;
+    for message in 1..=20 {
+        if message == 3 {
+            net.air().mtu = 1280;
+        }
+        let begin = net.now;
+        let Shard { agent, .. } = &mut net.sites[0][0];
+        agent.push(flow.bond, flow.flow, &flow.data[flow.at..flow.at + MESSAGE]);
+        flow.at += MESSAGE;
+        let Flow { at, .. } = flow;
+        net.run_until(Span::from_s(10), |net| flow.read(net) == at);
+        slow += u32::from(net.now.since(begin) > Span::from_ms(500));
+    }
+    assert_eq!(length(&net, 0), 1200);
+    assert!(slow <= 1, "{slow} of 20 messages took long");
 }
 
 /// The network passes few packets, and records as before: streams go by those, and by packets again
