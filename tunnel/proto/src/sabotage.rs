@@ -164,6 +164,8 @@ pub enum Rule {
     PacketsPaced,
     /// A train that was hardly spread says nothing: somebody may have gathered its packets.
     ShortTrainsSayNothing,
+    /// Of a train that was spread less than a shorter one the shorter one is believed.
+    SlowestTrainCounts,
     /// What a path loses by itself is the middle of what it lost of late, not the least.
     FloorIsMiddle,
     /// More loss than chance brings, and no less, is excess.
@@ -267,7 +269,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 30] = [
+    pub const PATH: [Rule; 31] = [
         Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
@@ -286,6 +288,7 @@ impl Rule {
         Rule::IdleSaysNothing,
         Rule::PacketsPaced,
         Rule::ShortTrainsSayNothing,
+        Rule::SlowestTrainCounts,
         Rule::FloorIsMiddle,
         Rule::ChanceIsNoExcess,
         Rule::ExcessComesTwice,

@@ -34,6 +34,7 @@ fn every_broken_rule_is_noticed() {
             Rule::FloorIsMiddle | Rule::ExcessIsTested => Kind::Worse,
             Rule::ExcessComesTwice => Kind::Uneven,
             Rule::ShortTrainsSayNothing => Kind::Gathered,
+            Rule::SlowestTrainCounts => Kind::Varied,
             Rule::NeverShut => Kind::Choked,
             Rule::ReportsBounded | Rule::ReportsSpaced => Kind::Quiet,
             _ => Kind::Storm,

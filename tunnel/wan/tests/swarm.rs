@@ -71,6 +71,7 @@ fn losses_are_told_apart() {
 #[test]
 fn it_begins_and_reports_as_it_should() {
     all(0..40, Kind::Gathered);
+    all(0..60, Kind::Varied);
     all(0..60, Kind::Choked);
     all(0..60, Kind::Quiet);
     all(0..20, Kind::Unheard);

@@ -71,9 +71,11 @@ const TIME_MIN: Span = Span::from_ms(500);
 /// Round trips of either, where nothing else is said.
 const ROUNDS: u64 = 40;
 
-/// So many round trips, but not too short a time, if a number was given.
+/// So many round trips as they are in the middle, with jitter, but not too short a time, if a
+/// number was given.
 fn lasting(link: &Link, rounds: Option<u64>) -> Option<Span> {
-    rounds.map(|rounds| Span(link.rtt().0 * rounds).max(TIME_MIN))
+    let round = link.rtt().0 + link.there.jitter.0 / 2 + link.back.jitter.0 / 2;
+    rounds.map(|rounds| Span(round * rounds).max(TIME_MIN))
 }
 
 fn cells(args: &SimArgs, links: &[Link]) -> Vec<Named> {

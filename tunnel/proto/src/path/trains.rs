@@ -39,6 +39,8 @@ const CAME_MIN: u64 = 8;
 const POLICED_PACKETS: u64 = 12;
 const POLICED_PART: u64 = 2;
 const POLICED_TRAINS: u32 = 2;
+/// Bytes by which the spread of trains of all lengths is compared.
+const SCALE: u64 = 1 << 20;
 /// How far the next train is to be spread.
 const SPREAD_GOAL: Span = Span::from_us(2500);
 /// A train is at most so many times as long as the one before.
@@ -72,6 +74,8 @@ pub(super) struct Trains {
     /// Packets that had come before it, and at the last report.
     before: u64,
     counted: u64,
+    /// The longest that [`SCALE`] bytes of any so far were spread, in nanoseconds.
+    slowest: u64,
     /// Long ones that said nothing.
     tried: u32,
     /// Those in a row of which most was lost.
@@ -91,6 +95,7 @@ impl Trains {
             cut: None,
             before: 0,
             counted: 0,
+            slowest: 0,
             tried: 0,
             policed: 0,
             sabotage: Sabotage::default(),
@@ -195,7 +200,13 @@ impl Trains {
             self.begin(put, self.bytes);
             return None;
         }
-        let growth = (SPREAD_GOAL.0 / spread.0.max(1)).clamp(2, TRAIN_GROWTH_MAX);
+        // One that delay that varies pushed together may have been spread less than a shorter one,
+        // of which more is to be believed, or the next would be far too long.
+        let each = spread.0.saturating_mul(SCALE) / self.bytes;
+        self.slowest = self.slowest.max(each);
+        let counts = self.sabotage.unless(Rule::SlowestTrainCounts, each, self.slowest);
+        let spread_here = counts.saturating_mul(self.bytes) / SCALE;
+        let growth = (SPREAD_GOAL.0 / spread_here.max(1)).clamp(2, TRAIN_GROWTH_MAX);
         let bytes = (self.bytes * growth).min(TRAIN_MAX);
         self.begin(put, bytes);
         Some(Verdict::Longer(spread, bytes))
@@ -289,6 +300,20 @@ mod tests {
         assert!(rate.abs_diff(75_000_000) < 1_000_000, "1500 bytes in 20 us: {rate}");
         let mut slow = Story::new(Span::from_ms(1));
         assert!(matches!(slow.go(1.0), Some(Verdict::Passes(1_500_000))));
+    }
+
+    /// What was spread and then came at once says nothing of how fast the path is.
+    #[test]
+    fn a_train_that_was_pushed_together_is_not_believed() {
+        let mut story = Story::new(Span::from_us(110));
+        let said = story.go(1.0);
+        assert!(matches!(said, Some(Verdict::Longer(_, 48_000))), "{said:?}");
+        story.each = Span::ZERO;
+        let said = story.go(1.0);
+        assert_eq!(said, Some(Verdict::Longer(Span::ZERO, 96_000)), "not sixteen times as many");
+        story.each = Span::from_us(110);
+        let Some(Verdict::Passes(rate)) = story.go(1.0) else { panic!() };
+        assert!(rate.abs_diff(13_636_363) < 300_000, "1500 bytes in 110 us: {rate}");
     }
 
     /// Of one train most may be lost by chance. Of two it is the path, and what came of the second

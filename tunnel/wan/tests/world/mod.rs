@@ -4,6 +4,7 @@ mod street;
 
 use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
+use ringway_tunnel_proto::path::Doing;
 use ringway_tunnel_proto::sabotage::Rule;
 use ringway_wan::Link;
 use ringway_wan::sim::{Cell, ENVELOPE, World};
@@ -59,6 +60,8 @@ pub(crate) enum Kind {
     Uneven,
     /// Packets are gathered and let go on their way: judged by how it begins.
     Gathered,
+    /// Delay varies by as much as a round trip: judged by how long trains are.
+    Varied,
     /// Nearly everything is lost for some time: judged by whether it is used again.
     Choked,
     /// The way back is a hundredth of the way there: judged by what goes back.
@@ -115,6 +118,7 @@ impl Plan {
             Kind::Worse => self.worse(&mut rng),
             Kind::Uneven => self.uneven(&mut rng),
             Kind::Gathered => self.gathered(&mut rng),
+            Kind::Varied => self.varied(&mut rng),
             Kind::Choked => self.choked(&mut rng),
             Kind::Quiet => self.quiet(&mut rng),
         }
@@ -354,6 +358,25 @@ impl Plan {
             return Err(format!(
                 "{filled:.2} of the line after 5 rounds, {over:.2} rounds overflow"
             ));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Delay varies both ways by as much as a round trip: trains come pushed together or pulled
+    /// apart. None of them is far too long for that.
+    fn varied(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt, loss) = (100 + rng.below(201), 20 + rng.below(31), rng.below(11));
+        let words = format!("rate={mbit}mbit rtt={rtt}ms jitter={rtt}ms loss={loss}%");
+        let bdp = mbit * 125 * rtt;
+        let mut story = self.begin(&words, 40 * bdp, 1000 * bdp);
+        let mut longest = 0;
+        while let Doing::Trains = story.world.sender().rate().doing() {
+            longest = longest.max(story.world.sender().bytes().0);
+            story.until(story.world.now() + Span::from_ms(1))?;
+        }
+        let rounds = longest as f64 / bdp as f64;
+        if rounds > 0.9 {
+            return Err(format!("a train of {rounds:.2} round trips at {rtt} ms"));
         }
         Ok(Sum::default())
     }

@@ -73,8 +73,8 @@ pub(crate) struct SimArgs {
     /// The first seed.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Round trips before anything is judged, and at least 500 ms [default: 40]; with --beside, at
-    /// least 20 s [default: 30 s].
+    /// Round trips before anything is judged, mean jitter included, and at least 500 ms [default:
+    /// 40]; with --beside, at least 20 s [default: 30 s].
     #[arg(long, value_name = "ROUNDS", value_parser = count(), conflicts_with_all = FOLLOWED)]
     pub(crate) warm_up: Option<u64>,
     /// Round trips that are judged, and at least 500 ms [default: 40; with --beside 120 s].
