@@ -166,6 +166,10 @@ pub enum Rule {
     ShortTrainsSayNothing,
     /// Of a train that was spread less than a shorter one the shorter one is believed.
     SlowestTrainCounts,
+    /// More is tried now and then than goes.
+    MoreIsTried,
+    /// Of the last rounds the fastest says how fast a path is.
+    FastestCounts,
     /// What a path loses by itself is the middle of what it lost of late, not the least.
     FloorIsMiddle,
     /// More loss than chance brings, and no less, is excess.
@@ -269,7 +273,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 31] = [
+    pub const PATH: [Rule; 33] = [
         Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
@@ -289,6 +293,8 @@ impl Rule {
         Rule::PacketsPaced,
         Rule::ShortTrainsSayNothing,
         Rule::SlowestTrainCounts,
+        Rule::MoreIsTried,
+        Rule::FastestCounts,
         Rule::FloorIsMiddle,
         Rule::ChanceIsNoExcess,
         Rule::ExcessComesTwice,

@@ -25,6 +25,7 @@ fn every_broken_rule_is_noticed() {
             Rule::LossIsFloored => Kind::Lossy,
             Rule::IdleSaysNothing => Kind::Growing,
             Rule::QueueDrained => Kind::Narrower,
+            Rule::MoreIsTried | Rule::FastestCounts => Kind::Wider,
             Rule::LittleCountsWhenClean => Kind::Crowded,
             Rule::CompetingEnds => Kind::Left,
             Rule::CrowdedCompetes | Rule::PressedHolds => Kind::Pressed,

@@ -50,6 +50,7 @@ fn lines_are_filled_and_shared() {
     all(0..40, Kind::Lossy);
     all(0..40, Kind::Growing);
     all(0..40, Kind::Narrower);
+    all(0..40, Kind::Wider);
     all(0..40, Kind::Crowded);
 }
 

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Sparse,
     /// The line becomes slower: judged by the queue that stays.
     Narrower,
+    /// The line becomes faster: judged by what arrives of what could.
+    Wider,
     /// Beside CUBIC: judged by what both get.
     Crowded,
     /// Beside CUBIC, which leaves: judged by the queue that stays.
@@ -109,6 +111,7 @@ impl Plan {
             Kind::Growing => self.growing(&mut rng),
             Kind::Sparse => self.sparse(&mut rng),
             Kind::Narrower => self.narrower(&mut rng),
+            Kind::Wider => self.wider(&mut rng),
             Kind::Crowded => self.crowded(&mut rng),
             Kind::Left => self.left(&mut rng),
             Kind::Pressed => self.pressed(&mut rng),

@@ -105,6 +105,21 @@ impl Plan {
         Ok(Sum::default())
     }
 
+    /// A line that becomes faster is filled some seconds later, though it loses some and nothing
+    /// says so but that more goes by.
+    pub(super) fn wider(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (delay, ppm) = (Span::from_ms(10 + rng.below(60)), 10_000 * rng.below(11));
+        let line = Line { loss: Loss::Alone { ppm }, ..Line::of(RATE, delay) };
+        let changed = Line { bits_per_s: RATE * (2 + rng.below(3)), ..line };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], Some(changed));
+        street.run_until(SETTLED + Span::from_s(15));
+        let part = street.judge(Span::from_s(10)).utilisation / (1.0 - ppm as f64 / 1e6);
+        if part < 0.78 {
+            return Err(format!("{part:.2} of what can arrive does, after {changed:?}"));
+        }
+        Ok(Sum::default())
+    }
+
     /// Before a short queue little overflows, though the line becomes slower.
     pub(super) fn short(self, rng: &mut Rng) -> Result<Sum, String> {
         let delay = Span::from_ms(20 + rng.below(50));
