@@ -170,6 +170,8 @@ pub enum Rule {
     MoreIsTried,
     /// Of the last rounds the fastest says how fast a path is.
     FastestCounts,
+    /// After more as much less is sent, so that what has queued drains.
+    LessAfterMore,
     /// What a path loses by itself is the middle of what it lost of late, not the least.
     FloorIsMiddle,
     /// More loss than chance brings, and no less, is excess.
@@ -273,7 +275,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 33] = [
+    pub const PATH: [Rule; 34] = [
         Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
@@ -295,6 +297,7 @@ impl Rule {
         Rule::SlowestTrainCounts,
         Rule::MoreIsTried,
         Rule::FastestCounts,
+        Rule::LessAfterMore,
         Rule::FloorIsMiddle,
         Rule::ChanceIsNoExcess,
         Rule::ExcessComesTwice,

@@ -22,7 +22,9 @@ fn every_broken_rule_is_noticed() {
 
 #[test]
 fn every_broken_rule_of_packets_is_noticed() {
-    witnesses::all_are_noticed(&Rule::PACKETS, 60, |seed, rule| {
+    // Three of each story.
+    let seeds = 3 * aired::STORIES.len() as u64;
+    witnesses::all_are_noticed(&Rule::PACKETS, seeds, |seed, rule| {
         let long = [
             Rule::HeldBackLeaves,
             Rule::FillerFirst,

@@ -24,7 +24,7 @@ fn every_broken_rule_is_noticed() {
             Rule::SilenceGivesUp => Kind::Silent,
             Rule::LossIsFloored => Kind::Lossy,
             Rule::IdleSaysNothing => Kind::Growing,
-            Rule::QueueDrained => Kind::Narrower,
+            Rule::QueueDrained | Rule::LessAfterMore => Kind::Narrower,
             Rule::MoreIsTried | Rule::FastestCounts => Kind::Wider,
             Rule::LittleCountsWhenClean => Kind::Crowded,
             Rule::CompetingEnds => Kind::Left,

@@ -52,6 +52,8 @@ fn lines_are_filled_and_shared() {
     all(0..40, Kind::Narrower);
     all(0..40, Kind::Wider);
     all(0..40, Kind::Crowded);
+    all(0..40, Kind::Equal);
+    all(0..40, Kind::Trembling);
 }
 
 #[test]

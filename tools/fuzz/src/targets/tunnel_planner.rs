@@ -149,8 +149,12 @@ impl Path {
     fn lose(&mut self, much: u8) {
         let rtt = Span::from_ms(40);
         let (came, lost) = (usize::from(much >> 4), usize::from(much & 15));
-        let lost = (lost.min(LENGTHS.len() - 1), 2);
-        self.search.heard(self.now, (came.min(LENGTHS.len() - 1), 1), lost, rtt);
+        let (came, lost) = (came.min(LENGTHS.len() - 1), lost.min(LENGTHS.len() - 1));
+        if LENGTHS[came] >= self.search.bytes() {
+            // As long ones come: that ends a doubt.
+            self.doubts = 0;
+        }
+        self.search.heard(self.now, (came, 1), (lost, 2), rtt);
     }
 
     fn restart(&mut self) {

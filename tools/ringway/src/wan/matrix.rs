@@ -110,7 +110,10 @@ fn length_of(text: &str) -> Result<Span, Failure> {
 /// How much longer it may take, as said.
 fn patience_of(text: &str) -> Result<Duration, Failure> {
     let refused = |why: &str| Failure::Usage(format!("--patience {text}: {why}"));
-    Ok(Duration::from_nanos(read_time(text).map_err(refused)?.0))
+    match read_time(text).map_err(refused)? {
+        Span(0) => Err(refused("say a time that is not nothing")),
+        patience => Ok(Duration::from_nanos(patience.0)),
+    }
 }
 
 /// A run that is to be made.

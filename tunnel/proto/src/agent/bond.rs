@@ -14,8 +14,9 @@
 //! - B3  Bulk is not put on the express carrier, if there is one; what is little goes before bulk.
 //! - B4  The driver hears that a session can be used before it hears of a flow of it, and of each
 //!   change of that.
-//! - B5  New keys are said on a carrier in the record before the first that is under them. By
-//!   which they are offered or answered is asked whether it lives, though it carries nothing else.
+//! - B5  New keys are said on a carrier in the record before the first that is under them. A
+//!   carrier by which they are offered or answered is asked whether it lives, though it carries
+//!   nothing else.
 //!
 //! Bounds: a turn costs what it sends, and constant time for each of at most [`CARRIERS_MAX`]
 //! carriers; while all are full and nothing else is due there is at most a turn each

@@ -29,6 +29,7 @@ use ringway_core::{Moment, Span};
 use super::mtu::MTUS;
 use super::report::{Report, Totals};
 use super::rtt::Rtt;
+use crate::limits::datagram_bytes_max;
 use crate::sabotage::{Rule, Sabotage};
 use crate::violation::Violation;
 
@@ -50,24 +51,31 @@ struct Packet<T> {
     carried: T,
 }
 
-/// By place in [`MTUS`]: packets that came and were lost, of those which a path of that length
-/// passes and none of the one before. Nothing is counted while nobody asks.
+// Documented: docs/tunnel.md, section 11.
+const _: () = assert!(size_of::<Packet<super::Load>>() <= 40);
+
+/// By place in [`MTUS`]: packets that came and were lost, of those whose datagrams a path of that
+/// length passes and one of the place before does not. Nothing is counted while nobody asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lengths {
     pub(crate) came: [u64; MTUS.len()],
     pub(crate) lost: [u64; MTUS.len()],
 }
 
-/// The place of packets of so many bytes in [`MTUS`]. Nearly all are the longest there are.
+/// The place of datagrams of so many bytes in [`MTUS`].
 fn place_of(bytes: u32) -> usize {
-    let longer = MTUS.iter().rev().skip(1).take_while(|mtu| **mtu >= bytes as usize).count();
-    MTUS.len() - 1 - longer
+    let passes = |mtu: &&usize| datagram_bytes_max(**mtu) >= bytes as usize;
+    MTUS.len() - 1 - MTUS.iter().rev().skip(1).take_while(passes).count()
 }
 
 /// Counts a packet of so many bytes, where somebody asks.
-fn count(counts: Option<&mut [u64; MTUS.len()]>, bytes: u32) {
-    if let Some(counts) = counts {
-        counts[place_of(bytes)] += 1;
+fn count(
+    lengths: &mut Option<(u32, Lengths)>,
+    bytes: u32,
+    which: impl FnOnce(&mut Lengths) -> &mut [u64; MTUS.len()],
+) {
+    if let Some((heads, lengths)) = lengths {
+        which(lengths)[place_of(bytes.saturating_sub(*heads))] += 1;
     }
 }
 
@@ -130,7 +138,8 @@ pub(crate) struct Flight<T> {
     rtt: Rtt,
     /// How much later a packet may come than one that was sent after it.
     reorder: Span,
-    lengths: Option<Lengths>,
+    /// Bytes of a packet around its datagram, and how many came and were lost, if somebody asks.
+    lengths: Option<(u32, Lengths)>,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -217,14 +226,14 @@ impl<T: Copy + Default> Flight<T> {
         &self.rtt
     }
 
-    /// Whether lengths are of interest from now on.
-    pub(crate) fn count_lengths(&mut self, counts: bool) {
-        self.lengths = counts.then(Lengths::default);
+    /// Whether lengths are of interest from now on: then each datagram has so many bytes around it.
+    pub(crate) fn count_lengths(&mut self, heads: Option<u32>) {
+        self.lengths = heads.map(|heads| (heads, Lengths::default()));
     }
 
     /// Packets by length since this was asked last.
     pub(crate) fn take_lengths(&mut self) -> Lengths {
-        self.lengths.as_mut().map(core::mem::take).unwrap_or_default()
+        self.lengths.as_mut().map(|(_, lengths)| core::mem::take(lengths)).unwrap_or_default()
     }
 
     /// The path is another one: what was measured says nothing of it.
@@ -306,7 +315,7 @@ impl<T: Copy + Default> Flight<T> {
                 self.lost[at] &= !found;
                 for number in bits(first, found) {
                     let packet = self.packet(number);
-                    count(lengths.as_mut().map(|lengths| &mut lengths.came), packet.bytes);
+                    count(&mut lengths, packet.bytes, |lengths| &mut lengths.came);
                     if late >> (number - first) & 1 == 1 {
                         latest = latest.max(newest.at.since(packet.at));
                         each(&packet.carried, Fate::Late);
@@ -325,7 +334,7 @@ impl<T: Copy + Default> Flight<T> {
                     break;
                 }
                 lost += u64::from(packet.bytes);
-                count(lengths.as_mut().map(|lengths| &mut lengths.lost), packet.bytes);
+                count(&mut lengths, packet.bytes, |lengths| &mut lengths.lost);
                 each(&packet.carried, Fate::Lost);
                 found |= 1 << (number - first);
             }

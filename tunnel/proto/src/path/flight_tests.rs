@@ -45,6 +45,22 @@ impl Story {
     }
 }
 
+/// A datagram is counted by the shortest path that passes it, whatever is around it.
+#[test]
+fn lengths_are_those_of_datagrams() {
+    for (place, mtu) in MTUS.into_iter().enumerate() {
+        let bytes = datagram_bytes_max(mtu) as u32;
+        assert_eq!(place_of(bytes), place);
+        assert_eq!(place_of(bytes + 1), (place + 1).min(MTUS.len() - 1));
+    }
+    let mut story = Story::default();
+    story.flight.count_lengths(Some(28));
+    let whole = story.flight.send(Moment(0), 1420 + 28, true, 0);
+    story.arrives(50, whole).report(60, 110);
+    assert_eq!(story.flight.take_lengths().came[4], 1);
+    assert_eq!(story.flight.take_lengths(), Lengths::default());
+}
+
 #[test]
 fn a_packet_is_lost_when_one_sent_later_has_arrived() {
     let mut story = Story::default();

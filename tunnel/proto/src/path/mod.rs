@@ -147,12 +147,12 @@ impl<F: Copy> Sender<F> {
         self.rate.set_sabotage(sabotage);
     }
 
-    /// Packets have so many bytes from now on. `long`: so that it is of interest which lengths come
-    /// ([`Self::take_lengths`]).
-    pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64, long: bool) {
+    /// Packets have so many bytes from now on. If it is of interest which lengths come
+    /// ([`Self::take_lengths`]), `heads` of them are around each datagram.
+    pub(crate) fn set_packet_bytes(&mut self, packet_bytes: u64, heads: Option<u32>) {
         self.packet_bytes = packet_bytes;
         self.rate.set_packet_bytes(packet_bytes);
-        self.flight.count_lengths(long);
+        self.flight.count_lengths(heads);
     }
 
     /// Packets by length since this was asked last.

@@ -126,24 +126,29 @@ impl Search {
             return false;
         }
         let Some(at) = self.asked.take() else { return false };
-        let before = self.used;
+        if at == self.used {
+            match came {
+                true => self.trust(),
+                // A doubt may be over by now.
+                false => self.unheard += u32::from(self.doubted),
+            }
+            return false;
+        }
         if came {
-            self.used = self.used.max(at);
+            self.used = at;
             self.trust();
         } else {
             self.unheard += 1;
-            if at > self.used
-                && self.unheard >= self.sabotage.unless(Rule::LossIsNotLength, 1, TRIES)
-            {
+            if self.unheard == self.sabotage.unless(Rule::LossIsNotLength, 1, TRIES) {
                 (self.too_long, self.unheard) = (MTUS.len() - at, 0);
             }
         }
         self.again_at = now + AGAIN;
-        self.used != before
+        came
     }
 
-    /// What is used was asked about in vain, and shorter ones come: the path has become narrower,
-    /// so all is to begin anew ([`Self::restart`]).
+    /// What is used was asked about in vain: the path has become narrower, and all is to begin anew
+    /// ([`Self::restart`]).
     pub(crate) fn is_refuted(&self) -> bool {
         self.doubted && self.unheard >= DOUBTS
     }
@@ -186,8 +191,8 @@ impl Search {
         // What came says that the path passes as much; the least it always does. Of what is longer
         // than what is used, questions, nobody has said that it passes.
         let passes = lengths.came.iter().rposition(|came| *came > 0).unwrap_or(0);
-        if passes >= self.used {
-            return self.trust();
+        if passes >= self.used && self.doubted {
+            self.trust();
         }
         self.lost[..=passes].fill(0);
         let used = self.lost.iter_mut().zip(lengths.lost).take(self.used + 1);
@@ -243,6 +248,26 @@ mod tests {
         assert_eq!(search(&mut Search::default(), 1500), usual);
         assert_eq!(search(&mut Search::default(), 9000), [1420, 8920]);
         assert_eq!(search(&mut Search::default(), 1280), [1420, 1352, 1300]);
+    }
+
+    /// Packets of the used length come all the time, and a longer one does not: that is found out.
+    #[test]
+    fn what_comes_does_not_make_the_search_endless() {
+        let mut one = Search::default();
+        search(&mut one, 1420);
+        let used = one.bytes();
+        one.restart();
+        let mut lengths = Lengths::default();
+        let mut asked = 0;
+        while let Some(bytes) = one.question(NOW, true) {
+            let serial = one.ask();
+            one.answered(NOW, serial, bytes <= used);
+            lengths.came[one.used] = 9;
+            one.heard(NOW, &lengths, RTT);
+            asked += 1;
+            assert!(asked <= 28, "it has no end");
+        }
+        assert_eq!(one.bytes(), used);
     }
 
     /// A question that is lost is put again, and a search that is over is begun again much later,
@@ -342,6 +367,9 @@ mod tests {
             }
         }
         assert_eq!(one.bytes(), 8920);
+        // What came ends a doubt, but not the search for more.
+        one.heard(now, &of(1, 0), RTT);
+        assert_eq!(one.question(now, true), None);
         one.restart();
         one.heard(now, &of(0, 1000), RTT);
         one.heard(now + RTT, &of(0, 1000), RTT);

@@ -673,7 +673,8 @@ impl Rate {
         match self.phase {
             Phase::Up => {
                 self.tried.1 = next;
-                self.begin_phase(Phase::Down);
+                let less = self.sabotage.unless(Rule::LessAfterMore, Phase::Cruise, Phase::Down);
+                self.begin_phase(less);
             }
             // What was tried went by: it was not too much, so more is.
             _ if grew => {

@@ -200,9 +200,10 @@ impl Trains {
             self.begin(put, self.bytes);
             return None;
         }
-        // One that delay that varies pushed together may have been spread less than a shorter one,
-        // of which more is to be believed, or the next would be far too long.
-        let each = spread.0.saturating_mul(SCALE) / self.bytes;
+        // Delay that varies may have pushed this one together. The slowest so far is believed, or
+        // the next would be far too long.
+        let spread_of = if self.cut.is_some() { came } else { self.bytes };
+        let each = spread.0.saturating_mul(SCALE) / spread_of;
         self.slowest = self.slowest.max(each);
         let counts = self.sabotage.unless(Rule::SlowestTrainCounts, each, self.slowest);
         let spread_here = counts.saturating_mul(self.bytes) / SCALE;

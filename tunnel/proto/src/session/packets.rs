@@ -122,7 +122,8 @@ impl Packets {
     /// Datagrams have another length from now on.
     fn change_length(&mut self) {
         let packet_bytes = self.search.bytes() as u64 + u64::from(self.heads);
-        self.sender.set_packet_bytes(packet_bytes, self.search.is_long());
+        let counts = self.search.is_long().then_some(self.heads);
+        self.sender.set_packet_bytes(packet_bytes, counts);
     }
 
     /// Keeps what a packet says; its first run is the packet's own.

@@ -1,5 +1,5 @@
-//! One flow from one agent to another, over a carrier that takes whatever it is given and brings it
-//! half a round trip later, to an application that reads at once: only windows hold it back.
+//! One flow from one session to another, over a carrier that takes whatever it is given and brings
+//! it half a round trip later, to an application that reads at once: only windows hold it back.
 
 use std::collections::VecDeque;
 

@@ -46,6 +46,10 @@ pub(crate) enum Kind {
     Wider,
     /// Beside CUBIC: judged by what both get.
     Crowded,
+    /// Beside another one of ours: judged by shares and queue.
+    Equal,
+    /// Delay varies by itself: judged by what arrives of what could.
+    Trembling,
     /// Beside CUBIC, which leaves: judged by the queue that stays.
     Left,
     /// Beside BBR: judged by what both get.
@@ -113,6 +117,8 @@ impl Plan {
             Kind::Narrower => self.narrower(&mut rng),
             Kind::Wider => self.wider(&mut rng),
             Kind::Crowded => self.crowded(&mut rng),
+            Kind::Equal => self.equal(&mut rng),
+            Kind::Trembling => self.trembling(&mut rng),
             Kind::Left => self.left(&mut rng),
             Kind::Pressed => self.pressed(&mut rng),
             Kind::Deep => self.deep(&mut rng),

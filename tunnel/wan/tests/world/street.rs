@@ -176,6 +176,44 @@ impl Plan {
             let least = parts[0].min(parts[1]);
             return Err(format!("somebody gets {least:.2}: {shares:?}"));
         }
+        // Beside all that nothing is missing for long.
+        street.close(0);
+        let end = street.now() + Span::from_s(10);
+        while !street.is_whole(0) {
+            if street.now() > end {
+                return Err("not all that was written arrives".into());
+            }
+            street.run_until(street.now() + Span::from_ms(100));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Two of ours share a line, and their queue is short.
+    pub(super) fn equal(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(10 + rng.below(30));
+        let line = Line { queue_bytes: RATE / 8 * 4 * delay.0 / SECOND, ..Line::of(RATE, delay) };
+        let mut street =
+            self.street((line, Line::of(RATE, delay)), &[Kind::Ours, Kind::Ours], None);
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(40));
+        let (queue, rtt) = (shares.queue_ms.0, 2.0 * delay.0 as f64 / 1e6);
+        if shares.jain < 0.8 || shares.utilisation < 0.85 || queue > rtt {
+            return Err(format!("they share badly, of {rtt} ms: {shares:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Delay varies by itself, as on a radio link: that is nobody's queue.
+    pub(super) fn trembling(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(15 + rng.below(30));
+        let jitter = Span::from_ms(8 + rng.below(8));
+        let line = Line { jitter, ..Line::of(RATE, delay) };
+        let mut street = self.street((line, Line::of(RATE, delay)), &[Kind::Ours], None);
+        street.run_until(SETTLED);
+        let shares = street.judge(Span::from_s(20));
+        if shares.utilisation < 0.85 {
+            return Err(format!("{:.2} are used, with {jitter:?}", shares.utilisation));
+        }
         Ok(Sum::default())
     }
 

@@ -77,7 +77,8 @@ pub(crate) struct SimArgs {
     /// 40]; with --beside, at least 20 s [default: 30 s].
     #[arg(long, value_name = "ROUNDS", value_parser = count(), conflicts_with_all = FOLLOWED)]
     pub(crate) warm_up: Option<u64>,
-    /// Round trips that are judged, and at least 500 ms [default: 40; with --beside 120 s].
+    /// Round trips that are judged, mean jitter included, and at least 500 ms [default: 40; with
+    /// --beside 120 s].
     #[arg(long, value_name = "ROUNDS", value_parser = count(), conflicts_with_all = FOLLOWED)]
     pub(crate) time: Option<u64>,
     /// Cells at once [default: a core each].

@@ -174,6 +174,24 @@ impl Street {
         self.flows[flow].stopped = true;
     }
 
+    /// This one, of ours, writes nothing new any more: what is missing still arrives.
+    ///
+    /// # Panics
+    /// If it is not ours.
+    pub fn close(&mut self, flow: usize) {
+        let Ends::Ours(ours) = &mut self.flows[flow].ends else { panic!("it is not ours") };
+        ours.close();
+    }
+
+    /// Whether all that one of ours has written has come, and it knows that.
+    ///
+    /// # Panics
+    /// If it is not ours.
+    pub fn is_whole(&self, flow: usize) -> bool {
+        let Ends::Ours(ours) = &self.flows[flow].ends else { panic!("it is not ours") };
+        ours.is_whole()
+    }
+
     /// What one of ours says of itself; `None` if it is not ours.
     pub fn said(&self, flow: usize) -> Option<Said> {
         match &self.flows[flow].ends {

@@ -1,13 +1,14 @@
 //! The product's sender among others: both ends, without bytes.
 //!
-//! What always holds: a run counts once, when it comes for the first time.
+//! What always holds: a run counts once, when it comes for the first time; of none it is said that
+//! it has come before it has.
 //!
 //! Bounds: memory by what was lost and did not come again yet.
 
 use std::collections::BTreeSet;
 
 use ringway_core::{Moment, Span};
-use ringway_tunnel_proto::path::{self, Arrivals, Load, Report, Run, SegmentId};
+use ringway_tunnel_proto::path::{self, Arrivals, Load, Report, Run, SegmentId, Told};
 
 use super::super::REPORT_ENVELOPE;
 
@@ -45,6 +46,8 @@ pub(super) struct Ours {
     /// All runs before this came; of later ones, those that did not.
     end: u64,
     missing: BTreeSet<u64>,
+    /// Nothing new is written.
+    closed: bool,
 }
 
 impl Ours {
@@ -56,6 +59,7 @@ impl Ours {
             next: 0,
             end: 0,
             missing: BTreeSet::new(),
+            closed: false,
         }
     }
 
@@ -81,7 +85,17 @@ impl Ours {
     }
 
     pub(super) fn wake_at(&self) -> Option<Moment> {
-        self.sender.wake_at(true)
+        self.sender.wake_at(!self.closed)
+    }
+
+    /// Nothing new is written: what is missing still arrives.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Whether all that was written has come, and its writer knows.
+    pub(super) fn is_whole(&self) -> bool {
+        self.end == self.next && self.missing.is_empty() && self.sender.bytes().0 == 0
     }
 
     pub(super) fn answer_due(&self) -> Option<Moment> {
@@ -109,7 +123,14 @@ impl Ours {
 
     pub(super) fn heard(&mut self, now: Moment, body: &[u8]) {
         let report = Report::read(body).expect("we wrote it");
-        self.sender.heard(now, &report, |_| {}).expect("an honest receiver");
+        let Self { end, missing, .. } = self;
+        let told = |told| {
+            if let Told::Arrived(run) = told {
+                let came = run.start < *end && !missing.contains(&run.start);
+                assert!(came, "a run is said to have come that has not");
+            }
+        };
+        self.sender.heard(now, &report, told).expect("an honest receiver");
     }
 
     pub(super) fn send(&mut self, now: Moment, mut put: impl FnMut(u64, Packet)) {
@@ -117,7 +138,11 @@ impl Ours {
             self.put(now, None, &mut put);
         }
         while self.sender.may_send(now) {
-            let segment = self.sender.again(now, usize::MAX, |_| true).unwrap_or_else(|| {
+            let again = self.sender.again(now, usize::MAX, |_| true);
+            if again.is_none() && self.closed {
+                return self.sender.note_idle();
+            }
+            let segment = again.unwrap_or_else(|| {
                 self.next += 1;
                 self.sender.begin(Run { flow: 0, start: self.next - 1, len: 1 })
             });
