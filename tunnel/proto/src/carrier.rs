@@ -173,7 +173,7 @@ impl Carrier {
     /// The other agent has reported on packets of this carrier: if some of them came lately, both
     /// ways work. Returns whether it was suspect.
     pub(crate) fn reported(&mut self, now: Moment) -> bool {
-        let works = self.packets.as_ref().is_some_and(|packets| packets.is_heard());
+        let works = self.packets.as_ref().is_some_and(|packets| packets.is_heard(self.suspect));
         works && self.heard(now)
     }
 

@@ -216,6 +216,16 @@ impl Detour {
         }
     }
 
+    /// No carrier of records can be used, and packets get through. Whether streams went by records.
+    pub fn is_alone(&mut self, now: Moment) -> bool {
+        let went = self.by_records();
+        if went {
+            self.state = State::Packets(None);
+            self.next_look_at = now;
+        }
+        went
+    }
+
     fn by_packets(&mut self, now: Moment, seen: Seen, mark: Option<(Mark, Option<u64>)>) -> Advice {
         let begin = Mark { at: now, bytes: seen.packets, full: true };
         let Some((mark, was)) = mark.filter(|_| seen.full) else {

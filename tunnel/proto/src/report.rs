@@ -62,6 +62,9 @@ pub struct PacketsReport {
     pub rate: u64,
     /// Bytes that may be on it.
     pub window: u64,
+    /// Datagrams that came to the other end and that it had no room for: in its host's buffer, or
+    /// behind what they would have had to wait for.
+    pub dropped: u64,
     /// Bytes of its datagrams, heads of IP and UDP not counted: what the path was found to pass.
     pub datagram_bytes: usize,
 }

@@ -144,6 +144,8 @@ pub enum Rule {
     LateIsWaitedFor,
     /// What is lost again and again goes in more copies.
     CopiesGrow,
+    /// The less is lost, the more copies the third round has.
+    ThirdAsAffordable,
     /// Copies are apart from each other.
     CopiesApart,
     /// Who hears nothing for long sends something to hear of the rest.
@@ -156,6 +158,12 @@ pub enum Rule {
     LossIsFloored,
     /// A queue that stands is worked off.
     QueueDrained,
+    /// Delay that varies by itself is no queue.
+    JitterIsNoQueue,
+    /// What the receiver waited before it reported is no part of a round trip.
+    HeldIsNoTrip,
+    /// What was measured says nothing of another path.
+    MovedForgets,
     /// Who does not get rid of a queue is not alone, and claims a part.
     CrowdedCompetes,
     /// Who had less to send than goes has not measured the path.
@@ -180,6 +188,12 @@ pub enum Rule {
     ExcessComesTwice,
     /// Whose excess is is tested before anybody slows down.
     ExcessIsTested,
+    /// Of a round in which a queue stood, or more was tried, nothing is learned about the path.
+    FloorIsOfEmpty,
+    /// What the receiver's host drops is not what the path loses.
+    HostDropsApart,
+    /// Before anything is known of a path, what is lost is taken for its own.
+    FirstLossesForgiven,
     /// On a path that loses nothing, a little loss is somebody's queue.
     LittleCountsWhenClean,
     /// What was lost beyond the path's own loss has not gone by.
@@ -234,6 +248,12 @@ pub enum Rule {
     NarrowerIsFound,
     /// A datagram that is lost need not have been too long.
     LossIsNotLength,
+    /// Where nothing is heard at all, a question's length is not why.
+    SilenceIsNotLength,
+    /// A path that is silent for long carries nothing new.
+    SilenceIsDeath,
+    /// It does again once somebody is heard.
+    SuspectsRevive,
     /// Where packets are held back, streams go by records.
     HeldBackLeaves,
     /// Not before bytes that say nothing were faster there.
@@ -275,7 +295,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 34] = [
+    pub const PATH: [Rule; 41] = [
         Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
@@ -284,12 +304,16 @@ impl Rule {
         Rule::LateIsHeard,
         Rule::LateIsWaitedFor,
         Rule::CopiesGrow,
+        Rule::ThirdAsAffordable,
         Rule::CopiesApart,
         Rule::SilenceIsProbed,
         Rule::TailGoesAgain,
         Rule::SilenceGivesUp,
         Rule::LossIsFloored,
         Rule::QueueDrained,
+        Rule::JitterIsNoQueue,
+        Rule::HeldIsNoTrip,
+        Rule::MovedForgets,
         Rule::CrowdedCompetes,
         Rule::IdleSaysNothing,
         Rule::PacketsPaced,
@@ -302,6 +326,9 @@ impl Rule {
         Rule::ChanceIsNoExcess,
         Rule::ExcessComesTwice,
         Rule::ExcessIsTested,
+        Rule::FloorIsOfEmpty,
+        Rule::HostDropsApart,
+        Rule::FirstLossesForgiven,
         Rule::LittleCountsWhenClean,
         Rule::LostHasNotPassed,
         Rule::CompetingEnds,
@@ -345,7 +372,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 18] = [
+    pub const PACKETS: [Rule; 21] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -356,6 +383,9 @@ impl Rule {
         Rule::KeptAlive,
         Rule::NarrowerIsFound,
         Rule::LossIsNotLength,
+        Rule::SilenceIsNotLength,
+        Rule::SilenceIsDeath,
+        Rule::SuspectsRevive,
         Rule::HeldBackLeaves,
         Rule::FillerFirst,
         Rule::FillerIsOurs,

@@ -254,13 +254,13 @@ impl Story {
     }
 }
 
-/// A flow alone has half of the memory; when it is over, all of it is back.
+/// A flow alone has nearly half of the memory; when it is over, all of it is back.
 #[test]
-fn a_flow_alone_has_half_of_the_memory() {
+fn a_flow_alone_has_nearly_half_of_the_memory() {
     let mut story = roomy(64 << 20);
     let flow = story.near.open(story.now).expect("few flows");
     let window = story.sends(flow, 256 * MB);
-    assert!((32 << 20..36 << 20).contains(&window), "{window}");
+    assert!((28 << 20..32 << 20).contains(&window), "{window}");
     assert_eq!(story.far.account.held.windows, window - 64 * 1024);
     story.far.reset(flow, ResetCode::Broken);
     assert_eq!(story.far.account.held, Held::default());
@@ -280,7 +280,7 @@ fn idle_flows_leave_their_windows_to_others() {
     let beside = story.sends(busy, 64 * MB);
     story.wait(2_000);
     let alone = story.sends(busy, 64 * MB);
-    assert!(alone > 32 << 20 && beside < alone, "{beside}, then {alone}");
+    assert!(alone > 28 << 20 && beside < alone, "{beside}, then {alone}");
     assert_eq!(story.far.account.held.windows, alone - 64 * 1024, "nobody else counts");
     // There is one entry for each that was in use, and no more.
     assert!(story.far.in_use.len() <= 1, "{}", story.far.in_use.len());

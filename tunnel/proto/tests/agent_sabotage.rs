@@ -28,13 +28,13 @@ fn every_broken_rule_of_packets_is_noticed() {
         let long = [
             Rule::HeldBackLeaves,
             Rule::FillerFirst,
-            Rule::FillerIsOurs,
             Rule::PacketsTriedAgain,
             Rule::PolicedIsSeen,
             Rule::LostFirst,
         ];
         let stories: &[aired::Story] = match rule {
             Rule::LossIsNotLength => &[aired::what_is_lost_was_not_too_long],
+            Rule::FillerIsOurs => &[aired::a_look_takes_little_of_a_link],
             _ if long.contains(&rule) => &aired::LONG_STORIES,
             _ => &aired::STORIES,
         };

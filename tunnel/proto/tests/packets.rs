@@ -26,6 +26,16 @@ fn a_session_falls_back_to_records_and_returns() {
 }
 
 #[test]
+fn who_is_held_back_and_alone_goes_on() {
+    tell(aired::who_is_held_back_and_alone_goes_on);
+}
+
+#[test]
+fn what_was_suspect_goes_on() {
+    tell(aired::what_was_suspect_goes_on);
+}
+
+#[test]
 fn packets_carry_a_session_alone() {
     tell(aired::packets_carry_a_session_alone);
 }
@@ -98,6 +108,11 @@ fn who_moves_in_silence_is_found() {
 #[test]
 fn datagrams_are_as_long_as_the_path_passes() {
     tell(aired::datagrams_are_as_long_as_the_path_passes);
+}
+
+#[test]
+fn an_outage_is_no_length() {
+    tell(aired::an_outage_is_no_length);
 }
 
 #[test]

@@ -38,6 +38,13 @@ fn every_broken_rule_is_noticed() {
             Rule::SlowestTrainCounts => Kind::Varied,
             Rule::NeverShut => Kind::Choked,
             Rule::ReportsBounded | Rule::ReportsSpaced => Kind::Quiet,
+            Rule::HostDropsApart => Kind::Dropping,
+            Rule::FirstLossesForgiven => Kind::Begun,
+            Rule::MovedForgets => Kind::Moved,
+            Rule::HeldIsNoTrip => Kind::Paired,
+            Rule::ThirdAsAffordable => Kind::Thrice,
+            Rule::JitterIsNoQueue => Kind::Trembling,
+            Rule::FloorIsOfEmpty => Kind::Shallow,
             _ => Kind::Storm,
         };
         let plan = Plan { seed, kind, broken: Some(rule) };

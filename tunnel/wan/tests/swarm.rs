@@ -79,3 +79,13 @@ fn it_begins_and_reports_as_it_should() {
     all(0..60, Kind::Quiet);
     all(0..20, Kind::Unheard);
 }
+
+#[test]
+fn what_is_believed_of_a_line_is_so() {
+    all(0..40, Kind::Dropping);
+    all(0..40, Kind::Shallow);
+    all(0..60, Kind::Begun);
+    all(0..60, Kind::Moved);
+    all(0..60, Kind::Paired);
+    all(0..40, Kind::Thrice);
+}

@@ -560,6 +560,7 @@ mod tests {
                 came: 1 << 20,
                 rate: 1 << 20,
                 window: 1 << 20,
+                dropped: 0,
                 datagram_bytes: 1200,
             },
             why: Sender::<u64>::new(START, 1228).why(),

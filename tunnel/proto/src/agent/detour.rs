@@ -8,6 +8,7 @@
 use super::bond::{SHORT, seal_filler};
 use super::*;
 use crate::detour::{Advice, Filler, Seen};
+use crate::report::PacketsReport;
 use crate::session::Share;
 
 impl Bond {
@@ -42,10 +43,20 @@ impl Bond {
         }
     }
 
+    fn packets_reports(&self) -> impl Iterator<Item = PacketsReport> {
+        self.packets.iter().filter_map(|member| self.flows.packets_report(member.place))
+    }
+
+    /// Whether the far agent had no room for packets of late: then what they bring says nothing of
+    /// the network.
+    fn is_refused(&mut self) -> bool {
+        let refused = self.packets_reports().map(|report| report.dropped).sum();
+        refused > core::mem::replace(&mut self.refused_there, refused)
+    }
+
     /// Bytes of packets that came to the other end, and of streams that did by records.
     fn brought(&self) -> (u64, u64) {
-        let packets =
-            self.packets.iter().filter_map(|member| self.flows.packets_report(member.place));
+        let packets = self.packets_reports();
         let on_the_way = self.slots().filter_map(|(slot, _)| self.flows.carrier(slot));
         let on_the_way: u64 = on_the_way.map(|report| report.flying).sum();
         (packets.map(|report| report.came).sum(), self.carried().saturating_sub(on_the_way))
@@ -86,13 +97,18 @@ impl Agent {
             bond.fill(None);
             return false;
         };
+        if bond.usable() == 0 && bond.detour.is_alone(now) {
+            bond.lead(now, Advice::Return, host);
+            return true;
+        }
         let beside = self.best(bond, (None, Share::All), None, host).map(|(slot, _)| slot);
         let (packets, records) = bond.brought();
         let by_records = bond.by_records.is_some();
+        let bound = !bond.is_refused() && bond.path_bound && bond.flows.has_bulk();
         let seen = Seen {
             packets,
             records,
-            full: if by_records { full } else { bond.path_bound && bond.flows.has_bulk() },
+            full: if by_records { full } else { bound },
             rtt: path.rtt,
             // On a shorter path a processor is the bound, not a network.
             may_look: path.rtt_min >= SHORT && beside.is_some(),

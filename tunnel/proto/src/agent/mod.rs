@@ -322,6 +322,8 @@ struct Bond {
     /// The driver was told that packets get through, and that they are held back.
     told_packets: bool,
     held_back: bool,
+    /// Packets that the far agent had no room for so far.
+    refused_there: u64,
     pool: Pool,
     /// Carriers that there should be.
     wanted: usize,
@@ -655,6 +657,7 @@ impl Agent {
             path_bound: false,
             told_packets: false,
             held_back: false,
+            refused_there: 0,
             pool: Pool::new(now),
             wanted: 1,
             wants_express: false,

@@ -52,6 +52,7 @@ pub struct Arrivals {
     packets: u64,
     bytes: u64,
     dropped: u64,
+    refused: u64,
     /// Where the next report's newest chunk begins: what the last ones began with.
     before: [u64; NEWEST_AGAIN as usize],
     /// Where the next old chunk begins.
@@ -77,6 +78,7 @@ impl Default for Arrivals {
             packets: 0,
             bytes: 0,
             dropped: 0,
+            refused: 0,
             before: [0; NEWEST_AGAIN as usize],
             turn: 0,
             wait: WAIT_MIN,
@@ -116,6 +118,11 @@ impl Arrivals {
     /// The host has dropped so many datagrams for want of room, all in all.
     pub fn note_dropped(&mut self, dropped: u64) {
         self.dropped = self.dropped.max(dropped);
+    }
+
+    /// A packet came that there was no room for.
+    pub fn note_refused(&mut self) {
+        self.refused += 1;
     }
 
     /// The sender says from where on it wants to hear, and how often.
@@ -191,7 +198,7 @@ impl Arrivals {
                 held: now.since(self.newest_at),
                 packets: self.packets,
                 bytes: self.bytes,
-                dropped: self.dropped,
+                dropped: self.dropped + self.refused,
             };
             let mut writer = Writer::new(&mut out, room, &totals);
             let mask = self.bits.len() - 1;

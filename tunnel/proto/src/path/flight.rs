@@ -136,6 +136,8 @@ pub(crate) struct Flight<T> {
     /// The newest packet that arrived.
     newest: Option<u64>,
     rtt: Rtt,
+    /// Packets below this went by another path.
+    moved: u64,
     /// How much later a packet may come than one that was sent after it.
     reorder: Span,
     /// Bytes of a packet around its datagram, and how many came and were lost, if somebody asks.
@@ -161,6 +163,7 @@ impl<T: Copy + Default> Default for Flight<T> {
             asked: 0,
             newest: None,
             rtt: Rtt::default(),
+            moved: 0,
             reorder: REORDER_MIN,
             lengths: None,
             sabotage: Sabotage::default(),
@@ -238,7 +241,12 @@ impl<T: Copy + Default> Flight<T> {
 
     /// The path is another one: what was measured says nothing of it.
     pub(crate) fn forget_trips(&mut self) {
-        (self.rtt, self.reorder) = (Rtt::default(), REORDER_MIN);
+        (self.rtt, self.reorder, self.moved) = (Rtt::default(), REORDER_MIN, self.next);
+    }
+
+    /// Whether a packet went by the path before this one.
+    pub(crate) fn is_of_former(&self, number: u64) -> bool {
+        number < self.moved
     }
 
     /// How much later a packet may come than one that was sent after it.
@@ -359,13 +367,17 @@ impl<T: Copy + Default> Flight<T> {
             return None;
         }
         self.newest = Some(totals.newest);
-        let trip = Span(now.since(sent_at).0.saturating_sub(totals.held.0));
+        if self.is_of_former(totals.newest) {
+            return None;
+        }
+        let held = self.sabotage.unless(Rule::HeldIsNoTrip, 0, totals.held.0);
+        let trip = Span(now.since(sent_at).0.saturating_sub(held));
         self.rtt.sample(now, trip);
         Some(trip)
     }
 
     /// How much later a packet may have been sent than one that is missing.
-    fn patience(&self) -> Span {
+    pub(crate) fn patience(&self) -> Span {
         if self.sabotage.breaks(Rule::LossTakesTime) {
             return Span::ZERO;
         }

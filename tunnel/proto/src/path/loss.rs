@@ -15,8 +15,9 @@
 //!
 //! What always holds:
 //! - The floor is at most [`LOSS_MAX`]: who loses more is not told to go on as before.
-//! - Of a window in which somebody's queue stood, or the receiver's host dropped what had come,
-//!   nothing is learned about the path. Who sends too much for a host is slowed down all the same.
+//! - Of a round in which more was tried, or somebody's queue stood, nothing is learned about the
+//!   path, nor of a window in which the receiver's host dropped what had come. Who sends too much
+//!   for a host is slowed down all the same.
 //! - Before anything is known, less than [`START_LOSS`] has gone by; but what is lost first is
 //!   tested before it is believed, or what our own tries overflow would be the path's own.
 //!
@@ -72,6 +73,8 @@ pub(super) struct Loss {
     count: usize,
     /// The floor that was said last.
     told: Option<f64>,
+    /// What was lost of how many packets in rounds of windows of which nothing else is learned.
+    calm: (f64, f64),
     /// Windows running that were beyond the floor.
     excess: u32,
     /// The next window begins with this number.
@@ -89,6 +92,7 @@ impl Default for Loss {
             windows: [0.0; WINDOWS],
             count: 0,
             told: None,
+            calm: (0.0, 0.0),
             excess: 0,
             from: 0,
             tested: None,
@@ -119,36 +123,46 @@ impl Loss {
         if self.tested.is_some() { TEST } else { 1.0 }
     }
 
-    /// Somebody's queue was there, or more was tried: of this window nothing is learned.
-    pub(super) fn spoil(&mut self) {
-        self.clean = false;
+    /// A round is over: this part of so many packets was lost, and somebody's queue was there, or
+    /// more was tried, unless it was `calm`.
+    pub(super) fn note_round(&mut self, (lost, packets): (f64, f64), calm: bool) {
+        if calm {
+            let (before, many) = self.calm;
+            let many = many + packets;
+            self.calm = (before + (lost - before) * packets / many.max(1.0), many);
+        } else {
+            self.clean = self.sabotage.breaks(Rule::FloorIsOfEmpty);
+        }
     }
 
     /// Others send on this path: no window counts.
     pub(super) fn pause(&mut self) {
-        self.mark = None;
+        (self.mark, self.calm) = (None, (0.0, 0.0));
     }
 
     /// What went by, of so many packets of which this part was lost, as a part of what was sent:
     /// what was dropped before the bottleneck did not. `alone`: nobody else is known to be there.
     pub(super) fn passed(&self, (lost, packets): (f64, f64), alone: bool) -> f64 {
         let floor = self.floor();
-        let counts = self.is_known() || !alone || lost > START_LOSS;
-        let counts = counts && !self.sabotage.breaks(Rule::LostHasNotPassed);
-        if counts && self.is_beyond(lost, packets) { (1.0 - lost) / (1.0 - floor) } else { 1.0 }
+        let forgiven =
+            !self.is_known() && alone && !self.sabotage.breaks(Rule::FirstLossesForgiven);
+        let usual = if forgiven { START_LOSS } else { floor };
+        let counts = !self.sabotage.breaks(Rule::LostHasNotPassed);
+        // Of few packets chance loses many, but hardly ever most.
+        let counts = counts && (self.is_beyond(usual, (lost, packets)) || forgiven && lost > MOST);
+        if counts { (1.0 - lost) / (1.0 - floor) } else { 1.0 }
     }
 
     /// Whether so much was lost, of so many packets, that somebody's queue must have overflowed.
     pub(super) fn is_congestion(&self, (lost, packets): (f64, f64)) -> bool {
         let floor = self.floor();
         let clean = floor < CLEAN && !self.sabotage.breaks(Rule::LittleCountsWhenClean);
-        if clean { lost - floor >= EXCESS } else { self.is_beyond(lost, packets) }
+        if clean { lost - floor >= EXCESS } else { self.is_beyond(floor, (lost, packets)) }
     }
 
-    /// Whether so much loss of so many packets is more than a path with this floor shows by chance:
+    /// Whether so much loss of so many packets is more than a path that loses this shows by chance:
     /// three standard deviations, and a thousandth.
-    fn is_beyond(&self, lost: f64, packets: f64) -> bool {
-        let floor = self.floor();
+    fn is_beyond(&self, floor: f64, (lost, packets): (f64, f64)) -> bool {
         let over = lost - floor - 0.001;
         let packets = self.sabotage.unless(Rule::ChanceIsNoExcess, f64::INFINITY, packets);
         over > 0.0 && over * over * packets > 9.0 * floor.max(1.0 / packets) * (1.0 - floor)
@@ -172,9 +186,14 @@ impl Loss {
             return None;
         }
         self.mark = Some(mark);
-        let clean = core::mem::replace(&mut self.clean, true) && mark.dropped == before.dropped;
+        let dropped = mark.dropped != before.dropped;
+        let dropped = dropped && !self.sabotage.breaks(Rule::HostDropsApart);
+        let clean = core::mem::replace(&mut self.clean, true) && !dropped;
+        if dropped {
+            self.calm = (0.0, 0.0);
+        }
         if let Some(most) = self.tested.take() {
-            (self.from, self.mark) = (next, None);
+            (self.from, self.mark, self.calm) = (next, None, (0.0, 0.0));
             return Some(self.end_test((most, lost), clean));
         }
         self.judge((lost, packets), clean, next)
@@ -187,7 +206,7 @@ impl Loss {
         let known = !first || lost > FIRST_LOSS || !clean;
         // Where losses come in bursts, windows differ by more than chance alone would have it.
         let usual = self.windows.iter().copied().fold(0.0, f64::max);
-        let beyond = known && self.is_beyond(lost, packets) && lost > usual + EXCESS;
+        let beyond = known && self.is_beyond(floor, (lost, packets)) && lost > usual + EXCESS;
         self.excess = if beyond { self.excess + 1 } else { 0 };
         let certain = first || lost > 0.1 + 2.0 * floor;
         let enough = self.sabotage.unless(Rule::ExcessComesTwice, 1, 2);
@@ -196,10 +215,17 @@ impl Loss {
                 return Some(Verdict::Slower(((1.0 - lost) / (1.0 - floor)).max(TEST)));
             }
             self.tested = Some(lost);
-            (self.from, self.mark, self.excess) = (next, None, 0);
+            (self.from, self.mark, self.excess, self.calm) = (next, None, 0, (0.0, 0.0));
             return Some(Verdict::Excess(lost, floor));
         }
-        if clean && !beyond { self.learn(lost, 1) } else { None }
+        // Where more is tried in each window, its other rounds have to do.
+        let calm = !clean && self.calm.1 >= WINDOW_PACKETS as f64;
+        let (lost, packets) = if calm { self.calm } else { (lost, packets) };
+        if clean || calm {
+            self.calm = (0.0, 0.0);
+        }
+        let learns = (clean || calm) && !beyond && !self.is_beyond(floor, (lost, packets));
+        if learns { self.learn(lost, 1) } else { None }
     }
 
     /// Less was sent because more was lost than usual: if that helped, it was too much; if not, it
@@ -346,15 +372,29 @@ mod tests {
         assert_eq!(story.loss.floor(), 0.0);
     }
 
+    /// More is tried in each window: a floor that was too high by chance comes down all the same,
+    /// by what was lost in other rounds.
+    #[test]
+    fn calm_rounds_count_where_no_window_is() {
+        let mut story = Story::new();
+        story.settle(0.12);
+        for _ in 0..2 * WINDOWS {
+            story.loss.note_round((0.08, 1500.0), true);
+            story.loss.note_round((0.12, 500.0), false);
+            story.window(0.09);
+        }
+        assert!(near(story.loss.floor(), 0.08), "{}", story.loss.floor());
+    }
+
     /// What is lost while a queue stands says nothing of the path.
     #[test]
     fn beside_a_queue_nothing_is_learned() {
         let mut story = Story::new();
         story.settle(0.02);
-        story.loss.spoil();
+        story.loss.note_round((0.0, 2000.0), false);
         assert_eq!(story.window(0.0), None);
         for _ in 0..5 {
-            story.loss.spoil();
+            story.loss.note_round((0.024, 2000.0), false);
             assert_eq!(story.window(0.024), None);
         }
         assert!(story.loss.windows.iter().all(|lost| near(*lost, 0.02)));

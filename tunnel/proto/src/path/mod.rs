@@ -105,7 +105,7 @@ pub struct Sender<F> {
     /// What the other end was told last of what is of interest, and when.
     told: Option<(u64, Moment)>,
     heard_at: Moment,
-    /// Datagrams that the other end's host has dropped.
+    /// Datagrams that came to the other end and that it had no room for.
     dropped: u64,
     packet_bytes: u64,
     /// How long losses run, in bytes; smooth.
@@ -260,6 +260,11 @@ impl<F: Copy> Sender<F> {
         self.flight.is_full()
     }
 
+    /// What is missing is lost if something that was sent so much later has come.
+    pub(crate) fn patience(&self) -> Span {
+        self.flight.patience()
+    }
+
     /// There is nothing to send though something may be.
     pub fn note_idle(&mut self) {
         self.rate.note_idle(&self.put());
@@ -296,6 +301,9 @@ impl<F: Copy> Sender<F> {
         if let Some(heard) = heard {
             (self.heard_at, self.silences) = (now, 0);
             self.dropped = self.dropped.max(heard.totals.dropped);
+            if self.flight.is_of_former(heard.totals.newest) {
+                return Ok(());
+            }
             let of_path = (self.flight.rtt(), self.flight.reorder());
             self.rate.heard(now, &heard, of_path, &self.put());
             self.repair.set_loss(self.rate.floor());
@@ -427,16 +435,19 @@ impl<F: Copy> Sender<F> {
     /// Whether nothing was heard for so long that the path seems not to work. What is heard later
     /// ends it.
     pub fn is_silent(&self, now: Moment) -> bool {
-        self.silences >= SILENT && now.since(self.silent_since) >= SILENT_MIN
+        let long = self.silences >= SILENT && now.since(self.silent_since) >= SILENT_MIN;
+        long && !self.sabotage.breaks(Rule::SilenceIsDeath)
     }
 
     /// Packets go by another path from now on: what is on its way is given up, as `each` hears, and
     /// what was measured says nothing of that one. It is asked whether it works.
     pub fn moved(&mut self, now: Moment, mut each: impl FnMut(Told<F>)) {
         self.give_up(&mut each);
-        self.flight.forget_trips();
-        self.rate = Rate::new(self.packet_bytes);
-        self.rate.set_sabotage(self.sabotage);
+        if !self.sabotage.breaks(Rule::MovedForgets) {
+            self.flight.forget_trips();
+            self.rate = Rate::new(self.packet_bytes);
+            self.rate.set_sabotage(self.sabotage);
+        }
         self.rate.note_given_up(&self.put());
         self.pacer = Pacer::default();
         (self.silences, self.silent_since) = (1, now);
@@ -481,6 +492,11 @@ impl<F: Copy> Sender<F> {
     /// Bytes on their way, and bytes that were sent since the begin.
     pub fn bytes(&self) -> (u64, u64) {
         (self.flight.flying(), self.flight.sent())
+    }
+
+    /// Datagrams that came to the other end and that it had no room for, by its reports.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Bytes that came to the other end, by its newest report.

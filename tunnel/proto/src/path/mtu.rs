@@ -12,6 +12,7 @@
 //! - U1  What is used is the least, which every path passes (RFC 8200, section 5), or has arrived.
 //! - U2  One question is on its way at a time. Whether its answer counts is its serial's to say:
 //!   what was asked of another path, or before the kernel said more, does not.
+//! - U3  A question counts as lost if something later came. Where all is silent it says nothing.
 //!
 //! Lengths are those of paths that there are ([`MTUS`]): a search takes seven questions at most,
 //! and three on nearly all paths.
@@ -51,6 +52,9 @@ pub(crate) struct Search {
     too_long: usize,
     /// The place that a question on its way is about.
     asked: Option<usize>,
+    /// The question was given up because nothing was heard at all, which says nothing of its
+    /// length: it is put again when something is.
+    hushed: bool,
     serial: u32,
     /// How often in a row the present question did not come.
     unheard: u32,
@@ -122,10 +126,11 @@ impl Search {
 
     /// A question came, or was lost. Returns whether another length is used from now on.
     pub(crate) fn answered(&mut self, now: Moment, serial: u32, came: bool) -> bool {
-        if serial != self.serial {
+        if serial != self.serial || self.hushed && !came {
             return false;
         }
         let Some(at) = self.asked.take() else { return false };
+        self.hushed = false;
         if at == self.used {
             match came {
                 true => self.trust(),
@@ -145,6 +150,11 @@ impl Search {
         }
         self.again_at = now + AGAIN;
         came
+    }
+
+    /// All that is on its way is given up, and nobody has said that it was lost.
+    pub(crate) fn let_go(&mut self) {
+        self.hushed = self.asked.is_some() && !self.sabotage.breaks(Rule::SilenceIsNotLength);
     }
 
     /// What is used was asked about in vain: the path has become narrower, and all is to begin anew
@@ -170,7 +180,7 @@ impl Search {
             (self.too_long, self.again_at) = (MTUS.len() - at, now + AGAIN);
         }
         if self.asked.is_some_and(|asked| asked >= at) {
-            (self.asked, self.unheard) = (None, 0);
+            (self.asked, self.hushed, self.unheard) = (None, false, 0);
         }
         let changes = self.used >= at;
         if changes {
@@ -180,8 +190,12 @@ impl Search {
         changes
     }
 
-    /// Packets came and were lost, by length: whether what is used is to be asked about.
+    /// Packets came and were lost, by length: whether what is used is to be asked about, and what
+    /// was let go of is to be asked again.
     pub(crate) fn heard(&mut self, now: Moment, lengths: &Lengths, rtt: Span) {
+        if core::mem::take(&mut self.hushed) {
+            self.asked = None;
+        }
         if !self.is_long() || self.sabotage.breaks(Rule::NarrowerIsFound) {
             return;
         }

@@ -318,6 +318,11 @@ impl Rate {
         Span(4 * self.spread.0)
     }
 
+    /// What delay varies by, as far as that is no queue.
+    fn jitter(&self) -> Span {
+        self.sabotage.unless(Rule::JitterIsNoQueue, Span::ZERO, self.spread)
+    }
+
     /// A queue that is longer than wanted is worked off slowly.
     fn cruise(&self) -> f64 {
         let target = self.queue_target();
@@ -331,12 +336,12 @@ impl Rate {
         let rate = self.bandwidth().max(1) as f64;
         let wanted = QUEUE.0 as f64 * root(QUEUE_RATE / rate);
         let most = (self.rtt_least.0 / 5).max(2 * QUEUE_MIN.0);
-        Span((wanted as u64).clamp(QUEUE_MIN.0, most) + self.spread.0 / 2)
+        Span((wanted as u64).clamp(QUEUE_MIN.0, most) + self.jitter().0 / 2)
     }
 
     /// A queue that stays longer than this for a round is congestion.
     fn queue_guard(&self) -> Span {
-        let varies = Span::from_ms(2).0 + self.spread.0;
+        let varies = Span::from_ms(2).0 + self.jitter().0;
         let part = (self.rtt_least.0 / 4).min(GUARD_MAX.0);
         Span(varies.max(part).max(2 * self.queue_target().0))
     }
@@ -544,9 +549,7 @@ impl Rate {
         let idle = core::mem::take(&mut self.idle) || self.beside;
         let loss = mark.lost_since(&before);
         let guard = self.queue_guard();
-        if queue > guard || up && self.loss.is_known() {
-            self.loss.spoil();
-        }
+        self.loss.note_round(loss, queue <= guard && !(up && self.loss.is_known()));
         let long = queue > guard && !up && !self.beside;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
@@ -670,6 +673,8 @@ impl Rate {
         self.phase_rounds += 1;
         let grown = 1.0 + 0.4 * self.step();
         let grew = up && sample as f64 >= grown * self.before_up as f64;
+        // While less is sent to see what helps, no more is.
+        let grew = grew && self.loss.brake() >= 1.0;
         match self.phase {
             Phase::Up => {
                 self.tried.1 = next;
@@ -716,7 +721,13 @@ impl Rate {
         let decision = match self.loss.look(Mark::of(heard), next, self.rtt_least) {
             None => return,
             Some(loss::Verdict::Floor(floor)) => Decision::Floor(floor),
-            Some(loss::Verdict::Excess(lost, floor)) => Decision::Excess(lost, floor),
+            Some(loss::Verdict::Excess(lost, floor)) => {
+                if self.phase == Phase::Up {
+                    self.tried.1 = next;
+                    self.begin_phase(Phase::Cruise);
+                }
+                Decision::Excess(lost, floor)
+            }
             Some(loss::Verdict::Slower(part)) => {
                 let rate = (self.bandwidth() as f64 * part) as u64;
                 self.rounds = [rate; ROUNDS];

@@ -231,6 +231,9 @@ impl<F: Copy> Repair<F> {
 
     /// This part of packets is lost: the fewer, the more copies the third round can afford.
     pub(crate) fn set_loss(&mut self, loss: f64) {
+        if self.sabotage.breaks(Rule::ThirdAsAffordable) {
+            return;
+        }
         let afford = THIRD_COST / (loss * loss).max(0.001);
         self.in_round[THIRD] = (afford as u8).saturating_add(1).clamp(COPIES[THIRD], THIRD_MAX);
     }

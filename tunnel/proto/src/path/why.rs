@@ -65,8 +65,8 @@ pub struct Why {
     pub apart: Span,
     /// Round trip: the shortest of late, and the smooth one.
     pub rtt: (Span, Span),
-    /// Datagrams that the other end's host has dropped because nobody read them in time. Those of
-    /// others that came by the same socket are among them.
+    /// Datagrams that the other end had no room for: in its host's buffer, in which those of others
+    /// count, too, or behind what they would have had to wait for.
     pub dropped: u64,
     /// When the other end was heard of last; before that, when the carrier began or moved.
     pub heard_at: Moment,
@@ -132,7 +132,7 @@ impl Why {
         );
         if self.dropped > 0 {
             words += &format!(
-                "; {} datagrams arrived there and were dropped, since they were not read in time",
+                "; {} datagrams arrived there and were dropped, since there was no room for them",
                 self.dropped
             );
         }

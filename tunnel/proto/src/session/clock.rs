@@ -78,7 +78,11 @@ impl Session {
     fn ack_leaves_at(&self, due: Moment) -> Option<Moment> {
         let usable = || self.carriers.iter().filter(|one| one.is_usable());
         let mut packets = usable().filter_map(|one| one.packets.as_deref()).peekable();
-        if packets.peek().is_none() || self.by_records {
+        if self.by_records {
+            // Packets would take none.
+            return usable().any(|one| one.packets.is_none()).then_some(due);
+        }
+        if packets.peek().is_none() {
             return Some(due);
         }
         packets.filter_map(|packets| packets.ready_at()).min().map(|ready| ready.max(due))

@@ -60,6 +60,9 @@ pub(crate) struct Packets {
     reports: VecDeque<Vec<u8>>,
     /// How long datagrams are.
     search: Search,
+    /// A question about a length left, and behind it one that every path passes is to leave then:
+    /// if that comes and the question does not, the question was lost, and not all of them.
+    follow_at: Option<Moment>,
     /// Bytes on the path around a datagram, and around its text.
     heads: u32,
     around: u32,
@@ -79,6 +82,7 @@ impl Packets {
         Self {
             sender,
             search: Search::new(sabotage),
+            follow_at: None,
             heads,
             arrivals: Arrivals::default(),
             words: Vec::new(),
@@ -110,9 +114,10 @@ impl Packets {
         self.sender.ready_at()
     }
 
-    /// Whether packets came of late, as far as was heard.
-    pub(crate) fn is_heard(&self) -> bool {
-        self.sender.silences() == 0
+    /// Whether packets came of late, as far as was heard, on a carrier that may be `suspect`.
+    pub(crate) fn is_heard(&self, suspect: bool) -> bool {
+        let stays = suspect && self.sender.sabotage.breaks(Rule::SuspectsRevive);
+        self.sender.silences() == 0 && !stays
     }
 
     pub(crate) fn wanted(&mut self, floor: u64, wait: Span) {
@@ -200,7 +205,10 @@ impl Session {
             return None;
         }
         packets.fill_report(now, room, out);
-        let alone = out.len() - start > room / PART;
+        let follows = packets.follow_at.take_if(|at| *at <= now).is_some();
+        // Perhaps no long ones get through: after the first silence those that ask are short.
+        let asks_alone = follows || silent && packets.sender.silences() > 1;
+        let alone = asks_alone || out.len() - start > room / PART;
         let may = !alone && packets.sender.may_send(now);
         let before = out.len();
         self.fill_said(now, slot, (silent, may), (out, end - WANTED_MAX), outlet);
@@ -208,7 +216,7 @@ impl Session {
         let packets = self.packets(slot);
         let bored = packets.sender.unasked() >= ASK_EVERY;
         let new = may && !packets.sender.rtt().is_known() && packets.sender.next_number() == 0;
-        let asks = says || probes || bored || new;
+        let asks = says || probes || follows || bored || new;
         if asks && let Some((floor, wait)) = packets.sender.to_tell(now, !says) {
             Frame::Wanted { floor, wait: wait.0 }.write(out);
         }
@@ -321,6 +329,7 @@ impl Session {
         let question = Said::Question(packets.search.ask());
         let load = packets.keep(&[question]);
         packets.spoke_at = now;
+        packets.follow_at = Some(now + packets.sender.patience() + Span(1));
         packets.sender.send(now, room as u32 + packets.around, load)
     }
 
@@ -449,6 +458,7 @@ impl Session {
             came: sender.came(),
             rate: rate.bandwidth(),
             window: rate.window(),
+            dropped: sender.dropped(),
             datagram_bytes: packets.search.bytes(),
         })
     }
@@ -474,7 +484,8 @@ impl Session {
         // The first packet of one on trial asks.
         let new = packets.sender.next_number() == 0;
         let asks = carrier.is_usable() && packets.search.question(now, has_more).is_some();
-        let due = [packets.wake_at(has_more || new || asks), self.kept_alive_at(slot)];
+        let follows = packets.follow_at.filter(|_| !packets.sender.is_full());
+        let due = [packets.wake_at(has_more || new || asks), self.kept_alive_at(slot), follows];
         due.into_iter().flatten().min()
     }
 
@@ -490,6 +501,9 @@ impl Session {
         let packets = self.packets(slot);
         let mut told = core::mem::take(&mut packets.told);
         let probes = packets.sender.probe(now, |one| told.push(one));
+        if !told.is_empty() {
+            packets.search.let_go();
+        }
         self.told(now, slot, told);
         probes
     }
@@ -591,6 +605,8 @@ impl Session {
         // K1: who has no room for it wants it again.
         if self.refused() == refused || self.sabotage.breaks(Rule::RefusedNotReported) {
             self.packets(slot).arrivals.note(now, number, bytes, asks);
+        } else {
+            self.packets(slot).arrivals.note_refused();
         }
         Ok(())
     }
@@ -689,6 +705,7 @@ impl Session {
     pub(super) fn doubt_packets(&mut self, now: Moment, slot: CarrierSlot) -> u64 {
         let Some(packets) = self.carriers[usize::from(slot.0)].packets.as_mut() else { return 0 };
         let mut told = core::mem::take(&mut packets.told);
+        packets.search.let_go();
         packets.sender.give_up(|one| told.push(one));
         self.told(now, slot, told);
         let mut runs = Vec::new();

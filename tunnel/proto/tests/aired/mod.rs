@@ -16,10 +16,11 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 21] = [
+pub(crate) const STORIES: [Story; 23] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
     a_session_falls_back_to_records_and_returns,
+    what_was_suspect_goes_on,
     packets_carry_a_session_alone,
     keys_change_under_packets,
     what_does_not_verify_moves_nothing,
@@ -34,6 +35,7 @@ pub(crate) const STORIES: [Story; 21] = [
     who_moves_in_silence_is_found,
     datagrams_are_as_long_as_the_path_passes,
     what_is_lost_was_not_too_long,
+    an_outage_is_no_length,
     a_path_that_becomes_narrower_is_found,
     short_messages_find_a_narrower_path,
     who_stops_says_so_by_packets,
@@ -86,19 +88,21 @@ impl Flow {
         }
     }
 
+    fn read_of<'net>(&self, net: &'net Net) -> &'net [u8] {
+        let read = net.far_apps().find(|(_, _, flow, _)| *flow == self.flow);
+        read.map_or(&[][..], |(.., app)| &app.read)
+    }
+
     /// What the far site has read of it: always a prefix.
     fn read(&self, net: &Net) -> usize {
-        let read = net.far_apps().find(|(_, _, flow, _)| *flow == self.flow);
-        let read = read.map_or(&[][..], |(.., app)| &app.read);
+        let read = self.read_of(net);
         assert!(self.data.starts_with(read), "what was read is not what was written");
         read.len()
     }
 
     fn run_to(&mut self, net: &mut Net, part: usize, most: Span) {
-        net.run_until(most, |net| {
-            self.pump(net);
-            self.read(net) >= part
-        });
+        let far = Flow { data: Vec::new(), ..*self };
+        self.run_until(net, most, |net| far.read_of(net).len() >= part);
     }
 
     /// Looks at what was read once, at the end: that takes as long as there is much of it.
@@ -203,6 +207,26 @@ pub(crate) fn a_session_falls_back_to_records_and_returns(broken: Option<Rule>, 
         let after = sent(&net, 0);
         assert_eq!(after[0], records, "records stand by again: {blocked:?}");
         assert!(after[1] > packets, "{blocked:?}");
+    }
+}
+
+/// Packets get through no more for some seconds, which is too short for a carrier to be given up:
+/// it goes on as soon as they do.
+pub(crate) fn what_was_suspect_goes_on(broken: Option<Rule>, seed: u64) {
+    for ms in [1000, 2000, 4000] {
+        let (mut net, bond) = meet(broken, seed, [1, 1]);
+        let mut flow = Flow::open(&mut net, bond, 6_000_000, 1);
+        flow.run_to(&mut net, 500_000, Span::from_s(10));
+        net.air().blocked = [true; 2];
+        let end = net.now + Span::from_ms(ms);
+        flow.run_until(&mut net, Span::from_ms(ms + 1), |net| net.now >= end);
+        assert!(!packets_work(&net, 0), "{ms} ms are enough to suspect");
+        net.air().blocked = [false; 2];
+        net.run_until(Span::from_ms(1000 + ms), |net| packets_work(net, 0) && packets_work(net, 1));
+        flow.run_to_end(&mut net, Span::from_s(20));
+        let [records, packets] = sent(&net, 0);
+        Flow::open(&mut net, bond, 100_000, 2).run_to_end(&mut net, Span::from_s(5));
+        assert_eq!(sent(&net, 0), [records, packets + 100_000], "after {ms} ms");
     }
 }
 
@@ -630,6 +654,23 @@ pub(crate) fn what_is_lost_was_not_too_long(broken: Option<Rule>, seed: u64) {
     }
 }
 
+/// Nothing passes for some seconds, and a question about a length is on its way: that was not too
+/// long. What all is too long for is asked about again after minutes.
+pub(crate) fn an_outage_is_no_length(broken: Option<Rule>, seed: u64) {
+    for down in [500, 2000, 6000] {
+        let mut net = Net::without(broken, seed, [1, 1]);
+        net.give_air(seed);
+        net.air().mtu = 9000;
+        net.connect();
+        net.run_until(Span::from_s(5), |net| length(net, 0) == 1420);
+        net.air().blocked = [true; 2];
+        net.run(Span::from_ms(down));
+        net.air().blocked = [false; 2];
+        net.run(Span::from_s(40));
+        assert_eq!(length(&net, 0), 8920, "after {down} ms");
+    }
+}
+
 /// The path passes less in the middle of a stream: the stream goes on by packets that do pass.
 pub(crate) fn a_path_that_becomes_narrower_is_found(broken: Option<Rule>, seed: u64) {
     for (before, after, length_after) in [(9000, 1500, 1420), (1500, 1280, 1200)] {
@@ -708,6 +749,22 @@ pub(crate) fn where_packets_are_held_back_streams_leave_and_return(
     assert_eq!(sent(&net, 0)[0], records, "records stand by");
 }
 
+/// Packets are held back, so that streams go by records; then those are lost, and nobody can be
+/// dialled: what packets still carry is more than nothing.
+#[allow(dead_code, reason = "no rule is switched off in it")]
+pub(crate) fn who_is_held_back_and_alone_goes_on(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    (net.bytes_per_step, net.narrow, net.air().police) = (200, true, Some(50));
+    let mut flow = Flow::open(&mut net, bond, 50_000_000, 1);
+    flow.run_until(&mut net, Span::from_s(20), |net| {
+        net.sites[0][0].desk.notes.contains(&Note::HeldBack(PEER))
+    });
+    net.sites[0][0].desk.cut_off = true;
+    net.cut(|_| true);
+    let [_, packets] = sent(&net, 0);
+    flow.run_until(&mut net, Span::from_ms(100), |net| sent(net, 0)[1] > packets);
+}
+
 /// Keys have changed by packets, and records have said nothing under the new ones. Then packets are
 /// held back on their way to the near site: the far one looks beside them all the same.
 #[allow(dead_code, reason = "no rule is switched off in it")]
@@ -760,7 +817,7 @@ pub(crate) fn a_look_takes_little_of_a_link(broken: Option<Rule>, seed: u64) {
     came(&mut net, Span::from_s(1));
     let alone = came(&mut net, Span::from_s(1));
     let beside = came(&mut net, Span::from_s(6));
-    assert!(beside * 100 > alone * 6 * 95, "{beside} bytes in 6 s, {alone} in one");
+    assert!(beside * 100 > alone * 6 * 90, "{beside} bytes in 6 s, {alone} in one");
     assert!(net.wires.iter().any(|wire| wire.pipes[0].arrived > 20_000), "nobody looked");
     assert_eq!(sent(&net, 0)[0], 0);
 }

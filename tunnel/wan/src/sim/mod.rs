@@ -19,6 +19,7 @@ pub mod rivals;
 mod story;
 mod table;
 
+use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::path::{Arrivals, Load, Report, Run, SegmentId, Sender, Told};
 
@@ -94,6 +95,8 @@ pub struct World {
     overflowed_early: u64,
     proof: Option<Box<Proof>>,
     given_up: u64,
+    /// What the receiver's host drops: by chance, which part in a million, and how many so far.
+    host: (Rng, u32, u64),
 }
 
 impl World {
@@ -120,6 +123,7 @@ impl World {
             overflowed_early: 0,
             proof: None,
             given_up: 0,
+            host: (Rng::new(cell.seed ^ 0xD209), 0, 0),
         }
     }
 
@@ -142,6 +146,17 @@ impl World {
     pub fn set_lines(&mut self, there: Line, back: Line) {
         self.there.set(self.now, there);
         self.back.set(self.now, back);
+    }
+
+    /// The receiver's host drops this part of what comes from now on, for want of room, and says
+    /// so.
+    pub fn drop_at_host(&mut self, ppm: u32) {
+        self.host.1 = ppm;
+    }
+
+    /// Packets go by another path from now on, as the sender notices.
+    pub fn change_path(&mut self) {
+        self.sender.moved(self.now, |_| {});
     }
 
     /// The writer stops after so many bytes, rounded up to whole packets.
@@ -248,6 +263,12 @@ impl World {
     fn came_there(&mut self, bytes: u64, packet: Packet) {
         let Packet::Data { number, run, tell } = packet else { return };
         if self.proof.as_mut().is_some_and(|proof| !proof.is_new(number)) {
+            return;
+        }
+        let (rng, ppm, dropped) = &mut self.host;
+        if *ppm > 0 && rng.below(1_000_000) < u64::from(*ppm) {
+            *dropped += 1;
+            self.arrivals.note_dropped(*dropped);
             return;
         }
         self.arrivals.note(self.now, number, bytes, true);

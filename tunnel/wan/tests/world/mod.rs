@@ -1,5 +1,6 @@
 //! One connection over a line with every fault, until the line works again; and what must hold.
 
+mod belief;
 mod street;
 
 use ringway_core::rng::Rng;
@@ -47,6 +48,7 @@ pub(crate) enum Kind {
     /// Beside CUBIC: judged by what both get.
     Crowded,
     /// Beside another one of ours: judged by shares and queue.
+    #[allow(dead_code, reason = "no rule is switched off in it")]
     Equal,
     /// Delay varies by itself: judged by what arrives of what could.
     Trembling,
@@ -72,6 +74,18 @@ pub(crate) enum Kind {
     Choked,
     /// The way back is a hundredth of the way there: judged by what goes back.
     Quiet,
+    /// The receiver's host drops some: judged by what is believed of the line.
+    Dropping,
+    /// A slow line loses much at once: judged by how it begins.
+    Begun,
+    /// Packets go by another path: judged by what is made of that.
+    Moved,
+    /// Packets come in pairs: judged by what counts as a round trip.
+    Paired,
+    /// Much is lost twice: judged by how long it holds up others.
+    Thrice,
+    /// A line with a short queue loses some by itself: judged by what is believed of it.
+    Shallow,
 }
 
 /// What came of it.
@@ -130,6 +144,12 @@ impl Plan {
             Kind::Varied => self.varied(&mut rng),
             Kind::Choked => self.choked(&mut rng),
             Kind::Quiet => self.quiet(&mut rng),
+            Kind::Dropping => self.dropping(&mut rng),
+            Kind::Begun => self.begun(&mut rng),
+            Kind::Moved => self.moved(&mut rng),
+            Kind::Paired => self.paired(&mut rng),
+            Kind::Shallow => self.shallow(&mut rng),
+            Kind::Thrice => self.thrice(&mut rng),
         }
     }
 
