@@ -5,7 +5,8 @@
 //! bound for a while, a carrier of records is tried with *filler*, bytes that say nothing: where
 //! packets are lost a stream would be stuck behind the first of them, filler harms nobody. Only if
 //! that goes clearly faster do streams go by records, and only if they are faster there do they
-//! stay. Now and then packets are tried again, with the streams themselves.
+//! stay. Now and then packets are tried again, with the streams themselves; and at once where no
+//! records are left.
 //!
 //! Most often nothing is held back: then filler only takes from packets what it brings, for both
 //! share a link. So a look ends as soon as that is seen, which costs about a round trip of the
@@ -89,7 +90,7 @@ pub struct Seen {
     pub packets: u64,
     /// Bytes so far of streams that did by records.
     pub records: u64,
-    /// There is more to send than goes.
+    /// There is more to send than goes, and it is the network that keeps it.
     pub full: bool,
     /// The round trip of packets.
     pub rtt: Span,
@@ -216,8 +217,14 @@ impl Detour {
         }
     }
 
-    /// No carrier of records can be used, and packets get through. Whether streams went by records.
-    pub fn is_alone(&mut self, now: Moment) -> bool {
+    /// Whether packets are what goes, and nothing else is tried.
+    pub fn is_by_packets(&self) -> bool {
+        matches!(self.state, State::Packets(_))
+    }
+
+    /// No carrier of records is left, and packets get through: streams go by those from now on.
+    /// Returns whether they did not.
+    pub fn return_alone(&mut self, now: Moment) -> bool {
         let went = self.by_records();
         if went {
             self.state = State::Packets(None);

@@ -29,8 +29,9 @@
 //!
 //! *Windows* are shared in the same way, but by what is promised: a peer's windows have three
 //! fifths of what others do not claim, a flow's seven eighths of what its session's others do not.
-//! So a whole window may come early, and in packets of the shortest kind, and is not refused for
-//! what each piece takes beside its bytes. Only flows that got something lately count.
+//! So the whole window of a peer that is alone may come early, and in packets of the shortest kind,
+//! and is not refused for what each piece takes beside its bytes. Only flows that got something
+//! lately count.
 //!
 //! Bounds: constant time a piece, 40 bytes a peer. Not here: which bytes are kept (`recv.rs`), what
 //! an application has decoded and not taken, which is counted once the driver says so.

@@ -300,7 +300,10 @@ fn log_way(peer: &str, udp: Udp) {
             "UDP gets through and brings much less than TCP does: something on the way holds it \
              back. Streams go by TCP, and UDP is tried again now and then"
         ),
-        Udp::Free => tracing::info!(peer, "UDP brings as much as TCP again: streams go by it"),
+        Udp::Free => tracing::info!(
+            peer,
+            "UDP brings as much as TCP again, or there is no TCP: streams go by UDP"
+        ),
     }
 }
 

@@ -11,6 +11,10 @@ use crate::detour::{Advice, Filler, Seen};
 use crate::report::PacketsReport;
 use crate::session::Share;
 
+/// The far agent refuses packets if it had no room for one in so many, of at least so many.
+const REFUSED_PART: u64 = 20;
+const REFUSED_OF: u64 = 100;
+
 impl Bond {
     /// Whether streams go by records though packets get through.
     pub(super) fn goes_by_records(&self, sabotage: Sabotage) -> bool {
@@ -47,11 +51,19 @@ impl Bond {
         self.packets.iter().filter_map(|member| self.flows.packets_report(member.place))
     }
 
-    /// Whether the far agent had no room for packets of late: then what they bring says nothing of
-    /// the network.
-    fn is_refused(&mut self) -> bool {
-        let refused = self.packets_reports().map(|report| report.dropped).sum();
-        refused > core::mem::replace(&mut self.refused_there, refused)
+    /// Whether the far agent has had no room of late for more than one in [`REFUSED_PART`] packets
+    /// that came: then what they bring says nothing of the network.
+    fn look_refused(&mut self) -> bool {
+        let counts = |report: PacketsReport| {
+            [report.dropped, report.came / report.datagram_bytes as u64 + report.dropped]
+        };
+        let sum = |sum: [u64; 2], one: [u64; 2]| [sum[0] + one[0], sum[1] + one[1]];
+        let now = self.packets_reports().map(counts).fold([0, 0], sum);
+        let [refused, of] = [0, 1].map(|at| now[at].saturating_sub(self.refused_there.0[at]));
+        if of >= REFUSED_OF || now[1] < self.refused_there.0[1] {
+            self.refused_there = (now, refused * REFUSED_PART > of);
+        }
+        self.refused_there.1
     }
 
     /// Bytes of packets that came to the other end, and of streams that did by records.
@@ -97,14 +109,15 @@ impl Agent {
             bond.fill(None);
             return false;
         };
-        if bond.usable() == 0 && bond.detour.is_alone(now) {
+        if bond.slots().next().is_none() && bond.detour.return_alone(now) {
             bond.lead(now, Advice::Return, host);
             return true;
         }
         let beside = self.best(bond, (None, Share::All), None, host).map(|(slot, _)| slot);
         let (packets, records) = bond.brought();
         let by_records = bond.by_records.is_some();
-        let bound = !bond.is_refused() && bond.path_bound && bond.flows.has_bulk();
+        let refused = bond.look_refused() && bond.detour.is_by_packets();
+        let bound = !refused && bond.path_bound && bond.flows.has_bulk();
         let seen = Seen {
             packets,
             records,

@@ -171,7 +171,7 @@ pub enum Note {
     Packets(PeerId, bool),
     /// Packets to this peer get through and are held back: streams go by records.
     HeldBack(PeerId),
-    /// Streams go by packets again: those are no slower than records.
+    /// Streams go by packets again: those are no slower than records, or no records are left.
     NotHeldBack(PeerId),
 }
 
@@ -322,8 +322,9 @@ struct Bond {
     /// The driver was told that packets get through, and that they are held back.
     told_packets: bool,
     held_back: bool,
-    /// Packets that the far agent had no room for so far.
-    refused_there: u64,
+    /// Packets that the far agent had no room for, of how many, when that was looked at last; and
+    /// whether they were many.
+    refused_there: ([u64; 2], bool),
     pool: Pool,
     /// Carriers that there should be.
     wanted: usize,
@@ -657,7 +658,7 @@ impl Agent {
             path_bound: false,
             told_packets: false,
             held_back: false,
-            refused_there: 0,
+            refused_there: ([0; 2], false),
             pool: Pool::new(now),
             wanted: 1,
             wants_express: false,

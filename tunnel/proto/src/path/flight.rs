@@ -325,7 +325,7 @@ impl<T: Copy + Default> Flight<T> {
                     let packet = self.packet(number);
                     count(&mut lengths, packet.bytes, |lengths| &mut lengths.came);
                     if late >> (number - first) & 1 == 1 {
-                        latest = latest.max(newest.at.since(packet.at));
+                        latest = latest.max(self.late_by(number, newest.at));
                         each(&packet.carried, Fate::Late);
                     } else {
                         arrived += u64::from(packet.bytes);
@@ -359,6 +359,12 @@ impl<T: Copy + Default> Flight<T> {
         let heard =
             Heard { totals, newest_at, newest_sent, rtt, arrived, lost, lost_packets, lost_runs };
         Ok(Some(heard))
+    }
+
+    /// How much sooner than the newest a packet left that comes late; by another path it took
+    /// another time.
+    fn late_by(&self, number: u64, newest_at: Moment) -> Span {
+        if self.is_of_former(number) { Span::ZERO } else { newest_at.since(self.packet(number).at) }
     }
 
     /// The round trip of the newest packet, if that is news.

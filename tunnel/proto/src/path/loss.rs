@@ -1,8 +1,9 @@
 //! What a path loses by itself, and what is lost beyond that.
 //!
 //! Loss is looked at in windows of a round trip and some thousands of packets. What the path loses
-//! by itself, the *floor*, is the middle one of the last windows in which no queue stood: the least
-//! would call chance congestion, and the most would hide some. What is beyond it by more than
+//! by itself, the *floor*, is the middle one of the last windows in which no queue stood, or where
+//! there are none, of as many packets of rounds like that: the least would call chance congestion,
+//! and the most would hide some. What is beyond it by more than
 //! chance, and beyond every window of late, two windows running, is *excess*. Nobody knows yet
 //! whose: so less is sent for a window, seven tenths. If less is lost then, it was too much. If
 //! not, it is the path's own from now on.
@@ -15,8 +16,8 @@
 //!
 //! What always holds:
 //! - The floor is at most [`LOSS_MAX`]: who loses more is not told to go on as before.
-//! - Of a round in which more was tried, or somebody's queue stood, nothing is learned about the
-//!   path, nor of a window in which the receiver's host dropped what had come. Who sends too much
+//! - Of a round in which somebody's queue stood, the receiver had no room for what had come, or
+//!   more was tried, once anything is known, nothing is learned about the path. Who sends too much
 //!   for a host is slowed down all the same.
 //! - Before anything is known, less than [`START_LOSS`] has gone by; but what is lost first is
 //!   tested before it is believed, or what our own tries overflow would be the path's own.
@@ -123,8 +124,8 @@ impl Loss {
         if self.tested.is_some() { TEST } else { 1.0 }
     }
 
-    /// A round is over: this part of so many packets was lost, and somebody's queue was there, or
-    /// more was tried, unless it was `calm`.
+    /// A round is over: this part of so many packets was lost, and something but the path may have
+    /// done that, unless it was `calm`.
     pub(super) fn note_round(&mut self, (lost, packets): (f64, f64), calm: bool) {
         if calm {
             let (before, many) = self.calm;
@@ -224,8 +225,8 @@ impl Loss {
         if clean || calm {
             self.calm = (0.0, 0.0);
         }
-        let learns = (clean || calm) && !beyond && !self.is_beyond(floor, (lost, packets));
-        if learns { self.learn(lost, 1) } else { None }
+        let learns = clean || calm && !self.is_beyond(floor, (lost, packets));
+        if learns && !beyond { self.learn(lost, 1) } else { None }
     }
 
     /// Less was sent because more was lost than usual: if that helped, it was too much; if not, it
@@ -370,6 +371,14 @@ mod tests {
         let said = story.test(0.6, 0.6);
         assert!(matches!(said, Some(Verdict::Slower(part)) if part < TEST), "{said:?}");
         assert_eq!(story.loss.floor(), 0.0);
+    }
+
+    /// A path that loses hardly anything has a floor as well.
+    #[test]
+    fn a_little_is_learned_at_once() {
+        let mut story = Story::new();
+        story.settle(0.006);
+        assert!(story.loss.is_known() && near(story.loss.floor(), 0.006));
     }
 
     /// More is tried in each window: a floor that was too high by chance comes down all the same,

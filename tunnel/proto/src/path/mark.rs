@@ -22,7 +22,7 @@ pub(super) struct Mark {
     pub(super) sent_at: Moment,
     /// When the newest came, by the receiver's clock.
     pub(super) came_at: Moment,
-    /// Datagrams that the receiver's host has dropped.
+    /// Datagrams that the receiver had no room for.
     pub(super) dropped: u64,
 }
 

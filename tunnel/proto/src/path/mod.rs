@@ -107,6 +107,8 @@ pub struct Sender<F> {
     heard_at: Moment,
     /// Datagrams that came to the other end and that it had no room for.
     dropped: u64,
+    /// Packets that came to the other end.
+    counted: u64,
     packet_bytes: u64,
     /// How long losses run, in bytes; smooth.
     run_bytes: u64,
@@ -130,6 +132,7 @@ impl<F: Copy> Sender<F> {
             told: None,
             heard_at: now,
             dropped: 0,
+            counted: 0,
             packet_bytes,
             run_bytes: packet_bytes,
             loaded: None,
@@ -299,11 +302,13 @@ impl<F: Copy> Sender<F> {
             told.into_iter().for_each(&mut each);
         })?;
         if let Some(heard) = heard {
-            (self.heard_at, self.silences) = (now, 0);
             self.dropped = self.dropped.max(heard.totals.dropped);
+            self.counted = heard.totals.packets;
             if self.flight.is_of_former(heard.totals.newest) {
+                // Whether this path works is still to be heard.
                 return Ok(());
             }
+            (self.heard_at, self.silences) = (now, 0);
             let of_path = (self.flight.rtt(), self.flight.reorder());
             self.rate.heard(now, &heard, of_path, &self.put());
             self.repair.set_loss(self.rate.floor());
@@ -445,8 +450,7 @@ impl<F: Copy> Sender<F> {
         self.give_up(&mut each);
         if !self.sabotage.breaks(Rule::MovedForgets) {
             self.flight.forget_trips();
-            self.rate = Rate::new(self.packet_bytes);
-            self.rate.set_sabotage(self.sabotage);
+            self.rate = Rate::moved(self.packet_bytes, self.counted, self.sabotage);
         }
         self.rate.note_given_up(&self.put());
         self.pacer = Pacer::default();

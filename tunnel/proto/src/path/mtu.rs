@@ -12,7 +12,8 @@
 //! - U1  What is used is the least, which every path passes (RFC 8200, section 5), or has arrived.
 //! - U2  One question is on its way at a time. Whether its answer counts is its serial's to say:
 //!   what was asked of another path, or before the kernel said more, does not.
-//! - U3  A question counts as lost if something later came. Where all is silent it says nothing.
+//! - U3  A question counts as lost if something later came. Where all that is on its way is given
+//!   up without a word it says nothing.
 //!
 //! Lengths are those of paths that there are ([`MTUS`]): a search takes seven questions at most,
 //! and three on nearly all paths.
@@ -52,8 +53,8 @@ pub(crate) struct Search {
     too_long: usize,
     /// The place that a question on its way is about.
     asked: Option<usize>,
-    /// The question was given up because nothing was heard at all, which says nothing of its
-    /// length: it is put again when something is.
+    /// The question was given up without a word, which says nothing of its length: it is put again
+    /// when something is heard.
     hushed: bool,
     serial: u32,
     /// How often in a row the present question did not come.

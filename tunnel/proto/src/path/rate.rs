@@ -213,6 +213,14 @@ impl Rate {
         self.conclude();
     }
 
+    /// Nothing is known of another path, to whose carrier so many packets have come so far.
+    pub(crate) fn moved(packet_bytes: u64, came: u64, sabotage: Sabotage) -> Self {
+        let mut rate = Self::new(packet_bytes);
+        rate.trains = Some(Trains::after(packet_bytes, came));
+        rate.set_sabotage(sabotage);
+        rate
+    }
+
     /// For packets of so many bytes on the path, heads included.
     pub fn new(packet_bytes: u64) -> Self {
         let mut rate = Self {
@@ -549,7 +557,9 @@ impl Rate {
         let idle = core::mem::take(&mut self.idle) || self.beside;
         let loss = mark.lost_since(&before);
         let guard = self.queue_guard();
-        self.loss.note_round(loss, queue <= guard && !(up && self.loss.is_known()));
+        let dropped = mark.dropped != before.dropped && !self.sabotage.breaks(Rule::HostDropsApart);
+        let tries = up && self.loss.is_known();
+        self.loss.note_round(loss, queue <= guard && !tries && !dropped);
         let long = queue > guard && !up && !self.beside;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
@@ -718,9 +728,16 @@ impl Rate {
     }
 
     fn look_at_loss(&mut self, now: Moment, heard: &Heard, next: u64) {
+        let tested = self.loss.brake() < 1.0;
         let decision = match self.loss.look(Mark::of(heard), next, self.rtt_least) {
             None => return,
-            Some(loss::Verdict::Floor(floor)) => Decision::Floor(floor),
+            Some(loss::Verdict::Floor(floor)) => {
+                // It was not too much: what was stopped for the test goes on.
+                if tested && self.phase == Phase::Cruise {
+                    self.phase_rounds = CYCLE_ROUNDS;
+                }
+                Decision::Floor(floor)
+            }
             Some(loss::Verdict::Excess(lost, floor)) => {
                 if self.phase == Phase::Up {
                     self.tried.1 = next;

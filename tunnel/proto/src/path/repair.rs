@@ -27,7 +27,7 @@ const COPIES: [u8; 5] = [1, 1, 2, 6, 8];
 const THIRD: usize = 2;
 const THIRD_MAX: u8 = 4;
 /// What the third round may cost, as a part of all packets.
-const THIRD_COST: f64 = 0.046;
+const THIRD_COST: f64 = 0.0406;
 /// Copies are at least so far apart.
 const APART_MIN: Span = Span::from_ms(1);
 

@@ -43,7 +43,7 @@ pub struct Totals {
     pub packets: u64,
     /// Their bytes, as the sender counts them.
     pub bytes: u64,
-    /// Datagrams that the receiver's host has dropped: no fault of the path.
+    /// Datagrams that the receiver had no room for: no fault of the path.
     pub dropped: u64,
 }
 

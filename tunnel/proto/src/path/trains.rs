@@ -102,6 +102,11 @@ impl Trains {
         }
     }
 
+    /// The first on another path, after so many packets have come.
+    pub(super) fn after(packet_bytes: u64, came: u64) -> Self {
+        Self { before: came, counted: came, ..Self::new(packet_bytes) }
+    }
+
     /// Another one, of so many bytes, begins with the next packet.
     fn begin(&mut self, put: &Put, bytes: u64) {
         (self.first, self.bytes, self.ends) = (put.next, bytes, put.sent + bytes);

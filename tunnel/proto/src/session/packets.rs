@@ -131,6 +131,11 @@ impl Packets {
         self.sender.set_packet_bytes(packet_bytes, counts);
     }
 
+    /// Bytes of text in the longest datagram that every path passes.
+    fn least_text(&self) -> usize {
+        DATAGRAM_BYTES_MIN - (self.around - self.heads) as usize
+    }
+
     /// Keeps what a packet says; its first run is the packet's own.
     fn keep(&mut self, saying: &[Said]) -> Load {
         let first = saying.iter().position(|said| matches!(said, Said::Run(_)));
@@ -195,7 +200,7 @@ impl Session {
         (out, outlet): (&mut Vec<u8>, &mut impl Outlet),
     ) -> Option<u64> {
         assert!(room >= ROOM_MIN, "a packet holds any control frame");
-        let (start, end) = (out.len(), out.len() + room);
+        let start = out.len();
         self.saying.clear();
         self.carriers[usize::from(slot.0)].up.then_some(())?;
         let silent = self.probe(now, slot);
@@ -204,14 +209,16 @@ impl Session {
         if packets.sender.is_full() {
             return None;
         }
-        packets.fill_report(now, room, out);
         let follows = packets.follow_at.take_if(|at| *at <= now).is_some();
         // Perhaps no long ones get through: after the first silence those that ask are short.
-        let asks_alone = follows || silent && packets.sender.silences() > 1;
-        let alone = asks_alone || out.len() - start > room / PART;
+        let short = follows || silent && packets.sender.silences() > 1;
+        let room = if short { room.min(packets.least_text()) } else { room };
+        let end = start + room;
+        packets.fill_report(now, room, out);
+        let alone = short || out.len() - start > room / PART;
         let may = !alone && packets.sender.may_send(now);
         let before = out.len();
-        self.fill_said(now, slot, (silent, may), (out, end - WANTED_MAX), outlet);
+        self.fill_said(now, slot, (silent && !follows, may), (out, end - WANTED_MAX), outlet);
         let says = out.len() > before;
         let packets = self.packets(slot);
         let bored = packets.sender.unasked() >= ASK_EVERY;
@@ -726,11 +733,13 @@ impl Session {
 impl Packets {
     /// A report, if one is due.
     fn fill_report(&mut self, now: Moment, room: usize, out: &mut Vec<u8>) {
+        let room = room - REPORT_HEAD_MAX - WANTED_MAX;
         if self.reports.is_empty() {
-            let (reports, room) = (&mut self.reports, room - REPORT_HEAD_MAX - WANTED_MAX);
+            let reports = &mut self.reports;
             self.arrivals.report(now, room, |body| reports.push_back(body.to_vec()));
         }
-        if let Some(body) = self.reports.pop_front() {
+        // One that was made for longer packets waits for such.
+        if let Some(body) = self.reports.pop_front_if(|body| body.len() <= room) {
             report_frame(out, &body);
         }
     }

@@ -280,10 +280,15 @@ impl Run {
         self.ends[1].session.packets_moved(self.now, slot);
     }
 
-    /// From now on paths work: they lose a little, and pass what they passed first.
+    /// From now on paths work: they lose a little, and pass what they passed first. A connection
+    /// that has lost something does not live on as if nothing had been.
     pub(super) fn calm_down(&mut self) {
-        for pipe in self.lines.iter_mut().flat_map(|line| &mut line.pipes) {
-            pipe.silent = false;
+        let pipes = self.lines.iter_mut().flat_map(|line| {
+            let packets = line.packets;
+            line.pipes.iter_mut().map(move |pipe| (packets, pipe))
+        });
+        for (packets, pipe) in pipes {
+            pipe.silent &= !packets;
             pipe.bytes_per_ms = pipe.bytes_per_ms.max(200);
             let weather = &mut pipe.weather;
             weather.down_until = Moment(0);

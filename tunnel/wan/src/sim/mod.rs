@@ -95,8 +95,16 @@ pub struct World {
     overflowed_early: u64,
     proof: Option<Box<Proof>>,
     given_up: u64,
-    /// What the receiver's host drops: by chance, which part in a million, and how many so far.
-    host: (Rng, u32, u64),
+    host: Host,
+}
+
+/// The receiver's host, which may drop what has come for want of room.
+struct Host {
+    rng: Rng,
+    /// Which part, in a million.
+    ppm: u32,
+    /// How many packets so far.
+    dropped: u64,
 }
 
 impl World {
@@ -123,7 +131,7 @@ impl World {
             overflowed_early: 0,
             proof: None,
             given_up: 0,
-            host: (Rng::new(cell.seed ^ 0xD209), 0, 0),
+            host: Host { rng: Rng::new(cell.seed ^ 0xD209), ppm: 0, dropped: 0 },
         }
     }
 
@@ -151,7 +159,7 @@ impl World {
     /// The receiver's host drops this part of what comes from now on, for want of room, and says
     /// so.
     pub fn drop_at_host(&mut self, ppm: u32) {
-        self.host.1 = ppm;
+        self.host.ppm = ppm;
     }
 
     /// Packets go by another path from now on, as the sender notices.
@@ -265,10 +273,10 @@ impl World {
         if self.proof.as_mut().is_some_and(|proof| !proof.is_new(number)) {
             return;
         }
-        let (rng, ppm, dropped) = &mut self.host;
-        if *ppm > 0 && rng.below(1_000_000) < u64::from(*ppm) {
-            *dropped += 1;
-            self.arrivals.note_dropped(*dropped);
+        let host = &mut self.host;
+        if host.ppm > 0 && host.rng.below(1_000_000) < u64::from(host.ppm) {
+            host.dropped += 1;
+            self.arrivals.note_dropped(host.dropped);
             return;
         }
         self.arrivals.note(self.now, number, bytes, true);
