@@ -383,6 +383,7 @@ mod tests {
         let account = &mut accounts[0];
         memory.lend(PeerId(0), account);
         let (window, mut flow, mut came) = (account.window_max(0), Flow::default(), 0);
+        account.change(Held::default(), flow.held());
         while came < window {
             memory.lend(PeerId(0), account);
             assert!(flow.gets(SHORT + PIECE_BYTES, true, account), "{came} of {window}");
