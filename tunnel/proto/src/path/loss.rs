@@ -3,10 +3,9 @@
 //! Loss is looked at in windows of a round trip and some thousands of packets. What the path loses
 //! by itself, the *floor*, is the middle one of the last windows in which no queue stood, or where
 //! there are none, of as many packets of rounds like that: the least would call chance congestion,
-//! and the most would hide some. What is beyond it by more than
-//! chance, and beyond every window of late, two windows running, is *excess*. Nobody knows yet
-//! whose: so less is sent for a window, seven tenths. If less is lost then, it was too much. If
-//! not, it is the path's own from now on.
+//! and the most would hide some. What is beyond it by more than chance, and beyond every window of
+//! late, two windows running, is *excess*. Nobody knows yet whose: so less is sent for a window,
+//! seven tenths. If less is lost then, it was too much. If not, it is the path's own from now on.
 //!
 //! ```text
 //! windows --within the floor, no queue--> one more window of the floor

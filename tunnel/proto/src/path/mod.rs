@@ -303,7 +303,7 @@ impl<F: Copy> Sender<F> {
         })?;
         if let Some(heard) = heard {
             self.dropped = self.dropped.max(heard.totals.dropped);
-            self.counted = heard.totals.packets;
+            self.counted = self.counted.max(heard.totals.packets);
             if self.flight.is_of_former(heard.totals.newest) {
                 // Whether this path works is still to be heard.
                 return Ok(());

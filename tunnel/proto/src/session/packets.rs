@@ -129,6 +129,8 @@ impl Packets {
         let packet_bytes = self.search.bytes() as u64 + u64::from(self.heads);
         let counts = self.search.is_long().then_some(self.heads);
         self.sender.set_packet_bytes(packet_bytes, counts);
+        // Those that were made for longer packets would wait for ever. What they say is said again.
+        self.reports.clear();
     }
 
     /// Bytes of text in the longest datagram that every path passes.
@@ -758,3 +760,20 @@ fn pad(out: &mut Vec<u8>, end: usize) {
 /// frames keep free.
 const PAD_HEAD: usize = 2;
 const PAD_MAX: usize = 48;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report that was made for longer packets than there are now keeps none from leaving.
+    #[test]
+    fn no_report_waits_for_longer_packets() {
+        let mut packets = Packets::new(Moment(0), (28, 60), Sabotage::default());
+        packets.reports.push_back(alloc::vec![0; 5000]);
+        packets.change_length();
+        packets.arrivals.note(Moment(0), 0, 1200, true);
+        let (now, mut out) = (Moment(1_000_000_000), Vec::new());
+        packets.fill_report(now, packets.least_text(), &mut out);
+        assert!(!out.is_empty() && out.len() < 1200);
+    }
+}
