@@ -54,10 +54,12 @@ fn lines_are_filled_and_shared() {
     all(0..40, Kind::Crowded);
     all(0..40, Kind::Equal);
     all(0..40, Kind::Trembling);
+    all(0..100, Kind::Shaken);
 }
 
 #[test]
 fn whoever_is_beside_us_each_keeps_something() {
+    all(0..12, Kind::Patient);
     all(0..40, Kind::Left);
     all(0..40, Kind::Pressed);
     all(0..40, Kind::Deep);

@@ -71,7 +71,7 @@ const KEPT: Span = Span::from_s(60);
 const COMPETE_MIN: Span = Span::from_ms(2500);
 /// Who is pressed has so many round trips' worth on its way, as BBR does.
 const HOLD: f64 = 2.3;
-const HOLD_FULL: f64 = 1.08;
+const HOLD_FULL: f64 = 1.16;
 const HOLD_LEAST: f64 = 1.5;
 /// The queue that one of ours likes to see, at 50 Mbit/s.
 const QUEUE: Span = Span::from_ms(4);
@@ -323,7 +323,7 @@ impl Rate {
 
     /// A round is so long at least that what varies does not matter much.
     fn round_min(&self) -> Span {
-        Span(4 * self.spread.0)
+        Span(6 * self.spread.0)
     }
 
     /// What delay varies by, as far as that is no queue.
@@ -560,7 +560,9 @@ impl Rate {
         let dropped = mark.dropped != before.dropped && !self.sabotage.breaks(Rule::HostDropsApart);
         let tries = up && self.loss.is_known();
         self.loss.note_round(loss, queue <= guard && !tries && !dropped);
-        let long = queue > guard && !up && !self.beside;
+        // What a train has queued drains meanwhile.
+        let began = self.fresh == FRESH;
+        let long = queue > guard && !up && !self.beside && !began;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
         self.fresh = if idle { self.fresh } else { self.fresh.saturating_sub(1) };
@@ -625,6 +627,10 @@ impl Rate {
             return;
         }
         let stays = queue > self.queue_guard() && queue.0 * 20 > self.drain_from.0 * 17;
+        // Beside somebody else losses say nothing of the path, so what is tested is waited for.
+        if self.loss.brake() < 1.0 && !self.loss.is_known() {
+            return;
+        }
         if self.phase_rounds >= DRAIN_ROUNDS && stays || self.phase_rounds >= DRAIN_ROUNDS_MAX {
             self.begin_compete(now, queue);
         }

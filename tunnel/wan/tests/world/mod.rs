@@ -52,6 +52,10 @@ pub(crate) enum Kind {
     Equal,
     /// Delay varies by itself: judged by what arrives of what could.
     Trembling,
+    /// Delay varies by as much as the round trip: judged by what arrives at first of what could.
+    Shaken,
+    /// Beside BBR, for minutes, with a short buffer: judged by what is left to either.
+    Patient,
     /// Beside CUBIC, which leaves: judged by the queue that stays.
     Left,
     /// Beside BBR: judged by what both get.
@@ -133,6 +137,8 @@ impl Plan {
             Kind::Crowded => self.crowded(&mut rng),
             Kind::Equal => self.equal(&mut rng),
             Kind::Trembling => self.trembling(&mut rng),
+            Kind::Shaken => self.shaken(&mut rng),
+            Kind::Patient => self.patient(&mut rng),
             Kind::Left => self.left(&mut rng),
             Kind::Pressed => self.pressed(&mut rng),
             Kind::Deep => self.deep(&mut rng),

@@ -10,6 +10,8 @@ use super::{Plan, SECOND, Sum};
 
 /// Bits a second of lines that are judged by shares.
 const RATE: u64 = 30_000_000;
+/// Where a round trip has to have many packets.
+const FAST: u64 = 100_000_000;
 
 /// When everybody has come, and nobody has changed anything yet.
 const SETTLED: Moment = Moment(10 * SECOND);
@@ -236,6 +238,46 @@ impl Plan {
         if shares.utilisation < 0.85 || stood > 13 {
             let used = shares.utilisation;
             return Err(format!("{used:.2} are used, and {stood} queues stood, with {jitter:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Delay varies by as much as the round trip takes, from the first packet on.
+    pub(super) fn shaken(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_ms(15 + rng.below(10));
+        let jitter = Span::from_ms(28 + rng.below(8));
+        let part = rng.below(8) as f64 / 100.0;
+        let loss = Loss::Alone { ppm: (part * 1e6) as u64 };
+        let line = Line { jitter, loss, ..Line::of(FAST, delay) };
+        let back = Line { jitter, ..Line::of(FAST, delay) };
+        let mut street = self.street((line, back), &[Kind::Ours], None);
+        street.run_until(Moment(SECOND));
+        let shares = street.judge(Span::from_s(4));
+        let filled = shares.bits_per_s[0] / FAST as f64 / (1.0 - part);
+        if filled < 0.2 {
+            return Err(format!("{filled:.2} of what can arrive does, with {jitter:?}"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Beside a sender that does not mind losses, whatever the round trip: neither has next to
+    /// nothing in the end.
+    pub(super) fn patient(self, rng: &mut Rng) -> Result<Sum, String> {
+        let delay = Span::from_us(15_000 + 250 * rng.below(41));
+        let queue_bytes = FAST / 8 * 2 * delay.0 / SECOND;
+        let line = Line { queue_bytes, ..Line::of(FAST, delay) };
+        let kinds =
+            if rng.below(2) == 0 { [Kind::Ours, Kind::Bbr] } else { [Kind::Bbr, Kind::Ours] };
+        let from = |at: usize| Moment(at as u64 * 5 * SECOND);
+        let rtt = Span(2 * delay.0);
+        let entrants = (0..2).map(|at| Entrant { kind: kinds[at], rtt, from: from(at) }).collect();
+        let back = Line::of(FAST, delay);
+        let scene = Scene { line, changes: vec![], back, entrants, mtu: 1500, seed: self.seed };
+        let mut street = Street::new(scene);
+        street.run_until(Moment(35 * SECOND));
+        let shares = street.judge(Span::from_s(80));
+        if shares.bits_per_s.iter().any(|bits| *bits < 0.15 * FAST as f64) {
+            return Err(format!("{:?} of {FAST} with {delay:?}", shares.bits_per_s));
         }
         Ok(Sum::default())
     }
