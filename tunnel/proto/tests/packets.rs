@@ -21,6 +21,11 @@ fn packets_may_be_lost_doubled_and_late() {
 }
 
 #[test]
+fn datagrams_go_beside_streams() {
+    tell(aired::datagrams_go_beside_streams);
+}
+
+#[test]
 fn a_session_falls_back_to_records_and_returns() {
     tell(aired::a_session_falls_back_to_records_and_returns);
 }

@@ -70,9 +70,11 @@ pub(crate) enum LinkCommand {
     Set(SetArgs),
     /// What running links are like, and what they have done to packets.
     #[command(after_help = SHOW_HELP)]
-    Show(ShowArgs),
-    /// Remove what a killed run has left: its two network namespaces and its socket.
-    Clean(CleanArgs),
+    Show(NameArgs),
+    /// Remove what a killed run has left: its two network namespaces, its socket, and keys of
+    /// `wan matrix`.
+    #[command(after_help = CLEAN_HELP)]
+    Clean(NameArgs),
 }
 
 const RUN_HELP: &str = "\
@@ -142,20 +144,31 @@ Exit code 0, or 4 if no links of this name run.
 
 Examples:
   ringway wan link show
-  ringway wan link show --json --name lab";
+  ringway wan link show --json lab";
 
+const CLEAN_HELP: &str = "\
+A run that lives is left alone: exit code 3.
+
+Examples:
+  ringway wan link clean
+  ringway wan link clean lab
+  ringway wan link clean rwm4711        of `ringway wan matrix`, 4711 being its process";
+
+/// A run, by its place or by `--name`, as the other commands have it.
 #[derive(Debug, Args)]
-pub(crate) struct ShowArgs {
-    /// The run.
-    #[arg(long, default_value = NAME, value_name = "NAME")]
-    pub(crate) name: String,
+pub(crate) struct NameArgs {
+    /// The run [default: rw].
+    #[arg(value_name = "NAME")]
+    run: Option<String>,
+    /// The same, as `run` and `set` have it.
+    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    name: Option<String>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct CleanArgs {
-    /// The run.
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
+impl NameArgs {
+    pub(crate) fn name(&self) -> &str {
+        self.run.as_ref().or(self.name.as_ref()).map_or(NAME, String::as_str)
+    }
 }
 
 const NAME: &str = "rw";
@@ -186,10 +199,19 @@ mod tests {
             "ringway wan link run rate=200mbit rate=50mbit",
             "ringway wan link set 1 loss=5% down=1",
             "ringway wan link set all rate=20mbit back.loss=10%",
-            "ringway wan link show --json --name lab",
+            "ringway wan link show --json lab",
+            "ringway wan link show --name lab",
             "ringway wan link clean lab",
+            "ringway wan link clean",
         ] {
-            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let cli = parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let Command::Wan(WanArgs { command: WanCommand::Link(args) }) = cli.command else {
+                panic!("{line}")
+            };
+            if let LinkCommand::Show(args) | LinkCommand::Clean(args) = args.command {
+                let name = if line.ends_with("lab") { "lab" } else { "rw" };
+                assert_eq!(args.name(), name, "{line}");
+            }
         }
         let line = "ringway wan link run --name lab --seed 7 rate=1mbit --exec ping -c 5 10.77.1.2";
         let Command::Wan(args) = parse(line).expect(line).command else { panic!("{line}") };
@@ -202,7 +224,7 @@ mod tests {
     /// What says too little is refused.
     #[test]
     fn half_sentences_are_refused() {
-        for line in ["run", "set 1", "set 0 down=1", "set one down=1", "clean", "show 1", ""] {
+        for line in ["run", "set 1", "set 0 down=1", "set one down=1", "show a --name b", ""] {
             let line = format!("ringway wan link {line}");
             assert_eq!(parse(&line).expect_err(&line).exit_code(), 2, "{line}");
         }

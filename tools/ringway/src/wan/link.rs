@@ -5,21 +5,21 @@ use std::process::{Child, ExitCode};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use ringway_wan::Link;
 use ringway_wan::real::{
     Answer, LinkError, LinkStatus, Plan, Request, Running, Status, WayStatus, ask, clean,
 };
-use ringway_wan::{Link, WordError};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::args::wan::{CleanArgs, LinkCommand, RunArgs, SetArgs, ShowArgs};
+use crate::args::wan::{LinkCommand, NameArgs, RunArgs, SetArgs};
 use crate::failure::{Failure, host};
 use crate::notify;
 use crate::output::{answer, say, table};
 use crate::port::code_of;
 use crate::signals::{Insisting, hear};
-use crate::wan::leashed_in;
+use crate::wan::{leashed_in, matrix};
 
 /// Between two looks at the command and at the links.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -43,9 +43,7 @@ impl From<LinkError> for Failure {
 }
 
 fn run_links(args: &RunArgs, json: bool) -> Result<ExitCode, Failure> {
-    let links = args.links.iter().map(|words| Link::parse(words));
-    let links = links.collect::<Result<Vec<Link>, WordError>>();
-    let links = links.map_err(|error| Failure::Usage(error.to_string()))?;
+    let links = read(&args.links)?;
     let (name, seed, spin) = (args.name.clone(), args.seed, args.spin);
     // Before anything is made, so that nobody who stops us leaves it behind.
     let stop = stopped()?;
@@ -61,6 +59,26 @@ fn run_links(args: &RunArgs, json: bool) -> Result<ExitCode, Failure> {
     notify::stopping();
     drop(running);
     ended
+}
+
+/// The links that are told. What looks like a word of a link without its quotes, or like a command,
+/// is told what it should have been.
+fn read(links: &[String]) -> Result<Vec<Link>, Failure> {
+    let hint = |words: &str| {
+        let lacks_a_rate = || Link::parse(&format!("rate=1mbit {words}")).is_ok();
+        match links.len() {
+            1 => "",
+            _ if !words.contains('=') => "; a command to run stands behind --exec",
+            _ if lacks_a_rate() => {
+                "; the words of one link stand together in quotes, as 'rate=200mbit rtt=40ms'"
+            }
+            _ => "",
+        }
+    };
+    let read = |words: &String| {
+        Link::parse(words).map_err(|why| Failure::Usage(format!("{why}{}", hint(words))))
+    };
+    links.iter().map(read).collect()
 }
 
 /// Tells of the first signal to stop. A terminal that is closed is one.
@@ -142,8 +160,8 @@ fn set(args: &SetArgs, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(args: &ShowArgs, json: bool) -> Result<ExitCode, Failure> {
-    let status = asked(&args.name, &Request::Show)?;
+fn show(args: &NameArgs, json: bool) -> Result<ExitCode, Failure> {
+    let status = asked(args.name(), &Request::Show)?;
     answer(json, &status, || page(&status));
     Ok(ExitCode::SUCCESS)
 }
@@ -155,7 +173,8 @@ fn asked(name: &str, request: &Request) -> Result<Status, Failure> {
         Ok(Answer::Failed(why)) => Err(Failure::Host(why)),
         Err(error) => Err(Failure::Unreachable(format!(
             "no links called {name:?} answer: {error}. `ringway wan link run` starts them; it and \
-             this have to run as the same user"
+             this have to run as the same user. If that was killed, `ringway wan link clean \
+             {name}` removes what it has left"
         ))),
     }
 }
@@ -209,11 +228,37 @@ fn row(number: usize, [from, to]: [&String; 2], way: &WayStatus) -> Vec<String> 
     row
 }
 
-fn remove(args: &CleanArgs, json: bool) -> Result<ExitCode, Failure> {
-    let removed = clean(&args.name)?;
+fn remove(args: &NameArgs, json: bool) -> Result<ExitCode, Failure> {
+    let name = args.name();
+    let mut removed = clean(name)?;
+    removed.extend(matrix::remove_left(name)?);
     answer(json, &json!({ "removed": removed }), || match removed.as_slice() {
-        [] => format!("there is nothing left of {}", args.name),
+        [] => format!("there is nothing left of {name}"),
         removed => format!("removed {}", removed.join(", ")),
     });
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was meant is said: quotes that are missing, and a command in a link's place.
+    #[test]
+    fn what_was_meant_is_said() {
+        let told = |links: &[&str]| {
+            let links: Vec<String> = links.iter().map(|&words| words.to_owned()).collect();
+            let Err(Failure::Usage(why)) = read(&links) else { panic!("{links:?}") };
+            why
+        };
+        let unquoted = told(&["rate=20mbit", "rtt=40ms"]);
+        assert!(unquoted.contains("`rtt=40ms`") && unquoted.contains("in quotes"), "{unquoted}");
+        let command = told(&["rate=20mbit", "ping", "-c"]);
+        assert!(command.contains("`ping`") && command.ends_with("behind --exec"), "{command}");
+        for links in [&["rate=20mbit rtt=40"][..], &["rate=20mbit", "rate=20mbit rtt=40"]] {
+            let wrong = told(links);
+            assert!(wrong.contains("with its unit") && !wrong.contains("quotes"), "{wrong}");
+        }
+        assert_eq!(read(&["rate=1mbit".to_owned()]).expect("a link").len(), 1);
+    }
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use ringway_core::Span;
 use ringway_wan::Link;
-use ringway_wan::line::read_time;
+use ringway_wan::line::read_length;
 use ringway_wan::real::{Plan, Running, WayStatus};
 
 use crate::args::wan::matrix::{Contestant, MatrixArgs};
@@ -50,6 +50,16 @@ const ROUNDS_BEFORE: u64 = 30;
 const TIME_BEFORE_MIN: Span = Span::from_s(5);
 /// Part of the bound that the tunnel has to bring.
 const BAR: f64 = 0.85;
+/// What namespaces are called, before the number of the process.
+const SPACES: &str = "rwm";
+
+/// The keys that a killed run of this name has left are removed; which these were.
+pub(super) fn remove_left(name: &str) -> Result<Option<String>, Failure> {
+    match name.strip_prefix(SPACES).and_then(|pid| pid.parse().ok()) {
+        Some(pid) => contestant::remove_keys(pid),
+        None => Ok(None),
+    }
+}
 
 pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
     let links = links(&args.words, &USUAL)?;
@@ -102,7 +112,7 @@ pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
 /// How long a run is to take, as said.
 fn length_of(text: &str) -> Result<Span, Failure> {
     let refused = |why: &str| Failure::Usage(format!("--for {text}: {why}"));
-    let length = read_time(text).map_err(refused)?;
+    let length = read_length(text).map_err(refused)?;
     // iperf3 would never stop.
     if length == Span::ZERO { Err(refused("a run takes some time, as 20s")) } else { Ok(length) }
 }
@@ -110,7 +120,7 @@ fn length_of(text: &str) -> Result<Span, Failure> {
 /// How much longer it may take, as said.
 fn patience_of(text: &str) -> Result<Duration, Failure> {
     let refused = |why: &str| Failure::Usage(format!("--patience {text}: {why}"));
-    match read_time(text).map_err(refused)? {
+    match read_length(text).map_err(refused)? {
         Span(0) => Err(refused("say a time that is not nothing")),
         patience => Ok(Duration::from_nanos(patience.0)),
     }
@@ -164,7 +174,7 @@ fn measured(run: &Planned, patience: Duration, stop: &Stop) -> Result<Row, Stopp
     if !run.link.carries() {
         return Ok(nothing_of(run, "nothing can arrive over this link"));
     }
-    let name = format!("rwm{}", std::process::id());
+    let name = format!("{SPACES}{}", std::process::id());
     let links = vec![run.link];
     let running = Running::start(&Plan { name, links, seed: Some(run.seed), spin: false });
     let running = running.map_err(|error| Stopped::Failed(error.into()))?;
@@ -227,7 +237,7 @@ mod tests {
             panic!("{line}")
         };
         let links = links(&args.words, &USUAL).expect("words");
-        let length = args.length.as_deref().map(|time| read_time(time).expect("a time"));
+        let length = args.length.as_deref().map(|time| read_length(time).expect("a time"));
         planned(&args, &links, length, Some("this"))
     }
 
@@ -269,7 +279,8 @@ mod tests {
     #[test]
     fn a_run_takes_some_time() {
         assert_eq!(length_of("2s").expect("a time"), Span::from_s(2));
-        for wrong in ["0s", "0", "2", "2h"] {
+        assert_eq!(length_of("90s").expect("a time"), Span::from_s(90));
+        for wrong in ["0s", "0", "2", "2d"] {
             assert!(matches!(length_of(wrong), Err(Failure::Usage(_))), "{wrong}");
         }
     }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use ringway_core::{Moment, Span};
 use ringway_wan::Link;
-use ringway_wan::line::{Line, bytes_in, read_time};
+use ringway_wan::line::{Line, bytes_in, read_length};
 use ringway_wan::sim::{
     self, BAR_9000, BAR_DISTURBED, BAR_OTHER, Cell, Change, Outcome, Sample, Start, Story,
     WASTE_MAX,
@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::args::wan::sim::SimArgs;
 use crate::failure::Failure;
 use crate::output::{answer, code, table};
-use crate::wan::words::{links, table_of};
+use crate::wan::words::{links, mbit_said, several, table_of};
 
 pub(crate) fn run(args: &SimArgs, json: bool) -> Result<ExitCode, Failure> {
     if args.beside {
@@ -258,8 +258,8 @@ impl Settled {
         };
         let mut row = self.key.columns();
         row.extend([
-            format!("{mbit:.0}"),
-            format!("{:.0}", self.bound_mbit),
+            mbit_said(mbit),
+            mbit_said(self.bound_mbit),
             format!("{:.1}", one.of_bound * 100.0),
             documents,
             times,
@@ -459,10 +459,10 @@ const LOOK_MIN: Span = Span::from_ms(5);
 
 fn follow(args: &SimArgs, links: &[Link], json: bool) -> Result<ExitCode, Failure> {
     let [link] = links else {
-        let many = links.len();
-        let why = "name one rate, rtt, loss and mtu, as rate=200mbit rtt=100ms loss=5% mtu=1500";
+        let (many, several) = (links.len(), several(&args.words, &USUAL).join(", "));
         return Err(Failure::Usage(format!(
-            "these are {many} cells, and one can be followed: {why}"
+            "these are {many} cells, and one can be followed, as rate=200mbit rtt=100ms loss=5% \
+             mtu=1500; give one value of {several}"
         )));
     };
     let [named] = &cells(args, links)[..] else {
@@ -474,7 +474,7 @@ fn follow(args: &SimArgs, links: &[Link], json: bool) -> Result<ExitCode, Failur
     }
     let said = args.length.as_deref().unwrap_or("10s");
     let refused = |why: &str| Failure::Usage(format!("--for {said}: {why}"));
-    let length = read_time(said).map_err(refused)?;
+    let length = read_length(said).map_err(refused)?;
     // A quarter of a round trip at least, or what is seen is the trains that a rate is made of.
     let every = Span(length.0 / LOOKS).max(LOOK_MIN).max(Span(link.rtt().0 / 4));
     if length < every {
@@ -515,7 +515,7 @@ fn changes(args: &SimArgs, link: Link, end: Span) -> Result<Vec<(Change, String)
     let mut said = Vec::new();
     for pair in args.at.chunks_exact(2) {
         let refused = |why: &str| Failure::Usage(format!("--at {}: {why}", pair[0]));
-        let at = read_time(&pair[0]).map_err(refused)?;
+        let at = read_length(&pair[0]).map_err(refused)?;
         if at >= end {
             return Err(refused(
                 "that is not before the end; --for says when that is, usually 10s",
@@ -693,6 +693,19 @@ mod tests {
         ] {
             assert_eq!(misses(words, &[(1.0, 2.0)]), [""; 0], "{words}");
         }
+    }
+
+    /// Whoever names too many cells is told which words have several values, and what is no word
+    /// is quoted as it was typed.
+    #[test]
+    fn what_is_wrong_is_named() {
+        let several = |line: &str| several(&words(&[line]), &USUAL).join(", ");
+        assert_eq!(several("delay=5ms loss=1%,5% mtu=1500"), "loss=1%,5%");
+        assert_eq!(several("rtt=1ms loss=1%"), "mtu (of which nothing is said)");
+        let Err(Failure::Usage(why)) = links(&words(&["200mbit"]), &USUAL) else { panic!() };
+        assert!(why.starts_with("`200mbit`: "), "{why}");
+        let shown = [12_375.0, 170.44, 9.2714].map(mbit_said);
+        assert_eq!(shown, ["12375", "170.4", "9.271"]);
     }
 
     /// The median has 5 round trips and 100 ms, p95 has 8 round trips, also where that is less.

@@ -14,6 +14,10 @@ pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link
     let said: Vec<&str> = words.iter().flat_map(|words| words.split_whitespace()).collect();
     let is_said =
         |key: &str| said.iter().any(|word| word.split_once('=').is_some_and(|w| w.0 == key));
+    if let Some(odd) = said.iter().find(|word| !word.contains('=')) {
+        let why = Link::parse(odd).expect_err("it says nothing of a line");
+        return Err(Failure::Usage(why.to_string()));
+    }
     // Who says a delay has said the round trip.
     let named = |key: &str| is_said(key) || key == "rtt" && is_said("delay");
     let added = usual.iter().filter(|(key, _)| !named(key));
@@ -24,7 +28,7 @@ pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link
     all.sort_by_key(|word| order(word).unwrap_or(usual.len()));
     let mut texts = vec![String::new()];
     for word in all {
-        let (key, values) = word.split_once('=').unwrap_or((word, ""));
+        let (key, values) = word.split_once('=').expect("each has one");
         let values: Vec<&str> = values.split(',').collect();
         if texts.len() * values.len() > CELLS_MAX {
             return Err(Failure::Usage(format!("these are more than {CELLS_MAX} cells")));
@@ -42,6 +46,28 @@ pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link
         }
     }
     Ok(links)
+}
+
+/// The words that have several values: as said, or that of which nothing is said.
+pub(super) fn several(words: &[String], usual: &[(&str, &str)]) -> Vec<String> {
+    let said: Vec<&str> = words.iter().flat_map(|words| words.split_whitespace()).collect();
+    let is_said = |key: &str| said.iter().any(|word| word.split('=').next() == Some(key));
+    let unsaid = usual.iter().filter(|(key, values)| {
+        values.contains(',') && !is_said(key) && !(*key == "rtt" && is_said("delay"))
+    });
+    let unsaid = unsaid.map(|(key, _)| format!("{key} (of which nothing is said)"));
+    let lists = said.iter().filter(|word| word.contains(',')).map(|word| (*word).to_owned());
+    lists.chain(unsaid).collect()
+}
+
+/// Mbit/s with so many digits that slow lines have some, too.
+pub(super) fn mbit_said(mbit: f64) -> String {
+    match mbit {
+        1000.0.. => format!("{mbit:.0}"),
+        10.0.. => format!("{mbit:.1}"),
+        0.0 => "0".to_owned(),
+        _ => format!("{mbit:.3}"),
+    }
 }
 
 /// Of each link, as printed, the words that are not the same in all of them, but for those of these

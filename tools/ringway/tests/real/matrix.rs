@@ -185,7 +185,7 @@ fn what_hangs_is_ended() {
 }
 
 /// Ctrl-C in the middle leaves nothing. `kill -9` leaves keys, and two namespaces without a device
-/// and without a process in them, and `clean` removes those.
+/// and without a process in them, and `clean` removes all of it.
 #[test]
 fn nothing_of_a_run_is_left() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -201,6 +201,7 @@ fn nothing_of_a_run_is_left() {
         assert_eq!(is_there(&run.name), code.is_none(), "{}", run.name);
         let keys = dir.path().join(format!("ringway-matrix-{}", run.held.pid()));
         assert_eq!(keys.exists(), code.is_none(), "{}", keys.display());
+        assert_eq!(file.exists(), code.is_none(), "nothing was measured");
         if code.is_none() {
             for end in ["a", "b"] {
                 let space = format!("{}-{end}", run.name);
@@ -208,8 +209,11 @@ fn nothing_of_a_run_is_left() {
                 let told = Told::from(told.expect("it starts")).with(0);
                 assert!(!told.out.contains("wan1"), "{told:?}");
             }
-            ringway(&["wan", "link", "clean", &run.name]).with(0);
-            assert!(!is_there(&run.name));
+            let mut clean = command(&["wan", "link", "clean", &run.name]);
+            clean.env("TMPDIR", dir.path());
+            let told = Told::from(clean.output().expect("it starts")).with(0);
+            assert!(told.out.contains("the keys in"), "{told:?}");
+            assert!(!is_there(&run.name) && !keys.exists(), "{told:?}");
         }
     }
 }
@@ -220,6 +224,14 @@ struct Run {
     name: String,
     /// Its namespaces. While they are open no others have their numbers.
     spaces: [File; 2],
+}
+
+impl Drop for Run {
+    /// A test that fails leaves nothing either.
+    fn drop(&mut self) {
+        self.held.end();
+        ringway(&["wan", "link", "clean", &self.name]);
+    }
 }
 
 impl Run {

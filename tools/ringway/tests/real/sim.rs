@@ -41,7 +41,7 @@ fn rivals_are_judged_beside_each_other() {
     let told = beside(&[&small[..], &["--json"]].concat());
     assert!(missed(told.with(0)) > 0, "nobody has room");
     let judged = beside(&[&small[..], &["--check"]].concat()).with(1);
-    assert!(judged.out.contains("miss their bar, the worst of 2 seeds each"), "{judged:?}");
+    assert!(judged.out.contains("miss it, the worst of 2 seeds each"), "{judged:?}");
     assert_eq!(
         beside(&[&small[..], &["--check"]].concat()).with(1).out,
         judged.out,

@@ -764,7 +764,7 @@ impl Agent {
         self.bonds[id.0 as usize] = Some(bond);
     }
 
-    /// Sends a datagram: see [`Session::send_datagram`]. To who has no session it is not sent.
+    /// Sends a datagram: see [`Session::send_datagram`].
     ///
     /// # Errors
     /// [`DatagramRefused`].
@@ -779,7 +779,7 @@ impl Agent {
         deadline: Moment,
     ) -> Result<(), DatagramRefused> {
         self.touch(bond);
-        let found = self.get_mut(bond).ok_or(DatagramRefused::Full)?;
+        let found = self.get_mut(bond).ok_or(DatagramRefused::NoSession)?;
         found.flows.send_datagram(now, channel, bytes, deadline)
     }
 

@@ -477,7 +477,7 @@ impl<F: Copy> Sender<F> {
             pacing: self.rate.pacing(),
             window: self.rate.window(),
             flying: self.flight.flying(),
-            floor: self.rate.floor(),
+            floor: self.rate.floor_known(),
             copies,
             apart,
             rtt: (self.rtt().least(), self.rtt().smooth()),

@@ -69,7 +69,8 @@ const COMPETE: Span = Span::from_s(10);
 /// What is known of the empty path is kept for so long beside somebody who never lets it be empty.
 const KEPT: Span = Span::from_s(60);
 const COMPETE_MIN: Span = Span::from_ms(2500);
-/// Who is pressed has so many round trips' worth on its way, as BBR does.
+/// Who is pressed has so many round trips' worth on its way, as BBR does; or, where they hold less,
+/// so much more than path and buffer: with hardly more, losses take a little each round trip.
 const HOLD: f64 = 2.3;
 const HOLD_FULL: f64 = 1.16;
 const HOLD_LEAST: f64 = 1.5;
@@ -175,6 +176,8 @@ pub struct Rate {
     held: bool,
     /// Rounds until something better than a train was measured, and one more.
     fresh: u32,
+    /// This is the round behind a train, which begins with a pause.
+    behind_train: bool,
     /// In how many rounds running the queue was too long.
     long_rounds: u32,
     /// How often a queue stood, and since when that is counted.
@@ -247,6 +250,7 @@ impl Rate {
             queue_high: Span::ZERO,
             held: false,
             fresh: 0,
+            behind_train: false,
             long_rounds: 0,
             stood: (0, Moment(0)),
             drain_from: Span::ZERO,
@@ -392,6 +396,11 @@ impl Rate {
         self.loss.floor()
     }
 
+    /// The same; nothing before it is known.
+    pub(super) fn floor_known(&self) -> Option<f64> {
+        self.loss.is_known().then(|| self.loss.floor())
+    }
+
     /// What is done now.
     pub fn doing(&self) -> Doing {
         if self.trains.is_some() {
@@ -525,7 +534,7 @@ impl Rate {
         self.trains = None;
         self.rounds = [rate; ROUNDS];
         self.begin_phase(Phase::Cruise);
-        self.fresh = FRESH;
+        (self.fresh, self.behind_train) = (FRESH, true);
         (self.round_ends, self.round_mark) = (next, Some(Mark::of(heard)));
         (self.queue_least, self.idle) = (Span(u64::MAX), false);
         self.decide(now, Decision::Train(rate));
@@ -560,9 +569,9 @@ impl Rate {
         let dropped = mark.dropped != before.dropped && !self.sabotage.breaks(Rule::HostDropsApart);
         let tries = up && self.loss.is_known();
         self.loss.note_round(loss, queue <= guard && !tries && !dropped);
-        // What a train has queued drains meanwhile.
-        let began = self.fresh == FRESH;
-        let long = queue > guard && !up && !self.beside && !began;
+        // What a train has queued drains meanwhile, and hardly anything is sent.
+        let behind = core::mem::take(&mut self.behind_train);
+        let long = queue > guard && !up && !self.beside && !behind;
         self.long_rounds = if long { self.long_rounds + 1 } else { 0 };
         // Who had less to send than went by has not tried what the train said.
         self.fresh = if idle { self.fresh } else { self.fresh.saturating_sub(1) };
@@ -610,7 +619,7 @@ impl Rate {
         }
         self.stood.0 += 1;
         self.begin_phase(Phase::Drain);
-        if self.stood.0 >= STOOD_MAX {
+        if self.stood.0 >= STOOD_MAX && !self.awaits_floor() {
             self.begin_compete(now, queue);
         }
     }
@@ -627,13 +636,18 @@ impl Rate {
             return;
         }
         let stays = queue > self.queue_guard() && queue.0 * 20 > self.drain_from.0 * 17;
-        // Beside somebody else losses say nothing of the path, so what is tested is waited for.
-        if self.loss.brake() < 1.0 && !self.loss.is_known() {
+        if self.awaits_floor() {
             return;
         }
         if self.phase_rounds >= DRAIN_ROUNDS && stays || self.phase_rounds >= DRAIN_ROUNDS_MAX {
             self.begin_compete(now, queue);
         }
+    }
+
+    /// Whether it is tested right now what the path loses by itself, of which nothing is known:
+    /// beside somebody else losses say nothing of it. The test ends after some packets.
+    fn awaits_floor(&self) -> bool {
+        self.loss.brake() < 1.0 && !self.loss.is_known() && self.compete.is_none()
     }
 
     fn begin_compete(&mut self, now: Moment, queue: Span) {

@@ -2,6 +2,7 @@
 //!
 //! Bounds: as many decisions as [`super::Rate`] remembers. Not here: the decisions themselves.
 
+use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -33,7 +34,10 @@ pub enum Doing {
 impl fmt::Display for Doing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Doing::Trains => "sends trains of packets to learn what the path passes on",
+            Doing::Trains => {
+                "does not know yet what the path passes on: trains of packets tell, once there is \
+                 enough to send"
+            }
             Doing::Up => "tries a little more than went by",
             Doing::Down => "sends a little less, so that what it tried drains",
             Doing::Cruise => "sends what went by of late",
@@ -57,8 +61,8 @@ pub struct Why {
     pub window: u64,
     /// See `window`.
     pub flying: u64,
-    /// The path's own loss, from 0 to 1.
-    pub floor: f64,
+    /// The path's own loss, from 0 to 1; `None` before anything is known of it.
+    pub floor: Option<f64>,
     /// How often something goes the first time, and each further time that it was lost.
     pub copies: [u8; 5],
     /// How far copies of one round are apart.
@@ -124,10 +128,15 @@ impl Why {
     /// Why so much goes again.
     pub fn repair(&self) -> String {
         let [_, first, second, third, later] = self.copies;
+        let loses = match self.floor {
+            Some(floor) => {
+                format!("the path loses {} by itself, for which nobody slows down", Percent(floor))
+            }
+            None => "what the path loses by itself is not known yet".to_owned(),
+        };
         let mut words = format!(
-            "the path loses {} by itself, for which nobody slows down; what is lost goes again \
-             {first}, {second}, {third}, then {later} times, {} apart",
-            Percent(self.floor),
+            "{loses}; what is lost goes again {first}, {second}, {third}, then {later} times, {} \
+             apart",
             Time(self.apart),
         );
         if self.dropped > 0 {
@@ -255,6 +264,17 @@ mod tests {
             let said = decision.to_string();
             assert!(words.iter().all(|word| said.contains(word)), "{said}");
         }
+    }
+
+    /// What nothing is known of is no number.
+    #[test]
+    fn what_is_not_known_is_said() {
+        let sender: Sender<u64> = Sender::new(Moment(0), 1228);
+        let why = sender.why();
+        assert!(why.rate().contains("does not know yet"), "{}", why.rate());
+        assert!(why.repair().contains("is not known yet; what is lost"), "{}", why.repair());
+        let known = Why { floor: Some(0.05), ..why };
+        assert!(known.repair().starts_with("the path loses 5.0 % by itself"), "{}", known.repair());
     }
 
     /// Where nothing comes back, what is said is for how long, and when somebody asks again.

@@ -34,6 +34,8 @@ pub enum DatagramRefused {
     Full,
     /// Its deadline has passed.
     Late,
+    /// There is no such session.
+    NoSession,
 }
 
 /// What became of datagrams since the session began.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ringway_core::Span;
 use ringway_tunnel_proto::sabotage::Rule;
-use ringway_tunnel_proto::{BondId, BondReport, FlowId, Note, ResetCode};
+use ringway_tunnel_proto::{BondId, BondReport, DatagramRefused, FlowId, Note, ResetCode};
 
 use crate::net::air::{FAR, LISTENS};
 use crate::net::{Net, PEER, Shard};
@@ -16,9 +16,10 @@ pub(crate) type Story = fn(Option<Rule>, u64);
 
 /// All of them.
 #[allow(dead_code, reason = "each test file uses its part")]
-pub(crate) const STORIES: [Story; 23] = [
+pub(crate) const STORIES: [Story; 24] = [
     a_session_takes_to_packets,
     packets_may_be_lost_doubled_and_late,
+    datagrams_go_beside_streams,
     a_session_falls_back_to_records_and_returns,
     what_was_suspect_goes_on,
     packets_carry_a_session_alone,
@@ -154,6 +155,43 @@ fn meet_over(broken: Option<Rule>, seed: u64, lost_per_mille: u64) -> (Net, Bond
     let bond = net.connect();
     net.run_until(Span::from_s(2), |net| packets_work(net, 0) && packets_work(net, 1));
     (net, bond)
+}
+
+/// Datagrams go before streams, each once and whole, or not at all: most of them where packets are
+/// lost, and all of them by records. Who has no session is told so.
+pub(crate) fn datagrams_go_beside_streams(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet_over(broken, seed, 100);
+    let mut flow = Flow::open(&mut net, bond, 12_000_000, 7);
+    let said = |number: u64| bytes(40 + (number as usize * 97) % 900, number as u8);
+    for (numbers, records) in [(0..40, false), (40..80, true)] {
+        if records {
+            net.air().blocked = [true; 2];
+            flow.run_until(&mut net, Span::from_s(20), |net| !packets_work(net, 0));
+        }
+        for number in numbers {
+            let (now, agent) = (net.now, &mut net.sites[0][0].agent);
+            let deadline = now + Span::from_s(2);
+            let sent = agent.send_datagram(now, bond, (number, &said(number)), deadline);
+            assert_eq!(sent, Ok(()));
+            let until = now + Span::from_ms(5);
+            flow.run_until(&mut net, Span::from_s(1), |net| net.now >= until);
+        }
+        net.run(Span::from_s(1));
+    }
+    let (now, agent) = (net.now, &mut net.sites[0][0].agent);
+    let refused = |sent: Result<(), DatagramRefused>| sent.expect_err("nobody can send it");
+    assert_eq!(refused(agent.send_datagram(now, bond, (1, b"late"), now)), DatagramRefused::Late);
+    let nobody = agent.send_datagram(now, BondId(99), (1, b"lost"), now + Span::from_s(1));
+    assert_eq!(refused(nobody), DatagramRefused::NoSession);
+    flow.run_to_end(&mut net, Span::from_s(60));
+    let came = &net.sites[1][0].desk.datagrams;
+    let mut numbers: Vec<u64> = came.iter().map(|(number, _)| *number).collect();
+    assert!(came.iter().all(|(number, bytes)| *bytes == said(*number)), "another one's bytes");
+    numbers.sort_unstable();
+    assert!(numbers.windows(2).all(|two| two[0] < two[1]), "each comes once: {numbers:?}");
+    let (packets, records) = numbers.split_at(numbers.partition_point(|number| *number < 40));
+    assert!((28..=40).contains(&packets.len()), "{packets:?}");
+    assert_eq!(records.len(), 40, "records lose none");
 }
 
 /// Streams go by packets as soon as those get through, and by records not at all; one carrier of

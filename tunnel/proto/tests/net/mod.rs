@@ -98,6 +98,8 @@ pub(crate) struct Desk {
     pub(crate) apps: BTreeMap<(BondId, FlowId), App>,
     /// Flows that were over when their name was used again.
     pub(crate) past: Vec<((BondId, FlowId), App)>,
+    /// Datagrams that came: the channel, and the bytes.
+    pub(crate) datagrams: Vec<(u64, Vec<u8>)>,
     /// Connections of whom nobody invited, and what each was told.
     pub(crate) strangers: BTreeMap<ConnId, Vec<u8>>,
     /// How often the agent wanted to dial.
@@ -156,6 +158,10 @@ impl Host for Desk {
         self.looks.set(self.looks.get() + 1);
         let out = self.out.get(&conn).map_or(0, Vec::len);
         out + self.backlog.get(&conn).copied().unwrap_or_default()
+    }
+
+    fn datagram(&mut self, _: BondId, channel: u64, bytes: &[u8]) {
+        self.datagrams.push((channel, bytes.to_vec()));
     }
 
     fn await_drain(&mut self, _: ConnId, _: usize) {}

@@ -39,7 +39,7 @@ use ringway_core::{Moment, Span};
 use bursts::{Bursts, Chain};
 use jitter::Jitter;
 
-pub use words::{Link, Queue, Way, WordError, read_time};
+pub use words::{Link, Queue, Way, WordError, read_length, read_time};
 
 /// What a line is like in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

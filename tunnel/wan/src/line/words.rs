@@ -263,6 +263,16 @@ pub fn read_time(value: &str) -> Result<Span, &'static str> {
     ns.map(Span).ok_or("give a time with its unit, up to 60s, as 40ms or 500us")
 }
 
+/// Reads how long something takes, with its unit, up to a day: `90s`, `10m`, `500ms`.
+///
+/// # Errors
+/// What to give instead.
+pub fn read_length(value: &str) -> Result<Span, &'static str> {
+    let zero = (value == "0").then_some(0);
+    let ns = zero.or_else(|| scaled(value, &LENGTHS)).filter(|ns| *ns <= LENGTH_MAX.0);
+    ns.map(Span).ok_or("give a time with its unit, up to 24h, as 90s, 10m or 500ms")
+}
+
 fn share(value: &str) -> Result<u64, &'static str> {
     let ppm = scaled(value, &[("ppm", 1), ("%", 10_000), ("", 10_000)]);
     ppm.filter(|ppm| *ppm <= 1_000_000).ok_or("give percent from 0 to 100, as 5% or 0.1%, or ppm")
@@ -364,6 +374,15 @@ fn said(number: u64, units: &[(&str, u64)]) -> String {
 
 const RATES: std::ops::RangeInclusive<u64> = 1_000..=1_000_000_000_000;
 const TIME_MAX: Span = Span::from_s(60);
+const LENGTHS: [(&str, u64); 6] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+];
+const LENGTH_MAX: Span = Span::from_s(24 * 3600);
 const QUEUE_MAX: u64 = 1 << 34;
 
 #[cfg(test)]
@@ -417,6 +436,19 @@ mod tests {
             assert!(!link(&format!("rate=1mbit {words}")).carries(), "{words}");
         }
         assert!(link("rate=1mbit loss=99.9999%").carries());
+    }
+
+    /// What takes long is said in larger units than what a packet takes.
+    #[test]
+    fn lengths_are_longer_than_delays() {
+        let of = |text: &str| read_length(text).ok();
+        assert_eq!(of("90s"), Some(Span::from_s(90)));
+        assert_eq!([of("1.5m"), of("24h")], [Some(Span::from_s(90)), Some(Span::from_s(86_400))]);
+        assert_eq!(of("500ms"), Some(Span::from_ms(500)));
+        assert_eq!([of("0"), of("10us")], [Some(Span::ZERO), Some(Span::from_us(10))]);
+        for wrong in ["90", "25h", "1500m", "99999999999999999999h", "ten", ""] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
     }
 
     /// What is printed is read as the same again.

@@ -53,8 +53,10 @@ pub(crate) enum Kind {
     /// Delay varies by itself: judged by what arrives of what could.
     Trembling,
     /// Delay varies by as much as the round trip: judged by what arrives at first of what could.
+    #[allow(dead_code, reason = "no rule is switched off in it")]
     Shaken,
     /// Beside BBR, for minutes, with a short buffer: judged by what is left to either.
+    #[allow(dead_code, reason = "no rule is switched off in it")]
     Patient,
     /// Beside CUBIC, which leaves: judged by the queue that stays.
     Left,

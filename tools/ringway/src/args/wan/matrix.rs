@@ -29,8 +29,9 @@ Needs root, and iperf3. Exit code 1 if a run has failed, or with --check if the 
 brings less than 85 % of the bound somewhere; 2 for words that are wrong; 3 if a program is missing
 or no link can be made here.
 
-What it has started and made goes with it. After `kill -9` two empty network namespaces are left;
-`ringway wan link clean rwmPID`, PID being the process, removes them.
+What it has started and made goes with it. After `kill -9` two empty network namespaces, a
+socket and a tunnel's keys are left; `ringway wan link clean rwmPID`, PID being the process, removes
+them.
 
 Examples:
   ringway wan matrix --into matrix.jsonl
@@ -91,7 +92,7 @@ pub(crate) struct MatrixArgs {
     /// two.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = rounds())]
     pub(crate) rounds: u32,
-    /// How long a run takes [default: 200 round trips, and 20s at least].
+    /// How long a run takes, up to 24h [default: 200 round trips, and 20s at least].
     #[arg(long = "for", value_name = "TIME", id = "length")]
     pub(crate) length: Option<String>,
     /// How much longer than its time a run may take to come to an end, before it has failed.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, metadata, remove_dir_all, write};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -200,8 +201,23 @@ fn made(kind: KeyKind, path: &Path) -> Result<(), Stopped> {
     make(kind, path).map(drop).map_err(|error| Stopped::Failed(Failure::from(error)))
 }
 
+fn keys_of(pid: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("ringway-matrix-{pid}"))
+}
+
+/// The keys of a process that was killed are removed; where they were.
+pub(super) fn remove_keys(pid: u32) -> Result<Option<String>, Failure> {
+    let path = keys_of(pid);
+    let shown = path.display();
+    match remove_dir_all(&path) {
+        Ok(()) => Ok(Some(format!("the keys in {shown}"))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(host(&format!("cannot remove {shown}"), error)),
+    }
+}
+
 fn private_directory() -> Result<Directory, Stopped> {
-    let path = std::env::temp_dir().join(format!("ringway-matrix-{}", std::process::id()));
+    let path = keys_of(std::process::id());
     let made = DirBuilder::new().mode(0o700).create(&path);
     made.map_err(|error| host(&format!("cannot make {}", path.display()), error))?;
     Ok(Directory(path))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::failure::{Failure, host};
 use crate::output::{hex, table};
 use crate::wan::own_program;
+use crate::wan::words::mbit_said;
 
 /// What a run is: two that are equal are the same one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,19 +110,38 @@ fn share(mbit_per_s: f64, bound_mbit_per_s: f64) -> f64 {
 pub(super) struct Rows {
     all: BTreeMap<What, Row>,
     file: Option<File>,
+    /// A file that was not there before, while nothing is in it.
+    made: Option<PathBuf>,
+}
+
+impl Drop for Rows {
+    /// Who is stopped before the first result leaves no empty file.
+    fn drop(&mut self) {
+        // It may be gone by now, or somebody's who writes to it without asking.
+        let empty = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() == 0);
+        let _ = self.made.take().filter(empty).map(std::fs::remove_file);
+    }
 }
 
 impl Rows {
     /// Reads a file that may have some.
     pub(super) fn open(path: Option<&Path>) -> Result<Rows, Failure> {
-        let Some(path) = path else { return Ok(Rows { all: BTreeMap::new(), file: None }) };
+        let Some(path) = path else {
+            return Ok(Rows { all: BTreeMap::new(), file: None, made: None });
+        };
         let shown = path.display();
         // What is no file may have no end, or keep nothing.
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(Failure::Usage(format!("--into {shown}: this is no ordinary file")));
         }
+        let made = (!path.exists()).then(|| path.to_owned());
         let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let mut file = file.map_err(|error| host(&format!("cannot open {shown}"), error))?;
+        // Two that write to it would measure all twice, and one of them might take it away.
+        file.try_lock().map_err(|_| {
+            let why = "another run writes to it; wait for its end, or give another file";
+            Failure::Host(format!("--into {shown}: {why}"))
+        })?;
         let mut text = String::new();
         let read = file.read_to_string(&mut text);
         read.map_err(|error| host(&format!("cannot read {shown}"), error))?;
@@ -130,7 +150,7 @@ impl Rows {
             let ended = file.write_all(b"\n");
             ended.map_err(|error| host(&format!("cannot write {shown}"), error))?;
         }
-        Ok(Rows { all, file: Some(file) })
+        Ok(Rows { all, file: Some(file), made })
     }
 
     /// Whether this was measured. What failed is tried again.
@@ -158,6 +178,7 @@ impl Rows {
             let line = serde_json::to_string(&row).expect("plain numbers and texts") + "\n";
             let kept = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
             kept.map_err(|error| host("cannot keep a result", error))?;
+            self.made = None;
         }
         self.all.insert(row.what.clone(), row);
         Ok(())
@@ -203,7 +224,7 @@ pub(super) fn page(rows: &[Row]) -> String {
         head.extend([*name, "%"]);
     }
     let line = |(link, bound): &(&str, f64)| {
-        let mut cells = vec![shortened(link), format!("{bound:.0}")];
+        let mut cells = vec![shortened(link), mbit_said(*bound)];
         for name in &names {
             let of = |row: &&Row| row.what.link == *link && row.what.contestant == *name;
             cells.extend(said_of(&rows.iter().filter(of).collect::<Vec<_>>(), *bound));
@@ -235,7 +256,7 @@ fn said_of(rounds: &[&Row], bound: f64) -> [String; 2] {
         return ["-".to_owned(), "-".to_owned()];
     };
     let mark = if rounds.iter().any(|row| row.is_disturbed()) { "*" } else { "" };
-    [format!("{got:.1}"), format!("{:.1}{mark}", 100.0 * share(got, bound))]
+    [mbit_said(got), format!("{:.1}{mark}", 100.0 * share(got, bound))]
 }
 
 /// What the machine has done to a run, in words.
@@ -295,14 +316,32 @@ mod tests {
         rows.add(row("cubic", 0, 0.0)).expect("it is kept");
         let text = std::fs::read_to_string(&path).expect("the file");
         std::fs::write(&path, format!("{text}{{\"link\":\"rate=")).expect("our file");
+        drop(rows);
         let mut rows = Rows::open(Some(&path)).expect("the file");
         assert!(rows.have(&row("ringway", 0, 1.0).what));
         assert!(!rows.have(&row("cubic", 0, 1.0).what) && !rows.have(&row("bbr", 0, 1.0).what));
         rows.add(row("cubic", 0, 20.0)).expect("it is kept");
+        drop(rows);
         let rows = Rows::open(Some(&path)).expect("the file");
         assert!(rows.have(&row("cubic", 0, 1.0).what));
         std::fs::write(&path, "no result\n").expect("our file");
+        drop(rows);
         assert!(Rows::open(Some(&path)).is_err());
+    }
+
+    /// Who measures nothing leaves nothing, and takes nothing away.
+    #[test]
+    fn a_file_without_results_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("matrix.jsonl");
+        drop(Rows::open(Some(&path)).expect("a new file"));
+        assert!(!path.exists());
+        std::fs::write(&path, "").expect("our file");
+        let rows = Rows::open(Some(&path)).expect("the file");
+        let Err(Failure::Host(why)) = Rows::open(Some(&path)).map(drop) else { panic!() };
+        assert!(why.contains("another run writes to it"), "{why}");
+        drop(rows);
+        assert!(path.exists(), "it was there before");
     }
 
     /// What another build or seed has measured does not count, nor what says neither; of others'
@@ -320,6 +359,7 @@ mod tests {
         let [reseeded, cubic_reseeded] =
             [&ringway, &cubic].map(|what| What { seed: Some(2), ..what.clone() });
         let unknown = What { round: 1, ..ringway.clone() };
+        drop(rows);
         let rows = Rows::open(Some(&path)).expect("the file");
         assert!(rows.have(&ringway) && rows.have(&cubic));
         assert_eq!(rows.others([&ringway, &cubic, &unknown].into_iter()), 0);
@@ -330,6 +370,7 @@ mod tests {
         let old = text.replace(r#","seed":1"#, "").replace(r#","build":"0123456789ab""#, "");
         assert!(!old.contains("seed") && !old.contains("0123"), "{old}");
         std::fs::write(&path, old).expect("our file");
+        drop(rows);
         let rows = Rows::open(Some(&path)).expect("an older file");
         assert_eq!(rows.others([&ringway, &cubic].into_iter()), 2);
         assert_eq!(build().expect("it is there").len(), 12);
@@ -346,7 +387,7 @@ mod tests {
         assert_eq!(
             page(&rows),
             "link                                     bound  ringway     %  cubic     %\n\
-             rate=200mbit delay=5ms loss=1% mtu=1500    198    178.2  90.0   19.8  10.0\n"
+             rate=200mbit delay=5ms loss=1% mtu=1500  198.0    178.2  90.0   19.8  10.0\n"
         );
         let two = [row("cubic", 0, 19.8), row("cubic", 1, 59.4)];
         assert!(page(&two).ends_with(" 39.6  20.0\n"), "{}", page(&two));

@@ -136,7 +136,7 @@ fn page(rows: &[Met], seeds: u64, missed: usize) -> String {
         let _ = writeln!(text, "{}", table_of(&HEAD, shown, &links, lines));
     }
     let asked = rows.iter().filter(|row| row.row.bar.is_some()).count();
-    let _ = write!(text, "{LEGEND}{missed} of {asked} miss their bar");
+    let _ = write!(text, "{LEGEND}of {asked} rows that have a bar, {missed} miss it");
     if seeds > 1 {
         let _ = write!(text, ", the worst of {seeds} seeds each");
     }

@@ -283,6 +283,12 @@ fn streams_go_by_udp() {
             }
         }
         assert_eq!(carriers(&pair.near, "tcp").len(), 1);
+        let config = pair.keys.path("near.toml");
+        let config = config.to_str().expect("text");
+        let told = ringway(&["tunnel", "status", "--why", "--config", config]).with(0);
+        for words in ["by udp:", "rate: ", "window: ", "repair: ", "s ago: "] {
+            assert!(told.out.contains(words), "{words}: {told:?}");
+        }
         pair.stop();
     }
 }
