@@ -45,7 +45,7 @@ const LOSS_MAX: f64 = 0.35;
 const MOST: f64 = 0.5;
 const MOST_PACKETS: u64 = 250;
 /// What is left of a rate at once, at least.
-const LEAST_PART: f64 = 0.25;
+pub(super) const LEAST_PART: f64 = 0.25;
 /// What is sent to see whether loss is the path's own.
 const TEST: f64 = 0.7;
 /// On a path that loses less than this, so much more is somebody's queue that overflowed.

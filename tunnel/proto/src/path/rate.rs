@@ -40,7 +40,7 @@ use ringway_core::{Moment, Span};
 
 use super::compete::Compete;
 use super::flight::Heard;
-use super::loss::{self, Loss};
+use super::loss::{self, LEAST_PART, Loss};
 use super::mark::{Mark, per_second};
 use super::rtt::{Least, Rtt};
 use super::trains::{self, Trains};
@@ -578,7 +578,7 @@ impl Rate {
         if self.fresh == 1 && !idle {
             // A whole round says more than a train; if that was right, more is tried at once.
             if sample as f64 <= 0.9 * self.bandwidth() as f64 {
-                self.rounds = [sample; ROUNDS];
+                self.rounds = [self.lowered(sample); ROUNDS];
             }
             self.phase_rounds = CYCLE_ROUNDS;
         }
@@ -603,6 +603,12 @@ impl Rate {
         }
     }
 
+    /// What one round may make of the rate: it may be an outage's, and what is still too much
+    /// shows again.
+    fn lowered(&self, passed: u64) -> u64 {
+        passed.max((self.bandwidth() as f64 * LEAST_PART) as u64)
+    }
+
     /// Whether a queue of this length has stood for too long.
     fn stands(&self, queue: Span, guard: Span) -> bool {
         let long = self.long_rounds >= 2 || self.long_rounds == 1 && queue.0 > 2 * guard.0;
@@ -611,6 +617,7 @@ impl Rate {
 
     /// A queue stood for a round: what went by is our part of what the path passes.
     fn begin_drain(&mut self, now: Moment, queue: Span, passed: u64) {
+        let passed = self.lowered(passed);
         self.rounds = [passed; ROUNDS];
         (self.drain_from, self.growing) = (queue, 0);
         self.decide(now, Decision::Standing(queue, passed));
@@ -636,7 +643,8 @@ impl Rate {
             return;
         }
         let stays = queue > self.queue_guard() && queue.0 * 20 > self.drain_from.0 * 17;
-        if self.awaits_floor() {
+        // Where next to nothing is sent, some packets take long.
+        if self.awaits_floor() && self.phase_rounds < DRAIN_ROUNDS_MAX {
             return;
         }
         if self.phase_rounds >= DRAIN_ROUNDS && stays || self.phase_rounds >= DRAIN_ROUNDS_MAX {

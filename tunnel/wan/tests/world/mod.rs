@@ -193,7 +193,7 @@ impl Plan {
         let mut down_until = None;
         for tenth in 1..=seconds * 10 {
             story.until(Moment(tenth * SECOND / 10 + rng.below(SECOND / 20)))?;
-            let change = match (down_until, rng.below(40)) {
+            let change = match (down_until, rng.below(44)) {
                 (Some(until), _) if until > tenth => continue,
                 (Some(_), _) => {
                     down_until = None;
@@ -206,6 +206,9 @@ impl Plan {
                 (None, 3 | 4) => format!("there.rate={}mbit", 5 + rng.below(96)),
                 (None, 5) => format!("loss={}% burst=0", rng.below(25)),
                 (None, 6) => format!("back.loss={}% burst=0", rng.below(50)),
+                (None, 7) => format!("there.delay={}ms", rng.below(rtt + 20)),
+                (None, 8) => format!("back.delay={}ms", rng.below(rtt + 20)),
+                (None, 9) => format!("back.rate={}kbit", 300 + rng.below(20_000)),
                 _ => continue,
             };
             story.change(&change);
