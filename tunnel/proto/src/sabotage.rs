@@ -202,8 +202,16 @@ pub enum Rule {
     CompetingEnds,
     /// Who gives way in vain gives way no more.
     PressedHolds,
+    /// Nor does that make their own part next to nothing.
+    PressedKeeps,
     /// What an empty path is like is not forgotten beside others.
     EmptyPathKept,
+    /// What a train has queued says nothing of the path.
+    TrainsQueueDrains,
+    /// Beside others, a path of which nothing is known loses no more than where least is lost.
+    LeastIsFloor,
+    /// One round does not make a path next to nothing.
+    RoundIsNoPath,
     /// However little goes by, a little is sent.
     NeverShut,
     /// Reports are a small part of what comes.
@@ -295,7 +303,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 41] = [
+    pub const PATH: [Rule; 45] = [
         Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
@@ -333,7 +341,11 @@ impl Rule {
         Rule::LostHasNotPassed,
         Rule::CompetingEnds,
         Rule::PressedHolds,
+        Rule::PressedKeeps,
         Rule::EmptyPathKept,
+        Rule::TrainsQueueDrains,
+        Rule::LeastIsFloor,
+        Rule::RoundIsNoPath,
         Rule::NeverShut,
         Rule::ReportsBounded,
         Rule::ReportsSpaced,

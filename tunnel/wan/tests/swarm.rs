@@ -33,6 +33,11 @@ fn everything_arrives_once_the_line_works() {
 }
 
 #[test]
+fn everything_arrives_beside_others() {
+    all(0..if cfg!(debug_assertions) { 100 } else { 1000 }, Kind::Beset);
+}
+
+#[test]
 fn little_is_sent_in_vain() {
     all(0..40, Kind::Steady);
     all(0..40, Kind::Late);
@@ -54,7 +59,7 @@ fn lines_are_filled_and_shared() {
     all(0..40, Kind::Crowded);
     all(0..40, Kind::Equal);
     all(0..40, Kind::Trembling);
-    all(0..100, Kind::Shaken);
+    all(0..200, Kind::Shaken);
 }
 
 #[test]
@@ -90,4 +95,6 @@ fn what_is_believed_of_a_line_is_so() {
     all(0..60, Kind::Moved);
     all(0..60, Kind::Paired);
     all(0..40, Kind::Thrice);
+    all(0..100, Kind::Interrupted);
+    all(0..5, Kind::Rerouted);
 }

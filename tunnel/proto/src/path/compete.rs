@@ -20,12 +20,16 @@ const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 /// say that somebody else does not mind losses.
 const EARLY: f64 = 0.4;
 const PRESSED: u32 = 2;
+/// What who is pressed keeps of the window at first: giving way further is of no use to anybody.
+const KEPT: f64 = 0.25;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Compete {
     /// Packets.
     window: f64,
+    /// The window at first.
+    first: f64,
     /// The window before the last loss.
     most: f64,
     /// When it began to grow, and when it is there again.
@@ -43,6 +47,7 @@ impl Compete {
         let window = (bytes as f64 / PACKET).max(4.0);
         Self {
             window,
+            first: window,
             most: window,
             epoch: None,
             reno: window,
@@ -83,10 +88,11 @@ impl Compete {
         self.epoch = None;
     }
 
-    /// So many bytes came. Who is pressed has just so many on its way.
+    /// So many bytes came. Who is pressed has `held` on its way, but not next to nothing.
     pub(super) fn grow(&mut self, now: Moment, (rtt, bytes): (Span, u64), held: u64) {
         if self.is_pressed() {
-            (self.window, self.epoch) = ((held as f64 / PACKET).max(4.0), None);
+            let least = self.sabotage.unless(Rule::PressedKeeps, 0.0, self.first * KEPT).max(4.0);
+            (self.window, self.epoch) = ((held as f64 / PACKET).max(least), None);
             self.most = self.window;
             return;
         }
@@ -143,6 +149,19 @@ mod tests {
         assert!((270 * 1500..300 * 1500).contains(&compete.window()), "{}", compete.window());
         grow(&mut compete, 103_000, 107_000);
         assert!((298 * 1500..310 * 1500).contains(&compete.window()), "{}", compete.window());
+    }
+
+    /// What is to be held follows from what goes by, and that from what is held: it does not become
+    /// next to nothing.
+    #[test]
+    fn who_is_pressed_keeps_a_quarter() {
+        let mut compete = Compete::new(300 * 1500, Sabotage::default());
+        for ms in [100_000, 100_500, 101_000] {
+            compete.reduce(at(ms));
+        }
+        assert!(compete.is_pressed());
+        compete.grow(at(101_040), (Span::from_ms(40), 1500), 10 * 1500);
+        assert_eq!(compete.window(), 75 * 1500);
     }
 
     /// Who gives way and is hit again at once, and again, gives way no more; when losses are rare

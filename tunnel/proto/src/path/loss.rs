@@ -18,6 +18,8 @@
 //! - Of a round in which somebody's queue stood, the receiver had no room for what had come, or
 //!   more was tried, once anything is known, nothing is learned about the path. Who sends too much
 //!   for a host is slowed down all the same.
+//! - Beside others, who may be the reason for any loss, nothing is learned. If nothing is known
+//!   then, the floor is what was lost where least was.
 //! - Before anything is known, less than [`START_LOSS`] has gone by; but what is lost first is
 //!   tested before it is believed, or what our own tries overflow would be the path's own.
 //!
@@ -35,6 +37,8 @@ const WINDOWS: usize = 11;
 const FLOOR_STEP: f64 = 0.001;
 /// A window of loss has at least so many packets.
 const WINDOW_PACKETS: u64 = 2000;
+/// Of fewer packets beside others chance may lose none.
+const BESIDE_PACKETS: f64 = 500.0;
 /// Before anything is known of a path, less than this is taken for its own loss.
 const START_LOSS: f64 = 0.28;
 /// And more than this is tested, before it is.
@@ -79,9 +83,20 @@ pub(super) struct Loss {
     excess: u32,
     /// The next window begins with this number.
     from: u64,
+    /// What is known while others are there.
+    beside: Beside,
     /// What was lost before less was sent to see whether it is the path's own.
     tested: Option<f64>,
     pub(super) sabotage: Sabotage,
+}
+
+/// What was lost while others are there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Beside {
+    /// This part of so many packets, in the rounds since the last window.
+    rounds: (f64, f64),
+    /// The least of all windows.
+    least: Option<f64>,
 }
 
 impl Default for Loss {
@@ -95,6 +110,7 @@ impl Default for Loss {
             calm: (0.0, 0.0),
             excess: 0,
             from: 0,
+            beside: Beside::default(),
             tested: None,
             sabotage: Sabotage::default(),
         }
@@ -102,11 +118,14 @@ impl Default for Loss {
 }
 
 impl Loss {
-    /// The path's own loss; zero before it is known.
+    /// The path's own loss; zero before it is known, or what it may be at most, beside others.
     pub(super) fn floor(&self) -> f64 {
-        let known = self.count.min(WINDOWS);
-        if known == 0 || self.sabotage.breaks(Rule::LossIsFloored) {
+        if self.sabotage.breaks(Rule::LossIsFloored) {
             return 0.0;
+        }
+        let known = self.count.min(WINDOWS);
+        if known == 0 {
+            return self.beside.least.unwrap_or(0.0);
         }
         let mut sorted = self.windows;
         sorted[..known].sort_unstable_by(f64::total_cmp);
@@ -125,14 +144,28 @@ impl Loss {
 
     /// A round is over: this part of so many packets was lost, and something but the path may have
     /// done that, unless it was `calm`.
-    pub(super) fn note_round(&mut self, (lost, packets): (f64, f64), calm: bool) {
+    pub(super) fn note_round(&mut self, round: (f64, f64), calm: bool) {
         if calm {
-            let (before, many) = self.calm;
-            let many = many + packets;
-            self.calm = (before + (lost - before) * packets / many.max(1.0), many);
+            self.calm = both(self.calm, round);
         } else {
             self.clean = self.sabotage.breaks(Rule::FloorIsOfEmpty);
         }
+    }
+
+    /// A round beside others is over: this part of so many packets was lost. Some of that may be
+    /// their work, but a path does not lose more by itself than where least is lost.
+    pub(super) fn note_beside(&mut self, round: (f64, f64)) {
+        self.beside.rounds = both(self.beside.rounds, round);
+        let (lost, packets) = self.beside.rounds;
+        if packets >= BESIDE_PACKETS && !self.sabotage.breaks(Rule::LeastIsFloor) {
+            let least = self.beside.least.map_or(lost, |least| least.min(lost));
+            self.beside = Beside { rounds: (0.0, 0.0), least: Some(least.min(LOSS_MAX)) };
+        }
+    }
+
+    /// Nobody else is there any more.
+    pub(super) fn note_alone(&mut self) {
+        self.beside = Beside::default();
     }
 
     /// Others send on this path: no window counts.
@@ -265,6 +298,12 @@ impl Loss {
             Verdict::Floor(floor)
         })
     }
+}
+
+/// What was lost of how many packets, of two parts of them.
+fn both((lost, packets): (f64, f64), (more, others): (f64, f64)) -> (f64, f64) {
+    let all = packets + others;
+    (lost + (more - lost) * others / all.max(1.0), all)
 }
 
 #[cfg(test)]
@@ -409,6 +448,26 @@ mod tests {
         story.loss.pause();
         assert_eq!((story.window(0.5), story.window(0.02)), (None, None));
         assert!(near(story.loss.floor(), 0.02), "the first has no begin");
+    }
+
+    /// Beside others a path of which nothing is known loses no more than where least is lost; that
+    /// is forgotten with them, and says nothing beside what is known.
+    #[test]
+    fn beside_others_the_least_counts() {
+        let mut story = Story::new();
+        story.loss.note_beside((0.06, 400.0));
+        assert_eq!(story.loss.floor(), 0.0, "of few packets chance may lose many");
+        for lost in [0.08, 0.04, 0.05, 0.2] {
+            story.loss.note_beside((lost, 600.0));
+        }
+        assert!(near(story.loss.floor(), 0.04), "{}", story.loss.floor());
+        assert!(!story.loss.is_known() && story.loss.is_congestion((0.09, 1000.0)));
+        assert!(!story.loss.is_congestion((0.05, 1000.0)));
+        story.loss.note_alone();
+        assert_eq!(story.loss.floor(), 0.0);
+        story.settle(0.006);
+        story.loss.note_beside((0.05, 600.0));
+        assert!(near(story.loss.floor(), 0.006));
     }
 
     /// What a host drops is not what a path loses, but less is sent.

@@ -21,8 +21,9 @@
 //!   and three quarters of it are sent until the queue is gone.
 //! - **Compete**: a queue that stays or comes back is somebody else's. A window as CUBIC has it
 //!   then, for losses beyond the path's own (`compete`); if losses go on long before that window is
-//!   back, the other is one that does not mind them, and what BBR would hold is held. Every 10 s,
-//!   or when somebody makes room, it is tried whether the queue drains.
+//!   back, the other is one that does not mind them, and what BBR would hold is held, a quarter of
+//!   the first window at least. Every 10 s, or when somebody makes room, it is tried whether the
+//!   queue drains.
 //! - **Test**: more loss than ever, without a queue, is tested (`loss`).
 //!
 //! Always: four packets a round trip, or in 100 ms, are sent, so a path is never shut;
@@ -534,7 +535,8 @@ impl Rate {
         self.trains = None;
         self.rounds = [rate; ROUNDS];
         self.begin_phase(Phase::Cruise);
-        (self.fresh, self.behind_train) = (FRESH, true);
+        let drains = !self.sabotage.breaks(Rule::TrainsQueueDrains);
+        (self.fresh, self.behind_train) = (FRESH, drains);
         (self.round_ends, self.round_mark) = (next, Some(Mark::of(heard)));
         (self.queue_least, self.idle) = (Span(u64::MAX), false);
         self.decide(now, Decision::Train(rate));
@@ -606,7 +608,8 @@ impl Rate {
     /// What one round may make of the rate: it may be an outage's, and what is still too much
     /// shows again.
     fn lowered(&self, passed: u64) -> u64 {
-        passed.max((self.bandwidth() as f64 * LEAST_PART) as u64)
+        let least = (self.bandwidth() as f64 * LEAST_PART) as u64;
+        self.sabotage.unless(Rule::RoundIsNoPath, passed, passed.max(least))
     }
 
     /// Whether a queue of this length has stood for too long.
@@ -626,7 +629,7 @@ impl Rate {
         }
         self.stood.0 += 1;
         self.begin_phase(Phase::Drain);
-        if self.stood.0 >= STOOD_MAX && !self.awaits_floor() {
+        if self.stood.0 >= STOOD_MAX {
             self.begin_compete(now, queue);
         }
     }
@@ -637,25 +640,16 @@ impl Rate {
             if self.compete.take().is_some() {
                 self.kept = None;
                 self.stood = (0, now);
+                self.loss.note_alone();
                 self.decide(now, Decision::Alone(queue));
             }
             self.begin_phase(Phase::Cruise);
             return;
         }
         let stays = queue > self.queue_guard() && queue.0 * 20 > self.drain_from.0 * 17;
-        // Where next to nothing is sent, some packets take long.
-        if self.awaits_floor() && self.phase_rounds < DRAIN_ROUNDS_MAX {
-            return;
-        }
         if self.phase_rounds >= DRAIN_ROUNDS && stays || self.phase_rounds >= DRAIN_ROUNDS_MAX {
             self.begin_compete(now, queue);
         }
-    }
-
-    /// Whether it is tested right now what the path loses by itself, of which nothing is known:
-    /// beside somebody else losses say nothing of it. The test ends after some packets.
-    fn awaits_floor(&self) -> bool {
-        self.loss.brake() < 1.0 && !self.loss.is_known() && self.compete.is_none()
     }
 
     fn begin_compete(&mut self, now: Moment, queue: Span) {
@@ -683,6 +677,7 @@ impl Rate {
         // Who makes room for a moment has not gone.
         let most = self.bandwidth();
         self.rounds[self.round % ROUNDS] = passed.min(most + most / 8);
+        self.loss.note_beside(loss);
         if core::mem::take(&mut self.held) {
             // These were on their way before the window was smaller.
         } else if self.loss.is_congestion(loss)

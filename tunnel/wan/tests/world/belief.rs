@@ -116,4 +116,54 @@ impl Plan {
         }
         Ok(Sum::default())
     }
+
+    /// An outage comes right behind the first train. However little of a round went by then, what
+    /// goes by a few seconds later is what can.
+    pub(super) fn interrupted(self, rng: &mut Rng) -> Result<Sum, String> {
+        let (mbit, rtt) = (20 + rng.below(81), 150 + rng.below(151));
+        let words = format!("rate={mbit}mbit rtt={rtt}ms there.loss={}%", 5 + rng.below(11));
+        let mut story = self.begin(&words, mbit * 125 * rtt * 40, mbit * 125_000 * 100);
+        while story.world.sender().rate().doing() == Doing::Trains {
+            story.until(story.world.now() + Span::from_ms(1))?;
+        }
+        story.until(story.world.now() + Span::from_ms(rng.below(rtt)))?;
+        story.change("there.down=1");
+        story.until(story.world.now() + Span::from_ms(rtt + rng.below(600)))?;
+        story.change("down=0 loss=0%");
+        story.until(story.world.now() + Span::from_s(5))?;
+        let before = story.world.carried().1;
+        story.until(story.world.now() + Span::from_s(2))?;
+        let filled = (story.world.carried().1 - before) as f64 / (mbit * 250_000) as f64;
+        if filled < 0.5 {
+            return Err(format!("{filled:.2} of {mbit} Mbit/s are used at {rtt} ms"));
+        }
+        Ok(Sum::default())
+    }
+
+    /// Packets go by a longer way soon after the first, which looks like a queue that somebody
+    /// else fills, and many are lost. Nobody has next to nothing for that; and what is lost is not
+    /// always taken for their work, so a quarter of lines alone may bring little.
+    pub(super) fn rerouted(self, rng: &mut Rng) -> Result<Sum, String> {
+        const LINES: u64 = 100;
+        let mut filled = Vec::new();
+        for line in 0..LINES {
+            let (mbit, rtt, loss) = (50 + rng.below(51), 20 + rng.below(21), 12 + rng.below(10));
+            let words = format!("rate={mbit}mbit rtt={rtt}ms there.loss={loss}% queue=4bdp");
+            let plan = Plan { seed: self.seed * LINES + line, ..self };
+            let mut story = plan.begin(&words, mbit * 125 * rtt * 100, mbit * 125_000 * 100);
+            story.until(Moment((100 + rng.below(400)) * 1_000_000))?;
+            story.change(&format!("there.delay={}ms", rtt / 2 + 20 + rng.below(40)));
+            story.until(Moment(5 * SECOND))?;
+            let before = story.world.carried().1;
+            story.until(Moment(10 * SECOND))?;
+            let could = mbit as f64 * 625_000.0 * (1.0 - loss as f64 / 100.0);
+            filled.push((story.world.carried().1 - before) as f64 / could);
+        }
+        filled.sort_unstable_by(f64::total_cmp);
+        let (least, quarter) = (filled[0], filled[filled.len() / 4]);
+        if least < 0.03 || quarter < 0.2 {
+            return Err(format!("{least:.3} and {quarter:.3} of what can arrive do"));
+        }
+        Ok(Sum::default())
+    }
 }

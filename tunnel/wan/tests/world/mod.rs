@@ -24,6 +24,9 @@ pub(crate) struct Plan {
 pub(crate) enum Kind {
     /// Every fault there is; judged by what arrives.
     Storm,
+    /// The same beside others; judged by what arrives.
+    #[allow(dead_code, reason = "no rule is switched off in it")]
+    Beset,
     /// Loss both ways by itself, at its rate all the time; judged by what it takes as well.
     Steady,
     /// The same in bursts, shorter than copies are apart; judged by how long they hold up others.
@@ -53,7 +56,6 @@ pub(crate) enum Kind {
     /// Delay varies by itself: judged by what arrives of what could.
     Trembling,
     /// Delay varies by as much as the round trip: judged by what arrives at first of what could.
-    #[allow(dead_code, reason = "no rule is switched off in it")]
     Shaken,
     /// Beside BBR, for minutes, with a short buffer: judged by what is left to either.
     #[allow(dead_code, reason = "no rule is switched off in it")]
@@ -92,6 +94,11 @@ pub(crate) enum Kind {
     Thrice,
     /// A line with a short queue loses some by itself: judged by what is believed of it.
     Shallow,
+    /// The line is cut off soon after it began: judged by what is made of that.
+    Interrupted,
+    /// Packets go by a longer way soon after the first, and nobody is told: judged by what many
+    /// such lines bring.
+    Rerouted,
 }
 
 /// What came of it.
@@ -126,6 +133,7 @@ impl Plan {
         let mut rng = Rng::new(self.seed ^ 0x51_3C_11);
         match self.kind {
             Kind::Storm => self.storm(&mut rng),
+            Kind::Beset => self.beset(&mut rng),
             Kind::Steady => self.steady(&mut rng),
             Kind::Bursts => self.bursts(&mut rng),
             Kind::Unheard => self.unheard(&mut rng),
@@ -158,6 +166,8 @@ impl Plan {
             Kind::Paired => self.paired(&mut rng),
             Kind::Shallow => self.shallow(&mut rng),
             Kind::Thrice => self.thrice(&mut rng),
+            Kind::Interrupted => self.interrupted(&mut rng),
+            Kind::Rerouted => self.rerouted(&mut rng),
         }
     }
 
@@ -193,27 +203,10 @@ impl Plan {
         let mut down_until = None;
         for tenth in 1..=seconds * 10 {
             story.until(Moment(tenth * SECOND / 10 + rng.below(SECOND / 20)))?;
-            let change = match (down_until, rng.below(44)) {
-                (Some(until), _) if until > tenth => continue,
-                (Some(_), _) => {
-                    down_until = None;
-                    "down=0".to_owned()
-                }
-                (None, dice @ 0..=2) => {
-                    down_until = Some(tenth + 1 + rng.below(12));
-                    ["there.down=1", "back.down=1", "down=1"][dice as usize].to_owned()
-                }
-                (None, 3 | 4) => format!("there.rate={}mbit", 5 + rng.below(96)),
-                (None, 5) => format!("loss={}% burst=0", rng.below(25)),
-                (None, 6) => format!("back.loss={}% burst=0", rng.below(50)),
-                (None, 7) => format!("there.delay={}ms", rng.below(rtt + 20)),
-                (None, 8) => format!("back.delay={}ms", rng.below(rtt + 20)),
-                (None, 9) => format!("back.rate={}kbit", 300 + rng.below(20_000)),
-                _ => continue,
-            };
+            let Some(change) = trouble(rng, (tenth, rtt), &mut down_until) else { continue };
             story.change(&change);
         }
-        story.change("down=0 loss=0% reorder=0% jitter=0ms rate=50mbit");
+        story.change(CALM);
         story.finish()
     }
 
@@ -458,6 +451,33 @@ impl Plan {
         }
         Ok(Sum::default())
     }
+}
+
+/// Words for a line on which faults are over, and its bits a second.
+const CALM: &str = "down=0 loss=0% reorder=0% jitter=0ms rate=50mbit";
+const CALM_RATE: u64 = 50_000_000;
+
+/// Words for what changes at this tenth of a second, mostly nothing; what is down stays down for
+/// some.
+fn trouble(rng: &mut Rng, (tenth, rtt): (u64, u64), down: &mut Option<u64>) -> Option<String> {
+    Some(match (*down, rng.below(44)) {
+        (Some(until), _) if until > tenth => return None,
+        (Some(_), _) => {
+            *down = None;
+            "down=0".to_owned()
+        }
+        (None, dice @ 0..=2) => {
+            *down = Some(tenth + 1 + rng.below(12));
+            ["there.down=1", "back.down=1", "down=1"][dice as usize].to_owned()
+        }
+        (None, 3 | 4) => format!("there.rate={}mbit", 5 + rng.below(96)),
+        (None, 5) => format!("loss={}% burst=0", rng.below(25)),
+        (None, 6) => format!("back.loss={}% burst=0", rng.below(50)),
+        (None, 7) => format!("there.delay={}ms", rng.below(rtt + 20)),
+        (None, 8) => format!("back.delay={}ms", rng.below(rtt + 20)),
+        (None, 9) => format!("back.rate={}kbit", 300 + rng.below(20_000)),
+        _ => return None,
+    })
 }
 
 /// Words for some of the faults that a line can have.

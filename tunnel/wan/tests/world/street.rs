@@ -4,9 +4,9 @@ use ringway_core::rng::Rng;
 use ringway_core::{Moment, Span};
 use ringway_tunnel_proto::path::Decision;
 use ringway_wan::sim::rivals::{Entrant, Kind, Scene, Street};
-use ringway_wan::{Line, Loss};
+use ringway_wan::{Line, Link, Loss};
 
-use super::{Plan, SECOND, Sum};
+use super::{CALM, CALM_RATE, Plan, SECOND, Sum, faults, trouble};
 
 /// Bits a second of lines that are judged by shares.
 const RATE: u64 = 30_000_000;
@@ -45,6 +45,54 @@ impl Plan {
             street.break_rule(rule);
         }
         street
+    }
+
+    /// Faults come and go for some seconds, and others send all the time. Then the line works, and
+    /// what all of ours have written arrives, though the others go on.
+    pub(super) fn beset(self, rng: &mut Rng) -> Result<Sum, String> {
+        let mbit = 20 + rng.below(61);
+        let rtt = [2, 5, 10, 30, 60, 100, 200, 300][rng.below(8) as usize];
+        let mut words = format!("rate={mbit}mbit rtt={rtt}ms");
+        faults(rng, rtt, &mut words);
+        let mut link = Link::parse(&words).unwrap_or_else(|why| panic!("{why}"));
+        let mut kinds = vec![Kind::Ours];
+        for _ in 0..=rng.below(3) {
+            kinds.push([Kind::Ours, Kind::Cubic, Kind::Bbr][rng.below(3) as usize]);
+        }
+        let first = rng.below(kinds.len() as u64) as usize;
+        kinds.swap(0, first);
+        let mut street = self.street((link.line_there(), link.line_back()), &kinds, None);
+        let mut turn = |street: &mut Street, words: &str| {
+            link = link.changed(words).unwrap_or_else(|why| panic!("{why}"));
+            street.set_lines(link.line_there(), link.line_back());
+        };
+        let mut down_until = None;
+        for tenth in 1..=kinds.len() as u64 * 10 + rng.below(30) {
+            street.run_until(Moment(tenth * SECOND / 10 + rng.below(SECOND / 20)));
+            if let Some(words) = trouble(rng, (tenth, rtt), &mut down_until) {
+                turn(&mut street, &words);
+            }
+        }
+        turn(&mut street, CALM);
+        let (works, before) = (street.now(), street.came());
+        street.run_until(works + Span::from_s(10));
+        let ours: Vec<usize> = (0..kinds.len()).filter(|at| kinds[*at] == Kind::Ours).collect();
+        for flow in &ours {
+            let came = street.came()[*flow] - before[*flow];
+            let part = (came * kinds.len() as u64) as f64 / (CALM_RATE / 8 * 10) as f64;
+            if part < 0.003 {
+                return Err(format!("{flow} has {part:.4} of its part: {kinds:?} over {words}"));
+            }
+            street.close(*flow);
+        }
+        while !ours.iter().all(|flow| street.is_whole(*flow)) {
+            if street.now() > works + Span::from_s(60) {
+                return Err(format!("not all that was written arrives: {kinds:?} over {words}"));
+            }
+            street.run_until(street.now() + Span::from_ms(100));
+        }
+        let (overflowed, sent) = street.overflowed();
+        Ok(Sum { sent, overflowed, ..Sum::default() })
     }
 
     /// What is lost by itself slows nobody down.

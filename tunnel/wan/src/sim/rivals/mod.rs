@@ -169,6 +169,16 @@ impl Street {
         }
     }
 
+    /// The line and the way back become others, beside what the scene says; the way
+    /// back of each takes as long as before.
+    pub fn set_lines(&mut self, line: Line, back: Line) {
+        self.line.set(self.now, line);
+        for flow in &mut self.flows {
+            let delay = flow.back.line().delay;
+            flow.back.set(self.now, Line { delay, ..back });
+        }
+    }
+
     /// This one sends nothing any more.
     pub fn stop(&mut self, flow: usize) {
         self.flows[flow].stopped = true;
