@@ -11,16 +11,12 @@ const CELLS_MAX: usize = 10_000;
 /// A link for each choice of one value of each word, once; `usual` says which words have values if
 /// none is said. The values of the first of those change slowest.
 pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link>, Failure> {
-    let said: Vec<&str> = words.iter().flat_map(|words| words.split_whitespace()).collect();
-    let is_said =
-        |key: &str| said.iter().any(|word| word.split_once('=').is_some_and(|w| w.0 == key));
+    let said = said_of(words);
     if let Some(odd) = said.iter().find(|word| !word.contains('=')) {
         let why = Link::parse(odd).expect_err("it says nothing of a line");
         return Err(Failure::Usage(why.to_string()));
     }
-    // Who says a delay has said the round trip.
-    let named = |key: &str| is_said(key) || key == "rtt" && is_said("delay");
-    let added = usual.iter().filter(|(key, _)| !named(key));
+    let added = usual.iter().filter(|(key, _)| !is_said(&said, key));
     let added: Vec<String> = added.map(|(key, values)| format!("{key}={values}")).collect();
     let order = |word: &&str| usual.iter().position(|(key, _)| word.split('=').next() == Some(key));
     let mut all: Vec<&str> = added.iter().map(String::as_str).chain(said).collect();
@@ -48,13 +44,20 @@ pub(super) fn links(words: &[String], usual: &[(&str, &str)]) -> Result<Vec<Link
     Ok(links)
 }
 
+fn said_of(words: &[String]) -> Vec<&str> {
+    words.iter().flat_map(|words| words.split_whitespace()).collect()
+}
+
+/// Whether a word says this. Who says a delay has said the round trip.
+fn is_said(said: &[&str], key: &str) -> bool {
+    let says = |key| said.iter().any(|word| word.split('=').next() == Some(key));
+    says(key) || key == "rtt" && says("delay")
+}
+
 /// The words that have several values: as said, or that of which nothing is said.
 pub(super) fn several(words: &[String], usual: &[(&str, &str)]) -> Vec<String> {
-    let said: Vec<&str> = words.iter().flat_map(|words| words.split_whitespace()).collect();
-    let is_said = |key: &str| said.iter().any(|word| word.split('=').next() == Some(key));
-    let unsaid = usual.iter().filter(|(key, values)| {
-        values.contains(',') && !is_said(key) && !(*key == "rtt" && is_said("delay"))
-    });
+    let said = said_of(words);
+    let unsaid = usual.iter().filter(|(key, values)| values.contains(',') && !is_said(&said, key));
     let unsaid = unsaid.map(|(key, _)| format!("{key} (of which nothing is said)"));
     let lists = said.iter().filter(|word| word.contains(',')).map(|word| (*word).to_owned());
     lists.chain(unsaid).collect()
