@@ -58,6 +58,8 @@ pub struct PacketsReport {
     pub flying: u64,
     /// Bytes that came to the other end, heads included, by its newest report.
     pub came: u64,
+    /// Packets that came there, by its newest report.
+    pub packets: u64,
     /// Bytes a second that the path passes on, as far as is known.
     pub rate: u64,
     /// Bytes that may be on it.

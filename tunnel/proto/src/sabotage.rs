@@ -28,7 +28,37 @@
 //! `proxy.rs`), no writes across cores (`shards/runtime`).
 //!
 //! What carries packets has the rules of [`Rule::PATH`], and an agent's carriers of them those of
-//! [`Rule::PACKETS`].
+//! [`Rule::PACKETS`]:
+//!
+//! ```text
+//! repair: copies, more each round, apart      CopiesGrow ThirdAsAffordable CopiesApart
+//! numbers: what goes again has a new one      NumbersNew
+//! loss by time, which learns                  LossTakesTime LateIsHeard LateIsWaitedFor
+//! reports: the newest again, older in turn,   NewestAgain OlderInTurn BaseIsSenders
+//!   from the sender's base, the host's drops    HostDropsApart HeldIsNoTrip ReportsSpaced
+//!   apart, not often, a hundredth at most       ReportsBounded
+//! who runs dry asks, with the tail            SilenceIsProbed TailGoesAgain SilenceGivesUp
+//! windows: grown on demand, bounded           WindowsGrow UnreadWaits MemoryBounded
+//! rate: the fastest of some rounds, what is   FastestCounts LostHasNotPassed IdleSaysNothing
+//!   lost by itself does not count               LossIsFloored MoreIsTried LessAfterMore NeverShut
+//! floor: the middle, of an empty path         FloorIsMiddle FloorIsOfEmpty LeastIsFloor
+//! excess: beyond chance, twice, tested        ChanceIsNoExcess ExcessComesTwice ExcessIsTested
+//!   and a little where nothing is lost          LittleCountsWhenClean
+//! a standing queue, beyond jitter             QueueDrained JitterIsNoQueue RoundIsNoPath
+//! competing, and trying without               CrowdedCompetes CompetingEnds PressedHolds
+//!                                               PressedKeeps EmptyPathKept
+//! repairs from the same pacer, first          PacketsPaced LostFirst
+//! start by trains, losses forgiven            ShortTrainsSayNothing SlowestTrainCounts
+//!                                               TrainsQueueDrains FirstLossesForgiven
+//!                                               PolicedIsSeen
+//! liveness: any packet, asked when idle,      KeptAlive SilenceIsDeath SuspectsRevive
+//!   dead stops new data, alive revives it       PacketsProved AloneIsAsked FarewellSaid
+//! a moved path keeps its session              MovedForgets PacketsFollow NewestMoves WaysAnswer
+//!                                               WaysAreKnown PacketsHandedOver
+//! how long datagrams may be                   NarrowerIsFound LossIsNotLength SilenceIsNotLength
+//! packets first, records where those are      PacketsFirst HeldBackLeaves FillerFirst FillerIsOurs
+//!   held back                                   PacketsTriedAgain SilentRecordsLeft
+//! ```
 //!
 //! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
 //! `KeysAnnounced`, `ResponderWaits`, `OffersRepeated` and `FormerKept`; who is let in are
@@ -272,6 +302,8 @@ pub enum Rule {
     PacketsTriedAgain,
     /// Who stops, or gives packets up, says so by them.
     FarewellSaid,
+    /// Where no carrier of records answers, streams go by packets, though those were held back.
+    SilentRecordsLeft,
     /// Where no records are left, packets are asked whether they still get through.
     AloneIsAsked,
 }
@@ -384,7 +416,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 21] = [
+    pub const PACKETS: [Rule; 22] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -403,6 +435,7 @@ impl Rule {
         Rule::FillerIsOurs,
         Rule::PacketsTriedAgain,
         Rule::FarewellSaid,
+        Rule::SilentRecordsLeft,
         Rule::AloneIsAsked,
         Rule::PolicedIsSeen,
         Rule::LostFirst,

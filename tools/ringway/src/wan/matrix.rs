@@ -113,8 +113,12 @@ pub(super) fn run(args: &MatrixArgs, json: bool) -> Result<ExitCode, Failure> {
 fn length_of(text: &str) -> Result<Span, Failure> {
     let refused = |why: &str| Failure::Usage(format!("--for {text}: {why}"));
     let length = read_length(text).map_err(refused)?;
-    // iperf3 would never stop.
-    if length == Span::ZERO { Err(refused("a run takes some time, as 20s")) } else { Ok(length) }
+    match length.0 {
+        // iperf3 would never stop.
+        0 => Err(refused("a run takes some time, as 20s")),
+        ns if ns % 1_000_000_000 > 0 => Err(refused("iperf3 measures whole seconds, as 5s or 2m")),
+        _ => Ok(length),
+    }
 }
 
 /// How much longer it may take, as said.

@@ -558,6 +558,7 @@ mod tests {
             packets: PacketsReport {
                 flying: 10_000,
                 came: 1 << 20,
+                packets: 1000,
                 rate: 1 << 20,
                 window: 1 << 20,
                 dropped: 0,

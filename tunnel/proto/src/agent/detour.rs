@@ -7,13 +7,23 @@
 
 use super::bond::{SHORT, seal_filler};
 use super::*;
-use crate::detour::{Advice, Filler, Seen};
+use crate::detour::{Advice, Filler, Records, Seen};
 use crate::report::PacketsReport;
 use crate::session::Share;
 
 /// The far agent refuses packets if it had no room for one in so many, of at least so many.
 const REFUSED_PART: u64 = 20;
 const REFUSED_OF: u64 = 100;
+
+/// What the far agent had no room for, when that was looked at last.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NoRoom {
+    /// Packets, of how many.
+    dropped: u64,
+    packets: u64,
+    /// Those were more than one in [`REFUSED_PART`].
+    many: bool,
+}
 
 impl Bond {
     /// Whether streams go by records though packets get through.
@@ -54,16 +64,22 @@ impl Bond {
     /// Whether the far agent has had no room of late for more than one in [`REFUSED_PART`] packets
     /// that came: then what they bring says nothing of the network.
     fn look_refused(&mut self) -> bool {
-        let counts = |report: PacketsReport| {
-            [report.dropped, report.came / report.datagram_bytes as u64 + report.dropped]
+        let add = |sum: NoRoom, report: PacketsReport| NoRoom {
+            dropped: sum.dropped + report.dropped,
+            packets: sum.packets + report.packets + report.dropped,
+            ..sum
         };
-        let sum = |sum: [u64; 2], one: [u64; 2]| [sum[0] + one[0], sum[1] + one[1]];
-        let now = self.packets_reports().map(counts).fold([0, 0], sum);
-        let [refused, of] = [0, 1].map(|at| now[at].saturating_sub(self.refused_there.0[at]));
-        if of >= REFUSED_OF || now[1] < self.refused_there.0[1] {
-            self.refused_there = (now, refused * REFUSED_PART > of);
+        let mut now = self.packets_reports().fold(NoRoom::default(), add);
+        let before = self.refused_there;
+        let dropped = now.dropped.saturating_sub(before.dropped);
+        match now.packets.checked_sub(before.packets) {
+            Some(of) if of < REFUSED_OF => return before.many,
+            Some(of) => now.many = dropped * REFUSED_PART > of,
+            // A carrier has gone, and what it counted with it.
+            None => {}
         }
-        self.refused_there.1
+        self.refused_there = now;
+        now.many
     }
 
     /// Bytes of packets that came to the other end, and of streams that did by records.
@@ -109,7 +125,12 @@ impl Agent {
             bond.fill(None);
             return false;
         };
-        if bond.slots().next().is_none() && bond.detour.return_alone(now) {
+        let records = match (bond.slots().next(), bond.usable()) {
+            (None, _) => Records::Gone,
+            (Some(_), 0) if !self.sabotage.breaks(Rule::SilentRecordsLeft) => Records::Silent,
+            _ => Records::Usable,
+        };
+        if bond.detour.return_alone(now, records) {
             bond.lead(now, Advice::Return, host);
             return true;
         }

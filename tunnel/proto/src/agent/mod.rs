@@ -52,6 +52,7 @@ use crate::report::FlowReport;
 use crate::sabotage::{Rule, Sabotage};
 use crate::session::{DatagramRefused, Event, Role, Session, Settings};
 use crate::violation::Violation;
+use detour::NoRoom;
 use identity::Asked;
 use pace::Pace;
 use packets::{Headers, PacketMember};
@@ -322,9 +323,7 @@ struct Bond {
     /// The driver was told that packets get through, and that they are held back.
     told_packets: bool,
     held_back: bool,
-    /// Packets that the far agent had no room for, of how many, when that was looked at last; and
-    /// whether they were many.
-    refused_there: ([u64; 2], bool),
+    refused_there: NoRoom,
     pool: Pool,
     /// Carriers that there should be.
     wanted: usize,
@@ -658,7 +657,7 @@ impl Agent {
             path_bound: false,
             told_packets: false,
             held_back: false,
-            refused_there: ([0; 2], false),
+            refused_there: NoRoom::default(),
             pool: Pool::new(now),
             wanted: 1,
             wants_express: false,

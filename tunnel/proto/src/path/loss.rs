@@ -163,9 +163,9 @@ impl Loss {
         }
     }
 
-    /// Nobody else is there any more.
+    /// Nobody else is there any more: what was lost before and with them is not to be tested.
     pub(super) fn note_alone(&mut self) {
-        self.beside = Beside::default();
+        (self.beside, self.tested, self.excess) = (Beside::default(), None, 0);
     }
 
     /// Others send on this path: no window counts.
@@ -448,6 +448,21 @@ mod tests {
         story.loss.pause();
         assert_eq!((story.window(0.5), story.window(0.02)), (None, None));
         assert!(near(story.loss.floor(), 0.02), "the first has no begin");
+    }
+
+    /// What was to be tested when others came says nothing once they have gone.
+    #[test]
+    fn others_end_a_test() {
+        let mut story = Story::new();
+        story.settle(0.02);
+        let said = story.window(0.12).or_else(|| story.window(0.12));
+        assert!(matches!(said, Some(Verdict::Excess(..))), "{said:?}");
+        story.loss.pause();
+        story.loss.note_alone();
+        assert_eq!(story.loss.brake(), 1.0);
+        assert_eq!(story.hear(1, 0.0), None);
+        assert_eq!(story.window(0.12), None, "one window is not two");
+        assert!(near(story.loss.floor(), 0.02), "{}", story.loss.floor());
     }
 
     /// Beside others a path of which nothing is known loses no more than where least is lost; that

@@ -480,6 +480,7 @@ impl<F: Copy> Sender<F> {
             floor: self.rate.floor_known(),
             copies,
             apart,
+            burst: self.run_bytes as f64 / self.packet_bytes as f64,
             rtt: (self.rtt().least(), self.rtt().smooth()),
             dropped: self.dropped,
             heard_at: self.heard_at,
@@ -506,6 +507,11 @@ impl<F: Copy> Sender<F> {
     /// Bytes that came to the other end, by its newest report.
     pub fn came(&self) -> u64 {
         self.flight.came()
+    }
+
+    /// Packets that came to the other end, by its newest report.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted
     }
 
     /// Segments that are kept: on their way, or to be sent again.

@@ -18,7 +18,8 @@
 //!   by, and less while the queue is longer than wanted. The wanted queue depends on the rate
 //!   alone, not on the round trip: so several of ours find one that all of them like.
 //! - **Drain**: a queue that stands is the bottleneck saying how fast it is. That is the rate then,
-//!   and three quarters of it are sent until the queue is gone.
+//!   but not less than a quarter of the rate before, and three quarters of it are sent until the
+//!   queue is gone.
 //! - **Compete**: a queue that stays or comes back is somebody else's. A window as CUBIC has it
 //!   then, for losses beyond the path's own (`compete`); if losses go on long before that window is
 //!   back, the other is one that does not mind them, and what BBR would hold is held, a quarter of
@@ -218,7 +219,7 @@ impl Rate {
     }
 
     /// Nothing is known of another path, to whose carrier so many packets have come so far.
-    pub(crate) fn moved(packet_bytes: u64, came: u64, sabotage: Sabotage) -> Self {
+    pub(super) fn moved(packet_bytes: u64, came: u64, sabotage: Sabotage) -> Self {
         let mut rate = Self::new(packet_bytes);
         rate.trains = Some(Trains::after(packet_bytes, came));
         rate.set_sabotage(sabotage);
@@ -383,7 +384,7 @@ impl Rate {
         (bytes as u64).max(4 * self.packet_bytes) + 64 * 1024
     }
 
-    /// What BBR would have on its way, but hardly more than path and buffer hold; and enough to
+    /// What BBR would have on its way, but only some more than path and buffer hold; and enough to
     /// claim a part where the queue is short because the other one leaves hardly anything to us.
     fn held_bytes(&self) -> u64 {
         let full = HOLD_FULL * (self.rtt_least.0 + self.queue_high.0) as f64;
@@ -409,6 +410,7 @@ impl Rate {
         }
         match self.phase {
             Phase::Drain => Doing::Drain,
+            Phase::Compete if self.is_pressed() => Doing::Hold,
             Phase::Compete => Doing::Compete,
             _ if self.loss.brake() < 1.0 => Doing::Test,
             Phase::Up => Doing::Up,
@@ -584,6 +586,8 @@ impl Rate {
             }
             self.phase_rounds = CYCLE_ROUNDS;
         }
+        // Who had less to send has not tried what the path passes.
+        let passed = if idle { passed.max(self.bandwidth()) } else { passed };
         match self.phase {
             Phase::Compete => self.compete_round(now, (queue, passed), loss),
             Phase::Drain => self.drain_round(now, queue),
@@ -620,8 +624,7 @@ impl Rate {
 
     /// A queue stood for a round: what went by is our part of what the path passes.
     fn begin_drain(&mut self, now: Moment, queue: Span, passed: u64) {
-        let passed = self.lowered(passed);
-        self.rounds = [passed; ROUNDS];
+        self.rounds = [self.lowered(passed); ROUNDS];
         (self.drain_from, self.growing) = (queue, 0);
         self.decide(now, Decision::Standing(queue, passed));
         if now.since(self.stood.1) > STOOD_WITHIN {
@@ -673,6 +676,11 @@ impl Rate {
         self.begin_phase(Phase::Compete);
     }
 
+    /// Whether somebody is beside us whom losses do not bother.
+    fn is_pressed(&self) -> bool {
+        self.compete.is_some_and(|compete| compete.is_pressed())
+    }
+
     fn compete_round(&mut self, now: Moment, (queue, passed): (Span, u64), loss: (f64, f64)) {
         // Who makes room for a moment has not gone.
         let most = self.bandwidth();
@@ -688,7 +696,7 @@ impl Rate {
         }
         // Somebody gives way: if that is one of ours who tries, it needs all of ours to do so.
         self.queue_high = Span((self.queue_high.0 - self.queue_high.0 / 64).max(queue.0));
-        let pressed = self.compete.is_some_and(|compete| compete.is_pressed());
+        let pressed = self.is_pressed();
         let dips = !self.held && !pressed && queue.0 * 100 < self.queue_high.0 * 85;
         let waited = now.since(self.compete_since);
         let long = if pressed { 3 * COMPETE.0 } else { COMPETE.0 };

@@ -102,9 +102,10 @@ impl Trains {
         }
     }
 
-    /// The first on another path, after so many packets have come.
+    /// The first on another path, after so many packets have come; to be begun, as
+    /// [`Self::note_given_up`] does.
     pub(super) fn after(packet_bytes: u64, came: u64) -> Self {
-        Self { before: came, counted: came, ..Self::new(packet_bytes) }
+        Self { counted: came, ..Self::new(packet_bytes) }
     }
 
     /// Another one, of so many bytes, begins with the next packet.

@@ -27,6 +27,8 @@ pub enum Doing {
     Drain,
     /// A window beside somebody who fills the queue.
     Compete,
+    /// As much beside somebody whom losses do not bother.
+    Hold,
     /// Less, to see whether less is lost.
     Test,
 }
@@ -43,6 +45,9 @@ impl fmt::Display for Doing {
             Doing::Cruise => "sends what went by of late",
             Doing::Drain => "sends less until a queue is gone",
             Doing::Compete => "keeps a window as CUBIC does, because somebody else fills the queue",
+            Doing::Hold => {
+                "keeps what it has, because somebody whom losses do not bother fills the queue"
+            }
             Doing::Test => "sends less, to see whether less is lost",
         })
     }
@@ -65,8 +70,10 @@ pub struct Why {
     pub floor: Option<f64>,
     /// How often something goes the first time, and each further time that it was lost.
     pub copies: [u8; 5],
-    /// How far copies of one round are apart.
+    /// How far copies of one round are apart, and for how many packets losses run, on average.
     pub apart: Span,
+    /// See `apart`.
+    pub burst: f64,
     /// Round trip: the shortest of late, and the smooth one.
     pub rtt: (Span, Span),
     /// Datagrams that the other end had no room for: in its host's buffer, in which those of others
@@ -94,9 +101,19 @@ impl Why {
     /// Why so much is on its way.
     pub fn window(&self) -> String {
         let (least, smooth) = self.rtt;
+        let why = match self.doing {
+            Doing::Trains => return format!("{} bytes are on their way, of a train", self.flying),
+            Doing::Compete => "as many as CUBIC would have there beside who fills the queue",
+            Doing::Hold => "as many as path and queue hold of its part",
+            Doing::Up => "what the path passes and more that is tried, with room for reports, in",
+            Doing::Down | Doing::Cruise | Doing::Drain | Doing::Test => {
+                "what the path passes, with room for reports, in"
+            }
+        };
+        let shortest = if why.ends_with(" in") { " " } else { "; " };
         format!(
-            "{} of {} bytes are on their way: what the path passes in {}, the shortest round trip, \
-             and room for reports; it takes {} now",
+            "{} of {} bytes are on their way: {why}{shortest}{}, the shortest round trip; it takes \
+             {} now",
             self.flying,
             self.window,
             Time(least),
@@ -135,9 +152,10 @@ impl Why {
             None => "what the path loses by itself is not known yet".to_owned(),
         };
         let mut words = format!(
-            "{loses}; what is lost goes again {first}, {second}, {third}, then {later} times, {} \
-             apart",
+            "{loses}; what is lost goes again {first}, {second} (the less is lost, the more), \
+             {third}, then {later} times, {} apart, for losses run for {:.1} packets",
             Time(self.apart),
+            self.burst,
         );
         if self.dropped > 0 {
             words += &format!(
@@ -164,7 +182,8 @@ impl fmt::Display for Decision {
             }
             Decision::Standing(queue, rate) => write!(
                 f,
-                "a queue of {} stood for a round trip: the path passes {}",
+                "a queue of {} stood for a round trip, in which {} went by: less is sent until it \
+                 is gone",
                 Time(queue),
                 Bits(rate)
             ),
@@ -273,8 +292,34 @@ mod tests {
         let why = sender.why();
         assert!(why.rate().contains("does not know yet"), "{}", why.rate());
         assert!(why.repair().contains("is not known yet; what is lost"), "{}", why.repair());
-        let known = Why { floor: Some(0.05), ..why };
+        let known = Why { floor: Some(0.05), burst: 3.04, ..why };
         assert!(known.repair().starts_with("the path loses 5.0 % by itself"), "{}", known.repair());
+        assert!(known.repair().ends_with("losses run for 3.0 packets"), "{}", known.repair());
+    }
+
+    /// A window is what it is for a reason that is its own at each time.
+    #[test]
+    fn windows_are_told_with_their_reasons() {
+        let sender: Sender<u64> = Sender::new(Moment(0), 1228);
+        let rtt = (Span::from_ms(30), Span::from_ms(42));
+        let told = |doing| Why { doing, window: 90_000, rtt, ..sender.why() }.window();
+        assert_eq!(told(Doing::Trains), "0 bytes are on their way, of a train");
+        for (doing, reason) in [
+            (Doing::Up, "passes and more that is tried, with room for reports, in 30.0 ms, the"),
+            (
+                Doing::Cruise,
+                "what the path passes, with room for reports, in 30.0 ms, the shortest",
+            ),
+            (Doing::Compete, "as CUBIC would have there beside who fills the queue; 30.0 ms, the"),
+            (Doing::Hold, "as many as path and queue hold of its part; 30.0 ms, the shortest"),
+        ] {
+            let said = told(doing);
+            assert!(
+                said.starts_with("0 of 90000 bytes") && said.ends_with("42.0 ms now"),
+                "{said}"
+            );
+            assert!(said.contains(reason), "{said}");
+        }
     }
 
     /// Where nothing comes back, what is said is for how long, and when somebody asks again.

@@ -465,6 +465,7 @@ impl Session {
         Some(PacketsReport {
             flying,
             came: sender.came(),
+            packets: sender.counted(),
             rate: rate.bandwidth(),
             window: rate.window(),
             dropped: sender.dropped(),
@@ -775,5 +776,17 @@ mod tests {
         let (now, mut out) = (Moment(1_000_000_000), Vec::new());
         packets.fill_report(now, packets.least_text(), &mut out);
         assert!(!out.is_empty() && out.len() < 1200);
+    }
+
+    /// One that a short packet has no room for waits for the next, and is whole.
+    #[test]
+    fn a_report_waits_for_a_packet_with_room() {
+        let mut packets = Packets::new(Moment(0), (28, 60), Sabotage::default());
+        packets.reports.push_back(alloc::vec![0; 1000]);
+        let mut out = Vec::new();
+        packets.fill_report(Moment(0), 500, &mut out);
+        assert!(out.is_empty() && packets.reports.len() == 1);
+        packets.fill_report(Moment(0), 1200, &mut out);
+        assert!(out.len() > 1000 && packets.reports.is_empty());
     }
 }

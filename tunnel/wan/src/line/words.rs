@@ -258,19 +258,20 @@ fn rate(value: &str) -> Result<u64, &'static str> {
 /// What to give instead.
 pub fn read_time(value: &str) -> Result<Span, &'static str> {
     let units = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
-    let zero = (value == "0").then_some(0);
-    let ns = zero.or_else(|| scaled(value, &units)).filter(|ns| *ns <= TIME_MAX.0);
-    ns.map(Span).ok_or("give a time with its unit, up to 60s, as 40ms or 500us")
+    span(value, &units, TIME_MAX).ok_or("give a time with its unit, up to 60s, as 40ms or 500us")
 }
 
-/// Reads how long something takes, with its unit, up to a day: `90s`, `10m`, `500ms`.
+/// Reads how long something takes, with its unit, up to a day: `90s`, `10m`.
 ///
 /// # Errors
 /// What to give instead.
 pub fn read_length(value: &str) -> Result<Span, &'static str> {
+    span(value, &LENGTHS, LENGTH_MAX).ok_or("give a time with its unit, up to 24h, as 90s or 10m")
+}
+
+fn span(value: &str, units: &[(&str, u64)], most: Span) -> Option<Span> {
     let zero = (value == "0").then_some(0);
-    let ns = zero.or_else(|| scaled(value, &LENGTHS)).filter(|ns| *ns <= LENGTH_MAX.0);
-    ns.map(Span).ok_or("give a time with its unit, up to 24h, as 90s, 10m or 500ms")
+    zero.or_else(|| scaled(value, units)).map(Span).filter(|span| *span <= most)
 }
 
 fn share(value: &str) -> Result<u64, &'static str> {

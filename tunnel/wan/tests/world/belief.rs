@@ -64,7 +64,7 @@ impl Plan {
         while story.world.now() < end {
             story.until(story.world.now() + Span::from_ms(50))?;
             let doing = story.world.sender().rate().doing();
-            if doing == Doing::Compete {
+            if matches!(doing, Doing::Compete | Doing::Hold) {
                 let ms = story.world.now().0 / 1_000_000;
                 return Err(format!("it competes with nobody, at {ms} ms"));
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -138,9 +138,12 @@ impl Rows {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let mut file = file.map_err(|error| host(&format!("cannot open {shown}"), error))?;
         // Two that write to it would measure all twice, and one of them might take it away.
-        file.try_lock().map_err(|_| {
-            let why = "another run writes to it; wait for its end, or give another file";
-            Failure::Host(format!("--into {shown}: {why}"))
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                let why = "another run writes to it; wait for its end, or give another file";
+                Failure::Host(format!("--into {shown}: {why}"))
+            }
+            TryLockError::Error(error) => host(&format!("cannot lock {shown}"), error),
         })?;
         let mut text = String::new();
         let read = file.read_to_string(&mut text);

@@ -4,19 +4,21 @@
 //! what users say to the near side and the far side to services. That is the control: nDPI has to
 //! find HTTP, Redis and SSH there, or it would have found nothing in any case.
 //!
-//! It guesses by a byte or two, so it takes some chance for a protocol: nDPI 4.2 guesses one for 27
-//! of 2470 carriers (TLS, mostly), and for 22 of 1800 whose every byte was replaced by a random
-//! one. Random bytes match by chance, so some of the carriers may be named here, too
-//! ([`by_chance`]). A pattern of ours would be in all, or in all of a kind: one that is in fewer is
-//! not found here.
+//! It guesses by a byte or two, so it takes some chance for a protocol: nDPI 4.2 guesses one for
+//! about one in a hundred carriers over TCP (TLS, mostly), and for one in eleven over UDP (RTP, by
+//! the first bits of a packet). So it is asked besides about the same packets, of the same lengths
+//! at the same times, with every byte of ours replaced by a random one, in [`COPIES`] copies; and
+//! of ours it may name no more than of those, but for chance.
 //!
 //! Not here: whether the bytes are uniform (`ringway tunnel selftest`).
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
+use ringway_core::rng::Rng;
 use rustix::process::Signal;
 
 use super::flows::{Held, Load, Transfer, connect, echo_one, mirror, says_again, serve};
@@ -28,12 +30,10 @@ use crate::support::{self, hold, until};
 
 /// The port that our documentation uses. nDPI knows no protocol by it.
 const CARRIERS: &str = "127.0.0.1:4600";
-/// One carrier in so many may look like something by chance: over TCP that is about one in a
-/// hundred. Over UDP it is one in eleven, always like RTP, which is known by the first bits of a
-/// packet: of some twenty never more than a third.
-fn by_chance(udp: bool) -> usize {
-    if udp { 3 } else { 8 }
-}
+/// How often all carriers are replaced by random bytes. nDPI looks at the first packets of each
+/// connection only.
+const COPIES: u64 = 10;
+const PACKETS_OF_EACH: u32 = 100;
 /// The mark by which nDPI 4.8 and later say what `selftest` says, too: all of it looks like chance.
 const LIKE_NOTHING: &str = "Fully Encrypted Flow";
 /// Said when all else is.
@@ -57,19 +57,17 @@ impl Capture {
         Capture { tcpdump, file }
     }
 
-    /// All connections that were seen, as nDPI sees them. What is said to the web server at last is
-    /// in the file when all before it is.
+    /// The file with all packets. What is said to the web server at last is in it when all before
+    /// it is.
     #[track_caller]
-    fn inspect(mut self, web: SocketAddr) -> Vec<Seen> {
+    fn end(mut self, web: SocketAddr) -> String {
         curl(&[&format!("http://{web}/which?{LAST_WORD}")]);
         until("the last word is recorded", || self.ends_with_last_word().then_some(()));
         self.tcpdump.signal(Signal::INT);
         assert_eq!(self.tcpdump.wait(), Some(0), "{}", self.tcpdump.err());
         let told = self.tcpdump.err();
         assert!(told.contains("\n0 packets dropped by kernel"), "{told}");
-        let told = run(&["ndpiReader", "-i", &self.file, "-v", "2"]);
-        println!("{}", told.lines().find(|line| line.contains("Using nDPI")).unwrap_or_default());
-        told.lines().filter_map(Seen::read).collect()
+        self.file.clone()
     }
 
     fn ends_with_last_word(&self) -> bool {
@@ -80,6 +78,56 @@ impl Capture {
         file.read_to_end(&mut end).expect("a file");
         end.windows(LAST_WORD.len()).any(|some| some == LAST_WORD.as_bytes())
     }
+}
+
+/// What nDPI says of all that is in a file.
+#[track_caller]
+fn told_of(file: &str) -> Vec<Seen> {
+    let told = run(&["ndpiReader", "-i", file, "-v", "2"]);
+    println!("{}", told.lines().find(|line| line.contains("Using nDPI")).unwrap_or_default());
+    told.lines().filter_map(Seen::read).collect()
+}
+
+/// The same packets as in `recorded`, of who speaks with this port, with random bytes in them.
+fn with_random_bytes(recorded: &[u8], (udp, port): (bool, u16), seed: u64) -> Vec<u8> {
+    const FILE_HEAD: usize = 24;
+    const PACKET_HEAD: usize = 16;
+    const ETHERNET: usize = 14;
+    assert_eq!(recorded[..4], 0xa1b2_c3d4_u32.to_le_bytes(), "tcpdump's own format");
+    let (mut random, mut packets_of) = (Rng::new(seed), BTreeMap::<[u16; 2], u32>::new());
+    let (head, mut rest) = recorded.split_at(FILE_HEAD);
+    let mut file = head.to_vec();
+    while rest.len() > PACKET_HEAD {
+        let len = u32::from_le_bytes(rest[8..12].try_into().expect("four")) as usize;
+        let (packet, after) = rest.split_at(PACKET_HEAD + len);
+        rest = after;
+        let ip = &packet[PACKET_HEAD + ETHERNET..];
+        let (kind, heads) = (ip[9], usize::from(ip[0] & 15) * 4);
+        if ip[0] >> 4 != 4 || kind != if udp { 17 } else { 6 } {
+            continue;
+        }
+        let at = |at: usize| u16::from_be_bytes([ip[heads + at], ip[heads + at + 1]]);
+        let mut ports = [at(0), at(2)];
+        ports.sort_unstable();
+        let so_far = packets_of.entry(ports).or_default();
+        *so_far += 1;
+        if !ports.contains(&port) || *so_far > PACKETS_OF_EACH {
+            continue;
+        }
+        let own = heads + if udp { 8 } else { usize::from(ip[heads + 12] >> 4) * 4 };
+        let begin = file.len() + PACKET_HEAD + ETHERNET + own;
+        file.extend_from_slice(packet);
+        file[begin..].fill_with(|| random.next_u64() as u8);
+    }
+    file
+}
+
+/// How many of so many carriers nDPI may name, if it names this many of so many that are random:
+/// four standard deviations more. Of few random ones chance may have named none.
+fn by_chance(all: usize, (named, of): (usize, usize)) -> usize {
+    let part = (named + 3) as f64 / (of + 3) as f64;
+    let mean = all as f64 * part;
+    (mean + 4.0 * (mean * (1.0 - part)).sqrt() + 1.0) as usize
 }
 
 /// A connection in nDPI's words.
@@ -156,6 +204,32 @@ fn greets(door: SocketAddr) -> TcpStream {
     user
 }
 
+/// Of carriers at this address, nDPI names no more than of such with random bytes.
+#[track_caller]
+fn are_like_random_ones(seen: &[Seen], file: &str, (udp, address): (bool, SocketAddr)) {
+    let ours = |seen: &&Seen| seen.udp == udp && seen.leads_to(address);
+    let carriers: Vec<_> = seen.iter().filter(ours).collect();
+    let (_, named): (Vec<&&Seen>, Vec<&&Seen>) =
+        carriers.iter().partition(|seen| !seen.stands_out());
+    let marked = carriers.iter().flat_map(|seen| seen.risks()).count();
+    let (all, some) = (carriers.len(), named.len());
+    println!("{all} carriers with {marked} marks, of which {some} stand out: {named:#?}");
+    assert!(all >= 2 * ROUNDS, "{all} carriers");
+    let recorded = std::fs::read(file).expect("tcpdump has made it");
+    let random = format!("{file}.random");
+    let copies = (0..COPIES).flat_map(|seed| {
+        let copy = with_random_bytes(&recorded, (udp, address.port()), seed);
+        std::fs::write(&random, copy).expect("a file");
+        told_of(&random)
+    });
+    let copies: Vec<Seen> = copies.collect();
+    let like_it = copies.iter().filter(|seen| seen.stands_out()).count();
+    println!("{} with random bytes, of which {like_it} stand out", copies.len());
+    assert_eq!(copies.len(), all * COPIES as usize, "the same connections");
+    let most = by_chance(all, (like_it, copies.len()));
+    assert!(some <= most, "nDPI knows {some} of {all} carriers, by chance {most}: {named:#?}");
+}
+
 #[track_caller]
 fn nothing_stands_out(udp: bool) {
     in_a_network_of_its_own(|| {
@@ -199,10 +273,11 @@ fn nothing_stands_out(udp: bool) {
             drop((silent, served, user));
             near.stop();
         }
-        let carriers = far.carriers();
+        let address = far.carriers();
         far.stop();
 
-        let seen = capture.inspect(web);
+        let file = capture.end(web);
+        let seen = told_of(&file);
         // Later versions call Redis by its protocol.
         let controls = [(web, &["HTTP"][..]), (redis, &["Redis", "RESP"]), (ssh, &["SSH"])];
         for (service, names) in controls {
@@ -211,14 +286,6 @@ fn nothing_stands_out(udp: bool) {
             println!("{names:?}: {known} of {} connections are recognised", plain.len());
             assert!(known >= ROUNDS, "{names:?} not recognised: {:?}", plain.first());
         }
-        let ours = |seen: &&Seen| seen.udp == udp && seen.leads_to(carriers);
-        let carriers: Vec<_> = seen.iter().filter(ours).collect();
-        let (_, named): (Vec<&&Seen>, Vec<&&Seen>) =
-            carriers.iter().partition(|seen| !seen.stands_out());
-        let marked = carriers.iter().flat_map(|seen| seen.risks()).count();
-        let (all, some) = (carriers.len(), named.len());
-        println!("{all} carriers with {marked} marks, of which {some} stand out: {named:#?}");
-        assert!(all >= 2 * ROUNDS, "{all} carriers");
-        assert!(some * by_chance(udp) <= all, "nDPI knows the carriers: {named:#?}");
+        are_like_random_ones(&seen, &file, (udp, address));
     });
 }

@@ -22,7 +22,7 @@ mod tcp;
 
 use ringway_core::{Moment, Span};
 
-use crate::line::{Direction, Line, bytes_in};
+use crate::line::{Counts, Direction, Line, bytes_in};
 use bbr::Bbr;
 use cubic::Cubic;
 use ours::Ours;
@@ -169,12 +169,13 @@ impl Street {
         }
     }
 
-    /// The line and the way back become others, beside what the scene says; the way
-    /// back of each takes as long as before.
+    /// The line and the way back become others, beside what the scene says. The way back of each
+    /// becomes longer by as much, or shorter.
     pub fn set_lines(&mut self, line: Line, back: Line) {
         self.line.set(self.now, line);
         for flow in &mut self.flows {
-            let delay = flow.back.line().delay;
+            let own = flow.entrant.rtt.0 - self.scene.line.delay.0 + back.delay.0;
+            let delay = Span(own.saturating_sub(self.scene.back.delay.0));
             flow.back.set(self.now, Line { delay, ..back });
         }
     }
@@ -236,10 +237,9 @@ impl Street {
         self.line.waiting_bytes(self.now)
     }
 
-    /// Packets that overflowed, of how many.
-    pub fn overflowed(&self) -> (u64, u64) {
-        let counts = self.line.counts();
-        (counts.overflowed, counts.offered)
+    /// What has become of packets of all.
+    pub fn counts(&self) -> Counts {
+        self.line.counts()
     }
 
     /// Now.
@@ -287,7 +287,7 @@ impl Street {
 
     /// Runs for so long and says what came of that.
     pub fn judge(&mut self, time: Span) -> Shares {
-        let (came, (overflowed, offered)) = (self.came(), self.overflowed());
+        let (came, before) = (self.came(), self.counts());
         self.queues.clear();
         self.run_until(self.now + time);
         let seconds = time.0 as f64 / 1e9;
@@ -301,12 +301,14 @@ impl Street {
             let at = (self.queues.len() as f64 * part) as usize;
             self.queues.get(at).map_or(0.0, |bytes| *bytes as f64 / per_ms)
         };
-        let after = self.overflowed();
+        let after = self.counts();
+        let (overflowed, offered) =
+            (after.overflowed - before.overflowed, after.offered - before.offered);
         Shares {
             utilisation: sum / self.line.line().bits_per_s as f64,
             jain: sum * sum / (squares * bits_per_s.len() as f64),
             queue_ms: (queue(0.5), queue(0.99)),
-            overflowed: (after.0 - overflowed) as f64 / (after.1 - offered).max(1) as f64,
+            overflowed: overflowed as f64 / offered.max(1) as f64,
             bits_per_s,
         }
     }
