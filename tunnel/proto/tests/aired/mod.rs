@@ -784,7 +784,8 @@ pub(crate) fn where_packets_are_held_back_streams_leave_and_return(
     flow.run_until(&mut net, Span::from_s(150), |net| {
         net.far_apps().any(|(_, _, flow, app)| flow == id && app.read.len() == all)
     });
-    assert_eq!(sent(&net, 0)[0], records, "records stand by");
+    // One that is not needed any more may have gone, with what it sent.
+    assert!(sent(&net, 0)[0] <= records, "records stand by");
 }
 
 /// Packets are held back, so that streams go by records; then those are lost, and nobody can be
