@@ -57,7 +57,7 @@
 //!                                               WaysAreKnown PacketsHandedOver
 //! how long datagrams may be                   NarrowerIsFound LossIsNotLength SilenceIsNotLength
 //! packets first, records where those are      PacketsFirst HeldBackLeaves FillerFirst FillerIsOurs
-//!   held back                                   PacketsTriedAgain SilentRecordsLeft
+//!   held back                                   PacketsTriedAgain
 //! ```
 //!
 //! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
@@ -302,8 +302,6 @@ pub enum Rule {
     PacketsTriedAgain,
     /// Who stops, or gives packets up, says so by them.
     FarewellSaid,
-    /// Where no carrier of records answers, streams go by packets, though those were held back.
-    SilentRecordsLeft,
     /// Where no records are left, packets are asked whether they still get through.
     AloneIsAsked,
 }
@@ -416,7 +414,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 22] = [
+    pub const PACKETS: [Rule; 21] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -435,7 +433,6 @@ impl Rule {
         Rule::FillerIsOurs,
         Rule::PacketsTriedAgain,
         Rule::FarewellSaid,
-        Rule::SilentRecordsLeft,
         Rule::AloneIsAsked,
         Rule::PolicedIsSeen,
         Rule::LostFirst,

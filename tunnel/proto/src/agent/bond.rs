@@ -577,8 +577,7 @@ impl Agent {
         let keys = bond.known.as_ref().filter(|_| bond.flows_can_go());
         let keys = keys.and_then(|known| known.epochs.wake_at());
         let route = self.wants_route(bond).then_some(bond.route_at);
-        let returns = bond.detour.returns_at();
-        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool, route, returns];
+        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool, route];
         let due = due.into_iter().flatten().min().map(|at| at.max(no_sooner));
         if bond.due != due {
             if let Some(before) = bond.due {
