@@ -68,7 +68,7 @@ class Link:
     def __exit__(self, *_):
         for program in [*self.programs, self.run]:
             program.terminate()
-            program.wait()
+            program.wait(GRACE_S)
 
 
 def listens(link, end, port):
@@ -107,7 +107,8 @@ def tunnels(link, directory, ports):
 
 def received(server, begin):
     """Mbit/s that came while it is judged, which begins so many seconds after the first byte."""
-    intervals = [one["sum"] for one in json.loads(server.communicate()[0])["intervals"]]
+    said, _ = server.communicate(timeout=STAGGER_S + SETTLE + JUDGE + GRACE_S)
+    intervals = [one["sum"] for one in json.loads(said)["intervals"]]
     judged = [one for one in intervals if one["start"] >= begin and one["end"] <= begin + JUDGE + 1]
     return sum(one["bytes"] for one in judged) * 8e-6 / sum(one["seconds"] for one in judged)
 

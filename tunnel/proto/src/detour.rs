@@ -6,7 +6,7 @@
 //! packets are lost a stream would be stuck behind the first of them, filler harms nobody. Only if
 //! that goes clearly faster do streams go by records, and only if they are faster there do they
 //! stay. Now and then packets are tried again, with the streams themselves; and at once where no
-//! records are left.
+//! carrier of records is left, or soon where those that are left do not answer.
 //!
 //! Most often nothing is held back: then filler only takes from packets what it brings, for both
 //! share a link. So a look ends as soon as that is seen, which costs about a round trip of the
@@ -65,6 +65,21 @@ const AGAIN_PERCENT: u64 = 90;
 /// round trips.
 const SETTLE: (Span, u64) = (Span::from_s(1), 20);
 const MEASURE: (Span, u64) = (Span::from_s(2), 10);
+
+/// Whoever has gone by records waits so long for one of their carriers to answer again: one
+/// question that is lost sends nobody back.
+const ANSWERS_WITHIN: Span = Span::from_s(1);
+
+/// What carriers of records there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// None at all.
+    Gone,
+    /// Some, of which none answers.
+    Silent,
+    /// Some that can be used.
+    Usable,
+}
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +180,8 @@ pub struct Detour {
     trails_until: Moment,
     look_after: Span,
     stay: Span,
+    /// Since when no carrier of records answers, though streams go by those.
+    silent_since: Option<Moment>,
 }
 
 /// Whether `after` is at least so many percent of `before`.
@@ -181,7 +198,8 @@ impl Detour {
     pub fn new(now: Moment) -> Self {
         let state = State::Packets(None);
         let (look_after, stay) = (LOOK_AFTER, STAY);
-        Self { state, next_look_at: now, trails_until: now, look_after, stay }
+        let silent_since = None;
+        Self { state, next_look_at: now, trails_until: now, look_after, stay, silent_since }
     }
 
     /// Whether streams go by records though packets get through.
@@ -210,8 +228,10 @@ impl Detour {
         }
     }
 
-    /// Packets do not get through: what was being measured of them means nothing.
+    /// Packets do not get through: what was being measured of them means nothing, and there is
+    /// nothing to return to.
     pub fn interrupt(&mut self) {
+        self.silent_since = None;
         if !self.by_records() {
             self.state = State::Packets(None);
         }
@@ -222,15 +242,23 @@ impl Detour {
         matches!(self.state, State::Packets(_))
     }
 
-    /// No carrier of records is left, and packets get through: streams go by those from now on.
-    /// Returns whether they did not.
-    pub fn return_alone(&mut self, now: Moment) -> bool {
-        let went = self.by_records();
+    /// Packets get through: if streams go by records and no carrier of those is left, or none has
+    /// answered for some time, they go by packets from now on. Returns whether they did not.
+    pub fn return_alone(&mut self, now: Moment, records: Records) -> bool {
+        let silent = self.by_records() && records == Records::Silent;
+        self.silent_since = silent.then(|| self.silent_since.unwrap_or(now));
+        let over = records == Records::Gone || self.returns_at().is_some_and(|at| at <= now);
+        let went = over && self.by_records();
         if went {
             self.state = State::Packets(None);
-            self.next_look_at = now;
+            (self.next_look_at, self.silent_since) = (now, None);
         }
         went
+    }
+
+    /// When streams go by packets again if no carrier of records answers before.
+    pub fn returns_at(&self) -> Option<Moment> {
+        self.silent_since.map(|since| since + ANSWERS_WITHIN)
     }
 
     fn by_packets(&mut self, now: Moment, seen: Seen, mark: Option<(Mark, Option<u64>)>) -> Advice {
@@ -547,6 +575,26 @@ mod tests {
         assert!(world.looks == [3] && world.ended > Moment(0), "{:?}", world.looks);
         assert!(world.detour.may_trail(world.ended));
         assert!(!world.detour.may_trail(world.ended + LOOK_FOR));
+    }
+
+    /// One answer that is late sends nobody back, silence for a second does; while packets do not
+    /// get through either, nobody waits for that.
+    #[test]
+    fn records_that_fall_silent_are_left() {
+        let mut world = World::new();
+        world.run(10, true, [10, 100, 90]);
+        let ms = |ms: u64| Moment((10_000 + ms) * MS);
+        let detour = &mut world.detour;
+        assert!(detour.by_records() && !detour.return_alone(ms(0), Records::Silent));
+        assert_eq!(detour.returns_at(), Some(ms(1000)));
+        assert!(!detour.return_alone(ms(900), Records::Usable));
+        assert!(!detour.return_alone(ms(950), Records::Silent));
+        assert_eq!(detour.returns_at(), Some(ms(1950)));
+        detour.interrupt();
+        assert_eq!(detour.returns_at(), None);
+        assert!(detour.by_records() && !detour.return_alone(ms(2000), Records::Silent));
+        assert!(detour.return_alone(ms(3000), Records::Silent));
+        assert!(!detour.by_records() && detour.returns_at().is_none());
     }
 
     /// Filler was fast, and streams are not.

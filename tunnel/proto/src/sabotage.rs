@@ -57,7 +57,7 @@
 //!                                               WaysAreKnown PacketsHandedOver
 //! how long datagrams may be                   NarrowerIsFound LossIsNotLength SilenceIsNotLength
 //! packets first, records where those are      PacketsFirst HeldBackLeaves FillerFirst FillerIsOurs
-//!   held back                                   PacketsTriedAgain
+//!   held back                                   PacketsTriedAgain SilentRecordsLeft FullIsAsked
 //! ```
 //!
 //! The pool is `OpenedOnDemand`, `SpawnBounded` and `IdleClosed`; keys over time are
@@ -302,6 +302,10 @@ pub enum Rule {
     PacketsTriedAgain,
     /// Who stops, or gives packets up, says so by them.
     FarewellSaid,
+    /// Where no carrier of records answers, streams go by packets, though those were held back.
+    SilentRecordsLeft,
+    /// A carrier that takes nothing more is asked whether it lives.
+    FullIsAsked,
     /// Where no records are left, packets are asked whether they still get through.
     AloneIsAsked,
 }
@@ -414,7 +418,7 @@ impl Rule {
     ];
 
     /// Those of an agent's carriers of packets.
-    pub const PACKETS: [Rule; 21] = [
+    pub const PACKETS: [Rule; 23] = [
         Rule::PacketsFirst,
         Rule::PacketsProved,
         Rule::PacketsHandedOver,
@@ -433,6 +437,8 @@ impl Rule {
         Rule::FillerIsOurs,
         Rule::PacketsTriedAgain,
         Rule::FarewellSaid,
+        Rule::SilentRecordsLeft,
+        Rule::FullIsAsked,
         Rule::AloneIsAsked,
         Rule::PolicedIsSeen,
         Rule::LostFirst,

@@ -798,6 +798,11 @@ impl Session {
         up.is_some_and(|one| one.pong.is_some() || one.wants_ping(now) || leaves(one))
     }
 
+    /// Whether that would be a question, too. There is one without an answer at most.
+    pub(crate) fn asks(&self, now: Moment, slot: CarrierSlot) -> bool {
+        self.carriers.get(usize::from(slot.0)).is_some_and(|one| one.wants_ping(now))
+    }
+
     /// A carrier of records is filled from now on with what says nothing, or no more. Carriers of
     /// packets go the same way, and what is seen there meanwhile is the work of filler.
     pub(crate) fn set_filler(&mut self, slot: CarrierSlot, filler: Option<Filler>) {

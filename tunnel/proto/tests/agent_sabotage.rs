@@ -34,6 +34,9 @@ fn every_broken_rule_of_packets_is_noticed() {
         ];
         let stories: &[aired::Story] = match rule {
             Rule::LossIsNotLength => &[aired::what_is_lost_was_not_too_long],
+            Rule::SilentRecordsLeft | Rule::FullIsAsked => {
+                &[aired::who_is_held_back_and_silent_goes_on]
+            }
             Rule::FillerIsOurs => &[aired::a_look_takes_little_of_a_link],
             _ if long.contains(&rule) => &aired::LONG_STORIES,
             _ => &aired::STORIES,

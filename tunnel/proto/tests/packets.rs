@@ -36,6 +36,11 @@ fn who_is_held_back_and_alone_goes_on() {
 }
 
 #[test]
+fn who_is_held_back_and_silent_goes_on() {
+    tell(aired::who_is_held_back_and_silent_goes_on);
+}
+
+#[test]
 fn what_was_suspect_goes_on() {
     tell(aired::what_was_suspect_goes_on);
 }

@@ -347,11 +347,13 @@ impl Agent {
             {
                 bond.flows.note_path(now, slot, rtt, resent);
             }
-            // What asks after a carrier may wait behind what it carries, and so measures that, too.
             if !bond.flows.wants_own(now, slot) {
                 continue;
             }
-            if waiting <= carrier.pace.waiting_max() {
+            // What asks after a carrier may wait behind what it carries, and so measures that, too.
+            // One that takes nothing more is asked all the same, once: it may be silent.
+            let asks = bond.flows.asks(now, slot) && !self.sabotage.breaks(Rule::FullIsAsked);
+            if asks || waiting <= carrier.pace.waiting_max() {
                 seal_own(now, (slot, false), bond, carrier, host);
             } else {
                 late = true;
@@ -577,7 +579,8 @@ impl Agent {
         let keys = bond.known.as_ref().filter(|_| bond.flows_can_go());
         let keys = keys.and_then(|known| known.epochs.wake_at());
         let route = self.wants_route(bond).then_some(bond.route_at);
-        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool, route];
+        let returns = bond.detour.returns_at();
+        let due = [bond.flows.wake_at(), keys, given_up, alone, dial_at, pool, route, returns];
         let due = due.into_iter().flatten().min().map(|at| at.max(no_sooner));
         if bond.due != due {
             if let Some(before) = bond.due {

@@ -7,7 +7,7 @@
 
 use super::bond::{SHORT, seal_filler};
 use super::*;
-use crate::detour::{Advice, Filler, Seen};
+use crate::detour::{Advice, Filler, Records, Seen};
 use crate::report::PacketsReport;
 use crate::session::Share;
 
@@ -125,7 +125,12 @@ impl Agent {
             bond.fill(None);
             return false;
         };
-        if bond.slots().next().is_none() && bond.detour.return_alone(now) {
+        let records = match (bond.slots().next(), bond.usable()) {
+            (None, _) => Records::Gone,
+            (Some(_), 0) if !self.sabotage.breaks(Rule::SilentRecordsLeft) => Records::Silent,
+            _ => Records::Usable,
+        };
+        if bond.detour.return_alone(now, records) {
             bond.lead(now, Advice::Return, host);
             return true;
         }

@@ -804,6 +804,26 @@ pub(crate) fn who_is_held_back_and_alone_goes_on(broken: Option<Rule>, seed: u64
     flow.run_until(&mut net, Span::from_ms(100), |net| sent(net, 0)[1] > packets);
 }
 
+/// The same, but nobody says that records are lost: they fall silent, and nobody else can be
+/// dialled. Packets carry what there is long before those carriers are given up.
+pub(crate) fn who_is_held_back_and_silent_goes_on(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    (net.bytes_per_step, net.narrow, net.air().police) = (200, true, Some(50));
+    let mut flow = Flow::open(&mut net, bond, 50_000_000, 1);
+    flow.run_until(&mut net, Span::from_s(20), |net| {
+        net.sites[0][0].desk.notes.contains(&Note::HeldBack(PEER))
+    });
+    // At whatever moment: meanwhile carriers are opened, and become full.
+    let silent_at = net.now + Span::from_ms(seed % 16 * 625);
+    flow.run_until(&mut net, Span::from_s(11), |net| net.now >= silent_at);
+    net.sites[0][0].desk.cut_off = true;
+    net.silence(|_| true);
+    let [_, packets] = sent(&net, 0);
+    // Behind what fills them a round trip is more than half a second.
+    flow.run_until(&mut net, Span::from_s(8), |net| sent(net, 0)[1] > packets + 10_000);
+    assert!(!report(&net, 0).members.is_empty(), "they are not given up yet");
+}
+
 /// Keys have changed by packets, and records have said nothing under the new ones. Then packets are
 /// held back on their way to the near site: the far one looks beside them all the same.
 #[allow(dead_code, reason = "no rule is switched off in it")]
