@@ -68,7 +68,11 @@ class Link:
     def __exit__(self, *_):
         for program in [*self.programs, self.run]:
             program.terminate()
-            program.wait(GRACE_S)
+            try:
+                program.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                program.kill()
+                program.wait()
 
 
 def listens(link, end, port):

@@ -15,7 +15,8 @@
 //! ```text
 //! packets --the bound for a while--> looking --filler was not faster--> packets, later again
 //!    ^                                  \--faster--> records --streams are not--> packets
-//!    \---no slower than records--- again <--after a time--/
+//!    ^---no slower than records--- again <--after a time--/
+//!    \------------------no carrier of records answers----/
 //! ```
 //!
 //! Always: filler on its way is at most [`FILLER_FIRST`] more than what has arrived, so a carrier
@@ -252,6 +253,10 @@ impl Detour {
         if went {
             self.state = State::Packets(None);
             (self.next_look_at, self.silent_since) = (now, None);
+        }
+        if went && silent {
+            // Records that fall silent now and then do not make streams go to and fro.
+            self.look_later(now);
         }
         went
     }
@@ -595,6 +600,8 @@ mod tests {
         assert!(detour.by_records() && !detour.return_alone(ms(2000), Records::Silent));
         assert!(detour.return_alone(ms(3000), Records::Silent));
         assert!(!detour.by_records() && detour.returns_at().is_none());
+        world.run(20, true, [10, 100, 90]);
+        assert_eq!(world.left.len(), 1, "it is looked at later");
     }
 
     /// Filler was fast, and streams are not.

@@ -36,7 +36,7 @@
 //! loss by time, which learns                  LossTakesTime LateIsHeard LateIsWaitedFor
 //! reports: the newest again, older in turn,   NewestAgain OlderInTurn BaseIsSenders
 //!   from the sender's base, the host's drops    HostDropsApart HeldIsNoTrip ReportsSpaced
-//!   apart, not often, a hundredth at most       ReportsBounded
+//!   apart, not often, a hundredth at most       ReportsBounded LastIsSaidTwice
 //! who runs dry asks, with the tail            SilenceIsProbed TailGoesAgain SilenceGivesUp
 //! windows: grown on demand, bounded           WindowsGrow UnreadWaits MemoryBounded
 //! rate: the fastest of some rounds, what is   FastestCounts LostHasNotPassed IdleSaysNothing
@@ -248,6 +248,8 @@ pub enum Rule {
     ReportsBounded,
     /// Reports are apart from each other.
     ReportsSpaced,
+    /// What is said of the last of many packets is said twice.
+    LastIsSaidTwice,
     /// Where most of what is tried is lost, no more is tried.
     PolicedIsSeen,
     /// What was lost goes before what is new.
@@ -337,7 +339,7 @@ impl Rule {
     ];
 
     /// Those of what carries packets.
-    pub const PATH: [Rule; 45] = [
+    pub const PATH: [Rule; 46] = [
         Rule::NewestAgain,
         Rule::OlderInTurn,
         Rule::BaseIsSenders,
@@ -383,6 +385,7 @@ impl Rule {
         Rule::NeverShut,
         Rule::ReportsBounded,
         Rule::ReportsSpaced,
+        Rule::LastIsSaidTwice,
     ];
 
     /// Those of an agent.

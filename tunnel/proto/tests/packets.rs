@@ -36,6 +36,11 @@ fn who_is_held_back_and_alone_goes_on() {
 }
 
 #[test]
+fn who_begins_anew_finds_out_again() {
+    tell(aired::who_begins_anew_finds_out_again);
+}
+
+#[test]
 fn who_is_held_back_and_silent_goes_on() {
     tell(aired::who_is_held_back_and_silent_goes_on);
 }

@@ -302,7 +302,8 @@ fn log_way(peer: &str, udp: Udp) {
         ),
         Udp::Free => tracing::info!(
             peer,
-            "UDP brings as much as TCP again, or there is no TCP: streams go by UDP"
+            "UDP does not count as held back any more: it brings as much as TCP again, or no TCP \
+             carrier answers, or the session has begun anew. Streams go by UDP where it works"
         ),
     }
 }

@@ -631,7 +631,7 @@ impl Agent {
         bond.members.clear();
         bond.packets.clear();
         (bond.route_at, bond.anew_after) = (now, packets::ANEW_FIRST);
-        bond.forget_detour(now);
+        bond.forget_detour(now, host);
         bond.next_slot = 0;
         bond.pool = Pool::new(now);
         bond.known = None;

@@ -32,8 +32,11 @@ impl Bond {
     }
 
     /// Nothing is known of the paths of a session that begins anew.
-    pub(super) fn forget_detour(&mut self, now: Moment) {
+    pub(super) fn forget_detour(&mut self, now: Moment, host: &mut impl Host) {
         (self.detour, self.by_records, self.filled) = (Detour::new(now), None, None);
+        if core::mem::take(&mut self.held_back) {
+            host.note(None, Note::NotHeldBack(self.peer));
+        }
     }
 
     /// Filler that a look has left behind is over once it has arrived, its carrier is gone, or it

@@ -172,7 +172,8 @@ pub enum Note {
     Packets(PeerId, bool),
     /// Packets to this peer get through and are held back: streams go by records.
     HeldBack(PeerId),
-    /// Streams go by packets again: those are no slower than records, or no records are left.
+    /// Streams go by packets again: those are no slower than records, or no carrier of records is
+    /// left or answers, or the session has begun anew, and nothing is known of them.
     NotHeldBack(PeerId),
 }
 

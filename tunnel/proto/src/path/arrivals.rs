@@ -33,6 +33,10 @@ const ALL_WITHIN: u64 = 8;
 /// A report waits at most so long and at least so long for more to come.
 const WAIT_MAX: Span = Span::from_ms(10);
 const WAIT_MIN: Span = Span::from_ms(1);
+/// The report on the last of so many packets without a pause is made twice, so often: whoever
+/// begins by trains sends nothing more before it has come. No path is begun by as many.
+const MANY: u64 = 8;
+const REPEATS: u32 = 16;
 /// Reports are at most this part of the bytes that came.
 const SHARE: u64 = 100;
 /// What may be said before anything came, so to speak: reports of the first packets are not put
@@ -63,6 +67,12 @@ pub struct Arrivals {
     due: Option<Moment>,
     /// When the last round of reports was begun.
     said_at: Moment,
+    /// Packets that asked since nothing new was said, and of those, such since the last report:
+    /// whoever only reports asks for none, or two ends would go on for ever.
+    asked: u64,
+    asked_anew: bool,
+    /// How often a report may still be made twice.
+    repeats: u32,
     /// Bytes of reports that may be said.
     credit: u64,
     pub(crate) sabotage: Sabotage,
@@ -84,6 +94,9 @@ impl Default for Arrivals {
             wait: WAIT_MIN,
             due: None,
             said_at: Moment(0),
+            asked: 0,
+            asked_anew: false,
+            repeats: REPEATS,
             credit: CREDIT_MAX,
             sabotage: Sabotage::default(),
         }
@@ -109,9 +122,11 @@ impl Arrivals {
             let (word, bit) = self.place(number);
             self.bits[word] |= bit;
         }
+        if asks {
+            (self.asked, self.asked_anew) = (self.asked + 1, true);
+        }
         if asks && self.due.is_none() {
-            let wait = self.sabotage.unless(Rule::ReportsSpaced, Span::ZERO, self.wait);
-            self.due = Some((self.said_at + wait).max(now));
+            self.due = Some(self.next_at().max(now));
         }
     }
 
@@ -162,6 +177,11 @@ impl Arrivals {
             let at = word as usize & (self.bits.len() - 1);
             self.bits[at] = 0;
         }
+    }
+
+    /// When the next report may be made.
+    fn next_at(&self) -> Moment {
+        self.said_at + self.sabotage.unless(Rule::ReportsSpaced, Span::ZERO, self.wait)
     }
 
     /// When [`Self::report`] has something to say.
@@ -235,6 +255,13 @@ impl Arrivals {
         // Who has said more than its share waits until as much has come, or for some time.
         if self.credit == 0 {
             self.said_at = now + WAIT_EVER - self.wait;
+        }
+        // If nothing more comes, nobody would say again what is lost of this.
+        let may = self.repeats > 0 && !self.sabotage.breaks(Rule::LastIsSaidTwice);
+        if core::mem::take(&mut self.asked_anew) {
+            self.due = (may && self.asked >= MANY).then(|| self.next_at());
+        } else {
+            (self.asked, self.repeats) = (0, self.repeats - 1);
         }
     }
 }
@@ -327,6 +354,37 @@ mod tests {
             arrivals.report(now, 1200, |body| said.push(Report::read(body).unwrap().totals));
             let [totals] = said[..] else { panic!("{said:?}") };
             assert_eq!((totals.packets, totals.bytes), (number + 1, (number + 1) * 1000));
+        }
+    }
+
+    /// What is said of the last of many packets is said once more, and no more; of few it is not,
+    /// nor for packets that ask for nothing, nor for ever.
+    #[test]
+    fn the_last_of_many_is_said_twice() {
+        let mut arrivals = Arrivals::default();
+        let (mut number, mut now) = (0, 0);
+        let mut reports_on = |packets: u64, asks: bool| {
+            now += 100;
+            for _ in 0..packets {
+                arrivals.note(Moment(now * MS), number, 1500, asks);
+                number += 1;
+            }
+            let mut reports = 0;
+            for now in now..now + 100 {
+                arrivals.report(Moment(now * MS), 1200, |_| reports += 1);
+                // Somebody else's reports ask for none.
+                arrivals.note(Moment(now * MS), number, 100, false);
+                number += 1;
+            }
+            (reports, arrivals.due())
+        };
+        assert_eq!(reports_on(MANY, true), (2, None));
+        assert_eq!(reports_on(MANY - 1, true), (1, None));
+        assert_eq!(reports_on(1, true), (2, None), "those of before count");
+        assert_eq!(reports_on(1, true), (1, None));
+        assert_eq!(reports_on(100, false), (0, None));
+        for repeat in 2..=REPEATS {
+            assert_eq!(reports_on(MANY, true), (1 + u64::from(repeat < REPEATS), None));
         }
     }
 

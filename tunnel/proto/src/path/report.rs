@@ -74,9 +74,12 @@ impl<'a> Report<'a> {
             chunks,
             body,
         };
-        let mut words = 0;
-        report.walk(|_, _, _| words += 1)?;
-        if words > WORDS_MAX { Err(Malformed) } else { Ok(report) }
+        let mut left = WORDS_MAX;
+        report.walk(|_, _, _| {
+            left = left.checked_sub(1).ok_or(Malformed)?;
+            Ok(())
+        })?;
+        Ok(report)
     }
 
     /// As it was read.
@@ -86,11 +89,19 @@ impl<'a> Report<'a> {
 
     /// Calls `each` with every word that is covered: the number of its lowest bit, which of its
     /// bits are covered, and which of those have come.
-    pub fn words(&self, each: impl FnMut(u64, u64, u64)) {
+    pub fn words(&self, mut each: impl FnMut(u64, u64, u64)) {
+        let each = |number, mask, came| {
+            each(number, mask, came);
+            Ok(())
+        };
         self.walk(each).expect("it was read whole before");
     }
 
-    fn walk(&self, mut each: impl FnMut(u64, u64, u64)) -> Result<(), Malformed> {
+    /// Goes on to the end, or to the first word that is too much.
+    fn walk(
+        &self,
+        mut each: impl FnMut(u64, u64, u64) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
         let mut reader = Reader::new(self.chunks);
         while !reader.is_empty() {
             let (first, count) = (varint(&mut reader)?, varint(&mut reader)?);
@@ -100,7 +111,7 @@ impl<'a> Report<'a> {
             match reader.u8()? {
                 BITMAP => {
                     for at in 0..count {
-                        each(first + at * 64, u64::MAX, reader.u64()?);
+                        each(first + at * 64, u64::MAX, reader.u64()?)?;
                     }
                 }
                 RUNS => runs(&mut reader, (first, count), &mut each)?,
@@ -115,7 +126,7 @@ impl<'a> Report<'a> {
 fn runs(
     reader: &mut Reader<'_>,
     (first, count): (u64, u64),
-    each: &mut impl FnMut(u64, u64, u64),
+    each: &mut impl FnMut(u64, u64, u64) -> Result<(), Malformed>,
 ) -> Result<(), Malformed> {
     let (mut word, mut covered, mut came) = (first, 0_u64, 0_u64);
     let mut at = first;
@@ -134,15 +145,12 @@ fn runs(
             }
             (at, left) = (at + here, left - here);
             if at - word == 64 {
-                each(word, covered, came);
+                each(word, covered, came)?;
                 (word, covered, came) = (at, 0, 0);
             }
         }
     }
-    if covered != 0 {
-        each(word, covered, came);
-    }
-    Ok(())
+    if covered == 0 { Ok(()) } else { each(word, covered, came) }
 }
 
 /// Writes a report's body into what was empty: first its totals, then chunks while there is room.
@@ -311,6 +319,15 @@ mod tests {
         let mut bitmap = head(WORDS_MAX + 1, BITMAP);
         bitmap.resize(bitmap.len() + (WORDS_MAX as usize + 1) * 8, 0);
         assert_eq!(Report::read(&bitmap), Err(Malformed));
+        // Each chunk covers no more than it may, and the second is not looked at to its end.
+        let mut twice = head(1, RUNS);
+        put_varint(&mut twice, WORDS_MAX * 64);
+        assert!(Report::read(&twice).is_ok());
+        put_varint(&mut twice, 0);
+        put_varint(&mut twice, 2);
+        twice.push(RUNS);
+        put_varint(&mut twice, 64);
+        assert_eq!(Report::read(&twice), Err(Malformed));
     }
 
     proptest! {

@@ -804,8 +804,34 @@ pub(crate) fn who_is_held_back_and_alone_goes_on(broken: Option<Rule>, seed: u64
     flow.run_until(&mut net, Span::from_ms(100), |net| sent(net, 0)[1] > packets);
 }
 
-/// The same, but nobody says that records are lost: they fall silent, and nobody else can be
-/// dialled. Packets carry what there is long before those carriers are given up.
+/// Packets are held back, and the far site begins anew: nothing is known of its packets, which is
+/// said, and so is that they are held back still.
+#[allow(dead_code, reason = "no rule is switched off in it")]
+pub(crate) fn who_begins_anew_finds_out_again(broken: Option<Rule>, seed: u64) {
+    let (mut net, bond) = meet(broken, seed, [1, 1]);
+    (net.bytes_per_step, net.narrow, net.air().police) = (200, true, Some(50));
+    let told = |net: &Net| {
+        let notes = net.sites[0][0].desk.notes.iter();
+        let both = [Note::HeldBack(PEER), Note::NotHeldBack(PEER)];
+        notes.copied().filter(|one| both.contains(one)).collect::<Vec<_>>()
+    };
+    let mut flow = Flow::open(&mut net, bond, 50_000_000, 1);
+    flow.run_until(&mut net, Span::from_s(20), |net| told(net) == [Note::HeldBack(PEER)]);
+    net.start(1, 1);
+    net.run_until(Span::from_s(30), |net| {
+        let notes = net.sites[0][0].desk.notes.iter().rev();
+        let mut since = notes.take_while(|one| **one != Note::NotHeldBack(PEER));
+        told(net).len() == 2 && since.any(|one| *one == Note::Packets(PEER, true))
+    });
+    let bond = net.connect();
+    let mut flow = Flow::open(&mut net, bond, 50_000_000, 2);
+    flow.run_until(&mut net, Span::from_s(60), |net| told(net).len() > 2);
+    let all = [Note::HeldBack(PEER), Note::NotHeldBack(PEER), Note::HeldBack(PEER)];
+    assert_eq!(told(&net), all);
+}
+
+/// Packets are held back, and nobody says that records are lost: they fall silent, and nobody else
+/// can be dialled. Packets carry what there is long before those carriers are given up.
 pub(crate) fn who_is_held_back_and_silent_goes_on(broken: Option<Rule>, seed: u64) {
     let (mut net, bond) = meet(broken, seed, [1, 1]);
     (net.bytes_per_step, net.narrow, net.air().police) = (200, true, Some(50));

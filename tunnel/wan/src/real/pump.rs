@@ -12,7 +12,7 @@
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ const LATE: Span = Span::from_ms(1);
 /// is given, unless we spin; then this is how long before its time we begin to.
 const TICK: Span = Span::from_us(50);
 const SLEEP_MAX: Span = Span::from_s(1);
+/// What is asked of the thread and not answered yet; who asks more is told that it does not answer.
+const ASKS_MAX: usize = 8;
 /// Longer than a thread that lives takes to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -72,7 +74,7 @@ enum Ask {
 
 /// A link's thread, from outside.
 pub(super) struct Pump {
-    asks: Sender<Ask>,
+    asks: SyncSender<Ask>,
     bell: Arc<Bell>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
@@ -84,7 +86,7 @@ impl Pump {
         tuns: [Tun; 2],
         spin: bool,
     ) -> io::Result<Pump> {
-        let (asks, asked) = channel();
+        let (asks, asked) = sync_channel(ASKS_MAX);
         let bell = Arc::new(Bell::new()?);
         let begun = host::now();
         let lines = [link.line_there(), link.line_back()];
@@ -125,7 +127,10 @@ impl Pump {
     }
 
     fn tell(&self, ask: Ask) -> io::Result<()> {
-        self.asks.send(ask).map_err(|_| gone())?;
+        self.asks.try_send(ask).map_err(|error| match error {
+            TrySendError::Full(_) => io::ErrorKind::TimedOut.into(),
+            TrySendError::Disconnected(_) => gone(),
+        })?;
         self.bell.ring();
         Ok(())
     }
@@ -138,7 +143,8 @@ fn gone() -> io::Error {
 impl Drop for Pump {
     fn drop(&mut self) {
         // One that has ended by itself need not be told.
-        let _ = self.tell(Ask::Stop);
+        let _ = self.asks.send(Ask::Stop);
+        self.bell.ring();
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }

@@ -51,6 +51,25 @@ impl Plan {
         Ok(Sum::default())
     }
 
+    /// Of what goes back some is lost, at times what is said of the end of a train: nobody waits
+    /// for that until they have to ask.
+    pub(super) fn heard(self, rng: &mut Rng) -> Result<Sum, String> {
+        const LINES: u64 = 100;
+        let mut slow = 0;
+        for line in 0..LINES {
+            let (mbit, rtt) = (200 + rng.below(801), 20 + rng.below(31));
+            let words = format!("rate={mbit}mbit rtt={rtt}ms back.loss=10%");
+            let plan = Plan { seed: self.seed * LINES + line, ..self };
+            let mut story = plan.begin(&words, mbit * 125 * rtt * 40, mbit * 125_000 * 10);
+            story.until(Moment(35 * rtt * 100_000))?;
+            slow += u64::from(story.world.sender().rate().doing() == Doing::Trains);
+        }
+        if slow > 8 {
+            return Err(format!("{slow} of {LINES} know nothing of their lines after 3.5 rounds"));
+        }
+        Ok(Sum::default())
+    }
+
     /// Packets go by another path, which is longer and slower: nobody takes that for others.
     pub(super) fn moved(self, rng: &mut Rng) -> Result<Sum, String> {
         let (mbit, rtt) = (60 + rng.below(41), 10 + rng.below(21));

@@ -86,6 +86,8 @@ pub(crate) enum Kind {
     Dropping,
     /// A slow line loses much at once: judged by how it begins.
     Begun,
+    /// Of what goes back some is lost: judged by how long first trains of many lines take.
+    Heard,
     /// Packets go by another path: judged by what is made of that.
     Moved,
     /// Packets come in pairs: judged by what counts as a round trip.
@@ -162,6 +164,7 @@ impl Plan {
             Kind::Quiet => self.quiet(&mut rng),
             Kind::Dropping => self.dropping(&mut rng),
             Kind::Begun => self.begun(&mut rng),
+            Kind::Heard => self.heard(&mut rng),
             Kind::Moved => self.moved(&mut rng),
             Kind::Paired => self.paired(&mut rng),
             Kind::Shallow => self.shallow(&mut rng),
