@@ -7,7 +7,8 @@ use ringway_client::{Error, SessionError};
 use ringway_coord_server::config::ConfigError;
 use thiserror::Error;
 
-/// Sorted by who must act. The number of each is part of the interface: scripts branch on it.
+/// Sorted by who must act. The number of each is part of the interface: scripts branch on it, as on
+/// 141 of who reads no more (`output.rs`).
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     /// 1: the server answered, and the answer is no.

@@ -16,13 +16,22 @@ pub(crate) fn answer<T: Serialize>(json: bool, value: &T, text: impl FnOnce() ->
     say(&printed);
 }
 
-/// Prints lines. A reader that has gone away (`| head`) ends the program quietly.
+/// What a shell says of a program that SIGPIPE has ended.
+const READER_GONE: i32 = 141;
+/// What cannot be written for another reason: something of this host is in the way.
+const UNWRITTEN: i32 = 3;
+
+/// Prints lines. A reader that has gone away (`| head`) ends the program quietly, and not well:
+/// whoever asked by the exit code has not been answered.
 pub(crate) fn say(text: &str) {
     let mut out = io::stdout().lock();
     let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-    if write!(out, "{text}{newline}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    let Err(error) = write!(out, "{text}{newline}").and_then(|()| out.flush()) else { return };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        std::process::exit(READER_GONE);
     }
+    eprintln!("ringway: standard output does not take the answer: {error}");
+    std::process::exit(UNWRITTEN);
 }
 
 /// Says why there is no answer.

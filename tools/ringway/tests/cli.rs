@@ -1,6 +1,7 @@
 //! Stories of the real program: a server process, and commands against it, told by their exit
 //! codes and by what a script would read.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -419,6 +420,26 @@ fn keys_are_made_and_not_shown() {
     assert!(!text(&made.stdout).contains(key.trim().rsplit(':').next().expect("a key")));
     let wrong = ringway(&["keygen", "--public", network.to_str().expect("text")]);
     assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong.stderr));
+}
+
+/// Who cannot say its answer does not end as if it had: neither where nothing takes it, which it
+/// says, nor where nobody reads it.
+#[test]
+fn an_answer_that_nobody_takes_is_no_success() {
+    let said = |out: Stdio| {
+        let mut command = Command::new(RINGWAY);
+        let command = command.args(["serve", "--print-config"]).stdin(Stdio::null());
+        let child = command.stdout(out).stderr(Stdio::piped()).spawn().expect("it can be run");
+        let output = child.wait_with_output().expect("ends");
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(said(Stdio::null()), (Some(0), String::new()));
+    let full = File::options().write(true).open("/dev/full").expect("Linux has it");
+    let (code, error) = said(full.into());
+    assert!(code == Some(3) && error.contains("does not take the answer"), "{code:?}: {error}");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    assert_eq!(said(writer.into()), (Some(141), String::new()));
 }
 
 /// Runs a command in a directory, with text on its standard input.

@@ -35,6 +35,8 @@ const AT_ONCE: usize = 32;
 const NEAR_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at whether the other side has answered by UDP.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// By which nothing came back before is asked within a second.
+const SILENT_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -296,11 +298,15 @@ impl Running<'_> {
         Running { config, path, answer, answered_at: asked_at, asked_at }
     }
 
-    /// Looks on until what these peers were asked by UDP is answered, or nothing comes back.
+    /// Looks on until what these peers were asked by UDP is answered, or for long enough.
     fn hear(&mut self, peers: &[&Peer], patience: Duration) {
         let is_open = |running: &Self| {
             let mut carriers = peers.iter().flat_map(|peer| running.carriers_of_packets(peer));
-            carriers.any(|one| one.limited_by != NO_ANSWER && !running.has_answered(one))
+            // One that was silent before is not waited for as long.
+            let is_dead = |one: &CarrierStatus| {
+                one.limited_by == NO_ANSWER && running.asked_at.elapsed() >= SILENT_PATIENCE
+            };
+            carriers.any(|one| !is_dead(one) && !running.has_answered(one))
         };
         let deadline = self.asked_at + patience;
         while is_open(self) && Instant::now() < deadline {

@@ -46,6 +46,11 @@ fn who_is_held_back_and_silent_goes_on() {
 }
 
 #[test]
+fn who_asks_silence_hears_soon() {
+    tell(aired::who_asks_silence_hears_soon);
+}
+
+#[test]
 fn what_was_suspect_goes_on() {
     tell(aired::what_was_suspect_goes_on);
 }

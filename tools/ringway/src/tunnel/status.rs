@@ -301,7 +301,7 @@ mod tests {
             datagram_bytes: Some(1420),
             heard_us_ago: Some(1_230_000),
             why: Some(WhyStatus {
-                rate: "sends what went by of late: 13 Mbit/s of 13 Mbit/s".to_owned(),
+                rate: "sends what went by of late: 13 Mbit/s; the path passes 13 Mbit/s".to_owned(),
                 decisions: vec![DecisionStatus { ago_ms: 2500, what: "a train".to_owned() }],
                 ..WhyStatus::default()
             }),
@@ -335,7 +335,7 @@ mod tests {
         has("? udp 13Mbit/s 0bit/s 40.2 ms 0B 0B 0B path");
         has("6 there 12Mbit/s 9999bit/s 40.3 ms 58KiB -12B 7B carrier (joined)");
         has("and 2 more that move less (`--flows N` shows N)");
-        has("rate: sends what went by of late: 13 Mbit/s of 13 Mbit/s");
+        has("rate: sends what went by of late: 13 Mbit/s; the path passes 13 Mbit/s");
         has("length: datagrams of 1420 bytes, as the path passes them");
         has("answer: the last one 1.2 s ago");
         has("2.5 s ago: a train");

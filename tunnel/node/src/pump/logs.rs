@@ -293,7 +293,8 @@ fn log_way(peer: &str, udp: Udp) {
         Udp::Works => tracing::info!(peer, "UDP gets through: streams go by it"),
         Udp::Silent => tracing::info!(
             peer,
-            "nothing comes back by UDP any more: streams go by TCP, if that works"
+            "UDP carries nothing any more: nothing comes back by it, or the other side has ended \
+             it. Streams go by TCP, if that works"
         ),
         Udp::HeldBack => tracing::warn!(
             peer,

@@ -590,7 +590,7 @@ mod tests {
         assert_eq!(told(&dead), (NO_ANSWER, false));
         let status = packet_carrier(START + Span::from_s(3), (&dead, &dead.packets[0]));
         let why = status.why.expect("it has reasons");
-        assert_eq!(why.rate, "nothing has come back for 3.0 s");
+        assert_eq!(why.rate, "nothing has come back in 3.0 s of asking");
         assert!(why.window.contains("given up"), "{why:?}");
     }
 

@@ -118,6 +118,9 @@ pub struct Sender<F> {
     silences: u32,
     probed_at: Moment,
     silent_since: Moment,
+    /// Somebody wants to know now whether it works: the next probe does not wait for longer because
+    /// others were in vain.
+    hurried: bool,
     pub(crate) sabotage: Sabotage,
 }
 
@@ -139,6 +142,7 @@ impl<F: Copy> Sender<F> {
             silences: 0,
             probed_at: now,
             silent_since: now,
+            hurried: false,
             sabotage: Sabotage::default(),
         }
     }
@@ -308,7 +312,7 @@ impl<F: Copy> Sender<F> {
                 // Whether this path works is still to be heard.
                 return Ok(());
             }
-            (self.heard_at, self.silences) = (now, 0);
+            (self.heard_at, self.silences, self.hurried) = (now, 0, false);
             let of_path = (self.flight.rtt(), self.flight.reorder());
             self.rate.heard(now, &heard, of_path, &self.put());
             self.repair.set_loss(self.rate.floor());
@@ -375,6 +379,7 @@ impl<F: Copy> Sender<F> {
         }
         let last = put.max(self.heard_at).max(self.probed_at);
         let doubled = (self.silences + 1).saturating_sub(SILENT).min(SILENT_DOUBLED_MAX);
+        let doubled = if self.hurried { 0 } else { doubled };
         Some(last + Span(patience.0 << doubled).min(SILENT_PROBE_MAX.max(patience)))
     }
 
@@ -387,7 +392,7 @@ impl<F: Copy> Sender<F> {
         if self.silences == 0 {
             self.silent_since = now;
         }
-        self.probed_at = now;
+        (self.probed_at, self.hurried) = (now, false);
         self.silences = self.silences.saturating_add(1);
         if self.silences >= SILENCES_MAX && !self.sabotage.breaks(Rule::SilenceGivesUp) {
             self.give_up(&mut each);
@@ -409,10 +414,11 @@ impl<F: Copy> Sender<F> {
         (fits && self.repair.copy(segment)).then_some(segment)
     }
 
-    /// Asks, though nothing is on its way, whether the path still works: by probes, of which the
-    /// first is due in about a round trip.
+    /// Asks, though nothing is on its way, whether the path still works, or works again: by probes,
+    /// of which the first is due in about a round trip, and within a second where it was silent.
     pub(crate) fn ask(&mut self, now: Moment) {
-        if self.silences == 0 {
+        self.hurried = self.silences > 0;
+        if !self.hurried {
             (self.silences, self.silent_since, self.probed_at) = (1, now, now);
         }
     }

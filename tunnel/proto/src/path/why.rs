@@ -46,7 +46,8 @@ impl fmt::Display for Doing {
             Doing::Drain => "sends less until a queue is gone",
             Doing::Compete => "keeps a window as CUBIC does, because somebody else fills the queue",
             Doing::Hold => {
-                "keeps what it has, because somebody whom losses do not bother fills the queue"
+                "keeps what it has, because to give way makes losses and queue no less: somebody \
+                 does not mind them, or a limit on the way drops what is beyond it"
             }
             Doing::Test => "sends less, to see whether less is lost",
         })
@@ -93,7 +94,7 @@ impl Why {
     pub fn rate(&self) -> String {
         let passes = Bits(self.bandwidth);
         match self.pacing {
-            Some(pacing) => format!("{}: {} of {passes}", self.doing, Bits(pacing)),
+            Some(pacing) => format!("{}: {}; the path passes {passes}", self.doing, Bits(pacing)),
             None => format!("{}", self.doing),
         }
     }
@@ -124,7 +125,7 @@ impl Why {
     /// What there is to say of the rate while nothing comes back.
     pub fn silence(&self, now: Moment) -> String {
         let (since, next) = self.silent.unwrap_or((self.heard_at, None));
-        let mut words = format!("nothing has come back for {}", Time(now.since(since)));
+        let mut words = format!("nothing has come back in {} of asking", Time(now.since(since)));
         if let Some(next) = next {
             // It may be overdue, by what a turn takes.
             let left = Span(next.0.saturating_sub(now.0));
@@ -342,7 +343,10 @@ mod tests {
         let later = Moment(next.0 - 2_000_000);
         let words = why.silence(later);
         let silent = Time(later.since(since)).to_string();
-        assert!(words.starts_with(&format!("nothing has come back for {silent}")), "{words}");
+        assert!(
+            words.starts_with(&format!("nothing has come back in {silent} of asking")),
+            "{words}"
+        );
         assert!(words.ends_with("is asked in 2.0 ms"), "{words}");
         assert!(why.silence(next + Span::from_ms(1)).ends_with("is asked in 0 us"));
     }

@@ -268,6 +268,31 @@ pub(crate) fn what_was_suspect_goes_on(broken: Option<Rule>, seed: u64) {
     }
 }
 
+/// Packets get through no more for long, so that they are tried less and less; whoever asks when
+/// they do again hears of it at once.
+#[allow(dead_code, reason = "no rule is switched off in it")]
+pub(crate) fn who_asks_silence_hears_soon(broken: Option<Rule>, seed: u64) {
+    let (mut net, _) = meet(broken, seed, [1, 1]);
+    let ask = |net: &mut Net| {
+        let now = net.now;
+        net.sites[0][0].agent.ask_packets(now);
+    };
+    net.air().blocked = [true; 2];
+    ask(&mut net);
+    net.run_until(Span::from_s(5), |net| !packets_work(net, 0));
+    net.run(Span::from_s(60));
+    let put = net.air().put[1];
+    for _ in 0..20 {
+        ask(&mut net);
+        net.run(Span::from_ms(200));
+    }
+    let asked = net.air().put[1] - put;
+    assert!((1..2000).contains(&asked), "{asked} bytes for twenty questions in four seconds");
+    net.air().blocked = [false; 2];
+    ask(&mut net);
+    net.run_until(Span::from_ms(1100), |net| packets_work(net, 0));
+}
+
 /// Carriers of records are lost, and nobody can be dialled: packets carry the session on, new keys
 /// included.
 pub(crate) fn packets_carry_a_session_alone(broken: Option<Rule>, seed: u64) {

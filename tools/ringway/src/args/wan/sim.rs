@@ -93,8 +93,8 @@ pub(crate) struct SimArgs {
     /// Judge what ours, CUBIC and BBRv1 leave to each other before one bottleneck.
     #[arg(long, conflicts_with_all = ["start", "at", "plot", "length", "memory"])]
     pub(crate) beside: bool,
-    /// The line changes at this time, before the end, to what these words say; may be given several
-    /// times. Of one cell only.
+    /// The line changes at this time, before the end, to what these words say: one argument, as in
+    /// --at 5s 'rate=50mbit loss=3%'. May be given several times. Of one cell only.
     #[arg(long, num_args = 2, value_names = ["TIME", "WORDS"])]
     pub(crate) at: Vec<String>,
     /// How long one cell is followed, with --at and --plot [default: 10s].

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ringway_client::{Client, Credentials, Options};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tempfile::TempDir;
 
 use super::{PATIENCE, Told, until};
 
@@ -97,12 +98,16 @@ pub(crate) struct Server {
     ready: String,
     lines: Mutex<Receiver<String>>,
     log: Said,
+    /// Where its temporary state is: one that is killed leaves it.
+    _scratch: TempDir,
 }
 
 impl Server {
     #[track_caller]
     pub(crate) fn start(mut command: Command) -> Server {
         raise_open_files();
+        let scratch = tempfile::tempdir().expect("temporary directory");
+        command.env("TMPDIR", scratch.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let log = gather(child.stderr.take().expect("piped"));
@@ -118,7 +123,8 @@ impl Server {
         let (Some(addr), Some(epoch)) = (addr, epoch) else { panic!("not ready: {ready:?}") };
         let starting_ms = word("starting_ms").map_or(0, |ms| ms.parse().expect("a number"));
         let starting = Duration::from_millis(starting_ms);
-        Server { child, addr, epoch, starting, ready, lines: Mutex::new(lines), log }
+        let lines = Mutex::new(lines);
+        Server { child, addr, epoch, starting, ready, lines, log, _scratch: scratch }
     }
 
     /// The value of `key=` in the ready line.

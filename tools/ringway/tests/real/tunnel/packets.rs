@@ -335,7 +335,7 @@ fn a_check_asks_by_udp() {
     checks(&pair, "nothing comes back by it");
     let [udp] = &carriers(&pair.near, "udp")[..] else { panic!("one of packets") };
     let why = udp.why.as_ref().expect("it has reasons");
-    assert!(why.rate.contains("nothing has come back for "), "{why:?}");
+    assert!(why.rate.contains("nothing has come back in "), "{why:?}");
     assert!(why.rate.contains("whether it works again is asked in "), "{why:?}");
     assert_eq!(udp.heard_us_ago, None);
     pair.stop();
