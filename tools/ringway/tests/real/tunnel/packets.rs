@@ -314,7 +314,7 @@ fn a_session_moves_to_tcp_and_back() {
     transfer.arrives();
     until_packets(&pair, false);
     checks(&pair, "nothing comes back by it");
-    pair.near.says("nothing comes back by UDP any more", 0);
+    pair.near.says("UDP carries nothing any more", 0);
     air.block(false);
     until_packets(&pair, true);
     checks(&pair, "streams go by datagrams of ");
@@ -433,7 +433,7 @@ fn who_switches_udp_off_says_so() {
     far(false);
     assert!(carriers(&pair.far, "udp").is_empty(), "it is in force");
     until("the near side has none", || carriers(&pair.near, "udp").is_empty().then_some(()));
-    pair.near.says("nothing comes back by UDP any more", 0);
+    pair.near.says("UDP carries nothing any more", 0);
     checks(&pair, "nothing comes back by it");
     far(true);
     until_packets(&pair, true);
