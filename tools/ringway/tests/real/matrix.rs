@@ -19,9 +19,9 @@ use crate::support::{Held, Told, command, hold, ringway, until};
 /// most. One says little: which packets are lost is worth some percent where there are few.
 const ROUNDS: usize = 3;
 const TRIES: usize = 4;
-/// A run has measured the machine if more packets than this came out late, of about twenty
-/// thousand, or if threads of the tunnel waited longer than this for a processor.
-const LATE_MAX: u64 = 100;
+/// A run has measured the machine if more than one of so many packets came out late, or if threads
+/// of the tunnel waited longer than this for a processor.
+const LATE_ONE_OF: u64 = 200;
 const WAITED_S_MAX: f64 = 1.0;
 /// What has to arrive, of what can.
 const BAR: f64 = 0.85;
@@ -63,7 +63,7 @@ fn is_disturbed(row: &Value) -> bool {
     let number = |name: &str| row[name].as_u64().expect("a number");
     // Not every kernel says it.
     let has_waited = row["waited_s"].as_f64().is_some_and(|waited_s| waited_s > WAITED_S_MAX);
-    number("own_losses") > 0 || number("late") > LATE_MAX || has_waited
+    number("own_losses") > 0 || number("late") * LATE_ONE_OF > number("packets") || has_waited
 }
 
 /// Four cells of the documents' table, loss both ways, on slower links. What counts is the middle
@@ -72,16 +72,19 @@ fn is_disturbed(row: &Value) -> bool {
 #[test]
 fn lossy_links_are_filled() {
     let dir = tempfile::tempdir().expect("a directory");
-    for (at, cell) in
-        ["rtt=30ms loss=1%", "rtt=30ms loss=20%", "rtt=100ms loss=5%", "rtt=100ms loss=20%"]
-            .into_iter()
-            .enumerate()
-    {
+    // Where much is lost of few round trips, some seconds are a sample of chance.
+    let cells = [
+        ("rtt=30ms loss=1%", "8s"),
+        ("rtt=30ms loss=20%", "8s"),
+        ("rtt=100ms loss=5%", "8s"),
+        ("rtt=100ms loss=20%", "16s"),
+    ];
+    for (at, (cell, time)) in cells.into_iter().enumerate() {
         let file = dir.path().join(at.to_string());
         let file = file.to_str().expect("text");
         let (mut calm, mut best) = (Vec::new(), 0.0_f64);
         for seed in 1..=TRIES {
-            let words = ["rate=20mbit", cell, "--for", "8s", "--contestants", "ringway"];
+            let words = ["rate=20mbit", cell, "--for", time, "--contestants", "ringway"];
             let rows = rows(&[&words[..], &["--seed", &seed.to_string()]].concat(), file);
             let [row] = &rows[..] else { panic!("{rows:?}") };
             assert!(row["failed"].is_null(), "{row}");

@@ -3,9 +3,10 @@
 //! Loss is looked at in windows of a round trip and some thousands of packets. What the path loses
 //! by itself, the *floor*, is the middle one of the last windows in which no queue stood, or where
 //! there are none, of as many packets of rounds like that: the least would call chance congestion,
-//! and the most would hide some. What is beyond it by more than chance, and beyond every window of
-//! late, two windows running, is *excess*. Nobody knows yet whose: so less is sent for a window,
-//! seven tenths. If less is lost then, it was too much. If not, it is the path's own from now on.
+//! and the most would hide some. What is beyond it by more than chance, which had its part in a
+//! floor of few packets, too, and beyond every window of late, two windows running, is *excess*.
+//! Nobody knows yet whose: so less is sent for a window, seven tenths. If less is lost then, it was
+//! too much. If not, it is the path's own from now on.
 //!
 //! ```text
 //! windows --within the floor, no queue--> one more window of the floor
@@ -75,6 +76,8 @@ pub(super) struct Loss {
     clean: bool,
     windows: [f64; WINDOWS],
     count: usize,
+    /// Of how many packets the floor is known.
+    packets: f64,
     /// The floor that was said last.
     told: Option<f64>,
     /// What was lost of how many packets in rounds of windows of which nothing else is learned.
@@ -106,6 +109,7 @@ impl Default for Loss {
             clean: true,
             windows: [0.0; WINDOWS],
             count: 0,
+            packets: 0.0,
             told: None,
             calm: (0.0, 0.0),
             excess: 0,
@@ -201,6 +205,13 @@ impl Loss {
         over > 0.0 && over * over * packets > 9.0 * floor.max(1.0 / packets) * (1.0 - floor)
     }
 
+    /// How many packets would say as much of a certain floor as these do of one in which chance had
+    /// its part, too. Where hardly anything is lost, it had none.
+    fn certainty(&self, packets: f64) -> f64 {
+        let certain = !self.is_known() || self.floor() < CLEAN;
+        if certain { packets } else { packets * self.packets / (packets + self.packets) }
+    }
+
     /// A report came; the next packet has this number.
     pub(super) fn look(&mut self, mark: Mark, next: u64, rtt: Span) -> Option<Verdict> {
         if mark.number < self.from {
@@ -227,7 +238,7 @@ impl Loss {
         }
         if let Some(most) = self.tested.take() {
             (self.from, self.mark, self.calm) = (next, None, (0.0, 0.0));
-            return Some(self.end_test((most, lost), clean));
+            return Some(self.end_test(most, (lost, packets), clean));
         }
         self.judge((lost, packets), clean, next)
     }
@@ -239,7 +250,8 @@ impl Loss {
         let known = !first || lost > FIRST_LOSS || !clean;
         // Where losses come in bursts, windows differ by more than chance alone would have it.
         let usual = self.windows.iter().copied().fold(0.0, f64::max);
-        let beyond = known && self.is_beyond(floor, (lost, packets)) && lost > usual + EXCESS;
+        let beyond = known && self.is_beyond(floor, (lost, self.certainty(packets)));
+        let beyond = beyond && lost > usual + EXCESS;
         self.excess = if beyond { self.excess + 1 } else { 0 };
         let certain = first || lost > 0.1 + 2.0 * floor;
         let enough = self.sabotage.unless(Rule::ExcessComesTwice, 1, 2);
@@ -258,12 +270,12 @@ impl Loss {
             self.calm = (0.0, 0.0);
         }
         let learns = clean || calm && !self.is_beyond(floor, (lost, packets));
-        if learns && !beyond { self.learn(lost, 1) } else { None }
+        if learns && !beyond { self.learn((lost, packets), 1) } else { None }
     }
 
     /// Less was sent because more was lost than usual: if that helped, it was too much; if not, it
     /// is the path's own loss from now on.
-    fn end_test(&mut self, (before, lost): (f64, f64), clean: bool) -> Verdict {
+    fn end_test(&mut self, before: f64, (lost, packets): (f64, f64), clean: bool) -> Verdict {
         let floor = self.floor();
         // Beside a queue nothing is learned about the path.
         let helped = lost - floor < 0.6 * (before - floor);
@@ -272,21 +284,27 @@ impl Loss {
             // That is no path's own: what comes is what passes.
             let passes = TEST * (1.0 - lost) / (1.0 - floor);
             if !self.is_known() {
-                self.learn(lost, 1);
+                self.learn((lost, packets), 1);
             }
             return Verdict::Slower(if lost > LOSS_MAX { passes.max(LEAST_PART) } else { part });
         }
-        self.learn(lost, WINDOWS / 2 + 1);
+        // What is known was wrong, and is outvoted. The first is of few packets: the next counts as
+        // much.
+        let times = if self.is_known() { WINDOWS / 2 + 1 } else { 1 };
+        self.learn((lost, packets), times);
         let floor = self.floor();
         self.told = Some(floor);
         Verdict::Floor(floor)
     }
 
-    /// A window, or more like it, of the path's own loss. Says the floor if that is news.
-    fn learn(&mut self, lost: f64, times: usize) -> Option<Verdict> {
+    /// A window, or one that counts as more, of the path's own loss. Says the floor if that is news.
+    fn learn(&mut self, (lost, packets): (f64, f64), times: usize) -> Option<Verdict> {
         if lost > LOSS_MAX {
             return None;
         }
+        // What outvotes all others is all that is known.
+        let known = if times > 1 { 0.0 } else { self.packets };
+        self.packets = (known + packets).min(WINDOWS as f64 * packets);
         for _ in 0..times {
             self.windows[self.count % WINDOWS] = lost;
             self.count += 1;
@@ -347,7 +365,7 @@ mod tests {
 
         /// As many as the floor is of.
         fn settle(&mut self, lost: f64) {
-            for _ in 0..WINDOWS {
+            for _ in 0..2 * WINDOWS {
                 self.window(lost);
             }
         }
@@ -392,6 +410,23 @@ mod tests {
         let Some(Verdict::Slower(part)) = story.test(0.16, 0.06) else { panic!() };
         assert!((0.88..0.9).contains(&part), "0.84 of 0.94: {part}");
         assert!(story.loss.floor() < 0.061);
+    }
+
+    /// What was lost first was of few packets: chance made it less, and the next windows say so
+    /// without a test.
+    #[test]
+    fn the_first_floor_is_corrected() {
+        let mut story = Story::new();
+        let said = story.window(0.2);
+        assert!(matches!(said, Some(Verdict::Excess(..))), "{said:?}");
+        assert_eq!(story.hear(1, 0.0), None);
+        // The path is a slow one.
+        story.at.came_at = story.at.came_at + RTT;
+        let said = story.hear(WINDOW_PACKETS / 8, 0.16);
+        assert!(matches!(said, Some(Verdict::Floor(floor)) if near(floor, 0.16)), "{said:?}");
+        assert_eq!(story.hear(1, 0.0), None);
+        assert_eq!((story.window(0.2), story.window(0.202)), (None, None));
+        assert!(near(story.loss.floor(), 0.2), "{}", story.loss.floor());
     }
 
     /// The first losses are the path's own if they stay so with less, but nothing loses as much as
