@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,11 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn addr() -> SocketAddr {
     static NODE: OnceLock<Node> = OnceLock::new();
     let node = NODE.get_or_init(|| {
+        // Nothing ends a process's last server: what it keeps is left where builds are.
+        let name = format!("server-{}", std::process::id());
+        let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = std::fs::remove_dir_all(&state);
         let mut draft = Draft::default();
         for (key, value) in [
             (Key::Listen, "127.0.0.1:0"),
             (Key::Admin, "off"),
-            (Key::State, "temporary"),
+            (Key::State, state.to_str().expect("text")),
             (Key::Shards, "2"),
             (Key::Pin, "false"),
             (Key::Spin, "false"),

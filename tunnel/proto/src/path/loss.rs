@@ -297,7 +297,7 @@ impl Loss {
         Verdict::Floor(floor)
     }
 
-    /// A window, or one that counts as more, of the path's own loss. Says the floor if that is news.
+    /// A window of the path's own loss, or one that counts as more. Says the floor if it is news.
     fn learn(&mut self, (lost, packets): (f64, f64), times: usize) -> Option<Verdict> {
         if lost > LOSS_MAX {
             return None;
