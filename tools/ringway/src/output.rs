@@ -18,7 +18,8 @@ pub(crate) fn answer<T: Serialize>(json: bool, value: &T, text: impl FnOnce() ->
 
 /// What a shell says of a program that SIGPIPE has ended.
 const READER_GONE: i32 = 141;
-/// What cannot be written for another reason: something of this host is in the way.
+/// What cannot be written for another reason: something of this host is in the way, as
+/// [`Failure::Host`] says it.
 const UNWRITTEN: i32 = 3;
 
 /// Prints lines. A reader that has gone away (`| head`) ends the program quietly, and not well:
@@ -30,18 +31,19 @@ pub(crate) fn say(text: &str) {
     if error.kind() == io::ErrorKind::BrokenPipe {
         std::process::exit(READER_GONE);
     }
-    eprintln!("ringway: standard output does not take the answer: {error}");
+    // Whatever does not take the answer may be all that there is to complain to.
+    let _ = writeln!(io::stderr(), "ringway: standard output does not take the answer: {error}");
     std::process::exit(UNWRITTEN);
 }
 
-/// Says why there is no answer.
+/// Says why there is no answer, if anything takes that.
 pub(crate) fn complain(failure: &Failure, json: bool) {
-    if json {
-        let code = failure.code().0;
-        eprintln!("{}", json!({ "error": failure.to_string(), "exit_code": code }));
+    let words = if json {
+        json!({ "error": failure.to_string(), "exit_code": failure.code().0 }).to_string()
     } else {
-        eprintln!("ringway: {failure}");
-    }
+        format!("ringway: {failure}")
+    };
+    let _ = writeln!(io::stderr(), "{words}");
 }
 
 /// 0, or 1 if the answer was no.

@@ -426,20 +426,21 @@ fn keys_are_made_and_not_shown() {
 /// says, nor where nobody reads it.
 #[test]
 fn an_answer_that_nobody_takes_is_no_success() {
-    let said = |out: Stdio| {
+    let said = |out: Stdio, err: Stdio| {
         let mut command = Command::new(RINGWAY);
         let command = command.args(["serve", "--print-config"]).stdin(Stdio::null());
-        let child = command.stdout(out).stderr(Stdio::piped()).spawn().expect("it can be run");
+        let child = command.stdout(out).stderr(err).spawn().expect("it can be run");
         let output = child.wait_with_output().expect("ends");
         (output.status.code(), text(&output.stderr))
     };
-    assert_eq!(said(Stdio::null()), (Some(0), String::new()));
-    let full = File::options().write(true).open("/dev/full").expect("Linux has it");
-    let (code, error) = said(full.into());
+    assert_eq!(said(Stdio::null(), Stdio::piped()), (Some(0), String::new()));
+    let full = || File::options().write(true).open("/dev/full").expect("Linux has it");
+    let (code, error) = said(full().into(), Stdio::piped());
     assert!(code == Some(3) && error.contains("does not take the answer"), "{code:?}: {error}");
+    assert_eq!(said(full().into(), full().into()).0, Some(3), "no disk has room for anything");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    assert_eq!(said(writer.into()), (Some(141), String::new()));
+    assert_eq!(said(writer.into(), Stdio::piped()), (Some(141), String::new()));
 }
 
 /// Runs a command in a directory, with text on its standard input.

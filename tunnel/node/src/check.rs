@@ -35,8 +35,10 @@ const AT_ONCE: usize = 32;
 const NEAR_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at whether the other side has answered by UDP.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// By which nothing came back before is asked within a second.
+/// By which nothing came back before is asked within a second, or two round trips: it has so long,
+/// and so many round trips.
 const SILENT_PATIENCE: Duration = Duration::from_millis(1500);
+const SILENT_TRIPS: u32 = 3;
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -304,7 +306,9 @@ impl Running<'_> {
             let mut carriers = peers.iter().flat_map(|peer| running.carriers_of_packets(peer));
             // One that was silent before is not waited for as long.
             let is_dead = |one: &CarrierStatus| {
-                one.limited_by == NO_ANSWER && running.asked_at.elapsed() >= SILENT_PATIENCE
+                let trips = Duration::from_micros(one.rtt_us).saturating_mul(SILENT_TRIPS);
+                let patience = SILENT_PATIENCE.saturating_add(trips);
+                one.limited_by == NO_ANSWER && running.asked_at.elapsed() >= patience
             };
             carriers.any(|one| !is_dead(one) && !running.has_answered(one))
         };

@@ -4,14 +4,14 @@ mod world;
 
 use std::ops::Range;
 
-use world::{Kind, Plan, Sum};
+use world::{BROKEN, Kind, Plan, Sum};
 
 /// Runs all seeds of a range; a failure names the one that shows it.
 fn all(seeds: Range<u64>, kind: Kind) -> Sum {
     most(seeds, kind, 0)
 }
 
-/// The same, where chance has its part, and so many may miss what is asked for.
+/// The same, where chance has its part, and so many may miss what is asked for, but none is broken.
 fn most(seeds: Range<u64>, kind: Kind, misses: usize) -> Sum {
     let mut all = Sum::default();
     let mut missed = Vec::new();
@@ -25,7 +25,10 @@ fn most(seeds: Range<u64>, kind: Kind, misses: usize) -> Sum {
                 all.lost += sum.lost;
                 all.cut += sum.cut;
             }
-            Err(why) => missed.push(format!("{plan:?}: {why}")),
+            Err(why) => {
+                assert!(!why.starts_with(BROKEN), "{plan:?}: {why}");
+                missed.push(format!("{plan:?}: {why}"));
+            }
         }
     }
     assert!(missed.len() <= misses, "more than {misses}: {missed:#?}");

@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn addr() -> SocketAddr {
     static NODE: OnceLock<Node> = OnceLock::new();
     let node = NODE.get_or_init(|| {
-        // Nothing ends a process's last server: what it keeps is left where builds are.
+        // Nothing ends a process's last server: what it keeps, some kilobytes, is left where builds
+        // are, and goes with them.
         let name = format!("server-{}", std::process::id());
         let state = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let _ = std::fs::remove_dir_all(&state);

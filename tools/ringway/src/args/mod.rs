@@ -28,6 +28,7 @@ Exit codes:
   3  this host lacks something, or something is in the way
   4  no server or tunnel could be reached, or the connection broke (for longer than the lease,
      where one is kept over a break)
+  141  nobody reads the answer any more, as in `ringway ... | head`
 `ringway port exec` has the exit code of its command, and some of its own: see its --help.
 
 In JSON, sessions and tokens are strings: they are larger than what many readers take for a number.

@@ -33,8 +33,9 @@ const ALL_WITHIN: u64 = 8;
 /// A report waits at most so long and at least so long for more to come.
 const WAIT_MAX: Span = Span::from_ms(10);
 const WAIT_MIN: Span = Span::from_ms(1);
-/// The report on the last of so many packets without a pause is made twice, so often: whoever
-/// begins by trains sends nothing more before it has come. No path is begun by as many.
+/// The report on the last of so many packets that asked, since one was made twice, is made twice:
+/// whoever begins by trains sends nothing more before it has come. So often, for no sender needs as
+/// many trains.
 const MANY: u64 = 8;
 const REPEATS: u32 = 16;
 /// Reports are at most this part of the bytes that came.

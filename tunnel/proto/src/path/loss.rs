@@ -76,7 +76,8 @@ pub(super) struct Loss {
     clean: bool,
     windows: [f64; WINDOWS],
     count: usize,
-    /// Of how many packets the floor is known.
+    /// Packets of the windows since all that was known was outvoted: what the floor is of, or soon
+    /// will be.
     packets: f64,
     /// The floor that was said last.
     told: Option<f64>,
@@ -206,7 +207,8 @@ impl Loss {
     }
 
     /// How many packets would say as much of a certain floor as these do of one in which chance had
-    /// its part, too. Where hardly anything is lost, it had none.
+    /// its part, too. Where hardly anything is lost a little counts, however few said so: a queue
+    /// that overflows would do so for long, and a test tells.
     fn certainty(&self, packets: f64) -> f64 {
         let certain = !self.is_known() || self.floor() < CLEAN;
         if certain { packets } else { packets * self.packets / (packets + self.packets) }
@@ -363,7 +365,7 @@ mod tests {
             self.hear(2000, lost)
         }
 
-        /// As many as the floor is of.
+        /// More than the floor is of: the first are a test's.
         fn settle(&mut self, lost: f64) {
             for _ in 0..2 * WINDOWS {
                 self.window(lost);
@@ -427,6 +429,17 @@ mod tests {
         assert_eq!(story.hear(1, 0.0), None);
         assert_eq!((story.window(0.2), story.window(0.202)), (None, None));
         assert!(near(story.loss.floor(), 0.2), "{}", story.loss.floor());
+        // Of thousands it is known well enough that twice a little more is more.
+        story.settle(0.2);
+        assert!(matches!(story.test(0.24, 0.24), Some(Verdict::Floor(_))));
+        // And of nothing that was lost, of however few.
+        let mut story = Story::new();
+        assert!(matches!(story.window(0.02), Some(Verdict::Excess(..))));
+        assert_eq!(story.hear(1, 0.0), None);
+        story.at.came_at = story.at.came_at + RTT;
+        assert!(matches!(story.hear(WINDOW_PACKETS / 8, 0.0), Some(Verdict::Slower(_))));
+        assert_eq!((story.hear(1, 0.0), story.window(0.01)), (None, None));
+        assert!(matches!(story.window(0.01), Some(Verdict::Excess(..))));
     }
 
     /// The first losses are the path's own if they stay so with less, but nothing loses as much as

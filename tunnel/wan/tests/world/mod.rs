@@ -10,6 +10,9 @@ use ringway_tunnel_proto::sabotage::Rule;
 use ringway_wan::Link;
 use ringway_wan::sim::{Cell, ENVELOPE, World};
 
+/// What a failure begins with that no chance excuses.
+pub(crate) const BROKEN: &str = "broken: ";
+
 /// What happens in a world, all of it by its seed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -521,12 +524,12 @@ impl Story {
         let mtu = u64::from(self.link.mtu);
         let (writer, reader) = self.world.kept_max();
         if writer > self.memory + mtu || reader > self.memory + mtu {
-            return Err(format!("{writer} and {reader} bytes are kept of {}", self.memory));
+            return Err(format!("{BROKEN}{writer} and {reader} bytes are kept of {}", self.memory));
         }
         // Copies outlive their runs, but not for long.
         let segments = self.world.sender().kept() as u64;
         if segments > 2 * self.memory / (mtu - ENVELOPE) + SPARE_SEGMENTS {
-            return Err(format!("{segments} segments are kept for {} bytes", self.memory));
+            return Err(format!("{BROKEN}{segments} segments are kept for {} bytes", self.memory));
         }
         Ok(())
     }
@@ -544,8 +547,8 @@ impl Story {
                 let (flying, _) = self.world.sender().bytes();
                 let kept = self.world.sender().kept();
                 return Err(format!(
-                    "{read} of {} are read, {flying} bytes are on their way, {kept} segments are \
-                     kept, and nothing happens from {} ms on",
+                    "{BROKEN}{read} of {} are read, {flying} bytes are on their way, {kept} \
+                     segments are kept, and nothing happens from {} ms on",
                     self.written,
                     at.0 / 1_000_000,
                 ));
@@ -555,7 +558,7 @@ impl Story {
         let (there, _) = self.world.counts();
         let read = self.world.read();
         if read < self.written {
-            return Err(format!("{read} of {} are read", self.written));
+            return Err(format!("{BROKEN}{read} of {} are read", self.written));
         }
         let (sent, _) = self.world.carried();
         Ok(Sum { read, sent, overflowed: there.overflowed, lost: there.lost, cut: there.cut })

@@ -6,7 +6,7 @@ use ringway_tunnel_proto::path::Decision;
 use ringway_wan::sim::rivals::{Entrant, Kind, Scene, Street};
 use ringway_wan::{Counts, Line, Link, Loss};
 
-use super::{CALM, CALM_RATE, Plan, SECOND, Sum, faults, trouble};
+use super::{BROKEN, CALM, CALM_RATE, Plan, SECOND, Sum, faults, trouble};
 
 /// Bits a second of lines that are judged by shares.
 const RATE: u64 = 30_000_000;
@@ -92,7 +92,7 @@ impl Plan {
         }
         while !ours.iter().all(|flow| street.is_whole(*flow)) {
             if street.now() > works + Span::from_s(60) {
-                return Err(format!("not all that was written arrives: {kinds:?} over {words}"));
+                return Err(format!("{BROKEN}not all that was written: {kinds:?} over {words}"));
             }
             street.run_until(street.now() + Span::from_ms(100));
         }
@@ -229,18 +229,19 @@ impl Plan {
         street.run_until(SETTLED);
         let shares = street.judge(Span::from_s(20));
         let parts: Vec<f64> = shares.bits_per_s.iter().map(|bits| bits / RATE as f64).collect();
-        if parts[0] < least.0 || parts[1] < least.1 || shares.utilisation < 0.85 {
-            let least = parts[0].min(parts[1]);
-            return Err(format!("somebody gets {least:.2}: {shares:?}"));
-        }
-        // Beside all that nothing is missing for long.
+        let misses = parts[0] < least.0 || parts[1] < least.1 || shares.utilisation < 0.85;
+        // Beside all that, and whoever has what, nothing is missing for long.
         street.close(0);
         let end = street.now() + Span::from_s(10);
         while !street.is_whole(0) {
             if street.now() > end {
-                return Err("not all that was written arrives".into());
+                return Err(format!("{BROKEN}not all that was written arrives"));
             }
             street.run_until(street.now() + Span::from_ms(100));
+        }
+        if misses {
+            let least = parts[0].min(parts[1]);
+            return Err(format!("somebody gets {least:.2}: {shares:?}"));
         }
         Ok(Sum::default())
     }
