@@ -415,8 +415,8 @@ impl<F: Copy> Sender<F> {
     }
 
     /// Asks, though nothing is on its way, whether the path still works, or works again: by probes,
-    /// of which the first is due in about a round trip, or where it was silent,
-    /// within a second or two.
+    /// of which the first is due in about a round trip, and where it was silent in a second, or in
+    /// two round trips.
     pub(crate) fn ask(&mut self, now: Moment) {
         self.hurried = self.silences > 0;
         if !self.hurried {
